@@ -1,0 +1,58 @@
+# Each target makes what it needs: .venv with the locked packages, by uv where it is on PATH, else by
+# Python's own venv. A second run starts at once.
+#
+#   make run ARGS="--port 8080"     serve
+#   make test ARGS="-k session"     the tests
+#   make check                      linter, formatter, types, the house's own rules
+#   make compat                     OpenAI's own test suite through the proxy
+#   make torture                    kill -9 under load, many rounds
+#   make bench                      speed, against references measured in the same run
+#   make lock                       new versions into the lock files (needs uv)
+#   make clean                      remove .venv and all caches
+
+PYTHON := .venv/bin/python
+ARGS ?=
+
+.PHONY: run test check compat torture bench lock clean runtime tools
+
+run: runtime
+	@exec $(PYTHON) -m proxy serve $(ARGS)
+
+test: tools
+	@$(PYTHON) -m pytest -m "not kill" $(ARGS)
+
+check: tools
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m ruff format --check .
+	@$(PYTHON) -m mypy
+	@$(PYTHON) -m pytest tests/test_house.py
+
+compat: runtime
+	@$(PYTHON) tests/compat/openai_suite.py
+
+torture: tools
+	@$(PYTHON) -m pytest -m kill $(ARGS)
+
+bench: runtime
+	@$(PYTHON) -m bench $(ARGS)
+
+runtime:
+	@.ci/venv .venv requirements.lock.txt
+
+tools: runtime
+	@.ci/venv .venv requirements-dev.lock.txt
+
+# Hashes of every file of each version, so that one lock serves all systems and Pythons; no address
+# of a registry, so that it serves behind a mirror too.
+LOCK := uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-annotate --no-header
+
+lock:
+	@$(LOCK) pyproject.toml --output-file requirements.lock.txt
+	@$(LOCK) --constraint requirements.lock.txt --group dev pyproject.toml \
+		--output-file requirements-dev.lock.txt
+	@$(LOCK) tests/compat/requirements.in --output-file tests/compat/requirements.lock.txt
+
+clean:
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""The server: a reverse proxy for LLM APIs that records every call. Start reading at forward.py."""

@@ -1,0 +1,41 @@
+"""How the API answers: JSON, and errors in the shape that the proxy has too."""
+
+import orjson
+from aiohttp import web
+
+from proxy.api.params import BadParameter
+from proxy.errors import error_response
+from proxy.guard import Handler
+
+
+def json_answer(value: object, status: int = 200) -> web.Response:
+    """Answer with a dataclass or a mapping of them as JSON."""
+    return web.Response(
+        body=orjson.dumps(value),
+        status=status,
+        content_type="application/json",
+        headers={"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"},
+    )
+
+
+def not_found(what: str) -> web.Response:
+    """Answer that nothing has this id here."""
+    return error_response(404, "not_found", f"there is no such {what}")
+
+
+@web.middleware
+async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn bad parameters and aiohttp's own refusals into our errors."""
+    try:
+        return await handler(request)
+    except BadParameter as error:
+        return error_response(400, "bad_parameter", str(error))
+    except web.HTTPNotFound:
+        return error_response(404, "not_found", f"there is nothing at {request.path[:200]!r}")
+    except web.HTTPMethodNotAllowed as error:
+        allowed = ", ".join(sorted(error.allowed_methods))
+        response = error_response(
+            405, "method_not_allowed", f"{request.method} is not possible here; {allowed} is"
+        )
+        response.headers["Allow"] = allowed
+        return response

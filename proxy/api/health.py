@@ -1,0 +1,75 @@
+"""Whether the server works, and what was lost if it did not; totals of the project."""
+
+from collections.abc import Set
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from aiohttp import web
+
+from proxy.api.answers import json_answer
+from proxy.api.views import stats_view
+from proxy.capture import Budget
+from proxy.recorder import Recorder
+from storage import queries
+from storage.database import Database, StorageError
+from storage.records import DEFAULT_PROJECT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthView:
+    """`degraded` means: calls are forwarded, and not all of them are recorded as they should be."""
+
+    status: Literal["ok", "degraded"]
+    reasons: list[str]
+    durability: str
+    calls_in_flight: int
+    queued_bytes: int
+    held_bytes: int
+    limit_bytes: int
+    counters: dict[str, int]
+
+
+class Health:
+    """The handlers of /api/health, /api/live, /api/ready and /api/stats."""
+
+    def __init__(
+        self, database: Database, recorder: Recorder, budget: Budget, in_flight: Set[object]
+    ) -> None:
+        self._database = database
+        self._recorder = recorder
+        self._budget = budget
+        self._in_flight = in_flight
+
+    async def health(self, _: web.Request) -> web.Response:
+        """GET /api/health: always 200, so that it can be read; `status` says how it is."""
+        return json_answer(self._view())
+
+    async def live(self, _: web.Request) -> web.Response:
+        """GET /api/live: the process answers."""
+        return json_answer({"status": "ok"})
+
+    async def ready(self, _: web.Request) -> web.Response:
+        """GET /api/ready: calls can be taken and recorded, else 503."""
+        try:
+            await self._database.read("SELECT 1", {})
+        except StorageError as error:
+            return json_answer({"status": "unavailable", "reasons": [str(error)]}, status=503)
+        return json_answer({"status": "ok"})
+
+    async def stats(self, _: web.Request) -> web.Response:
+        """GET /api/stats: the project's totals."""
+        return json_answer(stats_view(await queries.stats(self._database, DEFAULT_PROJECT)))
+
+    def _view(self) -> HealthView:
+        recorder = self._recorder
+        reasons = recorder.reasons()
+        return HealthView(
+            status="degraded" if reasons else "ok",
+            reasons=reasons,
+            durability=recorder.durability,
+            calls_in_flight=len(self._in_flight),
+            queued_bytes=recorder.queued_bytes,
+            held_bytes=self._budget.used_bytes,
+            limit_bytes=self._budget.limit_bytes,
+            counters=asdict(recorder.counters),
+        )

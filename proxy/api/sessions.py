@@ -1,0 +1,77 @@
+"""Sessions over HTTP: the list, one with its traces, deletion."""
+
+import functools
+
+from aiohttp import web
+
+from proxy.api import params
+from proxy.api.answers import json_answer, not_found
+from proxy.api.views import flat, session_view, trace_view
+from proxy.recorder import Recorder
+from storage import forget, queries
+from storage.database import Database
+from storage.records import DEFAULT_PROJECT
+
+# Traces of one session in one answer; more of them go on behind `cursor`.
+MAX_TRACES = 10_000
+
+
+class Sessions:
+    """The handlers of /api/sessions."""
+
+    def __init__(self, database: Database, recorder: Recorder) -> None:
+        self._database = database
+        self._recorder = recorder
+
+    async def list(self, request: web.Request) -> web.Response:
+        """GET /api/sessions?limit=&cursor=: newest activity first."""
+        page = await queries.list_sessions(
+            self._database,
+            DEFAULT_PROJECT,
+            limit=params.limit(request),
+            after=params.cursor(request),
+        )
+        answer: dict[str, object] = {
+            "sessions": [session_view(session) for session in page.rows],
+            "count": len(page.rows),
+        }
+        if (cursor := params.encode_cursor(page.next_after)) is not None:
+            answer["cursor"] = cursor
+        return json_answer(answer)
+
+    async def show(self, request: web.Request) -> web.Response:
+        """GET /api/sessions/{id}: the session's fields, and its traces, oldest first."""
+        session_id = _session_id(request)
+        session = await queries.get_session(self._database, DEFAULT_PROJECT, session_id)
+        if session is None:
+            return not_found("session")
+        page = await queries.session_traces(
+            self._database,
+            DEFAULT_PROJECT,
+            session_id,
+            limit=params.limit(request, MAX_TRACES, MAX_TRACES),
+            after=params.cursor(request),
+        )
+        answer = flat(session_view(session))
+        answer["traces"] = [trace_view(trace) for trace in page.rows]
+        if (cursor := params.encode_cursor(page.next_after)) is not None:
+            answer["cursor"] = cursor
+        return json_answer(answer)
+
+    async def delete(self, request: web.Request) -> web.Response:
+        """DELETE /api/sessions/{id}: the session, its traces, spans and bodies."""
+        deleted = await self._recorder.write(
+            functools.partial(
+                forget.delete_session, project_id=DEFAULT_PROJECT, session_id=_session_id(request)
+            )
+        )
+        return not_found("session") if deleted is None else json_answer(deleted)
+
+
+def _session_id(request: web.Request) -> str:
+    if "id" in request.match_info:
+        return request.match_info["id"]
+    try:
+        return request.query["id"]
+    except KeyError:
+        raise params.BadParameter("id is missing") from None

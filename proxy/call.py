@@ -1,0 +1,243 @@
+"""One call in flight, and the frozen record that it leaves.
+
+Owns a call's clock and what is known of it so far. Invariant: a call ends once; the wall clock is
+read once, every duration is monotonic; what `finish` gives holds bytes and numbers only, so that
+it could cross a process border.
+"""
+
+import os
+import time
+from dataclasses import dataclass, field
+from typing import Literal
+
+import uuid_utils
+
+from proxy import headers, session
+from proxy.capture import Budget, Capture, Captured
+from proxy.config import CapturePolicy
+from proxy.headers import RawHeaders
+from proxy.providers.facts import AnswerFacts, Operation
+from proxy.providers.openai import operation_of
+from proxy.tap import Tap
+from proxy.target import Target
+from storage.records import SpanStart
+
+EndedBy = Literal["client", "upstream", "proxy"]
+Phase = Literal["request", "connect", "headers", "body"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How the transport of a call ended. `code` is None where the upstream's answer came whole."""
+
+    ended_by: EndedBy
+    phase: Phase
+    code: str | None = None
+    error: str | None = None
+
+
+COMPLETE = Ending(ended_by="upstream", phase="body")
+CLIENT_LEFT = "client_left"
+SERVER_STOPPED = "server_stopped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One direction of a call: redacted headers as JSON, and what was held of the body."""
+
+    headers: str | None = None
+    content_type: str = ""
+    content_encoding: str = ""
+    body: Captured = field(default_factory=Captured)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallProgress:
+    """A running stream's answer so far."""
+
+    start: SpanStart
+    capture: CapturePolicy
+    secrets: tuple[bytes, ...] = field(repr=False)
+    response: Message
+    first_byte_us: int | None
+    first_token_us: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallEnd:
+    """Everything that is known of an ended call, not yet read for its meaning (settle.py).
+
+    `status` is the upstream's; `stream` what the tap saw of an event stream; `injected` says that
+    the usage was asked for by us.
+    """
+
+    start: SpanStart
+    operation: Operation
+    ending: Ending
+    capture: CapturePolicy
+    secrets: tuple[bytes, ...] = field(repr=False)
+    duration_us: int
+    first_byte_us: int | None
+    first_token_us: int | None
+    status: int | None
+    request: Message
+    response: Message
+    stream: AnswerFacts | None
+    injected: bool
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of bodies that this record keeps from the recording budget."""
+        return self.request.body.held_bytes + self.response.body.held_bytes
+
+
+class Call:
+    """One call from its head to its end. Not thread-safe; lives on the event loop."""
+
+    def __init__(
+        self,
+        *,
+        project_id: int,
+        owner: bytes,
+        method: str,
+        target: Target,
+        provider: str | None,
+        request_headers: RawHeaders,
+        session_ref: session.SessionRef | None,
+        capture: CapturePolicy,
+        body_bytes: int,
+        budget: Budget,
+    ) -> None:
+        self._began_ns = time.monotonic_ns()
+        self._budget = budget
+        self._body_bytes = body_bytes
+        self._capture = capture
+        query = target.query or b""
+        self._secrets = headers.credentials(request_headers, query)
+        self._request_headers = request_headers
+        path = target.path.decode("utf-8", "replace")
+        self.operation = operation_of(method, path)
+        self.request = Capture(body_bytes, budget)
+        self.injected = False
+        self.status: int | None = None
+        self.tap: Tap | None = None
+        self.finished = False
+        self.checkpointed_bytes = 0
+        self._answer_headers: RawHeaders = ()
+        self._edited = False
+        self._first_byte_us: int | None = None
+        self._first_token_us: int | None = None
+        trace, parent = _traceparent(headers.first(request_headers, b"traceparent"))
+        redacted_query = headers.redact_query(query, self._secrets)
+        self.start = SpanStart(
+            project_id=project_id,
+            trace_id=uuid_utils.uuid7().bytes,
+            span_id=os.urandom(8),
+            started_at_us=time.time_ns() // 1000,
+            name=self.operation.name or f"{method} {path}",
+            owner=owner,
+            external_trace_id=trace,
+            external_parent_id=parent,
+            session_id=session_ref.session_id if session_ref else None,
+            session_source=session_ref.source if session_ref else None,
+            upstream=target.upstream,
+            provider=provider,
+            operation=self.operation.name or None,
+            method=method,
+            path=path,
+            query=redacted_query.decode("utf-8", "replace") or None,
+        )
+
+    def answered(self, status: int, answer_headers: RawHeaders, *, edited: bool) -> None:
+        """Note the answer's head, as the upstream sent it; `edited`: the client gets it plain."""
+        self._edited = edited
+        self._first_byte_us = self._elapsed_us()
+        self.status = status
+        self._answer_headers = answer_headers
+        self.tap = Tap(
+            self.operation,
+            headers.media_type(answer_headers),
+            headers.text(answer_headers, b"content-encoding"),
+            Capture(self._body_bytes, self._budget),
+        )
+
+    def relayed(self, sent: bytes, received: bytes) -> None:
+        """Show the tap what the upstream sent, and what the client received of it."""
+        if self.tap is None:
+            return
+        self.tap.feed(sent, received)
+        if self._first_token_us is None and self.tap.first_token:
+            self._first_token_us = self._elapsed_us()
+
+    @property
+    def at_its_end(self) -> bool:
+        """Whether the answer's own end has passed; a client acts on it at once."""
+        return self.tap is not None and self.tap.ended
+
+    def progress(self) -> CallProgress | None:
+        """Give the stream so far if it grew since the last time."""
+        if self.tap is None or not self.tap.is_stream or self.finished:
+            return None
+        if self.tap.capture.size == self.checkpointed_bytes:
+            return None
+        self.checkpointed_bytes = self.tap.capture.size
+        return CallProgress(
+            start=self.start,
+            capture=self._capture,
+            secrets=self._secrets,
+            response=self._response(),
+            first_byte_us=self._first_byte_us,
+            first_token_us=self._first_token_us,
+        )
+
+    def finish(self, ending: Ending) -> CallEnd:
+        """End the call and give its record. The bytes held stay on the budget until it is saved."""
+        self.finished = True
+        return CallEnd(
+            start=self.start,
+            operation=self.operation,
+            ending=ending,
+            capture=self._capture,
+            secrets=self._secrets,
+            duration_us=self._elapsed_us(),
+            first_byte_us=self._first_byte_us,
+            first_token_us=self._first_token_us,
+            status=self.status,
+            request=Message(
+                headers=headers.redacted_json(self._request_headers, self._secrets),
+                content_type=headers.text(self._request_headers, b"content-type"),
+                content_encoding=headers.text(self._request_headers, b"content-encoding"),
+                body=self.request.captured(),
+            ),
+            response=self._response(),
+            stream=self.tap.facts() if self.tap is not None else None,
+            injected=self.injected,
+        )
+
+    def _response(self) -> Message:
+        if self.tap is None:
+            return Message()
+        return Message(
+            headers=headers.redacted_json(self._answer_headers, self._secrets),
+            content_type=headers.text(self._answer_headers, b"content-type"),
+            content_encoding=""
+            if self._edited
+            else headers.text(self._answer_headers, b"content-encoding"),
+            body=self.tap.capture.captured(),
+        )
+
+    def _elapsed_us(self) -> int:
+        return (time.monotonic_ns() - self._began_ns) // 1000
+
+
+def _traceparent(value: bytes | None) -> tuple[bytes | None, bytes | None]:
+    # W3C Trace Context section 3.2: version-trace_id-parent_id-flags, lower-case hex.
+    parts = (value or b"").strip().split(b"-")
+    if len(parts) < 4 or len(parts[1]) != 32 or len(parts[2]) != 16:
+        return None, None
+    try:
+        trace, parent = bytes.fromhex(parts[1].decode()), bytes.fromhex(parts[2].decode())
+    except ValueError:
+        return None, None
+    whole = len(trace) == 16 and len(parent) == 8 and any(trace) and any(parent)
+    return (trace, parent) if whole else (None, None)

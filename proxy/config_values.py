@@ -1,0 +1,136 @@
+"""What one configuration value may be: readers that turn a TOML value into a field's value.
+
+Each reader returns the value or raises `ValueError` with what was expected, so that a message can
+say "KEY = VALUE: expected ...". Knows no keys and no defaults; these are in config.py.
+"""
+
+import ipaddress
+import re
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final
+
+from yarl import URL
+
+_NAME: Final = re.compile(r"[a-z0-9_-]{1,32}")
+_HOST: Final = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+# Far above every price there is (USD 600 for o1-pro's output): more is a slip of the pen.
+_MAX_USD_PER_MILLION: Final = 1_000_000
+
+
+def integer(low: int, high: int, unit: str) -> Callable[[object], int]:
+    """Make a reader for an integer; `unit` begins the sentence of what was expected."""
+
+    def read(value: object) -> int:
+        if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
+            return value
+        raise ValueError(f"{unit}, an integer from {low} to {high}")
+
+    return read
+
+
+def number(low: float, high: float, unit: str) -> Callable[[object], float]:
+    """Make a reader for a finite number, with or without a fraction."""
+
+    def read(value: object) -> float:
+        # In this order: a comparison with Decimal("nan") raises, one of float("nan") is False.
+        if isinstance(value, Decimal):
+            value = float(value)
+        if isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high:
+            return float(value)
+        raise ValueError(f"{unit}, a number from {low:g} to {high:g}")
+
+    return read
+
+
+def choice(*words: str) -> Callable[[object], Any]:
+    """Make a reader for one of some words (`Any`: the field's Literal is narrower than str)."""
+
+    def read(value: object) -> str:
+        if isinstance(value, str) and value in words:
+            return value
+        raise ValueError("one of " + ", ".join(f'"{word}"' for word in words))
+
+    return read
+
+
+def name(value: object) -> str:
+    """Read a name that can stand in a path and in an environment variable."""
+    if isinstance(value, str) and _NAME.fullmatch(value):
+        return value
+    raise ValueError('a name of 1 to 32 characters out of a-z, 0-9, "_" and "-"')
+
+
+def loopback(value: object) -> str:
+    """Read an address that only this machine reaches."""
+    if isinstance(value, str) and (value == "localhost" or _is_loopback(value)):
+        return value
+    raise ValueError(
+        'a loopback address ("127.0.0.1", "::1" or "localhost"): there are no keys yet, so whoever'
+        " reaches the port can spend your provider's money; to use it from another machine, open"
+        " a tunnel there: ssh -L 3000:127.0.0.1:3000 HOST"
+    )
+
+
+def _is_loopback(text: str) -> bool:
+    try:
+        return ipaddress.ip_address(text).is_loopback
+    except ValueError:
+        return False
+
+
+def host_names(value: object) -> tuple[str, ...]:
+    """Read a list of host names as they stand in a `Host` header, in lower case, without port."""
+    if isinstance(value, list) and all(isinstance(h, str) and _HOST.fullmatch(h) for h in value):
+        return tuple(host.lower() for host in value)
+    raise ValueError('a list of host names without port, as ["traceway.local"]')
+
+
+def file_path(value: object) -> Path:
+    """Read a path; a leading ~ is the home directory."""
+    if isinstance(value, str) and value.strip() and "\0" not in value:
+        return Path(value).expanduser()
+    raise ValueError("the path of a file")
+
+
+def http_url(value: object) -> str:
+    """Read an upstream's URL; the result has no slash at its end."""
+    # yarl drops white space, an empty query and an empty user silently: refuse them first.
+    if isinstance(value, str) and not re.search(r"[\s?#@\\]", value):
+        try:
+            url = URL(value)
+        except ValueError:
+            url = URL()
+        host = url.raw_host or ""
+        named = _HOST.fullmatch(host) or ":" in host
+        if url.scheme in {"http", "https"} and named and url.port:
+            return str(url).rstrip("/")
+    raise ValueError(
+        'an http or https URL with a host, perhaps a port and a path, as "https://api.openai.com";'
+        " no user, query or fragment"
+    )
+
+
+def money(value: object) -> Decimal:
+    """Read USD per million tokens, exactly; 18 decimal places are what pricing.py can hold."""
+    price = Decimal(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    # `is_finite` comes first: a comparison with Decimal("nan") raises.
+    if (
+        isinstance(price, Decimal)
+        and price.is_finite()
+        and 0 <= price <= _MAX_USD_PER_MILLION
+        and price == round(price, 18)
+    ):
+        return price
+    raise ValueError(
+        f"USD per million tokens, a number from 0 to {_MAX_USD_PER_MILLION} with at most 18"
+        " decimal places"
+    )
+
+
+def model(value: object) -> str:
+    """Read a model's name, or the beginning of names and a `*`."""
+    if isinstance(value, str) and value.strip("*") and "*" not in value[:-1]:
+        return value
+    raise ValueError('a model, as "acme-large", or the beginning of several, as "acme-*"')

@@ -1,0 +1,242 @@
+"""The handler: a request comes in, goes to its upstream, and the answer goes back to the client.
+
+Read this file first. Invariants: forwarding beats recording, so that nothing below the tap can
+alter, delay or fail the bytes above it; a request goes upstream at most once, but for a refused
+injection; every call that begins leaves exactly one record, whatever happens to it.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from urllib.parse import quote
+
+from aiohttp import web
+
+from proxy import headers, session
+from proxy.call import CLIENT_LEFT, COMPLETE, SERVER_STOPPED, Call, EndedBy, Ending, Phase
+from proxy.capture import Budget
+from proxy.config import CapturePolicy, Config, parse_capture
+from proxy.connection import Answer, ClientFault, UpstreamFault
+from proxy.downstream import RelayedResponse, sandbox
+from proxy.errors import error_response
+from proxy.recorder import Recorder
+from proxy.send import Sender, Sent
+from proxy.target import BadTarget, Target, proxied
+from storage.records import DEFAULT_PROJECT
+
+
+class Refused(Exception):
+    """A call that goes nowhere: `status` and `code` for the client."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+class Forwarder:
+    """Relays calls to the upstreams and hands a record of each to the recorder.
+
+    `idle` is set while no call is in flight; `stopping` says that the server cuts those that are.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        senders: Mapping[str, Sender],
+        recorder: Recorder,
+        budget: Budget,
+        owner: bytes,
+    ) -> None:
+        self.in_flight: set[Call] = set()
+        self.idle = asyncio.Event()
+        self.idle.set()
+        self.stopping = False
+        self._config = config
+        self._senders = senders
+        self._recorder = recorder
+        self._budget = budget
+        self._owner = owner
+        self._strict = config.recording.durability == "strict"
+
+    async def forward(self, request: web.Request) -> web.StreamResponse:
+        """Relay one call: the handler of `/api/proxy/{upstream}/{path}`, any method."""
+        try:
+            call, target = self._begin(request)
+        except Refused as refused:
+            return error_response(refused.status, refused.code, str(refused))
+        saved = self._recorder.put(call.start)
+        self.in_flight.add(call)
+        self.idle.clear()
+        ending = Ending(ended_by="proxy", phase="request", code="internal", error="a bug of ours")
+        try:
+            response, ending = await self._relay(request, call, target, saved)
+        except (asyncio.CancelledError, ConnectionError):
+            ending = self._broken_off(call)
+            raise
+        finally:
+            if not call.finished:
+                self._recorder.put(call.finish(ending))
+            self.in_flight.discard(call)
+            if not self.in_flight:
+                self.idle.set()
+        return response
+
+    async def checkpoint_forever(self) -> None:
+        """Have what running streams delivered saved from time to time, so that a crash keeps it."""
+        while True:
+            await asyncio.sleep(self._config.recording.checkpoint_s)
+            for call in self.in_flight:
+                if (progress := call.progress()) is not None:
+                    self._recorder.put(progress)
+
+    # A call begins: where to, which session, how much of it is kept.
+
+    def _begin(self, request: web.Request) -> tuple[Call, Target]:
+        raw = request.raw_headers
+        raw_target = request.raw_path.encode("utf-8", "surrogateescape")
+        if headers.holds_our_key(raw, raw_target):
+            message = "this server has no keys: send your provider's key instead of a tw_sk_ key"
+            raise Refused(401, "keys_are_off", message)
+        try:
+            target = proxied(raw_target)
+            session_ref = session.resolve(raw)
+        except (BadTarget, session.ControlCharacter) as error:
+            raise Refused(400, "bad_request", str(error)) from error
+        sender = self._senders.get(target.upstream)
+        call = Call(
+            project_id=DEFAULT_PROJECT,
+            owner=self._owner,
+            method=request.method,
+            target=target,
+            provider=sender.upstream.config.provider if sender is not None else None,
+            request_headers=raw,
+            session_ref=session_ref,
+            capture=self._capture_policy(raw),
+            body_bytes=self._config.recording.body_bytes,
+            budget=self._budget,
+        )
+        return call, target
+
+    def _capture_policy(self, raw: headers.RawHeaders) -> CapturePolicy:
+        asked = headers.text(raw, b"x-traceway-capture")
+        policy = parse_capture(asked) if asked else self._config.recording.capture
+        if policy is None:
+            message = "X-Traceway-Capture must be full, preview, preview(BYTES) or off"
+            raise Refused(400, "bad_capture", message)
+        return policy
+
+    # It goes to the upstream, and the answer comes back.
+
+    async def _relay(
+        self, request: web.Request, call: Call, target: Target, saved: asyncio.Future[None]
+    ) -> tuple[web.StreamResponse, Ending]:
+        try:
+            sender = self._sender_for(request, target)
+            if self._strict and not await self._recorder.committed(saved):
+                message = "the call could not be recorded, so it was not made"
+                raise Refused(503, "recording_unavailable", message)
+            sent = await sender.send(request, call, target)
+        except (Refused, ClientFault, UpstreamFault) as fault:
+            return error_response(fault.status, fault.code, str(fault)), _ending_of(fault)
+        try:
+            await self._recorder.started(saved)
+            delivered = await self._deliver(request, call, sent)
+        finally:
+            sent.exchange.close()
+        sender.learn(call, sent)
+        return delivered
+
+    def _sender_for(self, request: web.Request, target: Target) -> Sender:
+        sender = self._senders.get(target.upstream)
+        if sender is None:
+            known = ", ".join(sorted(self._senders))
+            message = (
+                f"there is no upstream {target.upstream[:64]!r}; the configuration has {known}"
+            )
+            raise Refused(404, "unknown_upstream", message)
+        if "Upgrade" in request.headers or request.method == "TRACE":
+            raise Refused(501, "unsupported", "WebSocket, other upgrades and TRACE are unsupported")
+        return sender
+
+    async def _deliver(
+        self, request: web.Request, call: Call, sent: Sent
+    ) -> tuple[web.StreamResponse, Ending]:
+        """Hand the answer on as it comes; the tap sees each piece after the client has it."""
+        answer, editor = sent.exchange.answer, sent.editor
+        call.answered(answer.status, answer.headers, edited=editor is not None)
+        response = _response(call, answer, edited=editor is not None)
+        try:
+            if self._strict:
+                return response, await self._deliver_strictly(request, call, sent, response)
+            await response.prepare(request)
+            async for piece in sent.pieces():
+                received = piece if editor is None else editor.feed(piece)
+                if received:
+                    await response.write(received)
+                call.relayed(piece, received)
+            if editor is not None and (rest := editor.finish()):
+                await response.write(rest)
+                call.relayed(b"", rest)
+            await response.write_eof()
+        except (ClientFault, UpstreamFault) as fault:
+            response.cut()
+            return response, _ending_of(fault)
+        return response, COMPLETE
+
+    async def _deliver_strictly(
+        self, request: web.Request, call: Call, sent: Sent, response: RelayedResponse
+    ) -> Ending:
+        """Hand the answer on, but let the client see its end only when that is saved."""
+        answer, editor = sent.exchange.answer, sent.editor
+        held: list[bytes] = []
+        async for piece in sent.pieces():
+            received = piece if editor is None else editor.feed(piece)
+            call.relayed(piece, received)
+            if held or answer.complete or call.at_its_end:
+                held.append(received)
+            else:
+                await response.prepare(request)
+                await response.write(received)
+        if editor is not None and (rest := editor.finish()):
+            call.relayed(b"", rest)
+            held.append(rest)
+        if await self._recorder.committed(self._recorder.put(call.finish(COMPLETE))):
+            await response.prepare(request)
+            await response.write(b"".join(held))
+            await response.write_eof()
+        else:
+            response.cut()
+        return COMPLETE
+
+    def _broken_off(self, call: Call) -> Ending:
+        phase: Phase = "headers" if call.status is None else "body"
+        if self.stopping:
+            return Ending(
+                ended_by="proxy", phase=phase, code=SERVER_STOPPED, error="the server was stopped"
+            )
+        return Ending(
+            ended_by="client", phase=phase, code=CLIENT_LEFT, error="the client left before the end"
+        )
+
+
+def _response(call: Call, answer: Answer, *, edited: bool) -> RelayedResponse:
+    """Give the client's answer: the upstream's head, less what is not for it, and our marks."""
+    relayed = headers.end_to_end(answer.headers)
+    if edited:
+        relayed = headers.without(relayed, b"content-length", b"content-encoding")
+    ours = [(b"X-Traceway-Trace-Id", call.start.trace_id.hex().encode())]
+    if call.start.session_id is not None and call.start.session_source is not None:
+        quoted = quote(call.start.session_id, safe="").encode()
+        ours.append((b"X-Traceway-Session-Id", quoted))
+        ours.append((b"X-Traceway-Session-Source", call.start.session_source.encode()))
+    ours += sandbox(headers.media_type(answer.headers))
+    return RelayedResponse(
+        answer.status, answer.reason, [*relayed, *ours], None if edited else answer.length
+    )
+
+
+def _ending_of(fault: Refused | ClientFault | UpstreamFault) -> Ending:
+    if isinstance(fault, UpstreamFault):
+        return Ending(ended_by="upstream", phase=fault.phase, code=fault.code, error=str(fault))
+    ended_by: EndedBy = "client" if isinstance(fault, ClientFault) else "proxy"
+    return Ending(ended_by=ended_by, phase="request", code=fault.code, error=str(fault))

@@ -1,0 +1,93 @@
+"""Who may talk to this server at all: checks that come before every route. Pure but for the answer.
+
+Without keys, the danger on a developer's machine is a web page: DNS rebinding gives it our address
+under its own name, and a simple POST needs no permission. Invariant: a request for another host,
+or from another origin, reaches no handler, so that it costs nothing and changes nothing.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Final
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from proxy.errors import error_response
+
+# Both sides of the relay share this bound; a line or a field has 64 KiB, a head 1,000 fields.
+MAX_HEAD_BYTES: Final = 256 * 1024
+_LOCAL: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
+# Fetch Metadata (W3C): what a page of another origin cannot leave out or forge.
+_OWN_SITES: Final = frozenset({"same-origin", "none"})
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Refusal(Exception):
+    """A request that is turned away: status, code and one sentence."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+class Guard:
+    """Checks target, Host and Origin of a request."""
+
+    def __init__(self, hosts: Iterable[str]) -> None:
+        """Allow the loopback names and `hosts` (lower case, IPv6 in brackets, without ports)."""
+        self._hosts = _LOCAL | {host.rstrip(".") for host in hosts}
+
+    def check(self, request: web.Request) -> None:
+        """Let a request pass.
+
+        Raises:
+            Refusal: not origin-form, a foreign Host (421), a foreign Origin (403), a head too big.
+        """
+        target = request.raw_path
+        if not target.startswith("/") or "#" in target or "\\" in target.partition("?")[0]:
+            raise Refusal(400, "bad_target", "the request target must be a path, as /api/...")
+        if sum(len(name) + len(value) for name, value in request.raw_headers) > MAX_HEAD_BYTES:
+            raise Refusal(
+                431, "head_too_large", f"the headers are larger than {MAX_HEAD_BYTES} bytes in all"
+            )
+        hosts = request.headers.getall("Host", [])
+        if len(hosts) != 1 or host_name(hosts[0]) not in self._hosts:
+            shown = ", ".join(hosts)[:100] or "missing"
+            raise Refusal(
+                421,
+                "foreign_host",
+                f"this server does not answer for Host {shown!r}: use 127.0.0.1 or localhost, or"
+                " add the name to [server] allowed_hosts",
+            )
+        origin = request.headers.get("Origin")
+        if origin is not None and not _is_own(origin, hosts[0]):
+            raise Refusal(
+                403, "foreign_origin", f"pages of {origin[:100]!r} may not call this server"
+            )
+        if request.headers.get("Sec-Fetch-Site", "none") not in _OWN_SITES:
+            raise Refusal(403, "cross_site", "pages of other sites may not call this server")
+
+    @web.middleware
+    async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Run the checks before the handler, on every route and on those that do not exist."""
+        try:
+            self.check(request)
+        except Refusal as refusal:
+            return error_response(refusal.status, refusal.code, str(refusal))
+        return await handler(request)
+
+
+def host_name(authority: str) -> str:
+    """Give the name of a Host value in lower case, without port and trailing dot."""
+    if authority.startswith("["):
+        return authority.partition("]")[0].lower() + "]"
+    return authority.partition(":")[0].lower().rstrip(".")
+
+
+def _is_own(origin: str, host: str) -> bool:
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and parts.netloc.lower() == host.lower()

@@ -1,0 +1,198 @@
+"""Header rules of the relay: what is removed, what is replaced, what is kept secret. Pure.
+
+Invariant: what remains keeps its bytes, its order and its duplicates. A header list is a sequence
+of (name, value) pairs of bytes as they were on the wire, never a mapping.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+import orjson
+
+RawHeaders = Sequence[tuple[bytes, bytes]]
+
+# RFC 9110 section 7.6.1, and the names that proxies of the field strip with them
+# (Proxy-Connection is not in any RFC, but old clients send it).
+HOP_BY_HOP: Final = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+# `Connection: Content-Length` must not be able to take the framing or the target from a request.
+NEVER_HOP_BY_HOP: Final = frozenset({b"content-length", b"host"})
+OURS: Final = b"x-traceway-"
+
+REDACTED: Final = b"[redacted]"
+OUR_KEY: Final = re.compile(rb"tw_sk_[A-Za-z0-9_-]*")
+
+# Headers whose whole value is a credential, in either direction. A browser's websocket client puts
+# its key into the subprotocol list.
+SECRET_HEADERS: Final = frozenset(
+    {
+        b"api-key",
+        b"authorization",
+        b"cookie",
+        b"ocp-apim-subscription-key",
+        b"openai-ephemeral-user-token",
+        b"proxy-authorization",
+        b"sec-websocket-protocol",
+        b"set-cookie",
+        b"x-api-key",
+        b"x-auth-token",
+        b"x-goog-api-key",
+        b"x-traceway-api-key",
+    }
+)
+SECRET_PARAMETERS: Final = frozenset(
+    {b"access_token", b"api-key", b"api_key", b"apikey", b"key", b"sig", b"signature", b"token"}
+)
+_SCHEME: Final = re.compile(rb"[A-Za-z][A-Za-z0-9-]* +")
+# A credential is cut out of bodies only where it cannot be an ordinary word of a text: local
+# servers are called with keys such as "ollama" or "anything".
+_SECRET_MIN_BYTES: Final = 8
+_SECRET_CERTAIN_BYTES: Final = 16
+
+
+def end_to_end(headers: RawHeaders) -> list[tuple[bytes, bytes]]:
+    """Drop hop-by-hop headers, those that `Connection` names, and every header of ours."""
+    dropped = HOP_BY_HOP
+    for name, value in headers:
+        if name.lower() == b"connection":
+            named = {option.strip().lower() for option in value.split(b",")}
+            dropped = dropped | (named - NEVER_HOP_BY_HOP)
+    return [
+        pair
+        for pair in headers
+        if (name := pair[0].lower()) not in dropped and not name.startswith(OURS)
+    ]
+
+
+def request_headers(headers: RawHeaders, authority: bytes) -> list[tuple[bytes, bytes]]:
+    """Give the headers for the upstream: end-to-end, with its own `Host` where the client's stood.
+
+    `Expect` goes as well: our server has answered it (RFC 9110 section 10.1.1).
+    """
+    relayed: list[tuple[bytes, bytes]] = []
+    host_at = 0
+    for name, value in end_to_end(headers):
+        lowered = name.lower()
+        if lowered == b"host":
+            host_at = len(relayed)
+        elif lowered != b"expect":
+            relayed.append((name, value))
+    relayed.insert(host_at, (b"Host", authority))
+    return relayed
+
+
+def for_edited_body(headers: RawHeaders, size: int) -> list[tuple[bytes, bytes]]:
+    """Give the headers of a request whose body became `size` bytes and whose answer must be plain.
+
+    A declared length is corrected; the answer's coding is `identity`, so that it can be edited.
+    """
+    edited = []
+    for name, value in headers:
+        lowered = name.lower()
+        if lowered == b"content-length":
+            edited.append((name, b"%d" % size))
+        elif lowered != b"accept-encoding":
+            edited.append((name, value))
+    return [*edited, (b"Accept-Encoding", b"identity")]
+
+
+def without(headers: RawHeaders, *names: bytes) -> list[tuple[bytes, bytes]]:
+    """Drop the headers with these names (lower case)."""
+    return [pair for pair in headers if pair[0].lower() not in names]
+
+
+def first(headers: RawHeaders, name: bytes) -> bytes | None:
+    """Give the first value of `name` (lower case), or None."""
+    for key, value in headers:
+        if key.lower() == name:
+            return value
+    return None
+
+
+def text(headers: RawHeaders, name: bytes) -> str:
+    """Give the first value of `name` (lower case) as text, "" where it is missing."""
+    return (first(headers, name) or b"").decode("latin-1").strip()
+
+
+def media_type(headers: RawHeaders) -> str:
+    """Give the media type in lower case without its parameters, "" where there is none."""
+    return text(headers, b"content-type").partition(";")[0].rstrip().lower()
+
+
+def holds_our_key(headers: RawHeaders, target: bytes) -> bool:
+    """Tell whether a key of ours stands in a header or in the request target."""
+    return b"tw_sk_" in target or any(b"tw_sk_" in value for _, value in headers)
+
+
+def credentials(headers: RawHeaders, query: bytes) -> tuple[bytes, ...]:
+    """List the call's secrets as they could turn up elsewhere: header values without their scheme,
+    and query parameters by name, raw and decoded.
+    """
+    found: set[bytes] = set()
+    for name, value in headers:
+        if name.lower() in SECRET_HEADERS:
+            found.add(_SCHEME.sub(b"", value, count=1).strip())
+    for name, value in _parameters(query):
+        if name.lower() in SECRET_PARAMETERS:
+            found |= {value, unquote_to_bytes(value)}
+    return tuple(sorted((s for s in found if _is_telling(s)), key=len, reverse=True))
+
+
+def redact(data: bytes, secrets: Iterable[bytes]) -> bytes:
+    """Replace each secret, and anything that looks like a key of ours, by `[redacted]`."""
+    for secret in secrets:
+        if secret in data:
+            data = data.replace(secret, REDACTED)
+    return OUR_KEY.sub(REDACTED, data) if b"tw_sk_" in data else data
+
+
+def redact_query(query: bytes, secrets: Iterable[bytes]) -> bytes:
+    """Replace the values of secret parameters in a raw query, and secrets anywhere in it."""
+    if not query:
+        return query
+    parts = []
+    for part in query.split(b"&"):
+        name, equals, _ = part.partition(b"=")
+        secret = equals and unquote_to_bytes(name).lower() in SECRET_PARAMETERS
+        parts.append(name + b"=" + REDACTED if secret else part)
+    return redact(b"&".join(parts), secrets)
+
+
+def redacted_json(headers: RawHeaders, secrets: Iterable[bytes]) -> str:
+    """Give the headers as JSON text, a list of [name, value], with every credential replaced."""
+    return orjson.dumps(
+        [
+            (
+                name.decode("latin-1"),
+                (REDACTED if name.lower() in SECRET_HEADERS else redact(value, secrets)).decode(
+                    "utf-8", "replace"
+                ),
+            )
+            for name, value in headers
+        ]
+    ).decode()
+
+
+def _parameters(query: bytes) -> Iterable[tuple[bytes, bytes]]:
+    for part in query.split(b"&"):
+        name, _, value = part.partition(b"=")
+        yield unquote_to_bytes(name), value
+
+
+def _is_telling(secret: bytes) -> bool:
+    if len(secret) >= _SECRET_CERTAIN_BYTES:
+        return True
+    return len(secret) >= _SECRET_MIN_BYTES and any(48 <= byte <= 57 for byte in secret)

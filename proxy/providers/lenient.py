@@ -1,0 +1,72 @@
+"""JSON and text from strangers, read as far as they can be read.
+
+Owns the one place where a body is parsed and the one where text is made fit to store. Invariant:
+nothing here raises, and what is unreadable is None or "".
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Final, TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+PREVIEW_CHARS: Final = 500  # a line or two of a list; also what a session's row keeps
+
+# Ids, models and users. OpenAI's longest documented one, a metadata value, has 512 characters.
+_NAME_CHARS: Final = 512
+# Python refuses to convert longer numbers (sys.set_int_max_str_digits); none of ours comes near.
+_INTEGER_DIGITS: Final = 4_300
+
+
+def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T | None:
+    """Parse one JSON object into the decoder's struct; None where it is not an object.
+
+    A body that msgspec refuses (NaN, lone surrogates, invalid UTF-8, a byte order mark) is read
+    again by the standard library. Deeper nesting than Python's recursion limit is not read.
+    """
+    try:
+        return decoder.decode(body)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        value = json.loads(body.decode("utf-8-sig", "replace"), parse_int=_integer)
+        return msgspec.convert(value, decoder.type) if isinstance(value, dict) else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def mapping(value: object) -> Mapping[str, object]:
+    """Return the value if it is a JSON object, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def items(value: object) -> list[object]:
+    """Return the value if it is a JSON array, else an empty one."""
+    return value if isinstance(value, list) else []
+
+
+def name(value: object) -> str | None:
+    """Return a model, id, tier or user: text of 1 to 512 characters; None for anything else."""
+    return clean(value) if isinstance(value, str) and 0 < len(value) <= _NAME_CHARS else None
+
+
+def clean(text: str) -> str:
+    """Make text storable: NUL and lone surrogates become U+FFFD."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text.replace("\0", "\ufffd")
+
+
+def preview(text: str) -> str | None:
+    """Fold white space and cut to 500 characters; None where nothing is left."""
+    # More words than this cannot show: each takes a character and the space after it.
+    words = text.split(maxsplit=PREVIEW_CHARS // 2)[: PREVIEW_CHARS // 2 + 1]
+    return " ".join(words)[:PREVIEW_CHARS] or None
+
+
+def _integer(digits: str) -> int | float:
+    return int(digits) if len(digits) < _INTEGER_DIGITS else float("inf")

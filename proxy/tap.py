@@ -1,0 +1,72 @@
+"""The passive observer of one answer, fed after its bytes went to the client.
+
+Owns what is learned while an answer passes. Invariant: its work per byte is bounded, its memory
+is that of its capture and one event, and nothing in it can fail the answer: the parsers below it
+take any bytes.
+Bodies that are not event streams are only copied here; the recorder's thread reads them.
+"""
+
+from typing import Final
+
+from proxy.capture import Capture
+from proxy.decode import decoder
+from proxy.providers.facts import AnswerFacts, Operation
+from proxy.providers.openai import StreamWatch
+from proxy.sse import SseDecoder
+
+# Decoded bytes of a compressed stream that are watched; a longer one has unknown usage.
+WATCHED_BYTES: Final = 64 * 1024 * 1024
+EVENT_STREAM: Final = "text/event-stream"
+
+
+class Tap:
+    """Watches one answer. `first_token` and `ended` are True once the stream said so."""
+
+    __slots__ = ("_decoder", "_sse", "_watch", "capture")
+
+    def __init__(
+        self, operation: Operation, media_type: str, content_encoding: str, capture: Capture
+    ) -> None:
+        self.capture = capture
+        self._sse: SseDecoder | None = None
+        if media_type == EVENT_STREAM:
+            self._sse = SseDecoder()
+            self._watch = StreamWatch(operation)
+            self._decoder = decoder(content_encoding, WATCHED_BYTES)
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether the answer is an event stream."""
+        return self._sse is not None
+
+    @property
+    def first_token(self) -> bool:
+        """Whether an event carried the first piece of what the model made."""
+        return self._sse is not None and self._watch.first_token
+
+    @property
+    def ended(self) -> bool:
+        """Whether the stream's own end has come; clients act on it before the body ends."""
+        return self._sse is not None and self._watch.ended
+
+    @property
+    def usage_field(self) -> bool:
+        """Whether any event had a usage, be it null."""
+        return self._sse is not None and self._watch.usage_field
+
+    def feed(self, sent: bytes, received: bytes) -> None:
+        """Take what the upstream sent, and what the client received of it (usually the same)."""
+        self.capture.add(received)
+        if self._sse is None:
+            return
+        if self._decoder is None:
+            for event in self._sse.feed(sent):
+                self._watch.event(event)
+            return
+        for piece in self._decoder.feed(sent):
+            for event in self._sse.feed(piece):
+                self._watch.event(event)
+
+    def facts(self) -> AnswerFacts | None:
+        """Give what the stream reported; None for an answer that is not a stream."""
+        return self._watch.facts() if self._sse is not None else None

@@ -1,0 +1,100 @@
+"""What both databases offer the rest of storage, and the errors that they raise.
+
+Invariant: everything that goes wrong in a database reaches a caller as a ``StorageError`` of one
+line that names the place and the remedy. SQL is one text for both databases, with ``:name``
+parameters. This module runs nothing; sqlite.py does.
+"""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, TypeAlias
+
+Value: TypeAlias = int | str | bytes | None
+Params: TypeAlias = Mapping[str, Value]
+# STRICT tables vouch for the types of a row's columns; the function that owns the SQL names them.
+Row: TypeAlias = tuple[Any, ...]
+
+
+class Transaction(Protocol):
+    """An open write transaction. Only the writer's thread may use it."""
+
+    def execute(self, sql: str, params: Params) -> list[Row]:
+        """Run one statement and return its rows: of a SELECT, or of RETURNING; else none."""
+        ...
+
+
+class Database(Protocol):
+    """One database: a single writer, which is a thread, and readers on the event loop."""
+
+    def transaction(self) -> AbstractContextManager[Transaction]:
+        """Open a write transaction: committed at the end of the block, undone by any exception."""
+        ...
+
+    async def read(self, sql: str, params: Params) -> list[Row]:
+        """Run one SELECT on a connection that cannot write."""
+        ...
+
+    def reclaim(self) -> None:
+        """Give the space of deleted rows back to the file system. In the writer's thread."""
+        ...
+
+    async def close(self) -> None:
+        """Close every connection, after the writer's thread has ended."""
+        ...
+
+
+class StorageError(Exception):
+    """Something is wrong with the database, and its operator can do something about it."""
+
+    def __init__(self, place: object, problem: str, remedy: str) -> None:
+        super().__init__(f"{place}: {problem}; {remedy}")
+
+
+class DatabaseLocked(StorageError):
+    """Another process holds the database. ``pid`` is None where it cannot be known."""
+
+    def __init__(self, place: object, pid: int | None) -> None:
+        self.pid = pid
+        if pid is None:
+            problem, remedy = "another program has locked the database", "wait, or end it"
+        else:
+            problem = f"the process with pid {pid} has the database open"
+            remedy = "stop it, or use another database"
+        super().__init__(place, problem, remedy)
+
+
+class DatabaseNewer(StorageError):
+    """A newer version of the program wrote the database."""
+
+    def __init__(self, place: object, found: int, known: int) -> None:
+        problem = f"its schema is version {found} and this program knows up to {known}"
+        super().__init__(place, problem, "run the newer program, or use another database")
+
+
+class DatabaseForeign(StorageError):
+    """The database belongs to another program."""
+
+    def __init__(self, place: object) -> None:
+        super().__init__(place, "it is a database of another program", "name another file")
+
+
+class DatabaseCorrupt(StorageError):
+    """The file is no database, or a damaged one."""
+
+    def __init__(self, place: object, detail: str) -> None:
+        super().__init__(place, detail, "restore a backup, or move the file away to start anew")
+
+
+class DatabaseUnwritable(StorageError):
+    """The database cannot be written: missing directory, permissions, disk full, file gone."""
+
+    def __init__(self, place: object, detail: str) -> None:
+        remedy = "check that its directory exists, can be written and has space"
+        super().__init__(place, detail, remedy)
+
+
+class StatementRefused(StorageError):
+    """The database refused a statement or its values: a bug of ours, which waiting cannot heal."""
+
+    def __init__(self, place: object, detail: str) -> None:
+        super().__init__(place, f"it refused a statement: {detail}", "please report this as a bug")

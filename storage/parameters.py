@@ -1,0 +1,309 @@
+"""The door to the database: what the proxy hands over becomes values that SQL can hold.
+
+Invariant: nothing that passes here makes a statement fail. Text has no NUL and no lone surrogate,
+numbers fit their columns, and what does not is NULL; a row is never lost to one bad value. All of
+the work on the processor (cleaning, compression) happens here, before a transaction is opened.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import zstandard
+
+from storage.columns import (
+    BODY_COLUMNS,
+    CHECKPOINT_TEXT,
+    END_TEXT,
+    SETTLEMENT_TEXT,
+    START_TEXT,
+)
+from storage.database import Value
+from storage.records import (
+    RUNNING,
+    Body,
+    Content,
+    Settlement,
+    SpanCheckpoint,
+    SpanEnd,
+    SpanStart,
+    Tokens,
+)
+
+# Larger counts are mistakes, and sums of nine million such still fit 64 bits.
+MAX_COUNT: Final = 10**12
+# A million USD for one call.
+MAX_COST_NUSD: Final = 10**15
+# 9999-12-31: the last day that ISO 8601 writes with four digits.
+MAX_TIME_US: Final = 253_402_300_799_999_999
+# Below this, compression saves less than a page or two and costs a call its time.
+COMPRESS_ABOVE_BYTES: Final = 16 * 1024
+# Set beside the notes of a span of which some text was not storable as it came.
+CLEANED_NOTE: Final = "text_cleaned"
+# The source of a session that was named by nobody knows whom.
+UNKNOWN_SOURCE: Final = "unknown"
+
+SpanKey = tuple[int, bytes, bytes]
+Change = SpanStart | SpanCheckpoint | SpanEnd
+
+_NO_BODY: Final = {which: dict.fromkeys(names) for which, names in BODY_COLUMNS.items()}
+
+# Compressing takes a fifth of the time with a context that is kept. Only the writer's thread may
+# use it.
+_compressor = zstandard.ZstdCompressor(level=1)
+
+
+@dataclass(frozen=True, slots=True)
+class PackedContent:
+    """A content as it is stored. ``encoding`` is "" or "zstd", ``size`` that of the plain bytes."""
+
+    sha256: bytes
+    encoding: str
+    size: int
+    data: bytes
+
+
+@dataclass(slots=True)
+class SpanWrite:
+    """All that one batch says of one span, as parameters of SQL.
+
+    ``start`` and ``end`` have the columns of a whole row, so each can be inserted; ``end`` includes
+    its start. A content is named by its column, which takes its id when it is stored.
+    """
+
+    key: SpanKey
+    start: dict[str, Value] | None = None
+    checkpoint: dict[str, Value] | None = None
+    end: dict[str, Value] | None = None
+    session_id: str | None = None
+    session_source: str | None = None
+    contents: dict[str, PackedContent] = field(default_factory=dict)
+    settles: dict[str, Value] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Changes ready to be written. ``late`` counts those that another of the batch made void."""
+
+    spans: tuple[SpanWrite, ...]
+    late: int
+
+
+def prepare(changes: Sequence[Change]) -> Batch:
+    """Merge the changes of each span, clean their values and compress their contents.
+
+    Only for the writer's thread, before it opens a transaction.
+    """
+    writes: dict[SpanKey, SpanWrite] = {}
+    late = 0
+    for change in changes:
+        first = change.start if isinstance(change, SpanEnd) else change
+        key = (first.project_id, first.trace_id, first.span_id)
+        write = writes.get(key)
+        if write is None:
+            write = writes[key] = SpanWrite(key)
+        if write.end is not None:
+            late += 1
+        elif isinstance(change, SpanEnd):
+            write.start = write.checkpoint = None
+            _add_end(write, change)
+        elif isinstance(change, SpanCheckpoint):
+            _add_checkpoint(write, change)
+        elif write.start is not None:
+            late += 1
+        else:
+            write.start = _start_values(change)
+            _name_session(write, change)
+    return Batch(tuple(writes.values()), late)
+
+
+def pack(content: Content) -> PackedContent:
+    """Compress a content where that makes it smaller. Only for the writer's thread."""
+    size = len(content.data)
+    if size > COMPRESS_ABOVE_BYTES:
+        packed = _compressor.compress(content.data)
+        if len(packed) < size:
+            return PackedContent(content.sha256, "zstd", size, packed)
+    return PackedContent(content.sha256, "", size, content.data)
+
+
+def clean_text(text: str) -> str:
+    """Replace each NUL and each lone surrogate with U+FFFD.
+
+    PostgreSQL refuses a NUL in text, and neither database takes a surrogate.
+    """
+    if "\0" in text:
+        text = text.replace("\0", "\ufffd")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            # By way of UTF-16, which joins a pair of surrogates to the character that it means.
+            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def clean_count(value: int | None, limit: int = MAX_COUNT) -> int | None:
+    """Return the value if it is an integer from 0 to ``limit``, else None."""
+    return value if type(value) is int and 0 <= value <= limit else None
+
+
+def _add_end(write: SpanWrite, end: SpanEnd) -> None:
+    write.end = _end_values(end)
+    _name_session(write, end.start)
+    _pack_bodies(write, request=end.request, response=end.response)
+    if end.settles is not None:
+        write.settles = _settlement_values(end.settles)
+
+
+def _add_checkpoint(write: SpanWrite, checkpoint: SpanCheckpoint) -> None:
+    values: dict[str, Value] = {
+        "checkpoint_us": clean_count(checkpoint.elapsed_us),
+        "first_byte_us": clean_count(checkpoint.first_byte_us),
+        "first_token_us": clean_count(checkpoint.first_token_us),
+    }
+    _put_body(values, "response", checkpoint.response)
+    _clean(values, CHECKPOINT_TEXT)
+    write.checkpoint = values
+    _pack_bodies(write, response=checkpoint.response)
+
+
+def _pack_bodies(write: SpanWrite, **bodies: Body | None) -> None:
+    write.contents = {
+        f"{which}_content_id": pack(body.content)
+        for which, body in bodies.items()
+        if body is not None and body.content is not None
+    }
+
+
+def _name_session(write: SpanWrite, start: SpanStart) -> None:
+    if write.session_id is None and start.session_id is not None:
+        write.session_id = clean_text(start.session_id)
+        write.session_source = clean_text(start.session_source or UNKNOWN_SOURCE)
+
+
+def _start_values(start: SpanStart) -> dict[str, Value]:
+    values: dict[str, Value] = {
+        "project_id": start.project_id,
+        "trace_id": start.trace_id,
+        "span_id": start.span_id,
+        "owner": start.owner,
+        "parent_id": start.parent_id,
+        "external_trace_id": start.external_trace_id,
+        "external_parent_id": start.external_parent_id,
+        "state": RUNNING,
+        "kind": start.kind,
+        # Never NULL, so a time that is none is the beginning of time.
+        "started_at_us": clean_count(start.started_at_us, MAX_TIME_US) or 0,
+        "upstream": start.upstream,
+        "provider": start.provider,
+        "operation": start.operation,
+        "name": start.name,
+        "user_id": start.user_id,
+        "method": start.method,
+        "path": start.path,
+        "query": start.query,
+    }
+    if _clean(values, START_TEXT):
+        values["notes"] = CLEANED_NOTE
+    else:
+        values["notes"] = None
+    return values
+
+
+def _end_values(end: SpanEnd) -> dict[str, Value]:
+    values = _start_values(end.start)
+    cleaned = values["notes"] is not None
+    values.update(
+        {
+            "state": end.state,
+            "duration_us": clean_count(end.duration_us) or 0,
+            "checkpoint_us": None,
+            "first_byte_us": clean_count(end.first_byte_us),
+            "first_token_us": clean_count(end.first_token_us),
+            "http_status": clean_count(end.http_status),
+            "usage_source": end.usage_source,
+            "cost_nusd": clean_count(end.cost_nusd, MAX_COST_NUSD),
+            "cost_status": end.cost_status,
+            "price_version": end.price_version,
+            "ended_by": end.ended_by,
+            "phase": end.phase,
+            "model_requested": end.model_requested,
+            "model": end.model,
+            "service_tier": end.service_tier,
+            "response_id": end.response_id,
+            "error": end.error,
+            "input_preview": end.input_preview,
+            "output_preview": end.output_preview,
+            "request_headers": end.request_headers,
+            "response_headers": end.response_headers,
+            "notes": "\n".join(end.notes) if end.notes else None,
+        }
+    )
+    if end.name is not None:
+        values["name"] = end.name
+    if end.user_id is not None:
+        values["user_id"] = end.user_id
+    _put_tokens(values, end.tokens)
+    _put_body(values, "request", end.request)
+    _put_body(values, "response", end.response)
+    cleaned |= _clean(values, END_TEXT)
+    if cleaned:
+        values["notes"] = "\n".join((*end.notes, CLEANED_NOTE))
+        _clean(values, ("notes",))
+    return values
+
+
+def _settlement_values(settlement: Settlement) -> dict[str, Value]:
+    values: dict[str, Value] = {
+        "response_id": settlement.response_id,
+        "model": settlement.model,
+        "service_tier": settlement.service_tier,
+        "cost_nusd": clean_count(settlement.cost_nusd, MAX_COST_NUSD),
+        "cost_status": settlement.cost_status,
+        "price_version": settlement.price_version,
+    }
+    _put_tokens(values, settlement.tokens)
+    _clean(values, SETTLEMENT_TEXT)
+    return values
+
+
+def _put_tokens(values: dict[str, Value], tokens: Tokens) -> None:
+    values["input_tokens"] = clean_count(tokens.input)
+    values["output_tokens"] = clean_count(tokens.output)
+    values["cached_input_tokens"] = clean_count(tokens.cached_input)
+    values["cache_write_tokens"] = clean_count(tokens.cache_write)
+    values["reasoning_tokens"] = clean_count(tokens.reasoning)
+    values["audio_input_tokens"] = clean_count(tokens.audio_input)
+    values["audio_output_tokens"] = clean_count(tokens.audio_output)
+    values["image_input_tokens"] = clean_count(tokens.image_input)
+    values["image_output_tokens"] = clean_count(tokens.image_output)
+
+
+def _put_body(values: dict[str, Value], which: str, body: Body | None) -> None:
+    if body is None:
+        values.update(_NO_BODY[which])
+        return
+    size, sha256, content_id, truncated, redacted, content_type, encoding = BODY_COLUMNS[which]
+    values[size] = clean_count(body.size) or 0
+    values[sha256] = body.sha256
+    values[content_id] = None
+    values[truncated] = int(body.truncated)
+    values[redacted] = int(body.redacted)
+    values[content_type] = body.content_type
+    values[encoding] = body.content_encoding
+
+
+def _clean(values: dict[str, Value], names: tuple[str, ...]) -> bool:
+    """Clean the texts of these names in place and tell whether any changed."""
+    changed = False
+    for name in names:
+        text = values[name]
+        # Nearly all text passes by these two tests, which cost nothing.
+        if text is None or (text.isascii() and "\0" not in text):  # type: ignore[union-attr, operator]
+            continue
+        clean = clean_text(text)  # type: ignore[arg-type]
+        if clean != text:
+            values[name] = clean
+            changed = True
+    return changed

@@ -1,0 +1,313 @@
+"""Reads: sessions, traces and spans as records, contents as bytes, sums of a project.
+
+Invariant: every statement names the project, and its work is bounded by its limit, not by the size
+of the database. Lists go on after a (time, seq) that the page before gave. Search is search.py's.
+"""
+
+import asyncio
+from typing import Any, Final
+
+import zstandard
+
+from storage.aggregates import AMOUNTS
+from storage.columns import BODY_COLUMNS, BODY_PARTS
+from storage.database import Database, DatabaseCorrupt, Row, Value
+from storage.parameters import clean_text
+from storage.records import RUNNING, Body, Page, Session, Span, Stats, Tokens, Trace
+
+# ruff: noqa: S608 (the SQL below is put together from constants of this package, never from values)
+
+After = tuple[int, int]
+
+# A trace's spans in one answer: as many traces as an answer gives of a session.
+MAX_SPANS: Final = 10_000
+# Unpacking 1 MiB takes about a millisecond; more would hold up the event loop.
+UNPACK_INLINE_BYTES: Final = 1024 * 1024
+
+_SESSION: Final = (
+    *("project_id", "session_id", "seq", "source", "name", "starred", "user_id", "status"),
+    *("trace_count", "span_count", "failed_trace_count", "ended_trace_count"),
+    *("ended_duration_us", "unpriced_count", "estimated_count", "first_started_at_us"),
+    *("last_ended_at_us", "last_active_at_us", "first_input", "last_output", "last_error"),
+    *AMOUNTS,
+)
+# A session comes once for each of its models, so that one statement sees one moment.
+SELECT_SESSIONS: Final = f"""
+SELECT m.model, {", ".join(f"s.{c}" for c in _SESSION)} FROM (
+  SELECT * FROM sessions WHERE project_id = :project_id"""
+WITH_MODELS: Final = """
+) s LEFT JOIN session_models m ON m.project_id = s.project_id AND m.session_id = s.session_id
+ORDER BY s.last_active_at_us DESC, s.seq DESC, m.model"""
+SESSIONS_AFTER: Final = "AND (last_active_at_us, seq) < (:after_us, :after_seq)"
+NEWEST_SESSIONS: Final = "ORDER BY last_active_at_us DESC, seq DESC LIMIT :limit"
+
+
+async def list_sessions(
+    db: Database, project_id: int, limit: int, after: After | None = None
+) -> Page[Session]:
+    """List sessions, the most recently active first."""
+    after_us, after_seq = after or (0, 0)
+    condition = "" if after is None else SESSIONS_AFTER
+    rows = await db.read(
+        f"{SELECT_SESSIONS} {condition} {NEWEST_SESSIONS} {WITH_MODELS}",
+        # One row more than asked tells whether there is another page.
+        {
+            "project_id": project_id,
+            "limit": limit + 1,
+            "after_us": after_us,
+            "after_seq": after_seq,
+        },
+    )
+    sessions = _sessions(rows)
+    if len(sessions) <= limit:
+        return Page(tuple(sessions), None)
+    last = sessions[limit - 1]
+    return Page(tuple(sessions[:limit]), (last.last_active_at_us, last.seq))
+
+
+GET_SESSION: Final = f"{SELECT_SESSIONS} AND session_id = :session_id {WITH_MODELS}"
+
+
+async def get_session(db: Database, project_id: int, session_id: str) -> Session | None:
+    """Read one session; None where there is none."""
+    key: dict[str, Value] = {"project_id": project_id, "session_id": clean_text(session_id)}
+    sessions = _sessions(await db.read(GET_SESSION, key))
+    return sessions[0] if sessions else None
+
+
+def _sessions(rows: list[Row]) -> list[Session]:
+    """Join the rows of a session, one for each of its models, which follow each other."""
+    found: dict[Row, list[str]] = {}
+    for model, *row in rows:
+        models = found.setdefault(tuple(row), [])
+        if model is not None:
+            models.append(model)
+    return [_session(row, models) for row, models in found.items()]
+
+
+def _session(row: Row, models: list[str]) -> Session:
+    values = dict(zip(_SESSION, row, strict=True))
+    cost_nusd = values.pop("cost_nusd")
+    tokens = Tokens(**{c.removesuffix("_tokens"): values.pop(c) for c in AMOUNTS[:-1]})
+    values["starred"] = bool(values["starred"])
+    return Session(**values, tokens=tokens, cost_nusd=cost_nusd, models=tuple(models))
+
+
+_TRACE: Final = (
+    *("project_id", "trace_id", "seq", "session_id", "session_source", "user_id", "name"),
+    *("status", "started_at_us", "span_count", "unpriced_count", "estimated_count"),
+    *("input_preview", "output_preview", "error", "last_ended_at_us"),
+    *AMOUNTS,
+)
+SELECT_TRACES: Final = f"SELECT {', '.join(_TRACE)} FROM traces WHERE project_id = :project_id"
+OF_SESSION: Final = "AND session_id = :session_id"
+STARTED_BEFORE: Final = "AND (started_at_us, seq) < (:after_us, :after_seq)"
+STARTED_AFTER: Final = "AND (started_at_us, seq) > (:after_us, :after_seq)"
+NEWEST_FIRST: Final = "ORDER BY started_at_us DESC, seq DESC LIMIT :limit"
+OLDEST_FIRST: Final = "ORDER BY started_at_us, seq LIMIT :limit"
+
+
+async def list_traces(
+    db: Database,
+    project_id: int,
+    limit: int,
+    after: After | None = None,
+    *,
+    session_id: str | None = None,
+    newest_first: bool = True,
+) -> Page[Trace]:
+    """List the traces of a project or of one of its sessions by their start."""
+    after_us, after_seq = after or (0, 0)
+    sql = [SELECT_TRACES]
+    if session_id is not None:
+        sql.append(OF_SESSION)
+    if after is not None:
+        sql.append(STARTED_BEFORE if newest_first else STARTED_AFTER)
+    sql.append(NEWEST_FIRST if newest_first else OLDEST_FIRST)
+    rows = await db.read(
+        " ".join(sql),
+        {
+            "project_id": project_id,
+            "session_id": None if session_id is None else clean_text(session_id),
+            "limit": limit + 1,
+            "after_us": after_us,
+            "after_seq": after_seq,
+        },
+    )
+    traces = [_trace(row) for row in rows]
+    if len(traces) <= limit:
+        return Page(tuple(traces), None)
+    last = traces[limit - 1]
+    return Page(tuple(traces[:limit]), (last.started_at_us, last.seq))
+
+
+async def session_traces(
+    db: Database, project_id: int, session_id: str, limit: int, after: After | None = None
+) -> Page[Trace]:
+    """List the traces of a session, oldest first."""
+    return await list_traces(
+        db, project_id, limit, after, session_id=session_id, newest_first=False
+    )
+
+
+GET_TRACE: Final = f"{SELECT_TRACES} AND trace_id = :trace_id"
+
+
+async def get_trace(db: Database, project_id: int, trace_id: bytes) -> Trace | None:
+    """Read one trace; None where there is none."""
+    rows = await db.read(GET_TRACE, {"project_id": project_id, "trace_id": trace_id})
+    return _trace(rows[0]) if rows else None
+
+
+def _trace(row: Row) -> Trace:
+    values = dict(zip(_TRACE, row, strict=True))
+    cost_nusd = values.pop("cost_nusd")
+    tokens = Tokens(**{c.removesuffix("_tokens"): values.pop(c) for c in AMOUNTS[:-1]})
+    last_ended_at_us = values.pop("last_ended_at_us")
+    ended_at_us = None if values["status"] == RUNNING else last_ended_at_us
+    return Trace(**values, ended_at_us=ended_at_us, tokens=tokens, cost_nusd=cost_nusd)
+
+
+_SPAN: Final = (
+    *("project_id", "trace_id", "span_id", "parent_id", "seq", "kind", "name", "state", "error"),
+    *("ended_by", "phase", "started_at_us", "duration_us", "first_byte_us", "first_token_us"),
+    *("upstream", "provider", "operation", "method", "path", "query", "http_status"),
+    *("model_requested", "model", "service_tier", "response_id", "settled_by", "usage_source"),
+    *("cost_status", "price_version", "input_preview", "output_preview"),
+    *("request_headers", "response_headers", "notes"),
+    *AMOUNTS,
+    *BODY_COLUMNS["request"],
+    *BODY_COLUMNS["response"],
+)
+SELECT_SPANS: Final = f"""
+SELECT {", ".join(f"s.{c}" for c in _SPAN)}, a.sha256, b.sha256
+FROM spans s
+LEFT JOIN contents a ON a.id = s.request_content_id
+LEFT JOIN contents b ON b.id = s.response_content_id
+WHERE s.project_id = :project_id"""
+TRACE_SPANS: Final = f"""
+{SELECT_SPANS} AND s.trace_id = :trace_id ORDER BY s.started_at_us, s.seq LIMIT :limit
+"""
+# A span's id is unique in its trace only; of two that came with the same, the older one is it.
+GET_SPAN: Final = f"""
+{SELECT_SPANS} AND s.span_id = :span_id ORDER BY s.started_at_us, s.seq LIMIT 1
+"""
+
+
+async def trace_spans(
+    db: Database, project_id: int, trace_id: bytes, limit: int = MAX_SPANS
+) -> tuple[Span, ...]:
+    """Read the spans of a trace, oldest first, up to ``limit``."""
+    key: dict[str, Value] = {"project_id": project_id, "trace_id": trace_id, "limit": limit}
+    return tuple(_span(row) for row in await db.read(TRACE_SPANS, key))
+
+
+async def get_span(db: Database, project_id: int, span_id: bytes) -> Span | None:
+    """Read one span; None where there is none."""
+    rows = await db.read(GET_SPAN, {"project_id": project_id, "span_id": span_id})
+    return _span(rows[0]) if rows else None
+
+
+def _span(row: Row) -> Span:
+    *columns, request_sha256, response_sha256 = row
+    values = dict(zip(_SPAN, columns, strict=True))
+    cost_nusd = values.pop("cost_nusd")
+    tokens = Tokens(**{c.removesuffix("_tokens"): values.pop(c) for c in AMOUNTS[:-1]})
+    request = _body([values.pop(c) for c in BODY_COLUMNS["request"]], request_sha256)
+    response = _body([values.pop(c) for c in BODY_COLUMNS["response"]], response_sha256)
+    notes = values.pop("notes")
+    ended = values["duration_us"]
+    return Span(
+        **values,
+        ended_at_us=None if ended is None else values["started_at_us"] + ended,
+        tokens=tokens,
+        cost_nusd=cost_nusd,
+        request=request,
+        response=response,
+        notes=() if notes is None else tuple(notes.split("\n")),
+    )
+
+
+def _body(columns: list[Any], content_sha256: bytes | None) -> Body | None:
+    part = dict(zip(BODY_PARTS, columns, strict=True))
+    # Where there was no body all of its columns are NULL.
+    if part["truncated"] is None:
+        return None
+    return Body(
+        size=part["size"],
+        sha256=part["sha256"],
+        content_type=part["type"],
+        content_encoding=part["encoding"],
+        truncated=bool(part["truncated"]),
+        redacted=bool(part["redacted"]),
+        content_sha256=content_sha256,
+    )
+
+
+GET_CONTENT: Final = """
+SELECT encoding, size, data FROM contents WHERE project_id = :project_id AND sha256 = :sha256
+"""
+
+
+async def get_content(db: Database, project_id: int, sha256: bytes) -> bytes | None:
+    """Read the plain bytes of a content; None where there is none.
+
+    Raises DatabaseCorrupt where they do not unpack to the size that was stored with them, and
+    never takes more memory than that.
+    """
+    rows = await db.read(GET_CONTENT, {"project_id": project_id, "sha256": sha256})
+    if not rows:
+        return None
+    encoding, size, data = rows[0]
+    if encoding == "":
+        return bytes(data)
+    if size <= UNPACK_INLINE_BYTES:
+        return _unpack(data, size)
+    return await asyncio.to_thread(_unpack, data, size)
+
+
+def _unpack(data: bytes, size: int) -> bytes:
+    try:
+        # The frame's own word on its size decides what is allocated, so it is not taken on trust.
+        if zstandard.frame_content_size(data) != size:
+            raise DatabaseCorrupt("contents", "a stored body is not of its size")
+        return zstandard.ZstdDecompressor().decompress(data, max_output_size=size)
+    except zstandard.ZstdError as error:
+        raise DatabaseCorrupt("contents", f"a stored body does not unpack ({error})") from error
+
+
+GET_STATS: Final = """
+SELECT (SELECT COUNT(*) FROM sessions WHERE project_id = :project_id),
+trace_count, span_count, unpriced_count, estimated_count, received_bytes, stored_bytes,
+CASE WHEN counted_input_traces > 0 THEN input_tokens END,
+CASE WHEN counted_output_traces > 0 THEN output_tokens END,
+CASE WHEN priced_traces > 0 THEN cost_nusd END
+FROM project_totals WHERE project_id = :project_id
+"""
+
+
+async def stats(db: Database, project_id: int) -> Stats:
+    """Read the sums over a project."""
+    rows = await db.read(GET_STATS, {"project_id": project_id})
+    row = rows[0] if rows else (0, 0, 0, 0, 0, 0, 0, None, None, None)
+    return Stats(
+        session_count=row[0],
+        trace_count=row[1],
+        span_count=row[2],
+        unpriced_count=row[3],
+        estimated_count=row[4],
+        received_bytes=row[5],
+        stored_bytes=row[6],
+        input_tokens=row[7],
+        output_tokens=row[8],
+        cost_nusd=row[9],
+    )
+
+
+GET_PROJECT: Final = "SELECT id FROM projects WHERE name = :name"
+
+
+async def project_id(db: Database, name: str) -> int | None:
+    """Look up a project; None where there is none."""
+    rows = await db.read(GET_PROJECT, {"name": clean_text(name)})
+    return rows[0][0] if rows else None

@@ -1,0 +1,337 @@
+"""The nouns that cross from the proxy into storage and back: frozen values and their sums.
+
+Invariant: ``None`` is unknown and 0 is zero; times are integer microseconds UTC (``_us``),
+durations are microseconds on the monotonic clock, money is integer nano-USD (``_nusd``).
+Nothing here does I/O.
+"""
+
+from dataclasses import dataclass, field, fields
+from typing import Final, Generic, TypeVar
+
+T = TypeVar("T")
+
+RUNNING: Final = "running"
+COMPLETED: Final = "completed"
+FAILED: Final = "failed"
+TRUNCATED: Final = "truncated"
+CANCELLED: Final = "cancelled"
+INTERRUPTED: Final = "interrupted"
+# These count as failed in every sum; `cancelled` (the client left) does not.
+FAILED_STATES: Final = frozenset({FAILED, TRUNCATED, INTERRUPTED})
+
+DEFAULT_PROJECT: Final = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tokens:
+    """Tokens of one call as billed, or of many calls as a sum.
+
+    ``input`` and ``output`` are totals; every other bucket is a part of one of them and is never
+    added to it.
+    """
+
+    input: int | None = None
+    output: int | None = None
+    cached_input: int | None = None
+    cache_write: int | None = None
+    reasoning: int | None = None
+    audio_input: int | None = None
+    audio_output: int | None = None
+    image_input: int | None = None
+    image_output: int | None = None
+
+    @property
+    def total(self) -> int | None:
+        """Input plus output; None when neither is known."""
+        return add(self.input, self.output)
+
+
+TOKEN_BUCKETS: Final = tuple(f.name for f in fields(Tokens))
+
+
+def add(a: int | None, b: int | None) -> int | None:
+    """Add two counts of which either may be unknown; None only when both are."""
+    if a is None:
+        return b
+    return a if b is None else a + b
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Content:
+    """Bytes stored once per project under their SHA-256 (32 bytes)."""
+
+    sha256: bytes
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Body:
+    """What is kept of one body.
+
+    ``content`` is None where nothing was kept (capture off, or dropped). ``size`` and ``sha256``
+    are those of the whole body as it passed; ``truncated`` says that only its first part was kept,
+    ``redacted`` that a secret was cut out of it. A body that is read back has no ``content`` but
+    ``content_sha256``, the key under which its kept bytes are stored.
+    """
+
+    size: int
+    sha256: bytes | None = None
+    content: Content | None = None
+    content_type: str | None = None
+    content_encoding: str | None = None
+    truncated: bool = False
+    redacted: bool = False
+    content_sha256: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpanStart:
+    """A proxied call that began: enough for its row while it runs. No bodies.
+
+    ``trace_id`` is 16 bytes, ``span_id`` and ``parent_id`` 8. ``owner`` is the boot id of the
+    serving process. The ``external_`` ids come from a ``traceparent`` header.
+    """
+
+    project_id: int
+    trace_id: bytes
+    span_id: bytes
+    started_at_us: int
+    name: str
+    owner: bytes | None = None
+    parent_id: bytes | None = None
+    external_trace_id: bytes | None = None
+    external_parent_id: bytes | None = None
+    session_id: str | None = None
+    session_source: str | None = None
+    user_id: str | None = None
+    kind: str = "llm_call"
+    upstream: str | None = None
+    provider: str | None = None
+    operation: str | None = None
+    method: str | None = None
+    path: str | None = None
+    query: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpanCheckpoint:
+    """What a running stream delivered so far, so that a crash keeps it; replaces the last one.
+
+    ``elapsed_us`` counts from the start to the moment it was taken: the end of the span, should no
+    other end come.
+    """
+
+    project_id: int
+    trace_id: bytes
+    span_id: bytes
+    response: Body
+    elapsed_us: int | None = None
+    first_byte_us: int | None = None
+    first_token_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """Usage that one call reports of an object that another call made (a background response).
+
+    It goes to the span that has ``response_id`` and no usage yet, once, and never to the reporter.
+    """
+
+    response_id: str
+    model: str | None
+    service_tier: str | None
+    tokens: Tokens
+    cost_nusd: int | None
+    cost_status: str | None
+    price_version: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpanEnd:
+    """A span's final values, with its start: a start and an end that meet are one insert.
+
+    ``error`` is a sentence; ``ended_by`` is one of client, upstream, proxy; ``phase`` one of
+    request, connect, headers, body. ``duration_us``, ``first_byte_us`` and ``first_token_us``
+    count from the start. ``name`` and ``user_id`` replace the start's where they are not None.
+    """
+
+    start: SpanStart
+    state: str
+    duration_us: int
+    name: str | None = None
+    user_id: str | None = None
+    http_status: int | None = None
+    error: str | None = None
+    ended_by: str | None = None
+    phase: str | None = None
+    first_byte_us: int | None = None
+    first_token_us: int | None = None
+    model_requested: str | None = None
+    model: str | None = None
+    service_tier: str | None = None
+    response_id: str | None = None
+    settles: Settlement | None = None
+    tokens: Tokens = field(default_factory=Tokens)
+    usage_source: str | None = None
+    cost_nusd: int | None = None
+    cost_status: str | None = None
+    price_version: str | None = None
+    input_preview: str | None = None
+    output_preview: str | None = None
+    request: Body | None = None
+    response: Body | None = None
+    request_headers: str | None = None
+    response_headers: str | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def ended_at_us(self) -> int:
+        """Wall-clock end: start plus monotonic duration, so that no clock step reverses it."""
+        return self.start.started_at_us + self.duration_us
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """A span as read back, without its bodies' bytes."""
+
+    project_id: int
+    trace_id: bytes
+    span_id: bytes
+    parent_id: bytes | None
+    seq: int
+    kind: str
+    name: str
+    state: str
+    error: str | None
+    ended_by: str | None
+    phase: str | None
+    started_at_us: int
+    ended_at_us: int | None
+    duration_us: int | None
+    first_byte_us: int | None
+    first_token_us: int | None
+    upstream: str | None
+    provider: str | None
+    operation: str | None
+    method: str | None
+    path: str | None
+    query: str | None
+    http_status: int | None
+    model_requested: str | None
+    model: str | None
+    service_tier: str | None
+    response_id: str | None
+    settled_by: bytes | None
+    tokens: Tokens
+    usage_source: str | None
+    cost_nusd: int | None
+    cost_status: str | None
+    price_version: str | None
+    input_preview: str | None
+    output_preview: str | None
+    request: Body | None
+    response: Body | None
+    request_headers: str | None
+    response_headers: str | None
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
+    """A trace with the sums over its spans. ``error`` is that of its newest failed span."""
+
+    project_id: int
+    trace_id: bytes
+    seq: int
+    session_id: str | None
+    session_source: str | None
+    user_id: str | None
+    name: str
+    status: str
+    started_at_us: int
+    ended_at_us: int | None
+    span_count: int
+    tokens: Tokens
+    cost_nusd: int | None
+    unpriced_count: int
+    estimated_count: int
+    input_preview: str | None
+    output_preview: str | None
+    error: str | None
+
+    @property
+    def duration_us(self) -> int | None:
+        """First start to last end; None while it runs."""
+        return None if self.ended_at_us is None else self.ended_at_us - self.started_at_us
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """A session's row: sums over its traces, maintained in the transaction that writes a trace.
+
+    ``last_active_at_us`` is the start of its newest trace, ``status`` that trace's status;
+    ``ended_duration_us`` sums the durations of its ``ended_trace_count`` ended traces.
+    """
+
+    project_id: int
+    session_id: str
+    seq: int
+    source: str
+    name: str | None
+    starred: bool
+    user_id: str | None
+    status: str
+    trace_count: int
+    span_count: int
+    failed_trace_count: int
+    ended_trace_count: int
+    ended_duration_us: int
+    tokens: Tokens
+    cost_nusd: int | None
+    unpriced_count: int
+    estimated_count: int
+    first_started_at_us: int
+    last_ended_at_us: int | None
+    last_active_at_us: int
+    first_input: str | None
+    last_output: str | None
+    last_error: str | None
+    models: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stats:
+    """Sums over one project. Tokens and cost are None when no call's are known.
+
+    ``stored_bytes`` is what the contents take in the database; ``received_bytes`` is what the
+    bodies of all ended calls measured as they passed.
+    """
+
+    session_count: int
+    trace_count: int
+    span_count: int
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_nusd: int | None
+    unpriced_count: int
+    estimated_count: int
+    received_bytes: int
+    stored_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deleted:
+    """What one deletion removed; ``content_bytes`` as stored."""
+
+    traces: int
+    spans: int
+    contents: int
+    content_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """One page of a list, and the (time, seq) after which the next begins; None at the end."""
+
+    rows: tuple[T, ...]
+    next_after: tuple[int, int] | None

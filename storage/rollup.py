@@ -1,0 +1,275 @@
+"""The rows of traces, sessions and projects, kept equal to the folds of aggregates.py.
+
+Invariant: whoever changes a span hands the change to ``roll_up`` in the same transaction. Rows are
+written in the order of their keys, so that two writers on PostgreSQL never wait for each other in
+a circle. Knows nothing of what a change was.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from storage.aggregates import (
+    AMOUNTS,
+    SPAN_FACTS,
+    TOTALS,
+    TRACE_COLUMNS,
+    SessionChange,
+    SessionKey,
+    SpanFacts,
+    TraceFacts,
+    TraceKey,
+    fold_trace,
+    totals,
+)
+from storage.database import Transaction, Value
+
+# ruff: noqa: S608 (the SQL below is put together from constants of this package, never from values)
+
+
+@dataclass(slots=True)
+class TraceChange:
+    """What happened to the spans of one trace.
+
+    ``spans`` has those that changed, as they are now; ``inserted`` of them are new. ``models``
+    counts spans that gained a model less those that lost it. A trace without a session takes the
+    one that is named here.
+    """
+
+    spans: dict[bytes, SpanFacts] = field(default_factory=dict)
+    inserted: int = 0
+    models: Counter[str] = field(default_factory=Counter)
+    session_id: str | None = None
+    session_source: str | None = None
+
+
+def roll_up(
+    tx: Transaction, changes: Mapping[TraceKey, TraceChange], stored_bytes: Mapping[int, int]
+) -> tuple[SessionKey, ...]:
+    """Bring traces, sessions and totals up to date with their spans; return the sessions touched.
+
+    ``stored_bytes`` is by how much each project's contents grew.
+    """
+    sessions: dict[SessionKey, SessionChange] = {}
+    projects: dict[int, list[int]] = {}
+    for key in sorted(changes):
+        change = changes[key]
+        old = _read_trace(tx, key)
+        spans = change.spans
+        if (0 if old is None else old.span_count) + change.inserted != len(spans):
+            spans = read_spans(tx, key)
+        if old is None or old.session_id is None:
+            session_id, source = change.session_id, change.session_source
+        else:
+            session_id, source = old.session_id, old.session_source
+        new = fold_trace(spans.values(), session_id, source)
+        _write_trace(tx, key, new)
+        _add_totals(projects.setdefault(key[0], [0] * len(TOTALS)), old, new)
+        if session_id is None:
+            continue
+        session = sessions.get((key[0], session_id))
+        if session is None:
+            session = SessionChange.beginning_with(new)
+            sessions[key[0], session_id] = session
+        if old is not None and old.session_id is not None:
+            session.replace(old, new)
+            models: Iterable[tuple[str, int]] = change.models.items()
+        else:
+            session.replace(None, new)
+            models = ((span.model, 1) for span in spans.values() if span.model is not None)
+        for model, n in models:
+            session.models[model] += n
+    for session_key in sorted(sessions):
+        if sessions[session_key].stale:
+            recompute_session(tx, *session_key)
+        else:
+            _write_session(tx, session_key, sessions[session_key])
+    write_totals(tx, projects, stored_bytes)
+    return tuple(sorted(sessions))
+
+
+READ_SESSION_TRACES: Final = f"""
+SELECT {", ".join(TRACE_COLUMNS)} FROM traces
+WHERE project_id = :project_id AND session_id = :session_id
+"""
+# The table on the left is the smaller one and is read by index.
+READ_SESSION_MODELS: Final = """
+SELECT COALESCE(s.model, s.model_requested), COUNT(*)
+FROM traces t JOIN spans s ON s.project_id = t.project_id AND s.trace_id = t.trace_id
+WHERE t.project_id = :project_id AND t.session_id = :session_id
+  AND COALESCE(s.model, s.model_requested) IS NOT NULL
+GROUP BY 1
+"""
+DELETE_SESSION: Final = """
+DELETE FROM sessions WHERE project_id = :project_id AND session_id = :session_id
+RETURNING name, starred
+"""
+DELETE_SESSION_MODELS: Final = """
+DELETE FROM session_models WHERE project_id = :project_id AND session_id = :session_id
+"""
+
+
+def recompute_session(tx: Transaction, project_id: int, session_id: str) -> None:
+    """Fold a session anew from its traces; without any, it goes. Its name and star stay."""
+    key: dict[str, Value] = {"project_id": project_id, "session_id": session_id}
+    kept = tx.execute(DELETE_SESSION, key)
+    tx.execute(DELETE_SESSION_MODELS, key)
+    traces = [TraceFacts.of(row) for row in tx.execute(READ_SESSION_TRACES, key)]
+    if not traces:
+        return
+    session = SessionChange.beginning_with(traces[0])
+    for trace in traces:
+        session.replace(None, trace)
+    session.models.update(dict(tx.execute(READ_SESSION_MODELS, key)))
+    name, starred = kept[0] if kept else (None, 0)
+    _write_session(tx, (project_id, session_id), session, name, starred)
+
+
+READ_SPANS: Final = f"""
+SELECT span_id, {SPAN_FACTS} FROM spans WHERE project_id = :project_id AND trace_id = :trace_id
+"""
+
+
+def read_spans(tx: Transaction, key: TraceKey) -> dict[bytes, SpanFacts]:
+    """Read what all spans of a trace give to the sums."""
+    rows = tx.execute(READ_SPANS, {"project_id": key[0], "trace_id": key[1]})
+    return {row[0]: SpanFacts.of(row[1:]) for row in rows}
+
+
+ADD_TOTALS: Final = f"""
+INSERT INTO project_totals AS p (project_id, stored_bytes, {", ".join(TOTALS)})
+VALUES (:project_id, :stored_bytes, {", ".join(f":{c}" for c in TOTALS)})
+ON CONFLICT (project_id) DO UPDATE SET
+{", ".join(f"{c} = p.{c} + excluded.{c}" for c in ("stored_bytes", *TOTALS))}
+"""
+
+
+def write_totals(
+    tx: Transaction, projects: Mapping[int, list[int]], stored_bytes: Mapping[int, int]
+) -> None:
+    """Add to the totals of projects: lists in the order of ``TOTALS``, and bytes of contents."""
+    for project_id in sorted(projects.keys() | stored_bytes.keys()):
+        added = projects.get(project_id, [0] * len(TOTALS))
+        values: dict[str, Value] = dict(zip(TOTALS, added, strict=True))
+        values["project_id"] = project_id
+        values["stored_bytes"] = stored_bytes.get(project_id, 0)
+        tx.execute(ADD_TOTALS, values)
+
+
+def _add_totals(added: list[int], old: TraceFacts | None, new: TraceFacts) -> None:
+    for i, n in enumerate(totals(new)):
+        added[i] += n
+    if old is not None:
+        for i, n in enumerate(totals(old)):
+            added[i] -= n
+
+
+READ_TRACE: Final = f"""
+SELECT {", ".join(TRACE_COLUMNS)} FROM traces
+WHERE project_id = :project_id AND trace_id = :trace_id
+"""
+
+
+def _read_trace(tx: Transaction, key: TraceKey) -> TraceFacts | None:
+    rows = tx.execute(READ_TRACE, {"project_id": key[0], "trace_id": key[1]})
+    return TraceFacts.of(rows[0]) if rows else None
+
+
+WRITE_TRACE: Final = f"""
+INSERT INTO traces (project_id, trace_id, {", ".join(TRACE_COLUMNS)})
+VALUES (:project_id, :trace_id, {", ".join(f":{c}" for c in TRACE_COLUMNS)})
+ON CONFLICT (project_id, trace_id) DO UPDATE SET
+{", ".join(f"{c} = excluded.{c}" for c in TRACE_COLUMNS)}
+"""
+
+
+def _write_trace(tx: Transaction, key: TraceKey, trace: TraceFacts) -> None:
+    values: dict[str, Value] = dict(zip(TRACE_COLUMNS, (*trace[:-1], *trace.amounts), strict=True))
+    values["project_id"], values["trace_id"] = key
+    tx.execute(WRITE_TRACE, values)
+
+
+COUNTS: Final = (
+    "trace_count",
+    "span_count",
+    "failed_trace_count",
+    "ended_trace_count",
+    "ended_duration_us",
+    "unpriced_count",
+    "estimated_count",
+)
+
+
+# A text and the place (start, seq) of the trace that gave it.
+FROM_FIRST: Final = ("first_started_at_us", "first_seq", "source", "first_input")
+FROM_NEWEST: Final = ("last_active_at_us", "last_seq", "status")
+USER: Final = ("user_at_us", "user_seq", "user_id")
+OUTPUT: Final = ("output_at_us", "output_seq", "last_output")
+ERROR: Final = ("error_at_us", "error_seq", "last_error")
+
+INSERTED: Final = (
+    *("project_id", "session_id", "seq", "name", "starred", "last_ended_at_us"),
+    *COUNTS,
+    *AMOUNTS,
+    *FROM_FIRST,
+    *FROM_NEWEST,
+    *USER,
+    *OUTPUT,
+    *ERROR,
+)
+
+
+def _taken(columns: tuple[str, ...], wins: str) -> str:
+    """Take these columns from the side whose trace comes first (``<=``) or last (``>=``).
+
+    A place is NULL where no trace has given the value; the comparison is then not true.
+    """
+    at, seq = columns[:2]
+    taken = f"s.{at} IS NULL OR (excluded.{at}, excluded.{seq}) {wins} (s.{at}, s.{seq})"
+    return ", ".join(f"{c} = CASE WHEN {taken} THEN excluded.{c} ELSE s.{c} END" for c in columns)
+
+
+# CASE instead of min() and max() of two values, which PostgreSQL calls LEAST and GREATEST.
+WRITE_SESSION: Final = f"""
+INSERT INTO sessions AS s ({", ".join(INSERTED)})
+VALUES ({", ".join(f":{c}" for c in INSERTED)})
+ON CONFLICT (project_id, session_id) DO UPDATE SET
+seq = CASE WHEN excluded.seq < s.seq THEN excluded.seq ELSE s.seq END,
+last_ended_at_us = CASE
+  WHEN s.last_ended_at_us IS NULL OR excluded.last_ended_at_us > s.last_ended_at_us
+  THEN excluded.last_ended_at_us ELSE s.last_ended_at_us END,
+{", ".join(f"{c} = s.{c} + excluded.{c}" for c in COUNTS)},
+{", ".join(f"{c} = COALESCE(s.{c} + excluded.{c}, s.{c}, excluded.{c})" for c in AMOUNTS)},
+{_taken(FROM_FIRST, "<=")},
+{_taken(FROM_NEWEST, ">=")},
+{_taken(USER, "<=")},
+{_taken(OUTPUT, ">=")},
+{_taken(ERROR, ">=")}
+"""
+ADD_MODEL: Final = """
+INSERT INTO session_models AS m (project_id, session_id, model, n)
+VALUES (:project_id, :session_id, :model, :n)
+ON CONFLICT (project_id, session_id, model) DO UPDATE SET n = m.n + excluded.n
+"""
+DELETE_UNUSED_MODELS: Final = """
+DELETE FROM session_models WHERE project_id = :project_id AND session_id = :session_id AND n = 0
+"""
+
+
+def _write_session(
+    tx: Transaction,
+    key: SessionKey,
+    change: SessionChange,
+    name: str | None = None,
+    starred: int = 0,
+) -> None:
+    values = change.values(key)
+    values["name"], values["starred"] = name, starred
+    tx.execute(WRITE_SESSION, values)
+    model_values: dict[str, Value] = {"project_id": key[0], "session_id": key[1]}
+    for model, n in change.models.items():
+        if n:
+            tx.execute(ADD_MODEL, {**model_values, "model": model, "n": n})
+    if any(n < 0 for n in change.models.values()):
+        tx.execute(DELETE_UNUSED_MODELS, model_values)

@@ -1,0 +1,304 @@
+"""SQLite: one file, one process, one connection that writes.
+
+Invariant: exactly one connection in one process writes or checkpoints. Versions of SQLite as recent
+as the 3.40 that Python 3.11 brings can corrupt a WAL database when two connections do so at once
+(the "WAL-reset bug"), so a lock file beside the database refuses a second process, and every other
+connection is ``mode=ro``. A file that is refused keeps its bytes. Every exception of sqlite3
+becomes ours here and nowhere else.
+"""
+
+import asyncio
+import fcntl
+import os
+import re
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from operator import itemgetter
+from pathlib import Path
+from typing import Final, Literal, cast
+from urllib.parse import quote
+
+import aiosqlite
+
+from storage.database import (
+    DatabaseCorrupt,
+    DatabaseForeign,
+    DatabaseLocked,
+    DatabaseNewer,
+    DatabaseUnwritable,
+    Params,
+    Row,
+    StatementRefused,
+    StorageError,
+    Value,
+)
+from storage.migrate import latest, migrate
+
+# "TWAY": tells `file`, and us, whose database this is (SQLite's PRAGMA application_id).
+APPLICATION_ID: Final = 0x54574159
+# How long a statement waits for a lock of a foreign program, such as a backup: short, because the
+# caller has a queue and tries again.
+BUSY_TIMEOUT_MS: Final = 250
+# The WAL is cut back to this size after a checkpoint; it grows beyond while a reader is at work.
+JOURNAL_SIZE_LIMIT_BYTES: Final = 16 * 1024 * 1024
+# More readers than cores only wait for each other.
+READERS: Final = 4
+
+# A parameter; not the cast `::type` of PostgreSQL.
+NAME: Final = re.compile(r"(?<!:):([a-z]\w*)")
+
+Synchronous = Literal["NORMAL", "FULL"]
+
+# What sqlite3 raises for a statement and for values that SQLite cannot hold: integers over 64 bits
+# and lone surrogates.
+REFUSALS: Final = (sqlite3.Error, OverflowError, UnicodeError)
+
+
+def open_database(path: Path, *, synchronous: Synchronous = "NORMAL") -> "SqliteDatabase":
+    """Open the database at ``path``, made and migrated where needed, for this process alone.
+
+    The file and what SQLite puts beside it can be read by their owner only.
+    Raises a StorageError; the bytes of a file that is refused are unchanged.
+    """
+    path = path.resolve()
+    try:
+        # A link to the file leads to the same lock, since the path is resolved.
+        lock = _lock(path)
+        try:
+            return SqliteDatabase(path, _open_writer(path, synchronous), lock)
+        except BaseException:
+            os.close(lock)
+            raise
+    except REFUSALS as error:
+        raise _ours(path, error) from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DatabaseUnwritable(path, f"it cannot be opened ({reason})") from error
+
+
+class SqliteDatabase:
+    """An open database file. Fulfils ``Database``; ``open_database`` makes it."""
+
+    def __init__(self, path: Path, writer: sqlite3.Connection, lock: int) -> None:
+        self.path = path
+        self._writer = writer
+        self._transaction = SqliteTransaction(path, writer)
+        self._lock = lock
+        self._file = _identity(path)
+        self._readers: list[aiosqlite.Connection] = []
+        self._idle: list[aiosqlite.Connection] = []
+        self._free = asyncio.Semaphore(READERS)
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<SqliteDatabase {self.path}>"
+
+    @contextmanager
+    def transaction(self) -> Iterator["SqliteTransaction"]:
+        """Open a write transaction: committed at the end of the block, undone by any exception.
+
+        Raises DatabaseUnwritable when the file was deleted or replaced, since SQLite would go on
+        writing to a file that nobody can open any more; DatabaseLocked and DatabaseUnwritable may
+        pass with time.
+        """
+        if _identity(self.path) != self._file:
+            raise DatabaseUnwritable(self.path, "the file was deleted or replaced while open")
+        self._transaction.execute("BEGIN IMMEDIATE", {})
+        try:
+            yield self._transaction
+            self._transaction.execute("COMMIT", {})
+        except BaseException:
+            # SQLite has undone it already after some errors, a full disk among them.
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
+            raise
+
+    async def read(self, sql: str, params: Params) -> list[Row]:
+        """Run one SELECT on a connection that cannot write, as soon as one is free."""
+        async with self._free:
+            if self._closed:
+                # A reader opened now would never be closed, and its thread would outlive main().
+                raise StatementRefused(self.path, "the database is closed")
+            reader = self._idle.pop() if self._idle else await self._open_reader()
+            try:
+                rows = await reader.execute_fetchall(sql, dict(params))
+                return cast("list[Row]", rows)
+            except REFUSALS as error:
+                raise _ours(self.path, error) from error
+            finally:
+                # A read that was cancelled still runs to its end in the reader's thread; last in
+                # the line, that reader is the last to be taken.
+                self._idle.insert(0, reader)
+
+    def reclaim(self) -> None:
+        """Give the pages of deleted rows back to the file system and empty the WAL.
+
+        A WAL that a reader still uses stays until the next call.
+        """
+        try:
+            # Gives back one page for each step, and execute() takes only one.
+            self._writer.executescript("PRAGMA incremental_vacuum;")
+            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        except sqlite3.Error as error:
+            raise _ours(self.path, error) from error
+
+    async def close(self) -> None:
+        """Close the readers, then the writer, which empties the WAL, then let the lock go."""
+        self._closed = True
+        # Readers first: the last connection to close checkpoints, and only the writer may.
+        for reader in self._readers:
+            await reader.close()
+        self._readers.clear()
+        self._idle.clear()
+        self._writer.close()
+        # The lock file stays: a process that had opened it meanwhile would lock a deleted file.
+        os.close(self._lock)
+
+    async def _open_reader(self) -> aiosqlite.Connection:
+        uri = _uri(self.path, "mode=ro")
+        try:
+            reader = await aiosqlite.connect(uri, uri=True, isolation_level=None)
+        except sqlite3.Error as error:
+            raise _ours(self.path, error) from error
+        self._readers.append(reader)
+        await reader.execute_fetchall(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS:d}")
+        await reader.execute_fetchall("PRAGMA temp_store = MEMORY")
+        return reader
+
+
+class SqliteTransaction:
+    """The open transaction of the writer's connection. Fulfils ``Transaction``."""
+
+    __slots__ = ("_path", "_writer")
+
+    def __init__(self, path: Path, writer: sqlite3.Connection) -> None:
+        self._path = path
+        self._writer = writer
+
+    def execute(self, sql: str, params: Params) -> list[Row]:
+        """Run one statement and return its rows."""
+        positional, values = _positional(sql)
+        try:
+            return self._writer.execute(positional, values(params)).fetchall()
+        except REFUSALS as error:
+            raise _ours(self._path, error) from error
+
+
+@cache
+def _positional(sql: str) -> tuple[str, Callable[[Params], tuple[Value, ...]]]:
+    """Turn ``:name`` into ``?`` and make the function that picks the values.
+
+    sqlite3 looks up each name anew for each execution: a fifth of the time that a wide row takes.
+    Without a limit, since the writer's statements are constants.
+    """
+    names = NAME.findall(sql)
+    text = NAME.sub("?", sql)
+    if len(names) > 1:
+        return text, itemgetter(*names)
+    # itemgetter gives no tuple for fewer than two.
+    return text, lambda params: tuple(params[name] for name in names)
+
+
+def _lock(path: Path) -> int:
+    """Take the lock beside the database and return its descriptor; closing it lets it go."""
+    lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        pid = os.read(lock, 20)
+        os.close(lock)
+        raise DatabaseLocked(path, int(pid) if pid.strip().isdigit() else None) from None
+    os.fchmod(lock, 0o600)
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, b"%d\n" % os.getpid(), 0)
+    return lock
+
+
+def _open_writer(path: Path, synchronous: Synchronous) -> sqlite3.Connection:
+    is_new = not (path.exists() and path.stat().st_size) or _look(path) == 0
+    # Made by us, for SQLite gives a new file the umask's mode and its companions the file's.
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    os.fchmod(file, 0o600)
+    os.close(file)
+    for companion in (Path(f"{path}-wal"), Path(f"{path}-shm")):
+        if companion.exists():
+            companion.chmod(0o600)
+    # Opened here and used in the writer's thread: never in two at once.
+    writer = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        if is_new:
+            # Both belong to the file's first page: before the WAL, before any table.
+            writer.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            writer.execute(f"PRAGMA application_id = {APPLICATION_ID:d}")
+        for pragma in (
+            f"busy_timeout = {BUSY_TIMEOUT_MS:d}",
+            "journal_mode = WAL",
+            f"synchronous = {synchronous}",
+            f"journal_size_limit = {JOURNAL_SIZE_LIMIT_BYTES:d}",
+            # What is deleted is overwritten with zeros. Not remembered by the file.
+            "secure_delete = ON",
+            "foreign_keys = ON",
+            # No text in temporary files, which no deletion would reach.
+            "temp_store = MEMORY",
+        ):
+            writer.execute(f"PRAGMA {pragma}").fetchall()
+        migrate(writer, path)
+    except BaseException:
+        writer.close()
+        raise
+    return writer
+
+
+def _look(path: Path) -> int:
+    """Refuse a file that is damaged, foreign or newer, and return its schema's version.
+
+    The look leaves no trace in the file.
+    """
+    # A connection that opens a WAL database makes its -wal and -shm. Where there is no -wal,
+    # nothing is missed by a look that takes the file for unchangeable.
+    quiet = "" if Path(f"{path}-wal").exists() else "&immutable=1"
+    look = sqlite3.connect(_uri(path, f"mode=ro{quiet}"), uri=True)
+    try:
+        (tables,) = look.execute("SELECT COUNT(*) FROM sqlite_schema").fetchone()
+        (owner,) = look.execute("PRAGMA application_id").fetchone()
+        (version,) = look.execute("PRAGMA user_version").fetchone()
+    finally:
+        look.close()
+    if tables and owner != APPLICATION_ID:
+        raise DatabaseForeign(path)
+    if version > latest():
+        raise DatabaseNewer(path, version, latest())
+    return int(version)
+
+
+def _uri(path: Path, query: str) -> str:
+    return f"file:{quote(os.fsencode(path))}?{query}"
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _ours(path: Path, error: Exception) -> StorageError:
+    """Translate what sqlite3 raised."""
+    # The lowest byte is the primary result code (sqlite.org/rescode.html).
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return DatabaseLocked(path, None)
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return DatabaseCorrupt(path, f"it is no intact database ({error})")
+    if code in (
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_PERM,
+    ):
+        return DatabaseUnwritable(path, f"it cannot be written ({error})")
+    return StatementRefused(path, str(error))

@@ -1,0 +1,220 @@
+import re
+import tomllib
+from dataclasses import fields
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from proxy.config import (
+    CapturePolicy,
+    Config,
+    ConfigError,
+    load,
+    parse_capture,
+)
+from proxy.pricing import CustomPrice
+
+EXAMPLE = Path(__file__).parent.parent / "config.example.toml"
+
+
+def problems(
+    path: Path | None = None,
+    environ: dict[str, str] | None = None,
+    overrides: dict[str, str] | None = None,
+) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load(path, environ or {}, overrides or {})
+    assert str(caught.value).splitlines() == [str(problem) for problem in caught.value.problems]
+    return str(caught.value).splitlines()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "traceway.toml"
+
+
+def test_without_anything_set_the_defaults_hold() -> None:
+    assert load(None, {}) == Config()
+    assert Config().upstreams["openai"].url == "https://api.openai.com"
+    assert Config().upstreams["openai"].inject_usage == "always"
+
+
+def test_the_example_file_equals_the_defaults() -> None:
+    assert load(EXAMPLE, {}) == Config()
+
+
+def test_the_example_file_has_every_key_of_a_price_and_they_load(file: Path) -> None:
+    text = EXAMPLE.read_text()
+    prices = re.sub(r"^# ?", "", text[text.index("# [[prices]]") :], flags=re.M)
+    file.write_text(prices)
+    assert set(tomllib.loads(prices)["prices"][0]) == {key.name for key in fields(CustomPrice)}
+    assert load(file, {}).prices == (
+        CustomPrice(
+            model="acme-*",
+            input_per_million_usd=Decimal("1.25"),
+            output_per_million_usd=Decimal(10),
+            cached_input_per_million_usd=Decimal("0.125"),
+            cache_write_per_million_usd=Decimal("1.25"),
+            service_tier="standard",
+        ),
+    )
+
+
+def test_the_command_line_wins_over_the_environment_and_that_over_the_file(file: Path) -> None:
+    file.write_text('[server]\nport = 1\ndrain_s = 1\n[database]\npath = "file.db"\n')
+    environ = {"TRACEWAY_SERVER_PORT": "2", "TRACEWAY_SERVER_DRAIN_S": "2.5"}
+    config = load(file, environ, {"server.port": "3"})
+    assert config.server.port == 3
+    assert config.server.drain_s == 2.5
+    assert config.database.path == Path("file.db")
+
+
+def test_the_environment_sets_keys_of_every_kind() -> None:
+    config = load(
+        None,
+        {
+            "TRACEWAY_SERVER_ALLOWED_HOSTS": "a.local, b.local",
+            "TRACEWAY_DATABASE_PATH": "2024",
+            "TRACEWAY_RECORDING_DURABILITY": "strict",
+            "TRACEWAY_RECORDING_CAPTURE": "preview(500)",
+            "TRACEWAY_RECORDING_BODY_BYTES": "0",
+            "TRACEWAY_UPSTREAMS_OPENAI_URL": "http://127.0.0.1:9/base/",
+            "TRACEWAY_UPSTREAMS_MY_OWN_URL": "http://own",
+            "TRACEWAY_UPSTREAMS_MY_OWN_CONNECT_TIMEOUT_S": "1",
+        },
+    )
+    assert config.server.allowed_hosts == ("a.local", "b.local")
+    assert config.database.path == Path("2024")
+    assert config.recording.durability == "strict"
+    assert config.recording.capture == CapturePolicy("preview", 500)
+    assert config.recording.body_bytes == 0
+    assert config.upstreams["openai"].url == "http://127.0.0.1:9/base"
+    assert config.upstreams["my_own"].connect_timeout_s == 1.0
+
+
+def test_an_empty_variable_and_one_of_somebody_else_count_as_not_set() -> None:
+    environ = {"TRACEWAY_SERVER_PORT": "", "TRACEWAY_API_KEY": "x", "SERVER_PORT": "1"}
+    assert load(None, environ) == Config()
+
+
+def test_a_variable_reaches_an_upstream_whose_name_has_a_hyphen(file: Path) -> None:
+    file.write_text('[upstreams.my-own]\nurl = "http://a"\n')
+    config = load(file, {"TRACEWAY_UPSTREAMS_MY_OWN_URL": "http://b"})
+    assert {name: upstream.url for name, upstream in config.upstreams.items()} == {
+        "openai": "https://api.openai.com",
+        "my-own": "http://b",
+    }
+
+
+def test_only_the_built_in_upstream_injects_usage_unasked(file: Path) -> None:
+    file.write_text('[upstreams.openai]\nurl = "http://a"\n[upstreams.other]\nurl = "http://b"\n')
+    upstreams = load(file, {}).upstreams
+    assert upstreams["openai"].inject_usage == "always"
+    assert upstreams["other"].inject_usage == "auto"
+
+
+def test_tables_with_nothing_in_them_change_nothing(file: Path) -> None:
+    file.write_text("prices = []\n[server]\n[upstreams.openai]\n")
+    assert load(file, {}) == Config()
+
+
+def test_every_mistake_is_reported_at_once_with_key_value_source_and_expectation(
+    file: Path,
+) -> None:
+    file.write_text(
+        """
+        colour = "red"
+        [server]
+        port = 99_999
+        prot = 3000
+        host = "0.0.0.0"
+        [recording]
+        durability = "sage"
+        [upstreams.vllm]
+        provider = "openai"
+        [upstreams."A B"]
+        url = "http://user:secret@host"
+        [[prices]]
+        model = "acme-*"
+        input_per_million_usd = -1
+        """
+    )
+    environ = {"TRACEWAY_RECORDING_CHECKPOINT_S": "soon", "TRACEWAY_SEVER_PORT": "1"}
+    found = problems(file, environ, {"database.path": "", "upstreams.vllm.uri": "http://a"})
+    for start in [
+        'TRACEWAY_SEVER_PORT = "1" (environment): expected the name TRACEWAY_SERVER_PORT',
+        'server.host = "0.0.0.0" (traceway.toml): expected a loopback address',
+        "server.port = 99999 (traceway.toml): expected a TCP port (0: any free one), an integer",
+        'database.path = "" (command line): expected the path of a file',
+        'recording.durability = "sage" (traceway.toml): expected one of "safe", "strict", "fast"',
+        'recording.checkpoint_s = "soon" (TRACEWAY_RECORDING_CHECKPOINT_S): expected seconds, a n',
+        'upstreams.vllm.url = "" (not set): expected an http or https URL',
+        'upstreams = "A B" (name of a table): expected a name of 1 to 32 characters',
+        'upstreams.A B.url = "http://[redacted]@host" (traceway.toml): expected an http or https',
+        "prices.0.input_per_million_usd = -1 (traceway.toml): expected USD per million tokens",
+        'prices.0.output_per_million_usd = "" (not set): expected USD per million tokens',
+        'colour = "red" (traceway.toml): expected a known key; config.example.toml has all',
+        'server.prot = 3000 (traceway.toml): expected a known key; did you mean "server.port"?',
+        'upstreams.vllm.uri = "http://a" (command line): expected a known key; did you mean "upst',
+    ]:
+        assert [line for line in found if line.startswith(start)], start
+        found = [line for line in found if not line.startswith(start)]
+    assert found == []
+
+
+def test_a_host_that_others_reach_is_refused_with_what_to_do_instead() -> None:
+    [line] = problems(overrides={"server.host": "0.0.0.0"})  # noqa: S104  # it is refused
+    assert "there are no keys yet" in line
+    assert "ssh -L" in line
+
+
+def test_a_body_cap_above_the_memory_bound_is_a_mistake() -> None:
+    [line] = problems(environ={"TRACEWAY_RECORDING_MEMORY_BYTES": "1048576"})
+    assert line == (
+        "recording.body_bytes = 8388608 (memory_bytes is 1048576): expected at most"
+        " recording.memory_bytes, which bounds the bodies of all calls in memory"
+    )
+
+
+@pytest.mark.parametrize("content", [b"port = ", b"\xff", b"a = 1\na = 2", b"a = " + b"9" * 5000])
+def test_a_file_that_is_not_toml_is_one_problem_that_names_it(file: Path, content: bytes) -> None:
+    file.write_bytes(content)
+    [line] = problems(file)
+    assert str(file)[:80] in line
+    assert line.endswith("expected valid TOML")
+
+
+def test_a_file_that_cannot_be_read_is_reported_together_with_the_rest(tmp_path: Path) -> None:
+    found = problems(tmp_path, {"TRACEWAY_SERVER_PORT": "no"})
+    assert len(found) == 2
+    assert found[0].endswith("(Is a directory): expected a file to read")
+
+
+@pytest.mark.parametrize("text", ["server = 3", "server.port.x = 1", "upstreams = 1", "prices = 1"])
+def test_a_table_in_the_wrong_place_is_an_unknown_key(file: Path, text: str) -> None:
+    file.write_text(text)
+    assert "expected a known key" in problems(file)[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "policy"),
+    [
+        ("full", CapturePolicy("full", 2000)),
+        (" Preview ", CapturePolicy("preview", 2000)),
+        ("preview(0)", CapturePolicy("preview", 0)),
+        ("PREVIEW(123456789)", CapturePolicy("preview", 123_456_789)),
+        ("off", CapturePolicy("off", 2000)),
+        ("", None),
+        ("none", None),
+        ("preview()", None),
+        ("preview(-1)", None),
+        ("preview(1234567890)", None),
+        ("preview(٣)", None),
+        ("full\nfull", None),
+    ],
+)
+def test_capture_is_full_preview_with_a_size_or_off(
+    text: str, policy: CapturePolicy | None
+) -> None:
+    assert parse_capture(text) == policy
