@@ -36,7 +36,9 @@ _log = logging.getLogger("traceway")
 
 
 class Traceway:
-    """A running server: open it with `start`, close it with `stop`."""
+    """A server: open it with `start`, close it with `stop`; in between `recorder` saves its calls."""
+
+    recorder: Recorder
 
     def __init__(self, config: Config, database: Database) -> None:
         if HttpRequestParser is HttpRequestParserPy:
@@ -59,7 +61,9 @@ class Traceway:
         budget = Budget(config.recording.memory_bytes)
         prices = Prices(config.prices)
         prices.warm()
-        recorder = Recorder(self._database, Settler(prices), budget, config.recording.durability)
+        recorder = self.recorder = Recorder(
+            self._database, Settler(prices), budget, config.recording.durability
+        )
         owner = os.urandom(8)
         interrupted = await recorder.write(lambda tx: forget.interrupt_running(tx, owner))
         if interrupted:
@@ -114,6 +118,11 @@ class Traceway:
             raise
         return int(self._runner.addresses[0][1])
 
+    async def idle(self) -> None:
+        """Wait until no call is in flight."""
+        if self._forwarder is not None:
+            await self._forwarder.idle.wait()
+
     async def stop(self, drain_s: float, now: asyncio.Event) -> None:
         """Take no new connections, let calls end until then or `now`, cut the rest, save all."""
         if self._runner is None or self._forwarder is None:
@@ -121,7 +130,7 @@ class Traceway:
         for site in list(self._runner.sites):
             await site.stop()
         waits = [
-            spawn(self._forwarder.idle.wait(), "drain"),
+            spawn(self.idle(), "drain"),
             spawn(now.wait(), "second signal"),
         ]
         await asyncio.wait(waits, timeout=drain_s, return_when=asyncio.FIRST_COMPLETED)

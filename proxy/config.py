@@ -98,7 +98,7 @@ class UpstreamConfig:
     """A target that calls are forwarded to; `url` has no slash at its end."""
 
     url: Annotated[str, values.http_url]
-    provider: Annotated[str, values.name] = "openai"
+    provider: Annotated[str, values.name] = "unknown"
     inject_usage: Annotated[InjectUsage, values.choice(*get_args(InjectUsage))] = "auto"
     connect_timeout_s: Annotated[float, values.number(0.1, 60, "seconds")] = 4.0
     headers_timeout_s: Annotated[float, values.number(0.1, _DAY_S, "seconds")] = 600.0
@@ -107,7 +107,9 @@ class UpstreamConfig:
 
 
 # There without being configured; a configuration changes single keys of it.
-OPENAI: Final = UpstreamConfig(url="https://api.openai.com", inject_usage="always")
+OPENAI: Final = UpstreamConfig(
+    url="https://api.openai.com", provider="openai", inject_usage="always"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

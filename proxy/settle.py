@@ -218,7 +218,7 @@ def _answer_facts(call: CallEnd, response: _Read) -> AnswerFacts:
     if call.status is None:
         return AnswerFacts()
     if call.stream is not None and 200 <= call.status < 300:
-        text = stream_text(call.operation, SseDecoder().feed(response.data))
+        text = stream_text(call.operation, SseDecoder().feed(response.data + b"\n\n"))
         preview = " ".join(text[: 4 * PREVIEW_CHARACTERS].split())[:PREVIEW_CHARACTERS]
         return replace(call.stream, text=text, preview=preview or None)
     tail = b"" if call.response.content_encoding else call.response.body.tail

@@ -68,5 +68,10 @@ class Tap:
                 self._watch.event(event)
 
     def facts(self) -> AnswerFacts | None:
-        """Give what the stream reported; None for an answer that is not a stream."""
-        return self._watch.facts() if self._sse is not None else None
+        """Give what the stream reported, at its end; None for an answer that is not a stream."""
+        if self._sse is None:
+            return None
+        # OpenAI's clients read a last event that no blank line ends, so it counts.
+        for event in self._sse.feed(b"\n\n"):
+            self._watch.event(event)
+        return self._watch.facts()

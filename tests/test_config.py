@@ -107,9 +107,11 @@ def test_a_variable_reaches_an_upstream_whose_name_has_a_hyphen(file: Path) -> N
     }
 
 
-def test_only_the_built_in_upstream_injects_usage_unasked(file: Path) -> None:
+def test_only_the_built_in_upstream_injects_usage_and_has_prices_unasked(file: Path) -> None:
     file.write_text('[upstreams.openai]\nurl = "http://a"\n[upstreams.other]\nurl = "http://b"\n')
     upstreams = load(file, {}).upstreams
+    assert upstreams["openai"].provider == "openai"
+    assert upstreams["other"].provider == "unknown"
     assert upstreams["openai"].inject_usage == "always"
     assert upstreams["other"].inject_usage == "auto"
 

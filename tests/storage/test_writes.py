@@ -139,13 +139,13 @@ async def test_a_call_ends_the_same_however_its_start_and_end_come(
 ) -> None:
     begun = start(1, session_id="s")
     ended = end(begun, request=body(b"q"), response=body(b"a"))
-    batches: list[list[Change]] = {
+    splits: dict[str, list[list[Change]]] = {
         "together": [[begun, ended]],
         "apart": [[begun], [ended]],
         "end only": [[ended]],
         "end first": [[ended], [begun]],
-    }[split]
-    late = sum(write(db, batch).late for batch in batches)
+    }
+    late = sum(write(db, batch).late for batch in splits[split])
     assert late == (1 if split == "end first" else 0)
     session = await get_session(db, 1, "s")
     assert session is not None
@@ -156,7 +156,7 @@ async def test_a_call_ends_the_same_however_its_start_and_end_come(
 
 async def test_the_first_end_stands_and_a_batch_can_be_written_twice(db: SqliteDatabase) -> None:
     begun = start(1, session_id="s")
-    batch = [begun, checkpoint(begun, b"part"), end(begun, request=body(b"q"))]
+    batch: list[Change] = [begun, checkpoint(begun, b"part"), end(begun, request=body(b"q"))]
     write(db, batch)
     assert write(db, batch).late == 1
     assert write(db, [end(begun, state=FAILED, request=body(b"other"))]).late == 1

@@ -1,0 +1,38 @@
+"""Fixtures that most tests share: a scripted upstream, and servers in front of it."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.running import Running, running
+from tests.wire import ScriptedUpstream
+
+Serve = Callable[..., Awaitable[Running]]
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[ScriptedUpstream]:
+    """An upstream that fails the test unless it is given a script."""
+    scripted = ScriptedUpstream()
+    await scripted.start()
+    yield scripted
+    await scripted.stop()
+
+
+@pytest.fixture
+async def serve(tmp_path: Path, upstream: ScriptedUpstream) -> AsyncIterator[Serve]:
+    """Start a server in front of the upstream: `await serve({"recording.durability": "strict"})`."""
+    async with AsyncExitStack() as stack:
+
+        async def start(settings: dict[str, str] | None = None) -> Running:
+            return await stack.enter_async_context(running(tmp_path, upstream.url, settings))
+
+        yield start
+
+
+@pytest.fixture
+async def tw(serve: Serve) -> Running:
+    """A server with the default settings, in front of the upstream."""
+    return await serve()
