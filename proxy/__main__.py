@@ -9,10 +9,10 @@ import resource
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Final
 
+from proxy import __version__
 from proxy.app import Traceway
 from proxy.config import Config, ConfigError, load
 from storage.database import StorageError
@@ -96,7 +96,7 @@ def _signals() -> tuple[asyncio.Event, asyncio.Event]:
 
 def _print_start(config: Config, port: int) -> None:
     host = f"[{config.server.host}]" if ":" in config.server.host else config.server.host
-    print(f"Traceway {metadata.version('traceway')} is ready")
+    print(f"Traceway {__version__} is ready")
     for name, upstream in config.upstreams.items():
         path = "/v1" if name == "openai" else ""
         print(f"  base URL   http://{host}:{port}/api/proxy/{name}{path}  ->  {upstream.url}{path}")
@@ -117,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="traceway", description="A reverse proxy for LLM APIs that records calls as sessions."
     )
-    parser.add_argument("--version", action="version", version=metadata.version("traceway"))
+    parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     serve_command = commands.add_parser("serve", help="start the proxy")
     serve_command.add_argument("--config", type=Path, metavar="FILE", help="a TOML file")

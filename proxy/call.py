@@ -59,6 +59,7 @@ class CallProgress:
     capture: CapturePolicy
     secrets: tuple[bytes, ...] = field(repr=False)
     response: Message
+    elapsed_us: int
     first_byte_us: int | None
     first_token_us: int | None
 
@@ -186,6 +187,7 @@ class Call:
             capture=self._capture,
             secrets=self._secrets,
             response=self._response(),
+            elapsed_us=self._elapsed_us(),
             first_byte_us=self._first_byte_us,
             first_token_us=self._first_token_us,
         )

@@ -53,6 +53,7 @@ class Settler:
             trace_id=record.start.trace_id,
             span_id=record.start.span_id,
             response=read.body(record.capture),
+            elapsed_us=record.elapsed_us,
             first_byte_us=record.first_byte_us,
             first_token_us=record.first_token_us,
         )
