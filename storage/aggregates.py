@@ -185,16 +185,16 @@ class SessionChange:
             )
         self.seq = min(self.seq, new.seq)
         self.last_ended_at_us = _later(self.last_ended_at_us, new.last_ended_at_us)
-        order = new.order
-        if order <= self.first.order:
+        order = new.order  # of no other trace
+        if order < self.first.order:
             self.first = new
-        if order >= self.newest.order:
+        if order > self.newest.order:
             self.newest = new
-        if new.user_id is not None and (self.user is None or order <= self.user.order):
+        if new.user_id is not None and (self.user is None or order < self.user.order):
             self.user = new
-        if new.output_preview is not None and (self.output is None or order >= self.output.order):
+        if new.output_preview is not None and (self.output is None or order > self.output.order):
             self.output = new
-        if new.error is not None and (self.error is None or order >= self.error.order):
+        if new.error is not None and (self.error is None or order > self.error.order):
             self.error = new
 
     def _count(self, trace: TraceFacts, sign: int) -> None:

@@ -300,9 +300,9 @@ def _clean(values: dict[str, Value], names: tuple[str, ...]) -> bool:
     for name in names:
         text = values[name]
         # Nearly all text passes by these two tests, which cost nothing.
-        if text is None or (text.isascii() and "\0" not in text):  # type: ignore[union-attr, operator]
+        if not isinstance(text, str) or (text.isascii() and "\0" not in text):
             continue
-        clean = clean_text(text)  # type: ignore[arg-type]
+        clean = clean_text(text)
         if clean != text:
             values[name] = clean
             changed = True

@@ -276,8 +276,10 @@ def _unpack(data: bytes, size: int) -> bytes:
         raise DatabaseCorrupt("contents", f"a stored body does not unpack ({error})") from error
 
 
+# Running spans have an index of their own, so that counting them reads no others.
 GET_STATS: Final = """
 SELECT (SELECT COUNT(*) FROM sessions WHERE project_id = :project_id),
+(SELECT COUNT(*) FROM spans WHERE state = 'running' AND project_id = :project_id),
 trace_count, span_count, unpriced_count, estimated_count, received_bytes, stored_bytes,
 CASE WHEN counted_input_traces > 0 THEN input_tokens END,
 CASE WHEN counted_output_traces > 0 THEN output_tokens END,
@@ -289,18 +291,19 @@ FROM project_totals WHERE project_id = :project_id
 async def stats(db: Database, project_id: int) -> Stats:
     """Read the sums over a project."""
     rows = await db.read(GET_STATS, {"project_id": project_id})
-    row = rows[0] if rows else (0, 0, 0, 0, 0, 0, 0, None, None, None)
+    row = rows[0] if rows else (0, 0, 0, 0, 0, 0, 0, 0, None, None, None)
     return Stats(
         session_count=row[0],
-        trace_count=row[1],
-        span_count=row[2],
-        unpriced_count=row[3],
-        estimated_count=row[4],
-        received_bytes=row[5],
-        stored_bytes=row[6],
-        input_tokens=row[7],
-        output_tokens=row[8],
-        cost_nusd=row[9],
+        running_span_count=row[1],
+        trace_count=row[2],
+        span_count=row[3],
+        unpriced_count=row[4],
+        estimated_count=row[5],
+        received_bytes=row[6],
+        stored_bytes=row[7],
+        input_tokens=row[8],
+        output_tokens=row[9],
+        cost_nusd=row[10],
     )
 
 

@@ -310,6 +310,7 @@ class Stats:
     session_count: int
     trace_count: int
     span_count: int
+    running_span_count: int
     input_tokens: int | None
     output_tokens: int | None
     cost_nusd: int | None

@@ -166,6 +166,7 @@ class StatsView:
     session_count: int
     trace_count: int
     span_count: int
+    running_span_count: int
     input_tokens: int | None
     output_tokens: int | None
     total_tokens: int | None
@@ -281,6 +282,7 @@ def stats_view(stats: Stats) -> StatsView:
         session_count=stats.session_count,
         trace_count=stats.trace_count,
         span_count=stats.span_count,
+        running_span_count=stats.running_span_count,
         input_tokens=stats.input_tokens,
         output_tokens=stats.output_tokens,
         total_tokens=add(stats.input_tokens, stats.output_tokens),

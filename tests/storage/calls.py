@@ -7,11 +7,13 @@ from typing import Any
 
 from storage.database import Database
 from storage.parameters import Change, prepare
+from storage.queries import get_span
 from storage.records import (
     COMPLETED,
     DEFAULT_PROJECT,
     Body,
     Content,
+    Settlement,
     SpanCheckpoint,
     SpanEnd,
     SpanStart,
@@ -92,3 +94,26 @@ def rows(db: Database, sql: str, **params: Any) -> list[Any]:
     """Read in the writer's connection, which sees what it wrote."""
     with db.transaction() as tx:
         return tx.execute(sql, params)
+
+
+def settlement(response_id: str, **given: Any) -> Settlement:
+    """Report usage of 70 and 7 tokens, for 900 nUSD."""
+    values: dict[str, Any] = {
+        "response_id": response_id,
+        "model": "gpt-5-2026",
+        "service_tier": None,
+        "tokens": Tokens(input=70, output=7),
+        "cost_nusd": 900,
+        "cost_status": "priced",
+        "price_version": "1",
+    }
+    return Settlement(**{**values, **given})
+
+
+async def state_of(db: Database, n: int) -> str | None:
+    span = await get_span(db, 1, span_id(n))
+    return None if span is None else span.state
+
+
+def stored(db: Database) -> int:
+    return int(rows(db, "SELECT COUNT(*) FROM contents")[0][0])

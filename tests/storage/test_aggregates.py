@@ -195,32 +195,30 @@ class Model:
     session_of: dict[bytes, str] = field(default_factory=dict)
 
     def apply(self, batch: list[Change]) -> None:
-        new: list[SpanEnd] = []
-        # What one batch says of a span counts where the batch first speaks of the span.
+        # A batch speaks of one span after the other, in the order of its first words of each.
         spoken: dict[bytes, list[Change]] = {}
         for change in batch:
-            spoken.setdefault(
-                change.start.span_id if isinstance(change, SpanEnd) else change.span_id, []
-            ).append(change)
-        for changes in spoken.values():
-            first_end = next((c for c in changes if isinstance(c, SpanEnd)), None)
-            if first_end is not None:
-                begun = next((c for c in changes if isinstance(c, SpanStart)), first_end.start)
-                if changes.index(first_end) < (changes.index(begun) if begun in changes else 99):
-                    begun = first_end.start
-                self._end(first_end, begun, new)
-                continue
-            for change in sorted(changes, key=lambda c: isinstance(c, SpanCheckpoint)):
-                if isinstance(change, SpanStart):
-                    self._begin(change, change)
-                elif isinstance(change, SpanCheckpoint):
-                    span = self.spans.get((change.trace_id, change.span_id))
-                    last = [c for c in changes if isinstance(c, SpanCheckpoint)][-1]
-                    if span is not None and span.state == RUNNING and change is last:
-                        span.checkpointed, span.elapsed_us = change.response, change.elapsed_us
+            begun = change.start if isinstance(change, SpanEnd) else change
+            spoken.setdefault(begun.span_id, []).append(change)
+        new = [end for changes in spoken.values() if (end := self._tell(changes)) is not None]
         for reporter in new:
             if reporter.settles is not None:
                 self._settle(reporter, reporter.settles)
+
+    def _tell(self, changes: list[Change]) -> SpanEnd | None:
+        """Take what a batch says of one span; return the end if it is the span's first."""
+        for i, change in enumerate(changes):
+            if isinstance(change, SpanEnd):
+                # What follows the end is late; of what comes before it only the start counts.
+                begun = next((c for c in changes[:i] if isinstance(c, SpanStart)), change.start)
+                return self._end(change, begun)
+        for begun in (c for c in changes if isinstance(c, SpanStart)):
+            self._begin(begun, begun)
+        for part in (c for c in changes if isinstance(c, SpanCheckpoint)):
+            span = self.spans.get((part.trace_id, part.span_id))
+            if span is not None and span.state == RUNNING:
+                span.checkpointed, span.elapsed_us = part.response, part.elapsed_us
+        return None
 
     def _begin(self, begun: SpanStart, named: SpanStart) -> ModelSpan:
         key = (begun.trace_id, begun.span_id)
@@ -233,14 +231,14 @@ class Model:
         if begun.session_id is not None:
             self.session_of.setdefault(begun.trace_id, begun.session_id)
 
-    def _end(self, ended: SpanEnd, begun: SpanStart, new: list[SpanEnd]) -> None:
+    def _end(self, ended: SpanEnd, begun: SpanStart) -> SpanEnd | None:
         named = begun if begun.session_id is not None else ended.start
         span = self._begin(ended.start, named)
         if span.state != RUNNING:
-            return
+            return None
         self._name(named)
         span.state, span.duration_us, span.values = ended.state, ended.duration_us, ended
-        new.append(ended)
+        return ended
 
     def _settle(self, reporter: SpanEnd, settlement: Settlement) -> None:
         candidates = [

@@ -132,6 +132,7 @@ async def test_statistics_are_sums_over_the_project(db: SqliteDatabase) -> None:
         session_count=1,
         trace_count=4,
         span_count=4,
+        running_span_count=1,
         input_tokens=20,
         output_tokens=10,
         cost_nusd=200,

@@ -1,0 +1,146 @@
+"""Deletions leave nothing behind and take nothing of others; dead calls end."""
+
+import os
+
+from storage.forget import delete_session, delete_trace, interrupt_running
+from storage.queries import get_session, get_span
+from storage.records import (
+    COMPLETED,
+    FAILED,
+    INTERRUPTED,
+    RUNNING,
+    Deleted,
+)
+from storage.sqlite import SqliteDatabase
+from tests.storage.calls import (
+    OWNER,
+    body,
+    checkpoint,
+    end,
+    rows,
+    span_id,
+    start,
+    state_of,
+    stored,
+    trace_id,
+    write,
+)
+
+
+async def test_calls_of_a_dead_process_end_when_they_were_last_seen(db: SqliteDatabase) -> None:
+    ours, theirs, silent = (
+        start(1),
+        start(2, owner=b"dead", session_id="s"),
+        start(3, owner=b"dead"),
+    )
+    unowned = start(4, owner=None)
+    write(db, [ours, theirs, silent, unowned])
+    write(db, [checkpoint(theirs, b"half an answer", elapsed_us=2_000_000, first_byte_us=5)])
+    with db.transaction() as tx:
+        assert interrupt_running(tx, OWNER) == 2
+    assert [await state_of(db, n) for n in (1, 2, 3, 4)] == [
+        RUNNING,
+        INTERRUPTED,
+        INTERRUPTED,
+        RUNNING,
+    ]
+    span = await get_span(db, 1, span_id(2))
+    assert span is not None
+    assert (span.duration_us, span.ended_by) == (2_000_000, "proxy")
+    assert span.error is not None
+    assert span.response is not None
+    session = await get_session(db, 1, "s")
+    assert session is not None
+    assert (session.status, session.failed_trace_count) == (FAILED, 1)
+    assert session.last_ended_at_us == theirs.started_at_us + 2_000_000
+    with db.transaction() as tx:
+        assert interrupt_running(tx, None) == 1
+    assert await state_of(db, 1) == INTERRUPTED
+
+
+async def test_deleting_a_session_leaves_nothing_of_it_and_all_of_the_others(
+    db: SqliteDatabase,
+) -> None:
+    shared, own = body(b"shared"), body(b"own words")
+    write(
+        db,
+        [
+            end(start(1, session_id="s"), request=shared, response=own),
+            end(start(2, session_id="s"), request=body(b"more")),
+            end(start(3, session_id="t"), request=shared),
+            end(start(4, session_id="s", project_id=2), request=own),
+        ],
+    )
+    with db.transaction() as tx:
+        deleted = delete_session(tx, 1, "s")
+        assert delete_session(tx, 1, "s") is None
+    assert deleted == Deleted(traces=2, spans=2, contents=2, content_bytes=13)
+    assert await get_session(db, 1, "s") is None
+    assert await get_session(db, 2, "s") is not None
+    assert [await state_of(db, n) for n in (1, 2, 3)] == [None, None, COMPLETED]
+    assert rows(db, "SELECT project_id, data FROM contents ORDER BY 1") == [
+        (1, b"shared"),
+        (2, b"own words"),
+    ]
+
+
+async def test_deleting_the_last_trace_of_a_session_deletes_the_session(
+    db: SqliteDatabase,
+) -> None:
+    write(db, [end(start(1, session_id="s")), end(start(2, session_id="s"), cost_nusd=None)])
+    rows(db, "UPDATE sessions SET name = 'kept', starred = 1")
+    with db.transaction() as tx:
+        assert delete_trace(tx, 1, trace_id(1)) is not None
+        assert delete_trace(tx, 2, trace_id(2)) is None
+    session = await get_session(db, 1, "s")
+    assert session is not None
+    assert (session.trace_count, session.cost_nusd) == (1, None)
+    assert (session.name, session.starred) == ("kept", True)
+    with db.transaction() as tx:
+        delete_trace(tx, 1, trace_id(2))
+    assert await get_session(db, 1, "s") is None
+
+
+async def test_a_call_in_flight_when_its_session_is_deleted_comes_back_whole_when_it_ends(
+    db: SqliteDatabase,
+) -> None:
+    begun = start(2, trace=9, session_id="s")
+    write(db, [end(start(1, trace=9, session_id="s")), begun])
+    with db.transaction() as tx:
+        delete_session(tx, 1, "s")
+    assert write(db, [checkpoint(begun, b"part")]).late == 1
+    assert stored(db) == 0
+    assert await get_session(db, 1, "s") is None
+    write(db, [end(begun, response=body(b"whole"))])
+    session = await get_session(db, 1, "s")
+    assert session is not None
+    assert (session.trace_count, session.span_count, session.status) == (1, 1, COMPLETED)
+    assert stored(db) == 1
+
+
+async def test_deleted_words_are_in_no_file_after_the_space_is_given_back(
+    db: SqliteDatabase,
+) -> None:
+    canary = b"canary-5c1f"
+    written = end(
+        start(1, session_id="s"),
+        request=body(canary * 300),
+        input_preview=canary.decode(),
+        request_headers=canary.decode() * 1000,
+    )
+    write(db, [written])
+    with db.transaction() as tx:
+        delete_session(tx, 1, "s")
+    db.reclaim()
+    for file in db.path.parent.iterdir():
+        assert canary not in file.read_bytes(), file.name
+
+
+async def test_giving_space_back_makes_the_file_smaller(db: SqliteDatabase) -> None:
+    write(db, [end(start(1), request=body(os.urandom(1_000_000)))])
+    db.reclaim()
+    before = db.path.stat().st_size
+    with db.transaction() as tx:
+        delete_trace(tx, 1, trace_id(1))
+    db.reclaim()
+    assert db.path.stat().st_size < before - 900_000
