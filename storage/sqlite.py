@@ -43,6 +43,9 @@ APPLICATION_ID: Final = 0x54574159
 BUSY_TIMEOUT_MS: Final = 250
 # The WAL is cut back to this size after a checkpoint; it grows beyond while a reader is at work.
 JOURNAL_SIZE_LIMIT_BYTES: Final = 16 * 1024 * 1024
+# Pages of 4 KiB after which a commit checkpoints: as much as the limit above. SQLite's own 1,000
+# copy the pages that every batch touches four times as often, a tenth of the writer's time.
+CHECKPOINT_PAGES: Final = 4_000
 # More readers than cores only wait for each other.
 READERS: Final = 4
 
@@ -237,6 +240,7 @@ def _open_writer(path: Path, synchronous: Synchronous) -> sqlite3.Connection:
             "journal_mode = WAL",
             f"synchronous = {synchronous}",
             f"journal_size_limit = {JOURNAL_SIZE_LIMIT_BYTES:d}",
+            f"wal_autocheckpoint = {CHECKPOINT_PAGES:d}",
             # What is deleted is overwritten with zeros. Not remembered by the file.
             "secure_delete = ON",
             "foreign_keys = ON",
