@@ -15,6 +15,7 @@ from typing import Final
 from proxy import __version__
 from proxy.app import Traceway
 from proxy.config import Config, ConfigError, load
+from proxy.listen import CannotListen, listen
 from storage.database import StorageError
 from storage.sqlite import open_database
 
@@ -29,33 +30,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
     )
-    overrides = {
-        key: value
-        for key, value in (("server.port", options.port), ("database.path", options.db))
-        if value is not None
-    }
-    for upstream in options.upstream:
-        name, equals, url = upstream.partition("=")
-        if not equals:
-            print(f"traceway: --upstream {upstream}: expected NAME=URL", file=sys.stderr)
-            return 2
-        overrides[f"upstreams.{name}.url"] = url
+    overrides, mistakes = _overrides(options)
     try:
-        return serve(load(options.config, os.environ, overrides))
+        config = load(options.config, os.environ, overrides)
     except ConfigError as error:
-        print(f"traceway: the configuration has mistakes:\n{error}", file=sys.stderr)
+        mistakes.append(str(error))
+    if mistakes:
+        lines = "\n".join(mistakes)
+        print(f"traceway: the configuration has mistakes:\n{lines}", file=sys.stderr)
         return 2
-    except (StorageError, OSError) as error:
+    try:
+        return serve(config)
+    except (CannotListen, StorageError) as error:
         print(f"traceway: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # before there was anything to stop
+        return 130
+
+
+def _overrides(options: argparse.Namespace) -> tuple[dict[str, str], list[str]]:
+    """Give what the command line sets, by key, and what cannot be one."""
+    texts = {"server.port": options.port, "database.path": options.db}
+    overrides = {key: text for key, text in texts.items() if text is not None}
+    mistakes = []
+    for upstream in options.upstream:
+        name, equals, url = upstream.partition("=")
+        if equals:
+            overrides[f"upstreams.{name}.url"] = url
+        else:
+            mistakes.append(f"--upstream {upstream}: expected NAME=URL")
+    return overrides, mistakes
 
 
 def serve(config: Config) -> int:
     """Serve until a signal comes.
 
     Raises:
+        CannotListen: the port cannot be had.
         StorageError: the database cannot be used.
-        OSError: the port cannot be had.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
@@ -67,12 +79,13 @@ def serve(config: Config) -> int:
 
 
 async def _serve(config: Config) -> None:
+    stop, now = _signals()
+    sockets = listen(config.server)
     strict = config.recording.durability == "strict"
     database = open_database(config.database.path, synchronous="FULL" if strict else "NORMAL")
     try:
         server = Traceway(config, database)
-        stop, now = _signals()
-        port = await server.start()
+        port = await server.start(sockets)
         _print_start(config, port)
         await stop.wait()
         print("stopping: calls in flight may end; a second signal cuts them", flush=True)

@@ -1,9 +1,11 @@
 """The composition root: the only file that knows every part, and the list of all routes."""
 
 import asyncio
+import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 from aiohttp import web
@@ -15,8 +17,10 @@ from proxy.api.sessions import Sessions
 from proxy.api.traces import Traces
 from proxy.capture import Budget
 from proxy.config import Config
+from proxy.errors import error_response
 from proxy.forward import Forwarder
-from proxy.guard import Guard
+from proxy.guard import Guard, Handler
+from proxy.listen import BACKLOG, listen
 from proxy.pricing import Prices
 from proxy.recorder import Recorder
 from proxy.send import Sender
@@ -31,12 +35,17 @@ MAX_LINE_BYTES: Final = 64 * 1024
 MAX_FIELDS: Final = 1000
 # nginx closes idle client connections after 75 s.
 KEEPALIVE_S: Final = 75.0
+# How long calls that were cut have to leave their record.
+CUT_S: Final = 1.0
 
 _log = logging.getLogger("traceway")
 
 
 class Traceway:
-    """A server: open it with `start`, close it with `stop`; in between `recorder` saves its calls."""
+    """A server: open it with `start`, close it with `stop`; in between `recorder` saves its calls.
+
+    From `stop` on new calls are refused, also those that come on connections that are there.
+    """
 
     recorder: Recorder
 
@@ -50,14 +59,17 @@ class Traceway:
         self._database = database
         self._runner: web.AppRunner | None = None
         self._forwarder: Forwarder | None = None
+        self._stopping = False
 
-    async def start(self) -> int:
-        """Begin to serve, and give the port.
+    async def start(self, sockets: Sequence[socket.socket] = ()) -> int:
+        """Begin to serve, and give the port; `sockets` are those of `listen`, by default our own.
 
         Raises:
-            OSError: the port is taken, or the host is not an address of this machine.
+            CannotListen: the port cannot be had.
+            StorageError: the calls that a dead process left cannot be ended.
         """
         config = self._config
+        sockets = sockets or listen(config.server)
         budget = Budget(config.recording.memory_bytes)
         prices = Prices(config.prices)
         prices.warm()
@@ -78,6 +90,9 @@ class Traceway:
             checkpoints = spawn(forwarder.checkpoint_forever(), "checkpoints")
             yield
             checkpoints.cancel()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CUT_S):
+                    await forwarder.idle.wait()
             for sender in senders.values():
                 sender.upstream.close()
             await recorder.close()
@@ -85,6 +100,7 @@ class Traceway:
         app = web.Application(
             middlewares=[
                 Guard([*config.server.allowed_hosts, config.server.host]).middleware,
+                self._refuse_while_stopping,
                 errors,
             ]
         )
@@ -107,16 +123,12 @@ class Traceway:
             max_line_size=MAX_LINE_BYTES,
             max_field_size=MAX_LINE_BYTES,
             max_headers=MAX_FIELDS,
-            shutdown_timeout=0.5,  # `stop` has drained before
+            shutdown_timeout=0.05,  # `stop` has drained before; 0 would be for ever
         )
         await self._runner.setup()
-        site = web.TCPSite(self._runner, config.server.host, config.server.port, backlog=1024)
-        try:
-            await site.start()
-        except OSError:
-            await self._runner.cleanup()
-            raise
-        return int(self._runner.addresses[0][1])
+        for sock in sockets:
+            await web.SockSite(self._runner, sock, backlog=BACKLOG).start()
+        return int(sockets[0].getsockname()[1])
 
     async def idle(self) -> None:
         """Wait until no call is in flight."""
@@ -127,6 +139,7 @@ class Traceway:
         """Take no new connections, let calls end until then or `now`, cut the rest, save all."""
         if self._runner is None or self._forwarder is None:
             return
+        self._stopping = True
         for site in list(self._runner.sites):
             await site.stop()
         waits = [
@@ -138,6 +151,17 @@ class Traceway:
             wait.cancel()
         self._forwarder.stopping = True
         await self._runner.cleanup()
+
+    @web.middleware
+    async def _refuse_while_stopping(
+        self, request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        if not self._stopping:
+            return await handler(request)
+        message = "the server is being stopped; call again when it is back"
+        response = error_response(503, "stopping", message)
+        response.force_close()
+        return response
 
 
 def routes(

@@ -5,6 +5,7 @@ read once, every duration is monotonic; what `finish` gives holds bytes and numb
 it could cross a process border.
 """
 
+import asyncio
 import os
 import time
 from dataclasses import dataclass, field
@@ -63,6 +64,11 @@ class CallProgress:
     first_byte_us: int | None
     first_token_us: int | None
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the answer that this record keeps from the recording budget."""
+        return self.response.body.held_bytes
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallEnd:
@@ -93,7 +99,10 @@ class CallEnd:
 
 
 class Call:
-    """One call from its head to its end. Not thread-safe; lives on the event loop."""
+    """One call from its head to its end. Not thread-safe; lives on the event loop.
+
+    `checkpoint` is the ticket of its last checkpoint.
+    """
 
     def __init__(
         self,
@@ -124,6 +133,7 @@ class Call:
         self.tap: Tap | None = None
         self.finished = False
         self.checkpointed_bytes = 0
+        self.checkpoint: asyncio.Future[None] | None = None
         self._answer_headers: RawHeaders = ()
         self._edited = False
         self._first_byte_us: int | None = None
@@ -155,6 +165,7 @@ class Call:
         self._first_byte_us = self._elapsed_us()
         self.status = status
         self._answer_headers = answer_headers
+        self._secrets += headers.credentials(answer_headers, b"")  # a cookie that it sets
         self.tap = Tap(
             self.operation,
             headers.media_type(answer_headers),
@@ -176,17 +187,21 @@ class Call:
         return self.tap is not None and self.tap.ended
 
     def progress(self) -> CallProgress | None:
-        """Give the stream so far if it grew since the last time."""
+        """Give the stream so far if it grew since the last time, and there is room for a copy."""
         if self.tap is None or not self.tap.is_stream or self.finished:
             return None
-        if self.tap.capture.size == self.checkpointed_bytes:
+        if self.checkpoint is not None and not self.checkpoint.done():
+            return None  # the last one still waits: two would only take each other's room
+        if self.tap.capture.head_bytes == self.checkpointed_bytes:
             return None
-        self.checkpointed_bytes = self.tap.capture.size
+        if (so_far := self.tap.capture.so_far()) is None:
+            return None
+        self.checkpointed_bytes = so_far.held_bytes
         return CallProgress(
             start=self.start,
             capture=self._capture,
             secrets=self._secrets,
-            response=self._response(),
+            response=self._response(so_far),
             elapsed_us=self._elapsed_us(),
             first_byte_us=self._first_byte_us,
             first_token_us=self._first_token_us,
@@ -211,21 +226,19 @@ class Call:
                 content_encoding=headers.text(self._request_headers, b"content-encoding"),
                 body=self.request.captured(),
             ),
-            response=self._response(),
+            response=self._response(self.tap.capture.captured()) if self.tap else Message(),
             stream=self.tap.facts() if self.tap is not None else None,
             injected=self.injected,
         )
 
-    def _response(self) -> Message:
-        if self.tap is None:
-            return Message()
+    def _response(self, body: Captured) -> Message:
         return Message(
             headers=headers.redacted_json(self._answer_headers, self._secrets),
             content_type=headers.text(self._answer_headers, b"content-type"),
             content_encoding=""
             if self._edited
             else headers.text(self._answer_headers, b"content-encoding"),
-            body=self.tap.capture.captured(),
+            body=body,
         )
 
     def _elapsed_us(self) -> int:

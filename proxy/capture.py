@@ -11,7 +11,8 @@ from typing import Final
 
 # The end of a body whose middle is not kept: enough for the usage object that stands there.
 TAIL_BYTES: Final = 64 * 1024
-# Kept of every body, even when the budget is spent: what a list shows of it.
+# Kept of every body, even when the budget is spent: what a list shows of it, and as much of its
+# end, where a small answer has its usage.
 PREVIEW_BYTES: Final = 2000
 
 
@@ -44,16 +45,12 @@ class Captured:
     tail: bytes = b""
     size: int = 0
     sha256: bytes | None = None
+    held_bytes: int = 0  # taken from the budget; whoever drops the copy gives them back
 
     @property
     def whole(self) -> bool:
         """Whether `head` is all of it."""
         return len(self.head) == self.size
-
-    @property
-    def held_bytes(self) -> int:
-        """Bytes that this copy took from the budget."""
-        return len(self.head)
 
 
 class Capture:
@@ -75,20 +72,43 @@ class Capture:
         if self._rest is None:
             if self._keep(chunk):
                 return
-            self._rest = _Rest(self._head)
+            self._rest = _Rest(self._head, self._tail_bytes())
             # The first part is closed here, so that it has no gaps.
             room = self._limit_bytes - self._held_bytes
             if not self._keep(chunk[:room]):
                 self._keep(chunk[: max(0, PREVIEW_BYTES - self._held_bytes)])
         self._rest.add(chunk)
 
+    @property
+    def head_bytes(self) -> int:
+        """Bytes of the first part, the only one that grows in full."""
+        return self._held_bytes
+
     def captured(self) -> Captured:
-        """Give the copy as it stands."""
+        """Give the copy as it stands, with what it took from the budget."""
         head = b"".join(self._head)
-        if self._rest is None:
-            return Captured(head=head, size=self.size)
-        tail = bytes(self._rest.tail[-TAIL_BYTES:])
-        return Captured(head=head, tail=tail, size=self.size, sha256=self._rest.sha256.digest())
+        rest = self._rest
+        if rest is None:
+            return Captured(head=head, size=self.size, held_bytes=self._held_bytes)
+        return Captured(
+            head=head,
+            tail=bytes(rest.tail),
+            size=self.size,
+            sha256=rest.sha256.digest(),
+            held_bytes=self._held_bytes + rest.tail_bytes,
+        )
+
+    def so_far(self) -> Captured | None:
+        """Give a second copy of the first part, itself on the budget; None where it has no room."""
+        if not self._budget.take(self._held_bytes):
+            return None
+        return Captured(head=b"".join(self._head), size=self.size, held_bytes=self._held_bytes)
+
+    def _tail_bytes(self) -> int:
+        if self._budget.take(TAIL_BYTES):
+            return TAIL_BYTES
+        self._budget.take(PREVIEW_BYTES, anyway=True)
+        return PREVIEW_BYTES
 
     def _keep(self, chunk: bytes) -> bool:
         held_bytes = self._held_bytes + len(chunk)
@@ -104,10 +124,11 @@ class Capture:
 class _Rest:
     """What is known of a body beyond its first part: its hash and its end."""
 
-    __slots__ = ("sha256", "tail")
+    __slots__ = ("sha256", "tail", "tail_bytes")
 
-    def __init__(self, head: list[bytes]) -> None:
+    def __init__(self, head: list[bytes], tail_bytes: int) -> None:
         self.tail = bytearray()
+        self.tail_bytes = tail_bytes
         # From here on only a hash can tell this body from another. The first part is hashed at
         # once: 8 MiB cost about 6 ms, once for a body that is larger than what is kept.
         self.sha256 = hashlib.sha256()
@@ -116,6 +137,5 @@ class _Rest:
 
     def add(self, chunk: bytes) -> None:
         self.sha256.update(chunk)
-        self.tail += chunk
-        if len(self.tail) > 2 * TAIL_BYTES:
-            del self.tail[:-TAIL_BYTES]
+        self.tail += chunk[-self.tail_bytes :]
+        del self.tail[: -self.tail_bytes]

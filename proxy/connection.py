@@ -8,12 +8,11 @@ Does not choose connections or targets (upstream.py), nor read a body's meaning 
 """
 
 import asyncio
+import select
 from collections import deque
 from typing import Final, Literal, cast
 
 import httptools
-
-from proxy.headers import RawHeaders
 
 # An answer's head: nginx holds 32 KiB by default, Node 16 KiB, Envoy 60 KiB; cookies of gateways
 # grow. Ours is the larger bound that both sides of the relay share.
@@ -26,6 +25,7 @@ LOW_BYTES: Final = 64 * 1024
 
 Phase = Literal["connect", "headers", "body"]
 
+_HEAD_TOO_LARGE: Final = f"its head is larger than {MAX_HEAD_BYTES} bytes"
 _NO_BODY_STATUS: Final = frozenset({204, 304})
 
 
@@ -116,6 +116,13 @@ class Connection(asyncio.Protocol):
         """Wait while the upstream takes nothing more."""
         if self._writable is not None:
             await self._writable
+
+    def is_silent(self) -> bool:
+        """Whether nothing is on the wire that the loop has yet to see, not even the end."""
+        poll = select.poll()
+        if self._transport is not None:
+            poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return self.usable and not poll.poll(0)
 
     def end(self) -> None:
         """Finish the exchange; the connection then waits for the next one."""
@@ -233,7 +240,8 @@ class Answer:
         self._timer.cancel()
         self._connection.end()
         del self._parser  # it holds our methods: a cycle that only the collector would end
-        if self.complete and self.keep_alive and self._connection.usable:
+        # Held back, it would stay so for its next caller.
+        if self.complete and self.keep_alive and not self._held and self._connection.usable:
             return True
         self._connection.abort()
         return False
@@ -255,7 +263,7 @@ class Answer:
             self._fail_malformed(str(error.__context__ or error))
         else:
             if not self._in_body and self._head_bytes > MAX_HEAD_BYTES:
-                self._fail_malformed(f"its head is larger than {MAX_HEAD_BYTES} bytes")
+                self._fail_malformed(_HEAD_TOO_LARGE)
         if self._unread_bytes > HIGH_BYTES and not self._held:
             self._held = True
             self._connection.hold()
@@ -300,8 +308,12 @@ class Answer:
             self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
+        if sum(len(n) + len(v) for n, v in self.headers) > MAX_HEAD_BYTES:
+            raise ValueError(_HEAD_TOO_LARGE)
         self.status = self._parser.get_status_code()
-        if self.status < 200 and self.status != 101:
+        if self.status == 101:
+            raise ValueError("it switched protocols unasked")
+        if self.status < 200:
             return  # 1xx: the real answer follows
         lengths = {v.strip() for n, v in self.headers if n.lower() == b"content-length"}
         codings = [v.strip().lower() for n, v in self.headers if n.lower() == b"transfer-encoding"]
@@ -379,10 +391,3 @@ class Answer:
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-
-
-def serialize(method: bytes, target: bytes, headers: RawHeaders) -> bytes:
-    """Give a request's head as bytes, each header as it was."""
-    lines = [method + b" " + target + b" HTTP/1.1"]
-    lines += [name + b": " + value for name, value in headers]
-    return b"\r\n".join(lines) + b"\r\n\r\n"

@@ -74,10 +74,18 @@ class _Zlib:
     def __init__(self, wbits: int) -> None:
         self._wbits = wbits
         self._inflate = zlib.decompressobj(wbits)
+        self._held = b""
         self._begun = False
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
-        while data:
+        if not self._begun:
+            data = self._held + data
+            if len(data) < _ZLIB_HEADER_BYTES:  # which of the two it is shows in the second byte
+                self._held = data
+                return
+        piece = b""
+        # A full piece may have left output behind although all input is taken.
+        while data or len(piece) == PIECE_BYTES:
             if self._inflate.eof:
                 if self._wbits != _GZIP_WBITS:
                     return
@@ -117,6 +125,7 @@ class _Zstd:
             yield self._zstd.decompress(data[at : at + _ZSTD_STEP_BYTES])
 
 
+_ZLIB_HEADER_BYTES: Final = 2  # RFC 1950 section 2.2
 _GZIP_WBITS: Final = 16 + zlib.MAX_WBITS
 _CODECS: Final[dict[str, Callable[[], _Codec]]] = {
     "gzip": lambda: _Zlib(_GZIP_WBITS),

@@ -4,15 +4,26 @@ Invariants: the status line and the headers that remain leave as the bytes that 
 broke off never looks complete. Knows aiohttp's server, and nothing of upstreams or recording.
 """
 
-from collections.abc import AsyncIterator
+import asyncio
+import socket
+import struct
+from collections.abc import AsyncIterator, Coroutine
 from typing import Final, cast
 
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from proxy.capture import Capture
 from proxy.connection import ClientFault
 from proxy.headers import RawHeaders
+
+# A client that takes or sends nothing for so long counts as gone. nginx gives 60 s (`send_timeout`,
+# `client_body_timeout`), but a program that thinks while it reads may be slower than a page.
+STALL_S: Final = 300.0
+# Fits into a transport's empty buffer (asyncio holds writers back from 64 KiB on).
+_NO_WAIT_BYTES: Final = 32 * 1024
+# SO_LINGER on, for 0 s: a connection that is closed is reset.
+_RESET: Final = struct.pack("ii", 1, 0)
 
 # A browser would run these on our origin, or guess at a body without a type.
 _ACTIVE_TYPES: Final = (b"html", b"xml", b"svg")
@@ -28,14 +39,24 @@ async def body_as_it_comes(
     """Give the request's body piece by piece, each copied first. `limit_bytes` 0 is no limit.
 
     Raises:
-        ClientFault: the body is malformed, broke off, or is larger than the limit.
+        ClientFault: the body is malformed, broke off, stands still, or is larger than the limit.
     """
+    while piece := await _next_piece(request):
+        capture.add(piece)
+        if limit_bytes and capture.size > limit_bytes:
+            raise too_large(limit_bytes)
+        yield piece
+
+
+async def _next_piece(request: web.Request) -> bytes:
     try:
-        async for piece in request.content.iter_any():
-            capture.add(piece)
-            if limit_bytes and capture.size > limit_bytes:
-                raise too_large(limit_bytes)
-            yield piece
+        # aiohttp does not tell the reader of a body that a chunk of it is malformed: this limit
+        # is what ends the wait for the next one.
+        async with asyncio.timeout(STALL_S):
+            return await request.content.readany()
+    except TimeoutError:
+        message = f"nothing came of the request body for {STALL_S:g} s, or it is malformed"
+        raise ClientFault("request_body_broken", message, status=408) from None
     except (web.RequestPayloadError, HttpProcessingError, ConnectionError) as error:
         raise ClientFault("request_body_broken", f"the request body broke off: {error}") from error
 
@@ -111,10 +132,39 @@ class RelayedResponse(web.StreamResponse):
             raise ConnectionResetError("the client is gone")
         transport.write(b"\r\n".join(lines) + b"\r\n\r\n")
 
-    def cut(self) -> None:
-        """Close the client's connection so that the answer is seen to be incomplete."""
-        if self._req is not None and self._req.transport is not None:
-            self._req.transport.abort()
+    async def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send a piece of the body, and wait while the client takes nothing.
+
+        Raises:
+            ConnectionError: the client is gone, or took nothing for `STALL_S`.
+        """
+        await self._unless_stalled(super().write(data), len(data))
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Send the end of the body; waits and raises as `write` does."""
+        await self._unless_stalled(super().write_eof(data), len(data))
+
+    async def _unless_stalled(self, writing: Coroutine[None, None, None], size: int) -> None:
+        transport = self._req.transport if self._req is not None else None
+        if transport is None or not (size > _NO_WAIT_BYTES or transport.get_write_buffer_size()):
+            return await writing  # the usual case has nothing to wait for, and needs no timer
+        try:
+            async with asyncio.timeout(STALL_S):
+                await writing
+        except TimeoutError:
+            if self._req is not None:
+                cut(self._req)
+            raise ConnectionAbortedError("the client takes nothing") from None
+
+
+def cut(request: web.BaseRequest) -> None:
+    """Close the client's connection so that its answer is seen to be incomplete, or not begun."""
+    if request.transport is None:
+        return
+    if request.version < HttpVersion11:  # it may take a proper close for the body's end
+        sock = request.transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    request.transport.abort()
 
 
 def sandbox(content_type: str) -> RawHeaders:

@@ -6,6 +6,7 @@ injection; every call that begins leaves exactly one record, whatever happens to
 """
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from urllib.parse import quote
 
@@ -16,12 +17,14 @@ from proxy.call import CLIENT_LEFT, COMPLETE, SERVER_STOPPED, Call, EndedBy, End
 from proxy.capture import Budget
 from proxy.config import CapturePolicy, Config, parse_capture
 from proxy.connection import Answer, ClientFault, UpstreamFault
-from proxy.downstream import RelayedResponse, sandbox
+from proxy.downstream import RelayedResponse, cut, sandbox
 from proxy.errors import error_response
 from proxy.recorder import Recorder
 from proxy.send import Sender, Sent
 from proxy.target import BadTarget, Target, proxied
 from storage.records import DEFAULT_PROJECT
+
+_log = logging.getLogger("traceway")
 
 
 class Refused(Exception):
@@ -71,8 +74,13 @@ class Forwarder:
         try:
             response, ending = await self._relay(request, call, target, saved)
         except (asyncio.CancelledError, ConnectionError):
-            ending = self._broken_off(call)
+            ending = self._broken_off(request, call)
             raise
+        except Exception:
+            _log.exception("a call failed by a bug of ours")
+            if call.status is not None:
+                cut(request)
+            response = error_response(500, "internal", "the proxy failed; its log says why")
         finally:
             if not call.finished:
                 self._recorder.put(call.finish(ending))
@@ -87,7 +95,7 @@ class Forwarder:
             await asyncio.sleep(self._config.recording.checkpoint_s)
             for call in self.in_flight:
                 if (progress := call.progress()) is not None:
-                    self._recorder.put(progress)
+                    call.checkpoint = self._recorder.put(progress)
 
     # A call begins: where to, which session, how much of it is kept.
 
@@ -156,6 +164,8 @@ class Forwarder:
             raise Refused(404, "unknown_upstream", message)
         if "Upgrade" in request.headers or request.method == "TRACE":
             raise Refused(501, "unsupported", "WebSocket, other upgrades and TRACE are unsupported")
+        if request.headers.get("Transfer-Encoding", "chunked").lower() != "chunked":
+            raise Refused(501, "unsupported", "transfer codings but chunked are unsupported")
         return sender
 
     async def _deliver(
@@ -179,7 +189,7 @@ class Forwarder:
                 call.relayed(b"", rest)
             await response.write_eof()
         except (ClientFault, UpstreamFault) as fault:
-            response.cut()
+            cut(request)
             return response, _ending_of(fault)
         return response, COMPLETE
 
@@ -205,11 +215,13 @@ class Forwarder:
             await response.write(b"".join(held))
             await response.write_eof()
         else:
-            response.cut()
+            cut(request)
         return COMPLETE
 
-    def _broken_off(self, call: Call) -> Ending:
-        phase: Phase = "headers" if call.status is None else "body"
+    def _broken_off(self, request: web.Request, call: Call) -> Ending:
+        phase: Phase = "body"
+        if call.status is None:  # a request that did not come whole is answered by nobody
+            phase = "headers" if request.content.is_eof() else "request"
         if self.stopping:
             return Ending(
                 ended_by="proxy", phase=phase, code=SERVER_STOPPED, error="the server was stopped"

@@ -5,6 +5,7 @@ under its own name, and a simple POST needs no permission. Invariant: a request 
 or from another origin, reaches no handler, so that it costs nothing and changes nothing.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 from urllib.parse import urlsplit
@@ -18,6 +19,8 @@ MAX_HEAD_BYTES: Final = 256 * 1024
 _LOCAL: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 # Fetch Metadata (W3C): what a page of another origin cannot leave out or forge.
 _OWN_SITES: Final = frozenset({"same-origin", "none"})
+
+_AUTHORITY: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:]*)(?::[0-9]*)?")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -60,12 +63,12 @@ class Guard:
                 f"this server does not answer for Host {shown!r}: use 127.0.0.1 or localhost, or"
                 " add the name to [server] allowed_hosts",
             )
-        origin = request.headers.get("Origin")
-        if origin is not None and not _is_own(origin, hosts[0]):
-            raise Refusal(
-                403, "foreign_origin", f"pages of {origin[:100]!r} may not call this server"
-            )
-        if request.headers.get("Sec-Fetch-Site", "none") not in _OWN_SITES:
+        for origin in request.headers.getall("Origin", []):
+            if not _is_own(origin, hosts[0]):
+                raise Refusal(
+                    403, "foreign_origin", f"pages of {origin[:100]!r} may not call this server"
+                )
+        if not _OWN_SITES.issuperset(request.headers.getall("Sec-Fetch-Site", [])):
             raise Refusal(403, "cross_site", "pages of other sites may not call this server")
 
     @web.middleware
@@ -79,10 +82,9 @@ class Guard:
 
 
 def host_name(authority: str) -> str:
-    """Give the name of a Host value in lower case, without port and trailing dot."""
-    if authority.startswith("["):
-        return authority.partition("]")[0].lower() + "]"
-    return authority.partition(":")[0].lower().rstrip(".")
+    """Give the name of a Host value in lower case, without port and trailing dot; "" for none."""
+    found = _AUTHORITY.fullmatch(authority)
+    return found[1].lower().removesuffix(".") if found else ""
 
 
 def _is_own(origin: str, host: str) -> bool:

@@ -134,7 +134,9 @@ def media_type(headers: RawHeaders) -> str:
 
 def holds_our_key(headers: RawHeaders, target: bytes) -> bool:
     """Tell whether a key of ours stands in a header or in the request target."""
-    return b"tw_sk_" in target or any(b"tw_sk_" in value for _, value in headers)
+    return b"tw_sk_" in unquote_to_bytes(target) or any(
+        b"tw_sk_" in value or b"tw_sk_" in name for name, value in headers
+    )
 
 
 def credentials(headers: RawHeaders, query: bytes) -> tuple[bytes, ...]:
@@ -145,9 +147,11 @@ def credentials(headers: RawHeaders, query: bytes) -> tuple[bytes, ...]:
     for name, value in headers:
         if name.lower() in SECRET_HEADERS:
             found.add(_SCHEME.sub(b"", value, count=1).strip())
+        found |= _cookies(name.lower(), value)
     for name, value in _parameters(query):
         if name.lower() in SECRET_PARAMETERS:
             found |= {value, unquote_to_bytes(value)}
+    found |= {secret.replace(b"/", b"\\/") for secret in found if b"/" in secret}  # PHP's JSON
     return tuple(sorted((s for s in found if _is_telling(s)), key=len, reverse=True))
 
 
@@ -190,6 +194,13 @@ def _parameters(query: bytes) -> Iterable[tuple[bytes, bytes]]:
     for part in query.split(b"&"):
         name, _, value = part.partition(b"=")
         yield unquote_to_bytes(name), value
+
+
+def _cookies(name: bytes, value: bytes) -> set[bytes]:
+    """Give the values of cookies that are long enough to be nothing but a credential."""
+    pairs = value.split(b";")[: {b"cookie": None, b"set-cookie": 1}.get(name, 0)]
+    values = {pair.partition(b"=")[2].strip(b' "') for pair in pairs}
+    return {value for value in values if len(value) >= _SECRET_CERTAIN_BYTES}
 
 
 def _is_telling(secret: bytes) -> bool:

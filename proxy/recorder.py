@@ -4,14 +4,15 @@ Owns what is kept when not everything can be, and when a record counts as saved.
 never raises and never waits; records are saved in the order in which they came, in batches; one
 bound in bytes covers the queue, and what is lost to it is counted and logged, never silent.
 The thread reads records for their meaning (settle.py) before a transaction begins, and writes them
-in it (storage.writes).
+in it (storage.writes). The budget, the counters and the tickets are touched on the loop only, and a
+record that waits is replaced only under the lock under which the thread takes it.
 """
 
 import asyncio
 import logging
 import threading
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, TypeVar
@@ -42,7 +43,7 @@ STRICT_WAIT_S: Final = 2.0
 # A failing commit is tried again after this long, doubling up to the second figure.
 RETRY_S: Final = 0.1
 RETRY_MAX_S: Final = 5.0
-# At the end of the process, a commit that fails is tried for this long.
+# At the end of the process, commits that fail are tried for this long, all together.
 LAST_TRY_S: Final = 5.0
 LOG_EVERY_S: Final = 60.0
 # So long after a loss, health still says `degraded`; the counters say it for ever.
@@ -53,7 +54,11 @@ _log = logging.getLogger("traceway")
 
 @dataclass(slots=True)
 class Counters:
-    """What went wrong since the start of the process; shown by /api/health."""
+    """What went wrong since the start of the process; shown by /api/health.
+
+    `late_starts` are answers that went out before the start of their call was saved, and
+    `unreadable_records` those of which at most the bare fact of the call could be saved.
+    """
 
     dropped_bodies: int = 0
     dropped_records: int = 0
@@ -69,7 +74,6 @@ class _Item:
     ticket: asyncio.Future[Any]
     weight: int
     urgent: bool
-    taken: bool = False
 
 
 class Recorder:
@@ -90,10 +94,15 @@ class Recorder:
         self._settler = settler
         self._budget = budget
         self._loop = asyncio.get_running_loop()
-        self._queue: deque[_Item] = deque()
+        self._queue: OrderedDict[_Item, None] = OrderedDict()
+        # What can be dropped, oldest first; those that are no longer in the queue do not count.
         self._with_bodies: deque[_Item] = deque()
+        self._starts: deque[_Item] = deque()
         self._wake = threading.Condition()
         self._closing = False
+        self._closed = False
+        self._last_try_at_s = 0.0
+        self._given_up = False
         self._vain_waits = 0
         self._last_log_s = -LOG_EVERY_S
         self._last_loss_s = 0.0
@@ -103,43 +112,46 @@ class Recorder:
     # On the event loop.
 
     def put(self, record: Record) -> asyncio.Future[None]:
-        """Queue a record; the ticket is done when it is committed."""
-        urgent = isinstance(record, SpanStart) or self.durability == "strict"
-        weight = RECORD_BYTES + (record.held_bytes if isinstance(record, CallEnd) else 0)
-        ticket = self._loop.create_future()
-        item = _Item(record, None, ticket, weight, urgent)
-        self.queued_bytes += weight
+        """Queue a record; its ticket is done when it is committed, cancelled if it is lost."""
+        is_start = isinstance(record, SpanStart)
+        urgent = is_start or self.durability == "strict"
+        item = _Item(record, None, self._loop.create_future(), _weight(record), urgent)
         with self._wake:
-            self._queue.append(item)
-            if weight > RECORD_BYTES:
+            self._enqueue(item)
+            if item.weight > RECORD_BYTES:
                 self._with_bodies.append(item)
-            if self.queued_bytes > self._budget.limit_bytes:
-                self._make_room()
-            self._wake.notify()
-        return ticket
+            if is_start:
+                self._starts.append(item)
+            if self.queued_bytes > self._budget.limit_bytes or self._closed:
+                self._make_room(item)
+        return item.ticket
 
     def write(self, work: Callable[[Transaction], T]) -> asyncio.Future[T]:
         """Run other work of the one writer, in a transaction of its own, in order with the rest."""
-        ticket = self._loop.create_future()
+        item = _Item(None, work, self._loop.create_future(), 0, urgent=True)
         with self._wake:
-            self._queue.append(_Item(None, work, ticket, 0, urgent=True))
-            self._wake.notify()
-        return ticket
+            if self._closed:
+                item.ticket.cancel()
+            else:
+                self._enqueue(item)
+        return item.ticket
 
     async def started(self, ticket: asyncio.Future[None]) -> None:
         """Hold an answer's first byte until its start is saved, a short while at most (`safe`)."""
-        if self.durability == "fast" or ticket.done() or self._vain_waits >= MAX_VAIN_WAITS:
+        if self.durability == "fast":
             return
-        await asyncio.wait((ticket,), timeout=START_WAIT_S)
-        if not ticket.done():
-            self._vain_waits += 1
+        if not ticket.done() and self._vain_waits < MAX_VAIN_WAITS:
+            await asyncio.wait((ticket,), timeout=START_WAIT_S)
+            if not ticket.done():
+                self._vain_waits += 1
+        if not _is_saved(ticket):
             self.counters.late_starts += 1
 
     async def committed(self, ticket: asyncio.Future[None]) -> bool:
-        """Wait until a record is saved (`strict`); False when it is not in time."""
+        """Wait until a record is saved (`strict`); False when it is not in time, or never will."""
         if not ticket.done():
             await asyncio.wait((ticket,), timeout=STRICT_WAIT_S)
-        return ticket.done()
+        return _is_saved(ticket)
 
     def reasons(self) -> list[str]:
         """Say in sentences why recording is not as it should be; empty when it is."""
@@ -148,45 +160,94 @@ class Recorder:
             found.append(f"the last commit failed: {self.error}")
         if self._vain_waits >= MAX_VAIN_WAITS:
             found.append("commits take longer than answers may wait for them")
-        lost = self.counters.dropped_bodies + self.counters.dropped_records
-        if lost and time.monotonic() - self._last_loss_s < DEGRADED_S:
-            found.append("records were dropped, see the counters")
+        if self._last_loss_s and time.monotonic() - self._last_loss_s < DEGRADED_S:
+            found.append("records were lost, in part or whole: see the counters")
+        if not self._thread.is_alive() and not self._closing:
+            found.append("the recorder died of a bug: nothing is saved until a restart")
         return found
 
     async def close(self) -> None:
-        """Save what is queued and stop the thread."""
+        """Save what is queued and stop the thread; give up what cannot be saved in time."""
         with self._wake:
             self._closing = True
+            self._last_try_at_s = time.monotonic() + LAST_TRY_S
             self._wake.notify()
         await asyncio.to_thread(self._thread.join)
 
-    def _make_room(self) -> None:
-        # The oldest bodies go first, then whole records: a count is worth more than a text.
-        while self.queued_bytes > self._budget.limit_bytes and self._with_bodies:
-            item = self._with_bodies.popleft()
-            if isinstance(item.record, CallEnd) and not item.taken:
-                self.counters.dropped_bodies += 1
-                self._budget.give(item.record.held_bytes)
-                item.record = _without_bodies(item.record)
-                self.queued_bytes -= item.weight - RECORD_BYTES
-                item.weight = RECORD_BYTES
-        while self.queued_bytes > self._budget.limit_bytes and self._queue:
-            item = self._queue.popleft()
-            if item.work is not None:
-                self._queue.appendleft(item)
-                break
-            self.counters.dropped_records += 1
-            self.queued_bytes -= item.weight
-        self._last_loss_s = time.monotonic()
-        self._complain("recording falls behind: the oldest bodies and records are dropped")
+    def _enqueue(self, item: _Item) -> None:
+        self._queue[item] = None
+        self.queued_bytes += item.weight
+        self._wake.notify()
 
-    def _saved(self, items: Iterable[_Item]) -> None:
-        self._vain_waits = 0
-        for item in items:
-            self.queued_bytes -= item.weight
-            if isinstance(item.record, CallEnd):
-                self._budget.give(item.record.held_bytes)
+    def _make_room(self, newest: _Item) -> None:
+        # The oldest bodies go first, for a count is worth more than a text; checkpoints with them,
+        # since more will come. Then starts: an end carries its own. At last the newest end, whose
+        # call has left no start that would stay `running`.
+        limit_bytes = 0 if self._closed else self._budget.limit_bytes
+        while self.queued_bytes > limit_bytes and self._with_bodies:
+            self._lighten(self._with_bodies.popleft())
+        while self.queued_bytes > limit_bytes and self._starts:
+            self._drop(self._starts.popleft())
+        if self.queued_bytes > limit_bytes and newest in self._queue:
+            self._drop(newest)
+            self._lost(records=1)
+        self._complain("recording falls behind: the oldest bodies, then whole records are dropped")
+
+    def _lighten(self, item: _Item) -> None:
+        if not isinstance(item.record, CallEnd):
+            self._drop(item)
+        elif item in self._queue:
+            self._give_back(item.record)
+            item.record = _without_bodies(item.record)
+            self.queued_bytes -= item.weight - RECORD_BYTES
+            item.weight = RECORD_BYTES
+            self._lost(bodies=1)
+
+    def _drop(self, item: _Item) -> None:
+        if item in self._queue:
+            del self._queue[item]
+            self._end(item, is_saved=False)
+
+    def _end(self, item: _Item, *, is_saved: bool) -> None:
+        self.queued_bytes -= item.weight
+        self._give_back(item.record)
+        if is_saved:
             _resolve(item.ticket, None, None)
+        else:
+            item.ticket.cancel()
+
+    def _give_back(self, record: Record | None) -> None:
+        if isinstance(record, CallEnd | CallProgress):
+            self._budget.give(record.held_bytes)
+
+    def _ended(self, items: Iterable[_Item], outcome: Outcome) -> None:
+        for item in items:
+            self._end(item, is_saved=outcome == "saved")
+            if outcome == "given up":
+                self._lost(records=1)
+        if outcome == "saved":
+            self._vain_waits = 0
+
+    def _unreadable(self, error: Exception) -> None:
+        self._lost(unreadable=1)
+        self._complain("a record could not be read or saved as it was", error)
+
+    def _lost(self, *, bodies: int = 0, records: int = 0, unreadable: int = 0) -> None:
+        self.counters.dropped_bodies += bodies
+        self.counters.dropped_records += records
+        self.counters.unreadable_records += unreadable
+        self._last_loss_s = time.monotonic()
+
+    def _failed(self, error: Exception) -> None:
+        self.counters.failed_commits += 1
+        if not _is_refusal(error):
+            self._complain(f"recording waits for the database: {error}")
+
+    def _complain(self, message: str, error: Exception | None = None) -> None:
+        now_s = time.monotonic()
+        if now_s - self._last_log_s >= LOG_EVERY_S:
+            self._last_log_s = now_s
+            _log.error("%s (%s)", message, self.counters, exc_info=error)
 
     # In the thread.
 
@@ -198,95 +259,115 @@ class Recorder:
                 self._save(batch)
 
     def _take(self) -> list[_Item]:
+        """Wait for the next batch: records, or one piece of other work; empty at the very end."""
         with self._wake:
             while not self._queue:
                 if self._closing:
+                    self._closed = True
                     return []
                 self._wake.wait()
-            if not self._closing and not any(item.urgent for item in self._queue):
+            lonely = len(self._queue) < MAX_BATCH and not any(i.urgent for i in self._queue)
+            if lonely and not self._closing:
                 self._wake.wait(LINGER_S)
             batch: list[_Item] = []
             while self._queue and len(batch) < MAX_BATCH:
-                if self._queue[0].work is not None and batch:
+                item = next(iter(self._queue))
+                if item.work is not None and batch:
                     break
-                batch.append(self._queue.popleft())
-                if batch[0].work is not None:
+                batch.append(item)
+                del self._queue[item]
+                if item.work is not None:
                     break
-            for item in batch:
-                item.taken = True
-            while self._with_bodies and self._with_bodies[0].taken:
-                self._with_bodies.popleft()
+            for droppable in (self._with_bodies, self._starts):
+                while droppable and droppable[0] not in self._queue:
+                    droppable.popleft()
             return batch
 
     def _save(self, batch: list[_Item]) -> None:
-        changes = [change for item in batch if (change := self._settle(item)) is not None]
-        prepared = parameters.prepare(changes)
-        outcome = self._commit(lambda transaction: writes.apply(transaction, prepared))
-        if outcome == "refused" and len(batch) > 1:
-            for item in batch:  # one of them is poison: the others must not die of it
-                self._save([item])
+        outcome, refusal = self._write([self._settle(item.record) for item in batch])
+        if refusal is not None and len(batch) > 1:
+            # One of them is poison, and the others must not die of it.
+            half = len(batch) // 2
+            self._save(batch[:half])
+            self._save(batch[half:])
             return
-        if outcome == "refused":
-            self.counters.unreadable_records += 1
-            self._complain(f"a record could not be saved: {self.error}")
-        elif outcome == "given up":
-            self.counters.dropped_records += len(batch)
-        self._tell(self._saved, batch)
+        if refusal is not None:
+            self._tell(self._unreadable, refusal)
+            if isinstance(end := batch[0].record, CallEnd):
+                # Whatever it is in it that is refused: the call was made, and ended.
+                outcome, _ = self._write([self._settler.bare(end)])
+        self._tell(self._ended, batch, outcome)
 
-    def _settle(self, item: _Item) -> parameters.Change | None:
-        record = item.record
-        if record is None or isinstance(record, SpanStart):
-            return record
+    def _settle(self, record: Record | None) -> parameters.Change | None:
         try:
             if isinstance(record, CallProgress):
                 return self._settler.progress(record)
-            return self._settler.end(record)
+            return self._settler.end(record) if isinstance(record, CallEnd) else record
         except Exception as error:
             # A bug in a reader must cost the meaning of one call, not the row nor the batch.
-            _log.exception("a record could not be read")
-            self.counters.unreadable_records += 1
-            self.error = repr(error)
+            self._tell(self._unreadable, error)
             return self._settler.bare(record) if isinstance(record, CallEnd) else None
 
-    def _commit(self, work: Callable[[Transaction], object]) -> Outcome:
+    def _write(
+        self, changes: Iterable[parameters.Change | None]
+    ) -> tuple[Outcome, Exception | None]:
+        try:
+            batch = parameters.prepare([change for change in changes if change is not None])
+        except Exception as error:
+            return "refused", error
+        return self._commit(lambda transaction: writes.apply(transaction, batch))
+
+    def _commit(self, work: Callable[[Transaction], object]) -> tuple[Outcome, Exception | None]:
         """Run `work` in a transaction, again and again while the database cannot take it."""
-        pause_s, first_try_s = RETRY_S, time.monotonic()
-        while True:
+        pause_s = RETRY_S
+        while not self._given_up:
             try:
                 with self._database.transaction() as transaction:
                     work(transaction)
             except Exception as error:
-                self.counters.failed_commits += 1
                 self.error = str(error) or repr(error)
-                if isinstance(error, StatementRefused) or not isinstance(error, StorageError):
-                    _log.exception("a transaction was refused")
-                    return "refused"
-                self._complain(f"recording waits for the database: {self.error}")
-                if self._closing and time.monotonic() - first_try_s > LAST_TRY_S:
-                    return "given up"
-                with self._wake:
-                    self._wake.wait_for(lambda: self._closing, timeout=pause_s)
+                self._tell(self._failed, error)
+                if _is_refusal(error):
+                    return "refused", error
+                self._pause(pause_s)
                 pause_s = min(pause_s * 2, RETRY_MAX_S)
             else:
                 self.error = None
-                return "saved"
+                return "saved", None
+        return "given up", None
+
+    def _pause(self, pause_s: float) -> None:
+        with self._wake:
+            was_closing = self._closing
+            self._given_up = was_closing and time.monotonic() >= self._last_try_at_s
+            if not self._given_up:
+                pause_s = RETRY_S if was_closing else pause_s
+                self._wake.wait_for(lambda: self._closing is not was_closing, timeout=pause_s)
 
     def _do_work(self, item: _Item) -> None:
         results: list[object] = []
         work = item.work or (lambda _: None)
-        if self._commit(lambda transaction: results.append(work(transaction))) == "saved":
+        outcome, refusal = self._commit(lambda transaction: results.append(work(transaction)))
+        if outcome == "saved":
             self._tell(_resolve, item.ticket, results[-1], None)
         else:
-            self._tell(_resolve, item.ticket, None, RuntimeError(self.error))
+            self._tell(_resolve, item.ticket, None, refusal or RuntimeError(self.error))
 
     def _tell(self, callback: Callable[..., None], *arguments: object) -> None:
         self._loop.call_soon_threadsafe(callback, *arguments)
 
-    def _complain(self, message: str) -> None:
-        now_s = time.monotonic()
-        if now_s - self._last_log_s >= LOG_EVERY_S:
-            self._last_log_s = now_s
-            _log.error("%s (%s)", message, self.counters)
+
+def _weight(record: Record) -> int:
+    return RECORD_BYTES + (0 if isinstance(record, SpanStart) else record.held_bytes)
+
+
+def _is_saved(ticket: asyncio.Future[None]) -> bool:
+    return ticket.done() and not ticket.cancelled()
+
+
+def _is_refusal(error: Exception) -> bool:
+    # Anything else that a database says may pass with time.
+    return isinstance(error, StatementRefused) or not isinstance(error, StorageError)
 
 
 def _without_bodies(end: CallEnd) -> CallEnd:

@@ -24,6 +24,8 @@ from storage.records import Body, Content, Settlement, SpanCheckpoint, SpanEnd, 
 # Decoded bytes of a compressed body that are read: four times what is kept of one by default.
 READ_BYTES: Final = 32 * 1024 * 1024
 PREVIEW_CHARACTERS: Final = 500
+# The least that is recognised of a secret at the end of a body that was cut.
+SECRET_PART_BYTES: Final = 8
 # Operations whose tokens are those of the text that goes in and comes out.
 _TEXT_OPERATIONS: Final = frozenset({"chat.completions", "completions", "responses", "embeddings"})
 
@@ -69,7 +71,6 @@ class Settler:
         model = facts.model or asked.model
         tier = facts.service_tier
         cost = self._cost(call, facts, model, source, tokens)
-        shows_text = call.capture.mode != "off"
         return SpanEnd(
             start=call.start,
             state=state,
@@ -77,7 +78,7 @@ class Settler:
             name=model,
             user_id=asked.user,
             http_status=call.status,
-            error=_redacted(error, call.secrets),
+            error=error,
             ended_by=call.ending.ended_by,
             phase=call.ending.phase,
             first_byte_us=call.first_byte_us,
@@ -92,8 +93,8 @@ class Settler:
             cost_nusd=cost.nusd,
             cost_status=cost.status,
             price_version=cost.version,
-            input_preview=asked.preview if shows_text else None,
-            output_preview=_redacted(facts.preview, call.secrets) if shows_text else None,
+            input_preview=_shown(asked.preview, call.capture),
+            output_preview=_shown(facts.preview, call.capture),
             request=request.body(call.capture),
             response=response.body(call.capture) if call.status is not None else None,
             request_headers=call.request.headers,
@@ -173,17 +174,19 @@ class _Read:
 
     def __init__(self, message: Message, secrets: tuple[bytes, ...]) -> None:
         self._message = message
-        self._raw = message.body.head
-        plain, _ = decode(self._raw, message.content_encoding, READ_BYTES)
-        self.data = headers.redact(plain, secrets)
-        self._redacted = self.data != plain
+        raw = message.body.head
+        # What is said to be encoded may not be, and what cannot be decoded is stored as it came.
+        self._raw = _without(secrets, raw)
+        plain, self._decoded = decode(raw, message.content_encoding, READ_BYTES)
+        self.data = _without(secrets, plain)
+        self._redacted = self._raw != raw or self.data != plain
 
     def body(self, policy: CapturePolicy) -> Body:
         """Give what is kept of it."""
         captured = self._message.body
         encoding: str | None = self._message.content_encoding or None
         data = self._raw
-        if self._redacted:  # what was cut out cannot be put back into a compressed form
+        if self._redacted and self.data:  # what was cut out cannot be compressed again
             data, encoding = self.data, None
         kept: bytes | None = data
         if policy.mode == "preview":
@@ -194,6 +197,7 @@ class _Read:
         if sha256 is None and captured.whole and not self._redacted:
             sha256 = hashlib.sha256(self._raw).digest()
         whole = captured.whole and kept is not None and len(kept) == len(data)
+        whole = whole and (self._decoded or data is self._raw)
         return Body(
             size=captured.size,
             sha256=sha256,
@@ -209,10 +213,31 @@ def _content(data: bytes) -> Content:
     return Content(sha256=hashlib.sha256(data).digest(), data=data)
 
 
+def _without(secrets: tuple[bytes, ...], data: bytes) -> bytes:
+    """Redact a body. One that was cut may end within a secret."""
+    data = headers.redact(data, secrets)
+    for secret in secrets:
+        beginning = secret[:SECRET_PART_BYTES]
+        at = data.find(beginning, max(0, len(data) - len(secret) + 1))
+        while at >= 0 and not secret.startswith(data[at:]):
+            at = data.find(beginning, at + 1)
+        if at >= 0:
+            return data[:at] + headers.REDACTED
+    return data
+
+
 def _redacted(text: str | None, secrets: tuple[bytes, ...]) -> str | None:
     if text is None:
         return None
     return headers.redact(text.encode(errors="replace"), secrets).decode(errors="replace")
+
+
+def _shown(text: str | None, policy: CapturePolicy) -> str | None:
+    """Give as much of a preview as may be kept of the body that it is from."""
+    if text is None or policy.mode == "full":
+        return text
+    kept_bytes = policy.preview_bytes if policy.mode == "preview" else 0
+    return text.encode(errors="replace")[:kept_bytes].decode(errors="ignore") or None
 
 
 def _answer_facts(call: CallEnd, response: _Read) -> AnswerFacts:
@@ -220,19 +245,34 @@ def _answer_facts(call: CallEnd, response: _Read) -> AnswerFacts:
         return AnswerFacts()
     if call.stream is not None and 200 <= call.status < 300:
         text = stream_text(call.operation, SseDecoder().feed(response.data + b"\n\n"))
-        preview = " ".join(text[: 4 * PREVIEW_CHARACTERS].split())[:PREVIEW_CHARACTERS]
-        return replace(call.stream, text=text, preview=preview or None)
-    tail = b"" if call.response.content_encoding else call.response.body.tail
-    return read_answer(call.operation, call.status, response.data, tail)
+        preview = " ".join(text[: 4 * PREVIEW_CHARACTERS].split())
+        facts = replace(call.stream, text=text, preview=preview)
+    else:
+        tail = b"" if call.response.content_encoding else call.response.body.tail
+        facts = read_answer(call.operation, call.status, response.data, tail)
+    if call.secrets:
+        # What JSON escapes or a stream cuts in two is found in the text only. In all else as well:
+        # an upstream may name its model after the key that it got.
+        facts = replace(
+            facts,
+            preview=_redacted(facts.preview, call.secrets),
+            error=_redacted(facts.error, call.secrets),
+            model=_redacted(facts.model, call.secrets),
+            response_id=_redacted(facts.response_id, call.secrets),
+            service_tier=_redacted(facts.service_tier, call.secrets),
+        )
+    preview = (facts.preview or "")[:PREVIEW_CHARACTERS]
+    error = facts.error if call.capture.mode != "off" else None  # it may quote what was asked
+    return replace(facts, preview=preview or None, error=error)
 
 
 def _state(call: CallEnd, facts: AnswerFacts) -> tuple[str, str | None]:
     """Give the state and the error: the provider's word first, then how the transport ended."""
     ending: Ending = call.ending
-    if facts.state == "failed":
-        return records.FAILED, facts.error
     if call.status is not None and not 200 <= call.status < 300:
         return records.FAILED, facts.error or f"HTTP {call.status}"
+    if facts.state == "failed":
+        return records.FAILED, facts.error or "the provider reported an error"
     if call.stream is not None and facts.state == "completed":
         return records.COMPLETED, None  # clients may leave at the stream's own end
     if ending.code is None:

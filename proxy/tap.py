@@ -6,6 +6,7 @@ take any bytes.
 Bodies that are not event streams are only copied here; the recorder's thread reads them.
 """
 
+from dataclasses import replace
 from typing import Final
 
 from proxy.capture import Capture
@@ -16,19 +17,25 @@ from proxy.sse import SseDecoder
 
 # Decoded bytes of a compressed stream that are watched; a longer one has unknown usage.
 WATCHED_BYTES: Final = 64 * 1024 * 1024
+# A stream that unpacks to more than its first MiB and to so many times its size is a bomb: 64 KiB
+# of it would hold up the event loop for seconds. Chunks of a model's answer unpack to 20 times
+# their size or so.
+MAX_RATIO: Final = 50
+_BEYOND_RATIO_BYTES: Final = 1024 * 1024
 EVENT_STREAM: Final = "text/event-stream"
 
 
 class Tap:
     """Watches one answer. `first_token` and `ended` are True once the stream said so."""
 
-    __slots__ = ("_decoder", "_sse", "_watch", "capture")
+    __slots__ = ("_decoder", "_plain_bytes", "_sent_bytes", "_sse", "_watch", "capture")
 
     def __init__(
         self, operation: Operation, media_type: str, content_encoding: str, capture: Capture
     ) -> None:
         self.capture = capture
         self._sse: SseDecoder | None = None
+        self._sent_bytes = self._plain_bytes = 0
         if media_type == EVENT_STREAM:
             self._sse = SseDecoder()
             self._watch = StreamWatch(operation)
@@ -63,7 +70,12 @@ class Tap:
             for event in self._sse.feed(sent):
                 self._watch.event(event)
             return
+        self._sent_bytes += len(sent)
         for piece in self._decoder.feed(sent):
+            self._plain_bytes += len(piece)
+            if self._plain_bytes > _BEYOND_RATIO_BYTES + MAX_RATIO * self._sent_bytes:
+                self._decoder.failed = True
+                break
             for event in self._sse.feed(piece):
                 self._watch.event(event)
 
@@ -74,4 +86,9 @@ class Tap:
         # OpenAI's clients read a last event that no blank line ends, so it counts.
         for event in self._sse.feed(b"\n\n"):
             self._watch.event(event)
-        return self._watch.facts()
+        facts = self._watch.facts()
+        if self._decoder is not None and self._decoder.failed and facts.state is None:
+            # Its end may have come unseen: what cannot be read was not cut for that.
+            note = "the stream could not be decoded"
+            return replace(facts, expects_end=False, notes=(*facts.notes, note))
+        return facts

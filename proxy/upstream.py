@@ -17,7 +17,8 @@ import aiohappyeyeballs
 from yarl import URL
 
 from proxy.config import UpstreamConfig
-from proxy.connection import Answer, ClientFault, Connection, UpstreamFault, serialize
+from proxy.connection import Answer, ClientFault, Connection, UpstreamFault
+from proxy.headers import RawHeaders
 from proxy.tasks import spawn
 
 # Servers close idle connections after 5 s (Node's default) and more; a younger one is safe to use.
@@ -32,7 +33,7 @@ _IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b
 class Request:
     """A request as it leaves: `target` is path and query as raw bytes, `body` whole or as it comes.
 
-    `chunked` frames a body that comes with chunks; otherwise `headers` declare its length.
+    `chunked` frames the body with chunks; otherwise `headers` declare its length.
     """
 
     method: bytes
@@ -53,7 +54,8 @@ class Exchange:
 
     def send(self, request: Request) -> None:
         """Write the request; a body that comes in pieces goes on beside the answer."""
-        head = serialize(request.method, request.target, request.headers)
+        framing = [(b"Transfer-Encoding", b"chunked")] if request.chunked else []
+        head = serialize(request.method, request.target, request.headers + framing)
         if isinstance(request.body, bytes):
             body = _chunk(request.body) + _LAST_CHUNK if request.chunked else request.body
             self._connection.write(head + body)
@@ -95,7 +97,7 @@ class Upstream:
             raise ValueError(f"upstream {name}: {config.url!r} names no host")
         self.name = name
         self.config = config
-        self.authority = url.authority.encode("ascii") if url.explicit_port else host_header(host)
+        self.authority = host_header(host, url.explicit_port)
         self._host = host
         self._port = port
         self._prefix = url.raw_path.rstrip("/").encode("ascii")
@@ -108,7 +110,8 @@ class Upstream:
 
     def target(self, rest: bytes) -> bytes:
         """Give the request target for what stood behind the upstream's name in ours."""
-        return self._prefix + rest
+        target = self._prefix + rest
+        return target if target.startswith(b"/") else b"/" + target
 
     async def open(self, request: Request) -> Exchange:
         """Send a request and wait for the answer's head.
@@ -117,8 +120,8 @@ class Upstream:
             UpstreamFault: unreachable, closed, malformed or late.
             ClientFault: the request body broke off.
         """
+        connection = self._youngest_idle()
         while True:
-            connection = self._youngest_idle()
             reused = connection is not None
             if connection is None:
                 connection = await self._connect()
@@ -136,6 +139,7 @@ class Upstream:
                 again = request.method in _IDEMPOTENT and isinstance(request.body, bytes)
                 if not (reused and fault.silent and again):
                     raise
+                connection = None
             except BaseException:
                 exchange.close()
                 raise
@@ -164,7 +168,7 @@ class Upstream:
         oldest_s = asyncio.get_running_loop().time() - MAX_IDLE_S
         while self._idle:
             connection = self._idle.pop()
-            if connection.usable and connection.idle_since > oldest_s:
+            if connection.idle_since > oldest_s and connection.is_silent():
                 return connection
             connection.abort()
         return None
@@ -219,10 +223,18 @@ class Upstream:
 _LAST_CHUNK: Final = b"0\r\n\r\n"
 
 
+def serialize(method: bytes, target: bytes, headers: RawHeaders) -> bytes:
+    """Give a request's head as bytes, each header as it was."""
+    lines = [method + b" " + target + b" HTTP/1.1"]
+    lines += [name + b": " + value for name, value in headers]
+    return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
 def _chunk(piece: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(piece), piece) if piece else b""
 
 
-def host_header(host: str) -> bytes:
-    """Write a host as it stands in `Host` when the port is the scheme's own."""
-    return f"[{host}]".encode("ascii") if ":" in host else host.encode("ascii")
+def host_header(host: str, port: int | None) -> bytes:
+    """Write a host as it stands in `Host`; `port` is None where it is the scheme's own."""
+    name = f"[{host}]" if ":" in host else host
+    return (name if port is None else f"{name}:{port}").encode("ascii")

@@ -3,9 +3,11 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.recorders import Begin, Recording, recording
 from tests.running import Running, running
 from tests.wire import ScriptedUpstream
 
@@ -23,7 +25,7 @@ async def upstream() -> AsyncIterator[ScriptedUpstream]:
 
 @pytest.fixture
 async def serve(tmp_path: Path, upstream: ScriptedUpstream) -> AsyncIterator[Serve]:
-    """Start a server in front of the upstream: `await serve({"recording.durability": "strict"})`."""
+    """Start a server before the upstream: `await serve({"recording.durability": "strict"})`."""
     async with AsyncExitStack() as stack:
 
         async def start(settings: dict[str, str] | None = None) -> Running:
@@ -36,3 +38,14 @@ async def serve(tmp_path: Path, upstream: ScriptedUpstream) -> AsyncIterator[Ser
 async def tw(serve: Serve) -> Running:
     """A server with the default settings, in front of the upstream."""
     return await serve()
+
+
+@pytest.fixture
+async def begin(tmp_path: Path) -> AsyncIterator[Begin]:
+    """Start a recorder without a server: `await begin(durability="strict")`."""
+    async with AsyncExitStack() as stack:
+
+        async def start(**how: Any) -> Recording:
+            return await stack.enter_async_context(recording(tmp_path, **how))
+
+        yield start

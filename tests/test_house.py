@@ -26,7 +26,7 @@ EDGES = {
 }
 WITHOUT_TESTS = {
     "proxy/__init__.py",
-    "proxy/__main__.py",  # the command line: tests start it as a process (tests/acceptance)
+    "proxy/__main__.py",  # the command line: tests/test_main.py starts it as a process
     "proxy/api/__init__.py",
     "proxy/providers/__init__.py",
     "storage/__init__.py",

@@ -5,6 +5,8 @@ A script reads as a sequence diagram: `await peer.request()`, `await peer.send(b
 
 import asyncio
 import contextlib
+import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -110,6 +112,8 @@ class Peer:
 
     def cut(self) -> None:
         """Reset the connection."""
+        sock = self.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
 
     async def close(self) -> None:

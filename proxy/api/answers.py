@@ -6,6 +6,7 @@ from aiohttp import web
 from proxy.api.params import BadParameter
 from proxy.errors import error_response
 from proxy.guard import Handler
+from storage.database import StorageError
 
 
 def json_answer(value: object, status: int = 200) -> web.Response:
@@ -25,11 +26,13 @@ def not_found(what: str) -> web.Response:
 
 @web.middleware
 async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn bad parameters and aiohttp's own refusals into our errors."""
+    """Turn bad parameters, a database that fails, and aiohttp's own refusals into our errors."""
     try:
         return await handler(request)
     except BadParameter as error:
         return error_response(400, "bad_parameter", str(error))
+    except StorageError as error:
+        return error_response(503, "storage_unavailable", str(error))
     except web.HTTPNotFound:
         return error_response(404, "not_found", f"there is nothing at {request.path[:200]!r}")
     except web.HTTPMethodNotAllowed as error:

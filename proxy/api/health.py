@@ -49,11 +49,15 @@ class Health:
         return json_answer({"status": "ok"})
 
     async def ready(self, _: web.Request) -> web.Response:
-        """GET /api/ready: calls can be taken and recorded, else 503."""
+        """GET /api/ready: calls are taken and can be read, else 503."""
+        # Only `strict` refuses calls that it cannot record.
+        reasons = self._recorder.reasons() if self._recorder.durability == "strict" else []
         try:
             await self._database.read("SELECT 1", {})
         except StorageError as error:
-            return json_answer({"status": "unavailable", "reasons": [str(error)]}, status=503)
+            reasons.append(str(error))
+        if reasons:
+            return json_answer({"status": "unavailable", "reasons": reasons}, status=503)
         return json_answer({"status": "ok"})
 
     async def stats(self, _: web.Request) -> web.Response:

@@ -42,7 +42,8 @@ def cursor(request: web.Request) -> tuple[int, int] | None:
     if not text:
         return None
     try:
-        found = _CURSOR.fullmatch(base64.urlsafe_b64decode(text + "==").decode("ascii"))
+        data = base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True)
+        found = _CURSOR.fullmatch(data.decode("ascii"))
     except (binascii.Error, ValueError):
         found = None
     if found is None or max(int(found[1]), int(found[2])) >= 2**63:

@@ -1,0 +1,1 @@
+"""Speed, measured as a ratio to nginx in the same run; never part of the tests."""

@@ -1,0 +1,69 @@
+"""The sockets that we listen on, taken before anything else is begun.
+
+Invariant: who cannot have the port has touched no file and made no connection. Connections that
+come before the server is ready wait; none is refused.
+"""
+
+import errno
+import socket
+from typing import Final
+
+from proxy.config import ServerConfig
+
+# Connections that wait to be accepted; the kernel's own bound is 4,096 (net.core.somaxconn).
+BACKLOG: Final = 1024
+# Names have addresses of protocols that this machine may not speak; one that works is enough.
+_NOT_HERE: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
+
+
+class CannotListen(Exception):
+    """The port cannot be had; the text says why, and what to do."""
+
+
+def listen(server: ServerConfig) -> list[socket.socket]:
+    """Listen on the port at each address of the host.
+
+    Raises:
+        CannotListen: the port is taken or forbidden, or the host has no address here.
+    """
+    where = f"{server.host}:{server.port}"
+    found: list[socket.socket] = []
+    refusal: OSError | None = None
+    port = server.port
+    try:
+        addresses = socket.getaddrinfo(server.host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise CannotListen(f"{server.host} has no address: {error.strerror or error}") from error
+    for family, _, _, _, (address, *_) in addresses:
+        try:
+            found.append(_listen_at(family, str(address), port))
+        except OSError as error:
+            refusal = error
+            if error.errno not in _NOT_HERE:
+                break
+        else:
+            port = found[0].getsockname()[1]  # any free one, the same at each address
+    if found and (refusal is None or refusal.errno in _NOT_HERE):
+        return found
+    for taken in found:
+        taken.close()
+    if refusal is not None and refusal.errno == errno.EADDRINUSE:
+        why = "another program listens there; stop it, or choose another port with --port"
+    else:
+        why = str(refusal.strerror if refusal else "it has no address")
+    raise CannotListen(f"cannot listen on {where}: {why}") from refusal
+
+
+def _listen_at(family: int, address: str, port: int) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        # The port of a server that has just ended is free; that of one that runs is not.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((address, port))
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock

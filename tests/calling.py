@@ -1,0 +1,144 @@
+"""Calls for the tests of recording, without a server, and a database that can be held or fail."""
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import orjson
+
+from proxy.call import COMPLETE, Call, CallEnd, Ending
+from proxy.capture import Budget
+from proxy.config import CapturePolicy, parse_capture
+from proxy.session import SessionRef
+from proxy.target import proxied
+from storage.database import Database, Transaction
+from storage.records import DEFAULT_PROJECT
+
+CHAT = b"/api/proxy/openai/v1/chat/completions"
+QUESTION = b'{"model":"gpt-4o-mini","messages":[{"role":"user","content":"How are you today?"}]}'
+ANSWER = (
+    b'{"id":"chatcmpl-1","model":"gpt-4o-mini-2024-07-18",'
+    b'"choices":[{"message":{"role":"assistant","content":"Fine."}}],'
+    b'"usage":{"prompt_tokens":9,"completion_tokens":2,"total_tokens":11}}'
+)
+JSON = ((b"Content-Type", b"application/json"),)
+EVENTS = ((b"Content-Type", b"text/event-stream"),)
+LEFT = Ending(ended_by="client", phase="body", code="client_left", error="the client left")
+CUT = Ending(ended_by="upstream", phase="body", code="upstream_closed", error="it closed")
+STOPPED = Ending(ended_by="proxy", phase="body", code="server_stopped", error="stopped")
+
+
+def delta(text: str) -> bytes:
+    """Give one event of a chat stream."""
+    return b"data: %b\n\n" % orjson.dumps(
+        {"model": "gpt-4o-mini", "choices": [{"delta": {"content": text}}]}
+    )
+
+
+DONE = b"data: [DONE]\n\n"
+USAGE = (
+    b'data: {"model":"gpt-4o-mini","choices":[],'
+    b'"usage":{"prompt_tokens":9,"completion_tokens":2,"total_tokens":11}}\n\n'
+)
+
+
+def a_call(
+    budget: Budget | None = None,
+    *,
+    target: bytes = CHAT,
+    method: str = "POST",
+    request: bytes = QUESTION,
+    headers: tuple[tuple[bytes, bytes], ...] = JSON,
+    capture: str = "full",
+    body_bytes: int = 8 << 20,
+    session: str | None = None,
+) -> Call:
+    """Begin a call and send its request."""
+    call = Call(
+        project_id=DEFAULT_PROJECT,
+        owner=b"our boot",
+        method=method,
+        target=proxied(target),
+        provider="openai",
+        request_headers=headers,
+        session_ref=SessionRef(session, "header") if session else None,
+        capture=parse_capture(capture) or CapturePolicy(),
+        body_bytes=body_bytes,
+        budget=budget or Budget(64 << 20),
+    )
+    if request:
+        call.request.add(request)
+    return call
+
+
+def answered(
+    call: Call,
+    *pieces: bytes,
+    status: int = 200,
+    headers: tuple[tuple[bytes, bytes], ...] = JSON,
+    ending: Ending = COMPLETE,
+) -> CallEnd:
+    """Answer a call with these pieces, and end it."""
+    call.answered(status, headers, edited=False)
+    for piece in pieces:
+        call.relayed(piece, piece)
+    return call.finish(ending)
+
+
+def ended(budget: Budget | None = None, answer: bytes = ANSWER, **how: Any) -> CallEnd:
+    """Give the record of a chat call that went well."""
+    return answered(a_call(budget, **how), answer)
+
+
+class Gate:
+    """Stands before a database: shut, its transactions wait; `failures` are raised first.
+
+    `refuses` says of which row, by its session id, no statement is taken.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self.waiting = asyncio.Event()  # a transaction stands before the gate
+        self.failed = asyncio.Event()  # a failure was raised
+        self.failures: deque[Exception] = deque()
+        self.fails_forever: Exception | None = None
+        self.commits = 0
+        self.refuses: str | None = None
+        self.refusal: Exception = RuntimeError("poison")
+        self._transaction = database.transaction
+        self._loop = asyncio.get_running_loop()
+        self._open = threading.Event()
+        self._open.set()
+
+    def shut(self) -> None:
+        self.waiting.clear()
+        self._open.clear()
+
+    def open(self) -> None:
+        self._open.set()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        if not self._open.is_set():
+            self._loop.call_soon_threadsafe(self.waiting.set)
+            self._open.wait()
+        failure = self.failures.popleft() if self.failures else self.fails_forever
+        if failure is not None:
+            self._loop.call_soon_threadsafe(self.failed.set)
+            raise failure
+        with self._transaction() as transaction:
+            yield _Watched(transaction, self)
+        self.commits += 1
+
+
+class _Watched:
+    def __init__(self, transaction: Transaction, gate: Gate) -> None:
+        self._transaction = transaction
+        self._gate = gate
+
+    def execute(self, sql: str, params: Any) -> Any:
+        if self._gate.refuses is not None and params.get("session_id") == self._gate.refuses:
+            raise self._gate.refusal
+        return self._transaction.execute(sql, params)

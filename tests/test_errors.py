@@ -1,0 +1,42 @@
+"""Errors of ours have OpenAI's shape, so that its clients raise what they always raise."""
+
+import openai
+import orjson
+import pytest
+
+from proxy.errors import error_body, error_response
+from tests.running import Running
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "retry"),
+    [
+        (400, "invalid_request_error", "false"),
+        (404, "invalid_request_error", "false"),
+        (501, "api_error", None),
+        (502, "api_error", None),
+    ],
+)
+def test_an_error_has_openais_shape_and_says_that_it_is_ours(
+    status: int, kind: str, retry: str | None
+) -> None:
+    response = error_response(status, "some_code", "Some sentence.")
+    assert response.status == status
+    assert response.content_type == "application/json"
+    assert response.headers["X-Traceway-Error"] == "some_code"
+    assert response.headers.get("x-should-retry") == retry
+    assert response.body == error_body(status, "some_code", "Some sentence.")
+    assert orjson.loads(error_body(status, "some_code", "Some sentence.")) == {
+        "error": {"message": "Some sentence.", "type": kind, "param": None, "code": "some_code"}
+    }
+
+
+async def test_openais_client_raises_its_own_exception_and_does_not_try_again(
+    tw: Running,
+) -> None:
+    base = f"{tw.url}/api/proxy/nobody/v1"
+    async with openai.AsyncOpenAI(api_key="sk-x", base_url=base, max_retries=2) as client:
+        with pytest.raises(openai.NotFoundError) as raised:
+            await client.models.list()
+    assert raised.value.code == "unknown_upstream"
+    assert len(await tw.spans()) == 1

@@ -1,0 +1,171 @@
+"""Requests for another host or from another origin reach no handler, on any route."""
+
+import re
+
+import orjson
+import pytest
+from aiohttp import web
+
+from proxy.guard import host_name
+from tests.conftest import Serve
+from tests.running import CHAT, Running
+from tests.wire import Received, ScriptedUpstream, connect
+
+# Words that fill a route's pattern, as {id:[^/]+}.
+FILLED = re.compile(r"\{\w+(?::[^{}]*)?\}")
+
+
+def all_routes(tw: Running) -> list[tuple[bytes, bytes]]:
+    """Give method and path of every route that the server has, and of two that it has not."""
+    runner = tw.server._runner
+    assert runner is not None
+    app = runner.app
+    assert isinstance(app, web.Application)
+    found = []
+    for route in app.router.routes():
+        resource = route.resource
+        assert resource is not None
+        path = FILLED.sub("openai/x", resource.canonical)
+        method = "POST" if route.method == "*" else route.method
+        found.append((method.encode(), path.encode()))
+    assert len(found) > 10
+    return [*found, (b"GET", b"/nowhere"), (b"OPTIONS", CHAT.encode())]
+
+
+def code_of(got: Received) -> str:
+    code = orjson.loads(got.body)["error"]["code"] if got.body else ""
+    assert (got.get(b"X-Traceway-Error") or b"").decode() == code
+    return str(code)
+
+
+def has_cors(got: Received) -> bool:
+    return any(name.lower().startswith(b"access-control") for name, _ in got.headers)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        b"evil.example",
+        b"evil.example:3000",
+        b"localhost.evil.example",
+        b"127.0.0.1.evil.example",
+        b"127.0.0.2",
+        b"[::1]evil.example",
+        b"localhost@evil.example",
+        b"localhost:80:80",
+        b"localhost:x",
+        b"localhost/",
+        b"[::2]",
+        b"\xff\xfe",
+        b"",
+    ],
+)
+async def test_a_foreign_host_is_a_421_on_every_route(tw: Running, host: bytes) -> None:
+    for method, path in all_routes(tw):
+        got = await tw.raw(path, method=method, host=host)
+        assert got.status == 421, (method, path)
+        if method != b"HEAD":
+            assert code_of(got) == "foreign_host"
+    assert await tw.spans() == []
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"Origin: http://evil.example",
+        b"Origin: null",
+        b"Origin: ",
+        b"Origin: http://127.0.0.1:1",
+        b"Origin: http://localhost",
+        b"Origin: file://",
+        b"Origin: chrome-extension://127.0.0.1",
+        b"Origin: http://127.0.0.1@evil.example",
+        b"Origin: http://[",
+        b"Origin: \xff",
+        b"Origin: http://127.0.0.1\r\nOrigin: http://evil.example",
+        b"Sec-Fetch-Site: cross-site",
+        b"Sec-Fetch-Site: same-site",
+        b"Sec-Fetch-Site: none\r\nSec-Fetch-Site: cross-site",
+        b"Origin: http://127.0.0.1\r\nSec-Fetch-Site: cross-site",
+    ],
+)
+async def test_a_foreign_page_is_a_403_on_every_route(tw: Running, header: bytes) -> None:
+    for method, path in all_routes(tw):
+        got = await tw.raw(path, method=method, headers=header + b"\r\n")
+        assert got.status == 403, (method, path)
+        if method != b"HEAD":
+            assert code_of(got) in ("foreign_origin", "cross_site")
+        assert not has_cors(got)
+    assert await tw.spans() == []
+
+
+@pytest.mark.parametrize(
+    "host",
+    [b"localhost", b"LOCALHOST:3000", b"localhost.", b"127.0.0.1:1", b"[::1]:3000", b"proxy.local"],
+)
+async def test_our_own_names_and_those_of_the_configuration_pass(
+    serve: Serve, upstream: ScriptedUpstream, host: bytes
+) -> None:
+    upstream.answers(b"{}")
+    tw = await serve({"server.allowed_hosts": "proxy.local"})
+    got = await tw.raw(host=host)
+    assert got.status == 200
+    got = await tw.raw(
+        host=host, headers=b"Origin: http://%b\r\nSec-Fetch-Site: same-origin\r\n" % host
+    )
+    assert got.status == 200
+    assert not has_cors(got)
+    got = await tw.raw(host=host, headers=b"Sec-Fetch-Site: none\r\n")
+    assert got.status == 200
+    assert len(upstream.requests) == 3
+
+
+@pytest.mark.parametrize("hosts", [b"Host: localhost\r\nHost: evil.example", b"X-No-Host: 1"])
+async def test_one_host_is_what_a_request_must_have(tw: Running, hosts: bytes) -> None:
+    async with connect(tw.port) as client:
+        await client.send(b"POST %b HTTP/1.1\r\n%b\r\n\r\n" % (CHAT.encode(), hosts))
+        got = await client.head()
+    assert got.status in (400, 421)
+    assert await tw.spans() == []
+
+
+async def test_headers_of_other_proxies_do_not_change_the_host(
+    tw: Running, upstream: ScriptedUpstream
+) -> None:
+    upstream.answers(b"{}")
+    got = await tw.raw(
+        headers=b"X-Forwarded-Host: evil.example\r\nForwarded: host=evil.example\r\n"
+        b"X-HTTP-Method-Override: DELETE\r\n"
+    )
+    assert got.status == 200
+    (sent,) = upstream.requests
+    assert sent.get(b"Host") == b"127.0.0.1:%d" % upstream.port
+    assert sent.start.startswith(b"POST ")
+
+
+async def test_a_preflight_of_a_foreign_page_is_refused(tw: Running) -> None:
+    got = await tw.raw(
+        method=b"OPTIONS",
+        headers=b"Origin: http://evil.example\r\nAccess-Control-Request-Method: POST\r\n",
+    )
+    assert got.status == 403
+    assert not has_cors(got)
+
+
+@pytest.mark.parametrize(
+    ("authority", "name"),
+    [
+        ("LocalHost", "localhost"),
+        ("localhost:80", "localhost"),
+        ("localhost.:80", "localhost"),
+        ("[::1]", "[::1]"),
+        ("[::1]:80", "[::1]"),
+        ("a..", "a."),
+        ("[::1]x", ""),
+        ("[::1", ""),
+        ("a:b", ""),
+        ("", ""),
+    ],
+)
+def test_a_host_name_is_read_strictly(authority: str, name: str) -> None:
+    assert host_name(authority) == name

@@ -1,0 +1,137 @@
+"""Header rules: what is removed, what stays as it was, and what nobody may read later."""
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy import headers
+
+KEY = b"sk-proj-0123456789abcdefghij"
+
+names = st.sampled_from(
+    [b"X-A", b"x-a", b"Accept", b"Set-Cookie", b"te", b"Connection", b"Upgrade"]
+)
+pairs = st.lists(st.tuples(names, st.binary(max_size=8)), max_size=12)
+
+
+def test_hop_by_hop_headers_and_those_that_connection_names_are_removed() -> None:
+    kept = headers.end_to_end(
+        [
+            (b"Connection", b"X-Foo ,  close"),
+            (b"x-foo", b"1"),
+            (b"Keep-Alive", b"timeout=5"),
+            (b"X-Bar", b"2"),
+            (b"CONNECTION", b"x-baz"),
+            (b"X-Baz", b"3"),
+            (b"Transfer-Encoding", b"chunked"),
+            (b"X-BAR", b"4"),
+        ]
+    )
+    assert kept == [(b"X-Bar", b"2"), (b"X-BAR", b"4")]
+
+
+def test_connection_cannot_take_the_length_or_the_host_away() -> None:
+    sent = [(b"Host", b"a"), (b"Content-Length", b"2"), (b"Connection", b"content-length, host")]
+    assert headers.end_to_end(sent) == sent[:2]
+
+
+def test_every_header_of_ours_is_removed_in_any_case() -> None:
+    sent = [(b"X-Traceway-Error", b"a"), (b"x-TRACEWAY-x", b"b"), (b"X-Tracewayish", b"c")]
+    assert headers.end_to_end(sent) == sent[2:]
+
+
+@given(pairs)
+def test_what_remains_keeps_its_bytes_its_order_and_its_duplicates(
+    sent: list[tuple[bytes, bytes]],
+) -> None:
+    kept = headers.end_to_end(sent)
+    rest = iter(sent)
+    assert all(pair in rest for pair in kept)
+    dropped = [pair for pair in sent if pair[0].lower() in (b"x-a", b"accept", b"set-cookie")]
+    if not any(name == b"Connection" for name, _ in sent):
+        assert kept == dropped
+
+
+@pytest.mark.parametrize(
+    ("sent", "relayed"),
+    [
+        ([], [(b"Host", b"up")]),
+        ([(b"A", b"1"), (b"HOST", b"us"), (b"B", b"2")], [b"A", b"Host", b"B"]),
+        ([(b"Te", b"x"), (b"A", b"1"), (b"host", b"us")], [b"A", b"Host"]),
+        ([(b"Expect", b"100-continue"), (b"Host", b"us"), (b"A", b"1")], [b"Host", b"A"]),
+    ],
+)
+def test_the_upstreams_own_host_stands_where_the_clients_stood(
+    sent: list[tuple[bytes, bytes]], relayed: list[object]
+) -> None:
+    found = headers.request_headers(sent, b"up")
+    assert (b"Host", b"up") in found
+    assert [name for name, _ in found] == [r if isinstance(r, bytes) else b"Host" for r in relayed]
+
+
+def test_an_edited_body_has_its_own_length_and_asks_for_a_plain_answer() -> None:
+    edited = headers.for_edited_body(
+        [(b"accept-encoding", b"gzip"), (b"content-length", b"1"), (b"A", b"b")], 12
+    )
+    assert edited == [(b"content-length", b"12"), (b"A", b"b"), (b"Accept-Encoding", b"identity")]
+    assert headers.for_edited_body([], 12) == [(b"Accept-Encoding", b"identity")]
+
+
+def test_one_header_is_found_by_its_name_in_any_case_the_first_counts() -> None:
+    sent = [(b"Content-TYPE", b" Text/HTML ; charset=x"), (b"content-type", b"b")]
+    assert headers.first(sent, b"content-type") == b" Text/HTML ; charset=x"
+    assert headers.text(sent, b"content-type") == "Text/HTML ; charset=x"
+    assert headers.media_type(sent) == "text/html"
+    assert headers.first(sent, b"accept") is None
+    assert (headers.text(sent, b"accept"), headers.media_type([])) == ("", "")
+    assert headers.without(sent, b"content-type") == []
+
+
+@pytest.mark.parametrize(
+    ("sent", "target", "holds"),
+    [
+        ([(b"A", b"tw_sk_")], b"/", True),
+        ([(b"tw_sk_a", b"")], b"/", True),
+        ([], b"/?a=tw_sk_", True),
+        ([], b"/?a=tw%5fsk%5Fb", True),
+        ([(b"A", b"TW_SK_ tw-sk-")], b"/tw_sk", False),
+    ],
+)
+def test_a_key_of_ours_is_found(
+    sent: list[tuple[bytes, bytes]], target: bytes, holds: bool
+) -> None:
+    assert headers.holds_our_key(sent, target) is holds
+
+
+def test_credentials_are_known_without_their_scheme_raw_and_decoded() -> None:
+    found = headers.credentials(
+        [(b"authorization", b"Bearer  " + KEY), (b"X-Api-Key", b"hunter2-hunter2")],
+        b"key=abc%2F0123456&other=not-a-secret-0123456789&API_KEY=zzzzzzzz1",
+    )
+    assert {KEY, b"hunter2-hunter2", b"abc%2F0123456", b"abc/0123456", b"zzzzzzzz1"} <= set(found)
+    assert not any(b"not-a-secret" in secret for secret in found)
+    assert list(found) == sorted(found, key=len, reverse=True)
+
+
+@pytest.mark.parametrize("key", [b"ollama", b"anything", b"none", b""])
+def test_a_key_that_is_an_ordinary_word_is_not_cut_out_of_texts(key: bytes) -> None:
+    assert headers.credentials([(b"Authorization", b"Bearer " + key)], b"") == ()
+
+
+def test_secrets_are_replaced_in_bodies_queries_and_stored_headers() -> None:
+    secrets = (KEY,)
+    assert headers.redact(b"a " + KEY + b" b tw_sk_abc-1.", secrets) == (
+        b"a [redacted] b [redacted]."
+    )
+    query = headers.redact_query(b"a=1&k%65y=x&key&token=&b=" + KEY, secrets)
+    assert query == b"a=1&k%65y=[redacted]&key&token=[redacted]&b=[redacted]"
+    assert headers.redact_query(b"", secrets) == b""
+    stored = headers.redacted_json(
+        [(b"Cookie", b"session=1"), (b"X-A", b"see " + KEY), (b"X-B", b"\xff\xc3\xa9")], secrets
+    )
+    assert orjson.loads(stored) == [
+        ["Cookie", "[redacted]"],
+        ["X-A", "see [redacted]"],
+        ["X-B", "\ufffdé"],
+    ]

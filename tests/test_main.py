@@ -1,0 +1,268 @@
+"""The command line, run as a process: its first lines, its mistakes, its signals, its end."""
+
+import asyncio
+import signal
+import socket
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from proxy import __version__
+from proxy.__main__ import main
+from storage.queries import list_traces
+from storage.records import DEFAULT_PROJECT, Trace
+from storage.sqlite import open_database
+from tests.running import CHAT
+from tests.served import refused, served
+from tests.wire import Peer, ScriptedUpstream, connect
+
+CALL = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{{}}".encode()
+STREAM_HEAD = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+)
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+EVENT = chunk(b'data: {"choices": [{"index": 0, "delta": {"content": "hi"}}]}\n\n')
+LAST_EVENT = chunk(b"data: [DONE]\n\n") + chunk(b"")
+
+
+async def recorded(folder: Path) -> list[Trace]:
+    """Read what a server that has ended left."""
+    database = open_database(folder / "traceway.db")
+    try:
+        return list((await list_traces(database, DEFAULT_PROJECT, 100)).rows)
+    finally:
+        await database.close()
+
+
+class Stream:
+    """An upstream's stream that sends one event and waits to be told to end."""
+
+    def __init__(self, upstream: ScriptedUpstream) -> None:
+        self.end = asyncio.Event()
+        upstream.script = self._script
+
+    async def _script(self, peer: Peer) -> None:
+        await peer.request()
+        await peer.send(STREAM_HEAD + EVENT)
+        await self.end.wait()
+        await peer.send(LAST_EVENT)
+
+
+async def test_a_server_says_where_to_call_and_where_the_data_is(tmp_path: Path) -> None:
+    async with served(tmp_path, "--upstream", "local=http://127.0.0.1:9/x") as server:
+        at = f"http://127.0.0.1:{server.port}"
+        assert server.lines == [
+            f"Traceway {__version__} is ready",
+            f"  base URL   {at}/api/proxy/openai/v1  ->  https://api.openai.com/v1",
+            f"  base URL   {at}/api/proxy/local  ->  http://127.0.0.1:9/x",
+            "  sessions   send the header X-Traceway-Session-Id: any text",
+            f"  read them  {at}/api/sessions",
+            f"  data       {tmp_path / 'traceway.db'}",
+        ]
+
+
+@pytest.mark.parametrize(("host", "at"), [("::1", "[::1]"), ("localhost", "localhost")])
+async def test_a_server_answers_at_the_host_that_it_is_given(
+    tmp_path: Path, host: str, at: str
+) -> None:
+    if host == "::1" and not has_ipv6():
+        pytest.skip("this machine has no IPv6")
+    async with served(tmp_path, environ={"TRACEWAY_SERVER_HOST": host}) as server:
+        assert f"  read them  http://{at}:{server.port}/api/sessions" in server.lines
+        reader, writer = await asyncio.open_connection(host, server.port)
+        peer = Peer(reader, writer)
+        await peer.send(f"GET /api/live HTTP/1.1\r\nHost: {at}:{server.port}\r\n\r\n".encode())
+        assert (await peer.response()).body == b'{"status":"ok"}'
+        await peer.close()
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["nothing"], ["serve", "--no-such-option"], ["serve", "--port"]]
+)
+def test_a_wrong_option_is_answered_with_the_usage(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("usage: traceway")
+
+
+def test_all_mistakes_of_a_configuration_are_reported_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "traceway.toml"
+    file.write_text('[server]\nhost = "0.0.0.0"\n[recording]\ndurabilty = "safe"\n')
+    monkeypatch.setenv("TRACEWAY_SERVER_DRAIN_S", "soon")
+
+    code = main(
+        ["serve", "--config", str(file), "--port", "x", "--upstream", "a", "--upstream", "b=ftp:/"]
+    )
+
+    title, *mistakes = capsys.readouterr().err.splitlines()
+    assert (code, title) == (2, "traceway: the configuration has mistakes:")
+    assert sorted(line.split(" ")[0] for line in mistakes) == [
+        *("--upstream", "recording.durabilty", "server.drain_s", "server.host", "server.port"),
+        "upstreams.b.url",
+    ]
+    assert all("expected" in line for line in mistakes)
+
+
+async def test_a_taken_port_ends_in_one_line_and_no_file_is_touched(tmp_path: Path) -> None:
+    path = tmp_path / "traceway.db"
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        code, said = await refused("--port", str(port), "--db", str(path))
+    assert (code, said) == (
+        1,
+        f"traceway: cannot listen on 127.0.0.1:{port}: another program listens there; stop it, or"
+        " choose another port with --port\n",
+    )
+    assert not path.exists()
+
+
+async def test_a_second_server_on_a_database_ends_in_one_line_that_names_the_first(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "traceway.db"
+    async with served(tmp_path) as first:
+        before = path.read_bytes()
+        code, said = await refused("--port", "0", "--db", str(path))
+        assert path.read_bytes() == before
+    assert code == 1
+    assert said == (
+        f"traceway: {path}: the process with pid {first.process.pid} has the database open;"
+        " stop it, or use another database\n"
+    )
+
+
+def corrupt(path: Path) -> None:
+    path.write_bytes(b"no database at all" * 1000)
+
+
+def foreign(path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE theirs (x)")
+    connection.close()
+
+
+def newer(path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA application_id = 0x54574159")
+        connection.execute("CREATE TABLE ours (x)")
+        connection.execute("PRAGMA user_version = 999")
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "complaint"),
+    [
+        (corrupt, "restore a backup, or move the file away to start anew"),
+        (foreign, "it is a database of another program; name another file"),
+        (newer, "its schema is version 999"),
+    ],
+)
+async def test_a_file_that_cannot_be_our_database_is_left_as_it_is(
+    tmp_path: Path, spoil: object, complaint: str
+) -> None:
+    path = tmp_path / "traceway.db"
+    assert callable(spoil)
+    spoil(path)
+    before = path.read_bytes()
+
+    code, said = await refused("--port", "0", "--db", str(path))
+
+    assert (code, len(said.splitlines())) == (1, 1)
+    assert said.startswith(f"traceway: {path}: ")
+    assert complaint in said
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["missing/traceway.db", ".", "file/traceway.db"])
+async def test_a_path_that_cannot_be_written_ends_in_one_line(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("in the way")
+    code, said = await refused("--port", "0", "--db", str(tmp_path / name))
+    assert (code, len(said.splitlines())) == (1, 1)
+    assert "check that its directory exists, can be written and has space" in said
+
+
+async def test_sigterm_lets_a_running_stream_end_and_then_the_server_ends_well(
+    tmp_path: Path, upstream: ScriptedUpstream
+) -> None:
+    stream = Stream(upstream)
+    async with served(tmp_path, "--upstream", f"openai={upstream.url}") as server:
+        async with connect(server.port) as client, connect(server.port) as other:
+            await client.send(CALL)
+            head = await client.head()
+            assert head.status == 200
+
+            server.process.send_signal(signal.SIGTERM)
+            assert (await server.line()).startswith("stopping: ")
+            await other.send(CALL)
+            late = await other.response()
+            stream.end.set()
+
+            assert b"[DONE]" in await client.body(head)
+            assert (late.status, late.get(b"X-Traceway-Error")) == (503, b"stopping")
+            assert late.get(b"Connection") == b"close"
+        assert await server.ended() == 0
+    assert [trace.status for trace in await recorded(tmp_path)] == ["completed"]
+
+
+@pytest.mark.parametrize(
+    ("drain_s", "signals"), [("60", 2), ("0", 1)], ids=["second signal", "after the limit"]
+)
+async def test_a_stream_that_may_not_end_is_cut_visibly_and_recorded(
+    tmp_path: Path, upstream: ScriptedUpstream, drain_s: str, signals: int
+) -> None:
+    Stream(upstream)
+    environ = {"TRACEWAY_SERVER_DRAIN_S": drain_s}
+    async with served(tmp_path, "--upstream", f"openai={upstream.url}", environ=environ) as server:
+        async with connect(server.port) as client:
+            await client.send(CALL)
+            head = await client.head()
+
+            server.process.send_signal(signal.SIGTERM)
+            await server.line()
+            if signals == 2:
+                server.process.send_signal(signal.SIGTERM)
+
+            with pytest.raises(asyncio.IncompleteReadError):
+                await client.body(head)
+        assert await server.ended() == 0
+    (trace,) = await recorded(tmp_path)
+    assert (trace.status, trace.error) == ("failed", "the server was stopped")
+
+
+async def test_calls_of_a_server_that_was_killed_are_interrupted_at_the_next_start(
+    tmp_path: Path, upstream: ScriptedUpstream
+) -> None:
+    Stream(upstream)
+    async with (
+        served(tmp_path, "--upstream", f"openai={upstream.url}") as server,
+        connect(server.port) as client,
+    ):
+        await client.send(CALL)
+        await client.head()
+        server.process.kill()
+        await server.ended()
+    async with served(tmp_path) as server:
+        server.process.terminate()
+        await server.ended()
+    (trace,) = await recorded(tmp_path)
+    assert trace.status == "failed"
+    assert trace.error == "the recording process ended before the call did"

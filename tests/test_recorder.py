@@ -1,0 +1,229 @@
+"""The recorder: what `put` promises, in which order and how surely records are saved, its end.
+
+What happens when there is no room is in test_recorder_bound.py, failures of the database and of
+records in test_recorder_failures.py.
+"""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from proxy import recorder as module
+from proxy.capture import Budget
+from proxy.recorder import MAX_BATCH, MAX_VAIN_WAITS, Recorder
+from storage.database import Transaction
+from tests.calling import a_call, ended
+from tests.recorders import Begin, Recording
+
+
+async def test_a_ticket_is_done_when_its_record_is_in_the_database(begin: Begin) -> None:
+    recording = await begin()
+    end = ended()
+    await recording.recorder.put(end.start)
+    assert await recording.rows("SELECT state FROM spans") == [("running",)]
+    await recording.recorder.put(end)
+    assert await recording.rows("SELECT state, input_tokens FROM spans") == [("completed", 9)]
+
+
+async def test_put_does_not_wait_for_a_database_that_hangs(begin: Begin) -> None:
+    recording = await begin()
+    recording.gate.shut()
+    end = ended()
+    started = recording.recorder.put(end.start)
+    await recording.gate.waiting.wait()
+    finished = recording.recorder.put(end)  # the writer is inside its transaction
+    assert not started.done()
+    assert not finished.done()
+    recording.gate.open()
+    await asyncio.gather(started, finished)
+
+
+async def test_records_are_saved_in_the_order_in_which_they_came(begin: Begin) -> None:
+    recording = await begin()
+    recording.gate.shut()
+    tickets = [recording.recorder.put(a_call(session=f"s{n}").start) for n in range(1200)]
+    recording.gate.open()
+    await asyncio.gather(*tickets)
+    rows = await recording.rows(
+        "SELECT t.session_id FROM spans s JOIN traces t ON t.trace_id = s.trace_id ORDER BY s.seq"
+    )
+    assert rows == [(f"s{n}",) for n in range(1200)]
+
+
+async def test_what_waits_is_saved_in_batches_of_a_bounded_size(begin: Begin) -> None:
+    recording = await begin()
+    recording.gate.shut()
+    first = recording.recorder.put(a_call().start)
+    await recording.gate.waiting.wait()
+    tickets = [recording.recorder.put(a_call().start) for _ in range(2 * MAX_BATCH + 1)]
+    recording.gate.open()
+    await asyncio.gather(first, *tickets)
+    assert recording.gate.commits == 1 + 3
+
+
+async def test_a_start_and_an_end_that_meet_in_a_batch_are_one_row(begin: Begin) -> None:
+    recording = await begin()
+    recording.gate.shut()
+    ends = [ended() for _ in range(3)]
+    tickets = [recording.recorder.put(record) for end in ends for record in (end.start, end)]
+    recording.gate.open()
+    await asyncio.gather(*tickets)
+    assert await recording.rows("SELECT count(*), max(seq) - min(seq) FROM spans") == [(3, 2)]
+
+
+async def test_a_start_is_written_at_once_and_takes_ends_that_linger_with_it(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LINGER_S", 3600.0)
+    recording = await begin()
+    end = recording.recorder.put(ended())  # for itself it would wait an hour for company
+    await recording.recorder.put(a_call().start)
+    await end
+    assert recording.gate.commits == 1
+
+
+async def test_a_lone_end_is_saved_well_within_50_ms() -> None:
+    assert module.LINGER_S <= 0.010
+
+
+async def test_other_work_runs_in_order_with_the_records_and_gives_its_result(begin: Begin) -> None:
+    recording = await begin()
+    recording.gate.shut()
+
+    def count(tx: Transaction) -> Any:
+        return tx.execute("SELECT count(*) FROM spans", {})[0][0]
+
+    before = recording.recorder.put(ended())
+    counted = recording.recorder.write(count)
+    after = recording.recorder.put(ended())
+    recording.gate.open()
+    assert await counted == 1
+    await asyncio.gather(before, after)
+
+
+async def test_work_that_fails_tells_its_caller_why_and_no_one_else(begin: Begin) -> None:
+    recording = await begin()
+
+    def fail(_: Transaction) -> None:
+        raise ValueError("no such thing")
+
+    failing = recording.recorder.write(fail)
+    saved = recording.recorder.put(ended())
+    with pytest.raises(ValueError, match="no such thing"):
+        await failing
+    await saved
+
+
+# How surely: `safe`, `strict`, `fast`.
+
+
+async def vainly(recording: Recording) -> None:
+    """Let a call's answer wait for a start that is not saved."""
+    await recording.recorder.started(recording.recorder.put(a_call().start))
+
+
+async def test_safe_holds_an_answer_until_its_start_is_saved(begin: Begin) -> None:
+    recording = await begin()
+    ticket = recording.recorder.put(a_call().start)
+    await recording.recorder.started(ticket)
+    assert ticket.done()
+    assert recording.recorder.counters.late_starts == 0
+
+
+async def test_safe_goes_on_without_its_start_after_40_ms_and_counts_it(begin: Begin) -> None:
+    assert module.START_WAIT_S <= 0.040
+    recording = await begin()
+    recording.gate.shut()
+    await vainly(recording)
+    assert recording.recorder.counters.late_starts == 1
+    assert recording.recorder.reasons() == []
+    recording.gate.open()
+
+
+async def test_safe_stops_waiting_after_three_in_a_row_until_a_commit_succeeds(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "START_WAIT_S", 0.001)
+    recording = await begin()
+    recording.gate.shut()
+    for _ in range(MAX_VAIN_WAITS):
+        await vainly(recording)
+    assert recording.recorder.reasons() == ["commits take longer than answers may wait for them"]
+    monkeypatch.setattr(module, "START_WAIT_S", 3600.0)
+    async with asyncio.timeout(5):
+        await vainly(recording)
+    assert recording.recorder.counters.late_starts == MAX_VAIN_WAITS + 1
+    recording.gate.open()
+    await recording.flush()
+    assert recording.recorder.reasons() == []
+    recording.gate.shut()
+    waiting = asyncio.create_task(vainly(recording))
+    await recording.gate.waiting.wait()
+    assert not waiting.done()  # it waits again
+    recording.gate.open()
+    await waiting
+
+
+@pytest.mark.parametrize("durability", ["safe", "strict", "fast"])
+async def test_only_fast_does_not_hold_an_answer_at_all(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch, durability: str
+) -> None:
+    monkeypatch.setattr(module, "START_WAIT_S", 0.001)
+    recording = await begin(durability=durability)
+    recording.gate.shut()
+    await vainly(recording)
+    recording.gate.open()
+    assert recording.recorder.counters.late_starts == (0 if durability == "fast" else 1)
+
+
+async def test_strict_writes_ends_at_once_and_tells_whether_they_are_saved(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LINGER_S", 3600.0)
+    recording = await begin(durability="strict")
+    assert await recording.recorder.committed(recording.recorder.put(ended()))
+    monkeypatch.setattr(module, "STRICT_WAIT_S", 0.001)
+    recording.gate.shut()
+    assert not await recording.recorder.committed(recording.recorder.put(ended()))
+    recording.gate.open()
+
+
+# The end.
+
+
+async def test_close_saves_what_is_queued(begin: Begin) -> None:
+    recording = await begin()
+    recording.gate.shut()
+    tickets = [recording.recorder.put(ended()) for _ in range(600)]
+    closing = asyncio.create_task(recording.recorder.close())
+    await recording.gate.waiting.wait()
+    recording.gate.open()
+    await closing
+    assert all(ticket.done() and not ticket.cancelled() for ticket in tickets)
+    assert await recording.rows("SELECT count(*) FROM spans") == [(600,)]
+
+
+async def test_what_comes_after_the_end_is_counted_as_lost_and_nobody_waits_for_it(
+    begin: Begin,
+) -> None:
+    budget = Budget(1 << 20)
+    recording = await begin(budget=budget)
+    await recording.recorder.close()
+    end = ended(budget)
+    assert recording.recorder.put(end.start).cancelled()
+    assert not await recording.recorder.committed(recording.recorder.put(end))
+    assert recording.recorder.write(lambda _: None).cancelled()
+    assert recording.recorder.counters.dropped_records == 1
+    assert (budget.used_bytes, recording.recorder.queued_bytes) == (0, 0)
+
+
+async def test_a_recorder_that_died_says_so(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    recording = await begin()
+    assert recording.recorder.reasons() == []
+    monkeypatch.setattr(Recorder, "_take", lambda _: [])
+    await recording.flush()  # the last thing that it takes
+    await asyncio.to_thread(recording.recorder._thread.join)
+    assert recording.recorder.reasons() == [
+        "the recorder died of a bug: nothing is saved until a restart"
+    ]

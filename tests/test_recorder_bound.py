@@ -1,0 +1,201 @@
+"""The recorder's bound in bytes: what is given up, in which order, and that it is never silent."""
+
+import asyncio
+import logging
+import random
+
+import pytest
+
+from proxy import recorder as module
+from proxy.call import COMPLETE, CallEnd
+from proxy.capture import Budget
+from proxy.recorder import RECORD_BYTES
+from tests.calling import ANSWER, EVENTS, LEFT, a_call, answered, delta, ended
+from tests.recorders import Begin, Recording
+
+BODY = 20_000
+
+
+async def stuck(begin: Begin, limit_bytes: int) -> Recording:
+    """Begin a recorder whose writer hangs in a transaction, with nothing else in its queue."""
+    recording = await begin(budget=Budget(limit_bytes))
+    recording.gate.shut()
+    recording.recorder.put(a_call(request=b"").start)
+    await recording.gate.waiting.wait()
+    return recording
+
+
+def large(recording: Recording, number: int) -> CallEnd:
+    """Give a record of two bodies of 20,000 bytes in all, whose request names its number."""
+    request = b'{"model":"m","messages":[{"role":"user","content":"call %d"}]}' % number
+    filler = b'{"usage":{"prompt_tokens":9,"completion_tokens":2,"total_tokens":11},"x":"%b"}'
+    call = a_call(recording.budget, request=request, session=f"s{number}")
+    size = BODY - len(request) - len(filler) + 2
+    return answered(call, filler % (b"y" * size))
+
+
+async def saved(recording: Recording) -> list[tuple[str, int, int]]:
+    """Let the writer go on, and give each session with whether its bodies were kept."""
+    recording.gate.open()
+    await recording.flush()
+    return await recording.rows(
+        "SELECT t.session_id, s.request_content_id IS NOT NULL, s.response_content_id IS NOT NULL"
+        " FROM spans s JOIN traces t ON t.trace_id = s.trace_id"
+        " WHERE t.session_id IS NOT NULL ORDER BY s.seq"
+    )
+
+
+async def test_the_oldest_bodies_go_first_and_their_records_stay(begin: Begin) -> None:
+    recording = await stuck(begin, 100_000)
+    tickets = [recording.recorder.put(large(recording, n)) for n in range(6)]
+    assert recording.recorder.queued_bytes <= 100_000
+    assert recording.recorder.counters.dropped_bodies == 2
+    assert recording.recorder.counters.dropped_records == 0
+    assert await saved(recording) == [
+        ("s0", 0, 0),
+        ("s1", 0, 0),
+        ("s2", 1, 1),
+        ("s3", 1, 1),
+        ("s4", 1, 1),
+        ("s5", 1, 1),
+    ]
+    await asyncio.gather(*tickets)
+    assert (recording.recorder.queued_bytes, recording.budget.used_bytes) == (0, 0)
+
+
+async def test_of_a_body_that_was_dropped_its_length_stays_and_it_is_marked_as_cut(
+    begin: Begin,
+) -> None:
+    recording = await stuck(begin, 3 * RECORD_BYTES)
+    recording.recorder.put(large(recording, 1))
+    await saved(recording)
+    assert await recording.rows(
+        "SELECT state, http_status, request_size + response_size, response_truncated, usage_source"
+        " FROM spans WHERE state <> 'running'"
+    ) == [("completed", 200, BODY, 1, "missing")]
+
+
+async def test_a_stream_whose_body_was_dropped_keeps_its_usage(begin: Begin) -> None:
+    recording = await stuck(begin, 3 * RECORD_BYTES)
+    usage = b'data: {"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":2}}\n\n'
+    call = a_call(recording.budget)
+    recording.recorder.put(
+        answered(call, delta("x" * BODY), usage, b"data: [DONE]\n\n", headers=EVENTS)
+    )
+    assert recording.recorder.counters.dropped_bodies == 1
+    await saved(recording)
+    assert await recording.rows(
+        "SELECT input_tokens, output_tokens, usage_source FROM spans WHERE state <> 'running'"
+    ) == [(9, 2, "provider")]
+
+
+async def test_a_checkpoint_is_given_up_like_a_body_and_is_no_loss(begin: Begin) -> None:
+    recording = await stuck(begin, 50_000)
+    call = a_call(recording.budget)
+    call.answered(200, EVENTS, edited=False)
+    call.relayed(delta("x" * BODY), delta("x" * BODY))
+    checkpoint = call.progress()
+    assert checkpoint is not None
+    ticket = recording.recorder.put(checkpoint)
+    recording.budget.limit_bytes = 3 * RECORD_BYTES
+    start = recording.recorder.put(a_call(request=b"").start)
+    assert (ticket.cancelled(), start.cancelled()) == (True, False)
+    assert recording.recorder.counters == module.Counters()
+    recording.recorder.put(call.finish(COMPLETE))
+    await saved(recording)
+    assert (recording.recorder.queued_bytes, recording.budget.used_bytes) == (0, 0)
+
+
+async def test_where_no_bodies_are_left_starts_go_first_for_their_ends_carry_them(
+    begin: Begin,
+) -> None:
+    recording = await stuck(begin, 5 * RECORD_BYTES)
+    ends = [ended(recording.budget, request=b"", answer=b"", session=f"s{n}") for n in range(4)]
+    starts = [recording.recorder.put(end.start) for end in ends]
+    tickets = [recording.recorder.put(end) for end in ends]
+    assert [ticket.cancelled() for ticket in starts] == [True] * 4
+    assert recording.recorder.counters.dropped_records == 0
+    assert [row[0] for row in await saved(recording)] == ["s0", "s1", "s2", "s3"]
+    await asyncio.gather(*tickets)
+
+
+async def test_where_there_is_no_room_at_all_the_newest_record_is_not_taken(begin: Begin) -> None:
+    recording = await stuck(begin, 3 * RECORD_BYTES)
+    ends = [ended(recording.budget, session=f"s{n}") for n in range(4)]
+    tickets = [recording.recorder.put(end) for end in ends]
+    assert [ticket.cancelled() for ticket in tickets] == [False, False, True, True]
+    assert recording.recorder.counters.dropped_records == 2
+    assert recording.recorder.queued_bytes <= 3 * RECORD_BYTES
+    assert [row[0] for row in await saved(recording)] == ["s0", "s1"]
+    assert (recording.recorder.queued_bytes, recording.budget.used_bytes) == (0, 0)
+
+
+async def test_other_work_in_the_queue_is_never_given_up_nor_in_the_way(begin: Begin) -> None:
+    recording = await stuck(begin, 3 * RECORD_BYTES)
+    work = recording.recorder.write(lambda _: "done")
+    for number in range(10):
+        recording.recorder.put(ended(recording.budget, session=f"s{number}"))
+    assert recording.recorder.queued_bytes <= 3 * RECORD_BYTES
+    assert recording.recorder.counters.dropped_records == 8
+    recording.gate.open()
+    assert await work == "done"
+
+
+async def test_a_strict_call_whose_start_has_no_room_learns_it_at_once(begin: Begin) -> None:
+    recording = await stuck(begin, RECORD_BYTES)
+    ticket = recording.recorder.put(a_call(session="s").start)
+    assert not await recording.recorder.committed(ticket)
+    await recording.recorder.started(ticket)  # in `safe` it goes on, and it is counted
+    assert recording.recorder.counters.late_starts == 1
+
+
+async def test_a_loss_is_told_by_health_and_logged_once_a_minute(
+    begin: Begin, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = await stuck(begin, 3 * RECORD_BYTES)
+    assert recording.recorder.reasons() == []
+    with caplog.at_level(logging.ERROR, "traceway"):
+        for number in range(20):
+            recording.recorder.put(large(recording, number))
+        assert len(caplog.records) == 1
+        assert "dropped_bodies=1" in caplog.text
+        monkeypatch.setattr(module, "LOG_EVERY_S", 0.0)
+        recording.recorder.put(large(recording, 20))
+        assert len(caplog.records) == 2
+    assert recording.recorder.reasons() == ["records were lost, in part or whole: see the counters"]
+    await saved(recording)
+    monkeypatch.setattr(module, "DEGRADED_S", 0.0)
+    assert recording.recorder.reasons() == []
+    assert recording.recorder.counters.dropped_bodies > 0  # these stay
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_whatever_happened_everything_is_given_back_when_all_is_saved(
+    begin: Begin, seed: int
+) -> None:
+    source = random.Random(seed)  # noqa: S311 (data, not secrets)
+    recording = await begin(budget=Budget(60_000))
+    for number in range(200):
+        if source.random() < 0.1:
+            recording.gate.shut()
+        elif source.random() < 0.2:
+            recording.gate.open()
+        size = source.choice([0, 10, 3000, 30_000])
+        call = a_call(recording.budget, request=b"x" * size, session=f"s{number % 7}")
+        recording.recorder.put(call.start)
+        if source.random() < 0.7:
+            call.answered(200, EVENTS, edited=False)
+            call.relayed(ANSWER, ANSWER * source.choice([0, 1, 100]))
+            if (checkpoint := call.progress()) is not None:
+                call.checkpoint = recording.recorder.put(checkpoint)
+        recording.recorder.put(call.finish(source.choice([COMPLETE, LEFT])))
+        assert recording.recorder.queued_bytes <= 60_000
+        if source.random() < 0.3:
+            await asyncio.to_thread(lambda: None)  # let the writer have a turn
+    recording.gate.open()
+    await recording.flush()
+    assert (recording.recorder.queued_bytes, recording.budget.used_bytes) == (0, 0)
+    lost = recording.recorder.counters.dropped_records
+    assert await recording.rows("SELECT count(*) FROM spans WHERE state <> 'running'") == [
+        (200 - lost,)
+    ]

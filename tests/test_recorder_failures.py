@@ -1,0 +1,242 @@
+"""The recorder when the database fails: what passes is waited for, poison costs itself only."""
+
+import asyncio
+import logging
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from proxy import recorder as module
+from proxy.call import CallEnd
+from proxy.capture import Budget
+from storage import parameters
+from storage.database import DatabaseLocked, DatabaseUnwritable, StatementRefused, StorageError
+from tests.calling import EVENTS, a_call, delta, ended
+from tests.recorders import Begin, Recording
+
+LOCKED = DatabaseLocked("traceway.db", None)
+FULL = DatabaseUnwritable("traceway.db", "database or disk is full")
+STATES = "SELECT t.session_id, s.state FROM spans s JOIN traces t ON t.trace_id = s.trace_id"
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RETRY_S", 0.001)
+    monkeypatch.setattr(module, "RETRY_MAX_S", 0.001)
+
+
+async def told(recording: Recording) -> str:
+    """Wait until health has something to tell, and give it."""
+    async with asyncio.timeout(10):
+        while not (reasons := recording.recorder.reasons()):
+            await asyncio.to_thread(lambda: None)
+    return reasons[0]
+
+
+def move(here: Path, there: Path) -> None:
+    here.rename(there)
+
+
+@pytest.mark.parametrize("error", [LOCKED, FULL])
+async def test_what_passes_is_tried_again_and_the_rows_appear_later(
+    begin: Begin, error: StorageError
+) -> None:
+    recording = await begin(budget=Budget(1 << 20))
+    recording.gate.fails_forever = error
+    ticket = recording.recorder.put(ended(recording.budget, session="s"))
+    await recording.gate.failed.wait()
+    assert not ticket.done()
+    assert recording.recorder.reasons() == [f"the last commit failed: {error}"]
+    recording.gate.fails_forever = None
+    await ticket
+    assert await recording.rows(STATES) == [("s", "completed")]
+    assert recording.recorder.reasons() == []
+    assert recording.recorder.counters.failed_commits >= 1
+    assert recording.recorder.counters.dropped_records == 0
+    assert (recording.recorder.queued_bytes, recording.budget.used_bytes) == (0, 0)
+
+
+async def test_a_lock_of_another_program_is_waited_for(begin: Begin) -> None:
+    recording = await begin()
+    other = sqlite3.connect(recording.database.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    recording.gate.failed.clear()
+    ticket = recording.recorder.put(ended(session="s"))
+    assert "locked" in await told(recording)
+    other.execute("ROLLBACK")
+    other.close()
+    await ticket
+    assert await recording.rows(STATES) == [("s", "completed")]
+
+
+async def test_the_log_tells_of_failing_commits_once_a_minute(
+    begin: Begin, caplog: pytest.LogCaptureFixture
+) -> None:
+    recording = await begin()
+    recording.gate.failures.extend([LOCKED] * 30)
+    with caplog.at_level(logging.ERROR, "traceway"):
+        await recording.recorder.put(ended())
+    assert [record.getMessage()[:34] for record in caplog.records] == [
+        "recording waits for the database: "
+    ]
+    assert recording.recorder.counters.failed_commits == 30
+
+
+@pytest.mark.parametrize(
+    "refusal", [RuntimeError("a bug of ours"), StatementRefused("traceway.db", "no such column")]
+)
+async def test_a_poison_record_costs_only_itself(begin: Begin, refusal: Exception) -> None:
+    recording = await begin(budget=Budget(1 << 20))
+    recording.gate.refuses, recording.gate.refusal = "poison", refusal
+    recording.gate.shut()
+    names = [f"s{n}" for n in range(9)]
+    names[3] = "poison"
+    ends = [ended(recording.budget, session=name) for name in names]
+    tickets = [recording.recorder.put(end) for end in ends]
+    recording.gate.open()
+    await recording.flush()
+    names.remove("poison")
+    assert await recording.rows(STATES + " ORDER BY s.seq") == [(n, "completed") for n in names]
+    assert [ticket.cancelled() for ticket in tickets] == [n == 3 for n in range(9)]
+    assert recording.recorder.counters.unreadable_records == 1
+    assert recording.recorder.reasons() == ["records were lost, in part or whole: see the counters"]
+    assert (recording.recorder.queued_bytes, recording.budget.used_bytes) == (0, 0)
+
+
+async def test_strict_is_told_that_a_poison_record_was_not_saved(begin: Begin) -> None:
+    recording = await begin(durability="strict")
+    recording.gate.refuses = "poison"
+    ticket = recording.recorder.put(ended(session="poison"))
+    assert not await recording.recorder.committed(ticket)
+
+
+async def test_an_end_that_cannot_be_stored_leaves_the_bare_fact_of_its_call(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = await begin(budget=Budget(1 << 20))
+    prepare = parameters.prepare
+
+    def refuse_bodies(changes: list[parameters.Change]) -> parameters.Batch:
+        if any(getattr(change, "request", None) for change in changes):
+            raise TypeError("not a body")
+        return prepare(changes)
+
+    monkeypatch.setattr(parameters, "prepare", refuse_bodies)
+    end = ended(recording.budget, session="s")
+    await recording.recorder.put(end.start)
+    await recording.recorder.put(end)
+    assert await recording.rows(
+        "SELECT state, http_status, usage_source, cost_status, request_size, notes FROM spans"
+    ) == [
+        ("completed", 200, "missing", "unpriced", None, "the record of this call could not be read")
+    ]
+    assert recording.recorder.counters.unreadable_records == 1
+    assert (recording.recorder.queued_bytes, recording.budget.used_bytes) == (0, 0)
+
+
+async def test_a_reader_that_fails_costs_the_meaning_of_one_call_and_no_row(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    recording = await begin(budget=Budget(1 << 20))
+    read = recording.settler.end
+
+    def fail(end: CallEnd) -> object:
+        if end.start.session_id == "odd":
+            raise RecursionError("too deep")
+        return read(end)
+
+    monkeypatch.setattr(recording.settler, "end", fail)
+    recording.gate.shut()
+    with caplog.at_level(logging.ERROR, "traceway"):
+        tickets = [recording.recorder.put(ended(recording.budget, session=s)) for s in ("odd", "s")]
+        recording.gate.open()
+        await asyncio.gather(*tickets)
+    assert await recording.rows(STATES + " ORDER BY s.seq") == [
+        ("odd", "completed"),
+        ("s", "completed"),
+    ]
+    assert recording.recorder.counters.unreadable_records == 1
+    assert "RecursionError: too deep" in caplog.text
+    assert recording.budget.used_bytes == 0
+
+
+async def test_a_checkpoint_that_cannot_be_read_is_left_out(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = await begin(budget=Budget(1 << 20))
+    monkeypatch.setattr(recording.settler, "progress", None)
+    call = a_call(recording.budget)
+    call.answered(200, EVENTS, edited=False)
+    call.relayed(delta("Hi"), delta("Hi"))
+    checkpoint = call.progress()
+    assert checkpoint is not None
+    await recording.recorder.put(checkpoint)
+    assert recording.recorder.counters.unreadable_records == 1
+    assert await recording.rows("SELECT count(*) FROM spans") == [(0,)]
+
+
+async def test_a_file_that_was_deleted_is_told_and_calls_go_on(begin: Begin) -> None:
+    recording = await begin()
+    here = recording.database.path
+    away = here.with_suffix(".moved")
+    move(here, away)
+    end = ended()
+    ticket = recording.recorder.put(end.start)
+    await recording.recorder.started(ticket)
+    assert not ticket.done()
+    assert "deleted or replaced" in await told(recording)
+    move(away, here)
+    await recording.recorder.put(end)
+    assert await recording.rows("SELECT state FROM spans") == [("completed",)]
+
+
+# The end, with a database that does not come back.
+
+
+async def test_close_ends_though_no_commit_succeeds_and_counts_what_is_lost(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LAST_TRY_S", 0.01)
+    recording = await begin(budget=Budget(64 << 20))
+    recording.gate.fails_forever = FULL
+    tickets = [recording.recorder.put(ended(recording.budget)) for _ in range(1500)]
+    work = recording.recorder.write(lambda _: None)
+    await recording.gate.failed.wait()
+    async with asyncio.timeout(5):
+        await recording.recorder.close()
+    assert all(ticket.cancelled() for ticket in tickets)
+    assert recording.recorder.counters.dropped_records == 1500
+    assert (recording.recorder.queued_bytes, recording.budget.used_bytes) == (0, 0)
+    with pytest.raises(RuntimeError, match="disk is full"):
+        await work
+
+
+async def test_close_tries_again_however_long_commits_failed_before(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LAST_TRY_S", 60.0)
+    recording = await begin()
+    recording.gate.fails_forever = LOCKED
+    ticket = recording.recorder.put(ended())
+    while recording.recorder.counters.failed_commits < 20:
+        await asyncio.to_thread(lambda: None)
+    closing = asyncio.create_task(recording.recorder.close())
+    recording.gate.failed.clear()
+    await recording.gate.failed.wait()
+    recording.gate.fails_forever = None
+    await closing
+    assert ticket.done()
+    assert not ticket.cancelled()
+
+
+async def test_close_does_not_hammer_a_database_that_fails(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RETRY_S", 0.02)
+    monkeypatch.setattr(module, "LAST_TRY_S", 0.1)
+    recording = await begin()
+    recording.gate.fails_forever = LOCKED
+    recording.recorder.put(ended())
+    await recording.recorder.close()
+    assert recording.recorder.counters.failed_commits <= 10
