@@ -23,6 +23,8 @@ HERE = Path(__file__).parent
 PATH = "/v1/chat/completions"
 START_S = 20.0
 
+TITLES = ("calls/s", "p50 us", "p99 us", "added us", "CPU us", "x nginx")
+
 NGINX = """
 worker_processes 1; daemon off; pid nginx.pid; error_log nginx.log;
 events {{ worker_connections 4096; }}
@@ -171,15 +173,14 @@ def report(targets: list[Target]) -> None:
     nginx = next((target for target in proxies if target.name == "nginx"), None)
     for load in LOADS:
         print(f"\n{load.name}")
-        print(
-            f"  {'':24}{'calls/s':>10}{'p50 us':>9}{'p99 us':>9}{'added':>8}{'CPU us':>9}{'x nginx':>9}"
-        )
+        titles = "".join(f"{title:>9}" for title in TITLES)
+        print(f"  {'':24}{titles}")
         for target in targets:
             p50_us, cpu_us = target.figure(load, "p50_us"), target.figure(load, "cpu_us")
-            row = f"  {target.name:24}{target.figure(load, 'rate'):10,.0f}{p50_us:9.0f}"
+            row = f"  {target.name:24}{target.figure(load, 'rate'):9,.0f}{p50_us:9.0f}"
             row += f"{target.figure(load, 'p99_us'):9.0f}"
             if target is not direct:
-                row += f"{p50_us - direct.figure(load, 'p50_us'):8.0f}{cpu_us:9.1f}"
+                row += f"{p50_us - direct.figure(load, 'p50_us'):9.0f}{cpu_us:9.1f}"
                 if nginx is not None:
                     row += f"{cpu_us / nginx.figure(load, 'cpu_us'):9.2f}"
             print(row)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
 from proxy.api.answers import errors
@@ -39,6 +40,18 @@ KEEPALIVE_S: Final = 75.0
 CUT_S: Final = 1.0
 
 _log = logging.getLogger("traceway")
+_http_log = logging.getLogger("traceway.http")
+
+
+class _ClientsFaults(logging.Filter):
+    """Keeps malformed requests out of the log: aiohttp quotes them, and with them their keys."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return not isinstance(error, HttpProcessingError)
+
+
+_http_log.addFilter(_ClientsFaults())
 
 
 class Traceway:
@@ -116,6 +129,7 @@ class Traceway:
         )
         self._runner = web.AppRunner(
             app,
+            logger=_http_log,
             access_log=None,  # costs more than the rest of our own work on a call
             auto_decompress=False,  # bodies pass as they are
             handler_cancellation=True,  # a client that leaves ends its call upstream

@@ -119,10 +119,11 @@ class Connection(asyncio.Protocol):
 
     def is_silent(self) -> bool:
         """Whether nothing is on the wire that the loop has yet to see, not even the end."""
+        if not self.usable or self._transport is None:
+            return False
         poll = select.poll()
-        if self._transport is not None:
-            poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
-        return self.usable and not poll.poll(0)
+        poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return not poll.poll(0)
 
     def end(self) -> None:
         """Finish the exchange; the connection then waits for the next one."""

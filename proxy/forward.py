@@ -73,9 +73,14 @@ class Forwarder:
         ending = Ending(ended_by="proxy", phase="request", code="internal", error="a bug of ours")
         try:
             response, ending = await self._relay(request, call, target, saved)
-        except (asyncio.CancelledError, ConnectionError):
+        except asyncio.CancelledError:
             ending = self._broken_off(request, call)
             raise
+        except ConnectionError:
+            # Raised on, it would be logged as a fault of ours; nobody is there to read an answer.
+            ending = self._broken_off(request, call)
+            cut(request)
+            response = error_response(499, CLIENT_LEFT, "the client left before the end")
         except Exception:
             _log.exception("a call failed by a bug of ours")
             if call.status is not None:

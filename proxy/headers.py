@@ -151,7 +151,9 @@ def credentials(headers: RawHeaders, query: bytes) -> tuple[bytes, ...]:
     for name, value in _parameters(query):
         if name.lower() in SECRET_PARAMETERS:
             found |= {value, unquote_to_bytes(value)}
-    found |= {secret.replace(b"/", b"\\/") for secret in found if b"/" in secret}  # PHP's JSON
+    # As JSON is written by PHP and by .NET.
+    for plain, escaped in ((b"/", b"\\/"), (b"+", b"\\u002B")):
+        found |= {secret.replace(plain, escaped) for secret in found if plain in secret}
     return tuple(sorted((s for s in found if _is_telling(s)), key=len, reverse=True))
 
 

@@ -17,7 +17,7 @@ from proxy.estimate import tokens_of
 from proxy.pricing import Prices
 from proxy.providers.facts import AnswerFacts, RequestFacts
 from proxy.providers.openai import read_answer, read_request, stream_text
-from proxy.sse import SseDecoder
+from proxy.sse import events_of
 from storage import records
 from storage.records import Body, Content, Settlement, SpanCheckpoint, SpanEnd, Tokens
 
@@ -104,13 +104,13 @@ class Settler:
 
     def bare(self, call: CallEnd) -> SpanEnd:
         """Give a row for a call that could not be read: that it was made, and how it ended."""
-        answered = call.ending.code is None and 200 <= (call.status or 0) < 300
+        state, error = _state(call, call.stream or AnswerFacts())
         return SpanEnd(
             start=call.start,
-            state=records.COMPLETED if answered else records.FAILED,
+            state=state,
             duration_us=call.duration_us,
             http_status=call.status,
-            error=call.ending.error,
+            error=_redacted(error, call.secrets),
             ended_by=call.ending.ended_by,
             phase=call.ending.phase,
             usage_source="missing",
@@ -244,7 +244,7 @@ def _answer_facts(call: CallEnd, response: _Read) -> AnswerFacts:
     if call.status is None:
         return AnswerFacts()
     if call.stream is not None and 200 <= call.status < 300:
-        text = stream_text(call.operation, SseDecoder().feed(response.data + b"\n\n"))
+        text = stream_text(call.operation, events_of(response.data))
         preview = " ".join(text[: 4 * PREVIEW_CHARACTERS].split())
         facts = replace(call.stream, text=text, preview=preview)
     else:

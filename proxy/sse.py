@@ -8,6 +8,7 @@ Source: WHATWG HTML, section 9.2.6 "Interpreting an event stream" (November 2026
 """
 
 import re
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 # The longest event that is read, in bytes. An image of 1536x1024 pixels in base64 is about 4 MiB;
@@ -21,6 +22,9 @@ _BLANK_LINE: Final = re.compile(rb"\n[\r\n]|\r\r")
 _LINE_ENDS: Final = re.compile(rb"[\r\n]*")
 # What may still be the beginning of a blank line: CR LF CR, its last LF not yet here.
 _CUT_BYTES: Final = 3
+# Bytes of a whole stream that are decoded in one step. The shortest event has three, and some 140
+# as an object: all events of a stream at once may be fifty times its size.
+_STEP_BYTES: Final = 64 * 1024
 
 
 class Event(NamedTuple):
@@ -159,3 +163,11 @@ class SseDecoder:
         self._searched = max(self._searched - cut, 0)
         self._first = False
         return Event(piece, "", b"", 0)
+
+
+def events_of(stream: bytes) -> Iterator[Event]:
+    """Decode a stream that is here as a whole, a part at a time; its end ends the last event."""
+    decoder = SseDecoder()
+    for at in range(0, len(stream), _STEP_BYTES):
+        yield from decoder.feed(stream[at : at + _STEP_BYTES])
+    yield from decoder.feed(b"\n\n")

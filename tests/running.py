@@ -1,11 +1,11 @@
 """A running Traceway for tests: real sockets, a real SQLite file, in this process."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-import asyncio
 
 import aiohttp
 import orjson
@@ -53,8 +53,8 @@ class Running:
         traces = (await self.api("/api/traces?limit=1000"))["traces"]
         found = []
         for trace in reversed(traces):
-            for span in (await self.api(f"/api/traces/{trace['id']}"))["spans"]:
-                found.append(await self.api(f"/api/spans/{span['id']}"))
+            spans = (await self.api(f"/api/traces/{trace['id']}"))["spans"]
+            found += [await self.api(f"/api/spans/{span['id']}") for span in spans]
         return found
 
     async def span(self) -> Any:
@@ -104,8 +104,10 @@ async def running(
     server = Traceway(config, database)
     try:
         port = await server.start()
-        async with aiohttp.ClientSession() as client:
-            yield Running(server, database, config, port, client)
-        await server.stop(0, asyncio.Event())
+        try:
+            async with aiohttp.ClientSession() as client:
+                yield Running(server, database, config, port, client)
+        finally:
+            await server.stop(0, asyncio.Event())
     finally:
         await database.close()

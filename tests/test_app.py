@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from storage.sqlite import open_database
 from tests.running import CHAT, Running, running
@@ -42,32 +43,39 @@ async def test_calls_of_an_owner_that_is_gone_are_interrupted_at_the_start(
 
 
 async def test_a_stop_lets_calls_end_and_refuses_others(
-    tw: Running, upstream: ScriptedUpstream
+    tw: Running, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
         await peer.send(STREAM_HEAD + EVENT)
         await end_of_stream.wait()
+        order.append("the call ended")
         await peer.send(b"0\r\n\r\n")
 
+    async def clean_up(runner: web.AppRunner) -> None:
+        order.append("the rest was cut")
+        await cut(runner)
+
+    order: list[str] = []
+    cut = web.AppRunner.cleanup
+    monkeypatch.setattr(web.AppRunner, "cleanup", clean_up)
     end_of_stream = asyncio.Event()
     upstream.script = script
-    async with connect(tw.port) as client, connect(tw.port) as other:
+    async with connect(tw.port) as client, connect(tw.port) as other, asyncio.TaskGroup() as tasks:
         answer = await call(client)
-        stopping = asyncio.create_task(tw.server.stop(60, asyncio.Event()))
+        tasks.create_task(tw.server.stop(60, asyncio.Event()))
 
         await other.send(CALL)
         refusal = await other.response()
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection("127.0.0.1", tw.port)
-        assert not stopping.done()
         end_of_stream.set()
 
         assert await client.body(answer) == b'data: {"a": 1}\n'
-        await stopping
     assert (refusal.status, refusal.get(b"Connection")) == (503, b"close")
     assert refusal.get(b"X-Traceway-Error") == b"stopping"
     assert upstream.connections == 1
+    assert order == ["the call ended", "the rest was cut"]
 
 
 async def test_a_stop_ends_idle_connections(tw: Running, upstream: ScriptedUpstream) -> None:
@@ -132,3 +140,25 @@ async def test_a_call_that_has_no_answer_yet_is_cut_in_its_phase(
 async def test_a_stop_that_is_asked_for_twice_is_one(tw: Running) -> None:
     await tw.server.stop(0, asyncio.Event())
     await tw.server.stop(0, asyncio.Event())
+
+
+@pytest.mark.parametrize(
+    "header", [b"Authorization: Bearer sk-canary\x00", b"Authorization : sk-canary", b"sk-canary"]
+)
+async def test_a_malformed_request_is_refused_and_the_log_does_not_quote_it(
+    tw: Running, caplog: pytest.LogCaptureFixture, header: bytes
+) -> None:
+    assert (await tw.raw(headers=header + b"\r\n", body=b"{}")).status == 400
+    assert "canary" not in caplog.text
+    assert await tw.spans() == []
+
+
+async def test_a_bug_in_a_handler_is_in_the_log(
+    tw: Running, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("a bug of ours")
+
+    monkeypatch.setattr(tw.server.recorder, "reasons", fail)
+    assert (await tw.raw(b"/api/health", method=b"GET")).status == 500
+    assert "a bug of ours" in caplog.text

@@ -50,6 +50,26 @@ async def cancelled(tw: Running, watched: Watched) -> Any:
     return span
 
 
+async def test_a_client_that_is_gone_when_its_answer_is_written_leaves_nothing_in_the_log(
+    tw: Running,
+    upstream: ScriptedUpstream,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def gone(*_: object) -> None:
+        raise ConnectionResetError("cannot write to a closing transport")
+
+    monkeypatch.setattr(downstream.RelayedResponse, "write_eof", gone)
+    upstream.answers(b"{}")
+    async with connect(tw.port) as client:
+        await client.send(CALL)
+        await client.gone()
+
+    span = await tw.ended()
+    assert span["status"]["cancelled"]["ended_by"] == "client"
+    assert caplog.records == []
+
+
 async def test_a_client_that_leaves_before_the_answer_cancels_its_call(
     tw: Running, upstream: ScriptedUpstream
 ) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import weakref
 
 import pytest
 
@@ -20,18 +21,20 @@ async def test_a_task_has_its_name_and_gives_its_result() -> None:
 
 async def test_a_task_that_nobody_holds_is_not_lost() -> None:
     ended = asyncio.Event()
-    started = asyncio.Event()
+    waits_for: list[weakref.ref[asyncio.Future[None]]] = []
 
     async def work() -> None:
-        await_only_by_itself = asyncio.get_running_loop().create_future()
-        asyncio.get_running_loop().call_soon(started.set)
-        started_waiting = started.wait()
-        await started_waiting
-        await_only_by_itself.cancel()
+        known_to_this_task_only = asyncio.get_running_loop().create_future()
+        waits_for.append(weakref.ref(known_to_this_task_only))
+        await known_to_this_task_only
         ended.set()
 
     spawn(work(), "work")
+    await asyncio.sleep(0)  # it begins
     gc.collect()
+    future = waits_for[0]()
+    assert future is not None
+    future.set_result(None)
     await asyncio.wait_for(ended.wait(), 10)
 
 

@@ -18,7 +18,7 @@ from storage.records import DEFAULT_PROJECT, Body
 
 # A decoded body that a span shows; four times what is kept of one by default.
 SHOWN_BYTES: Final = 32 * 1024 * 1024
-# Checking this much takes a tenth of a millisecond; more, or decoding, would hold up the event loop.
+# Checking this much takes a tenth of a millisecond; more, or decoding, would hold up others.
 SHOWN_INLINE_BYTES: Final = 64 * 1024
 
 

@@ -31,6 +31,8 @@ def form_fields(body: bytes, content_type: str) -> dict[str, str]:
         if start < 0:
             break
         start += len(delimiter)
+        if body.startswith(b"--", start):
+            break  # what follows the closing delimiter belongs to nobody
         headers_end = body.find(b"\r\n\r\n", start, start + _HEADER_BYTES)
         end = body.find(b"\r\n" + delimiter, start)
         if headers_end < 0 or end < headers_end:

@@ -35,13 +35,16 @@ _TYPED_DELTAS: Final = {
 class _Message:
     """One choice or output item; a whole message is added as one delta."""
 
+    __slots__ = ("names", "pieces", "tools")
+
     def __init__(self) -> None:
         self.pieces: defaultdict[str, list[str]] = defaultdict(list)
         self.tools: defaultdict[object, list[str]] = defaultdict(list)  # names, then arguments
         self.names: defaultdict[object, list[str]] = defaultdict(list)
 
     def add(self, kind: str, value: object) -> None:
-        self.pieces[kind].append(content_text(value))
+        if text := content_text(value):
+            self.pieces[kind].append(text)
 
     def add_tool(self, key: object, tool_name: object, arguments: object) -> None:
         # A hostile index may be a list or an object: as text it is a key all the same.
@@ -73,7 +76,7 @@ class _Message:
                 self.add("refusal" if refused else "content", [part])
         else:
             arguments = item.get("arguments") or item.get("input") or item.get("code")
-            if arguments:
+            if arguments or item.get("name"):
                 self.add_tool("", item.get("name"), arguments)
 
     def text(self) -> str:
@@ -138,17 +141,17 @@ def _add_typed(
 ) -> str:
     """Add one typed event; return the whole text if it carries that."""
     kind = frame.get("type") or event_name
-    message = messages[str(frame.get("output_index", frame.get("id")))]
+    key = str(frame.get("output_index", frame.get("id")))
     if isinstance(kind, str) and (piece := _TYPED_DELTAS.get(kind)):
         if piece == "arguments":
-            message.add_tool("", None, frame.get("delta"))
+            messages[key].add_tool("", None, frame.get("delta"))
         else:
-            message.add(piece, frame.get("delta"))
+            messages[key].add(piece, frame.get("delta"))
     elif kind == "response.output_item.added":
         if tool_name := mapping(frame.get("item")).get("name"):
-            message.add_tool("", tool_name, None)
+            messages[key].add_tool("", tool_name, None)
     elif kind == "thread.message.delta":
-        message.add("content", mapping(frame.get("delta")).get("content"))
+        messages[key].add("content", mapping(frame.get("delta")).get("content"))
     elif kind == "transcript.text.done":
         return answer_text(None, None, frame.get("text"))
     elif response := mapping(frame.get("response")):
