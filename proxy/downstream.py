@@ -107,13 +107,9 @@ class RelayedResponse(web.StreamResponse):
     def __init__(self, status: int, reason: bytes, headers: RawHeaders, length: int | None) -> None:
         super().__init__(status=status, reason="")
         self._raw_reason = reason
-        self._raw_headers = list(headers)
+        self._raw_headers = headers
         if length is not None:
             self.content_length = length
-
-    def add_headers(self, headers: RawHeaders) -> None:
-        """Append headers of ours."""
-        self._raw_headers += headers
 
     async def _write_headers(self) -> None:
         # aiohttp's writer knows text only and would re-encode what is not UTF-8; and it adds Date,

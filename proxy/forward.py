@@ -150,7 +150,9 @@ class Forwarder:
                 raise Refused(503, "recording_unavailable", message)
             sent = await sender.send(request, call, target)
         except (Refused, ClientFault, UpstreamFault) as fault:
-            return error_response(fault.status, fault.code, str(fault)), _ending_of(fault)
+            response = error_response(fault.status, fault.code, str(fault))
+            response.headers.extend((name.decode(), value.decode()) for name, value in _marks(call))
+            return response, _ending_of(fault)
         try:
             await self._recorder.started(saved)
             delivered = await self._deliver(request, call, sent)
@@ -241,15 +243,20 @@ def _response(call: Call, answer: Answer, *, edited: bool) -> RelayedResponse:
     relayed = headers.end_to_end(answer.headers)
     if edited:
         relayed = headers.without(relayed, b"content-length", b"content-encoding")
-    ours = [(b"X-Traceway-Trace-Id", call.start.trace_id.hex().encode())]
-    if call.start.session_id is not None and call.start.session_source is not None:
-        quoted = quote(call.start.session_id, safe="").encode()
-        ours.append((b"X-Traceway-Session-Id", quoted))
-        ours.append((b"X-Traceway-Session-Source", call.start.session_source.encode()))
-    ours += sandbox(headers.media_type(answer.headers))
+    ours = [*_marks(call), *sandbox(headers.media_type(answer.headers))]
     return RelayedResponse(
         answer.status, answer.reason, [*relayed, *ours], None if edited else answer.length
     )
+
+
+def _marks(call: Call) -> headers.RawHeaders:
+    """Give the headers that tell the client where its call is recorded."""
+    marks = [(b"X-Traceway-Trace-Id", call.start.trace_id.hex().encode())]
+    if call.start.session_id is not None and call.start.session_source is not None:
+        quoted = quote(call.start.session_id, safe="").encode()
+        marks.append((b"X-Traceway-Session-Id", quoted))
+        marks.append((b"X-Traceway-Session-Source", call.start.session_source.encode()))
+    return marks
 
 
 def _ending_of(fault: Refused | ClientFault | UpstreamFault) -> Ending:

@@ -145,10 +145,11 @@ def credentials(headers: RawHeaders, query: bytes) -> tuple[bytes, ...]:
     """
     found: set[bytes] = set()
     for name, value in headers:
-        if name.lower() in SECRET_HEADERS:
+        lowered = name.lower()
+        if lowered in SECRET_HEADERS:
             found.add(_SCHEME.sub(b"", value, count=1).strip())
-        found |= _cookies(name.lower(), value)
-    for name, value in _parameters(query):
+            found |= _cookies(lowered, value)
+    for name, value in _parameters(query) if query else ():
         if name.lower() in SECRET_PARAMETERS:
             found |= {value, unquote_to_bytes(value)}
     # As JSON is written by PHP and by .NET.
@@ -177,18 +178,16 @@ def redact_query(query: bytes, secrets: Iterable[bytes]) -> bytes:
     return redact(b"&".join(parts), secrets)
 
 
-def redacted_json(headers: RawHeaders, secrets: Iterable[bytes]) -> str:
+def redacted_json(headers: RawHeaders, secrets: Sequence[bytes]) -> str:
     """Give the headers as JSON text, a list of [name, value], with every credential replaced."""
+    pairs = [
+        (name, REDACTED if name.lower() in SECRET_HEADERS else value) for name, value in headers
+    ]
+    values = b"\n".join([value for _, value in pairs])
+    if redact(values, secrets) is not values:  # rarely, so one look at all of them pays
+        pairs = [(name, redact(value, secrets)) for name, value in pairs]
     return orjson.dumps(
-        [
-            (
-                name.decode("latin-1"),
-                (REDACTED if name.lower() in SECRET_HEADERS else redact(value, secrets)).decode(
-                    "utf-8", "replace"
-                ),
-            )
-            for name, value in headers
-        ]
+        [(name.decode("latin-1"), value.decode("utf-8", "replace")) for name, value in pairs]
     ).decode()
 
 

@@ -39,9 +39,8 @@ async def client_of(handler: Handler) -> AsyncIterator[Peer]:
 
 async def test_an_answer_has_the_head_that_it_was_given_and_nothing_more() -> None:
     async def handler(request: web.BaseRequest) -> web.StreamResponse:
-        response = RelayedResponse(299, b"Odd \xff", [(b"x-A", b"\xff"), (b"X-a", b"")], None)
-        response.add_headers([(b"Content-Length", b"2")])
-        response.content_length = 2
+        headers = [(b"x-A", b"\xff"), (b"X-a", b""), (b"Content-Length", b"2")]
+        response = RelayedResponse(299, b"Odd \xff", headers, 2)
         await response.prepare(request)
         await response.write(b"hi")
         await response.write_eof()
