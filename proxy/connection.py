@@ -312,10 +312,8 @@ class Answer:
         if sum(len(n) + len(v) for n, v in self.headers) > MAX_HEAD_BYTES:
             raise ValueError(_HEAD_TOO_LARGE)
         self.status = self._parser.get_status_code()
-        if self.status == 101:
-            raise ValueError("it switched protocols unasked")
         if self.status < 200:
-            return  # 1xx: the real answer follows
+            return  # 1xx: the real answer follows, but for 101, which the parser refuses
         lengths = {v.strip() for n, v in self.headers if n.lower() == b"content-length"}
         codings = [v.strip().lower() for n, v in self.headers if n.lower() == b"transfer-encoding"]
         if len(lengths) > 1 or codings not in ([], [b"chunked"]):

@@ -4,10 +4,12 @@ Invariant: offline, and bounded in time whatever the text is. Only the two encod
 carries are ever asked for; its others would be fetched from the network. It does not count what a
 provider adds to a request by itself (the frame of each message, tools, images).
 
-Not for the event loop: a long text takes tens of milliseconds, the first call half a second.
+Not for the event loop: a long text takes tens of milliseconds, the first call half a second. Who
+cannot wait for that, since others wait for it, asks `is_ready` first.
 """
 
 import re
+import threading
 from functools import cache
 from typing import Final, Protocol
 
@@ -29,6 +31,10 @@ _CL100K: Final = re.compile(
 )
 
 
+_ready: set[str] = set()
+_loading: set[str] = set()
+
+
 class _Encoding(Protocol):
     def encode_ordinary(self, text: str) -> list[int]: ...
 
@@ -39,7 +45,7 @@ def tokens_of(text: str, model: str | None) -> int:
     Names of special tokens count as the text that they are; lone surrogates as one U+FFFD each.
     Exact but for a few tokens up to 1 Mi characters, an extrapolation beyond.
     """
-    encoding = _encoding("cl100k_base" if model and _CL100K.match(model) else "o200k_base")
+    encoding = _encoding(_name(model))
     pieces = -(-len(text) // _PIECE)
     counted = min(pieces, _COUNTED_PIECES)
     tokens = length = 0
@@ -51,10 +57,27 @@ def tokens_of(text: str, model: str | None) -> int:
     return tokens if length == len(text) else round(tokens * len(text) / length)
 
 
+def is_ready(model: str | None) -> bool:
+    """Tell whether `tokens_of` can count for a model at once; if not, begin to load what it needs.
+
+    Not thread-safe.
+    """
+    name = _name(model)
+    if name not in _ready and name not in _loading:
+        _loading.add(name)
+        threading.Thread(target=_encoding, args=(name,), name="tokenizer", daemon=True).start()
+    return name in _ready
+
+
+def _name(model: str | None) -> str:
+    return "cl100k_base" if model and _CL100K.match(model) else "o200k_base"
+
+
 @cache
 def _encoding(name: str) -> _Encoding:
     # Imported on first use: it takes 0.5 s and 140 MB, and most servers never estimate.
     import bpe_openai  # type: ignore[import-untyped]  # it has no py.typed
 
     encoding: _Encoding = bpe_openai.get_encoding(name)
+    _ready.add(name)
     return encoding

@@ -6,14 +6,14 @@ marked as estimated; no credential of the call is in anything that leaves here.
 """
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from proxy import headers
 from proxy.call import CLIENT_LEFT, SERVER_STOPPED, CallEnd, CallProgress, Ending, Message
 from proxy.config import CapturePolicy
 from proxy.decode import decode
-from proxy.estimate import tokens_of
+from proxy.estimate import is_ready, tokens_of
 from proxy.pricing import Prices
 from proxy.providers.facts import AnswerFacts, RequestFacts
 from proxy.providers.openai import read_answer, read_request, stream_text
@@ -26,6 +26,7 @@ READ_BYTES: Final = 32 * 1024 * 1024
 PREVIEW_CHARACTERS: Final = 500
 # The least that is recognised of a secret at the end of a body that was cut.
 SECRET_PART_BYTES: Final = 8
+BY_LENGTH: Final = "tokens estimated by length: the tokenizer was not loaded yet"
 # Operations whose tokens are those of the text that goes in and comes out.
 _TEXT_OPERATIONS: Final = frozenset({"chat.completions", "completions", "responses", "embeddings"})
 
@@ -35,6 +36,13 @@ class _Cost:
     nusd: int | None
     status: str | None
     version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Usage:
+    source: str | None
+    tokens: Tokens = field(default_factory=Tokens)
+    notes: tuple[str, ...] = ()
 
 
 _FREE: Final = _Cost(0, "free")
@@ -67,10 +75,10 @@ class Settler:
         asked = read_request(call.operation, request.data, call.request.content_type)
         facts = _answer_facts(call, response)
         state, error = _state(call, facts)
-        source, tokens = _tokens(call, asked, facts, state)
+        usage = _usage(call, asked, facts, state)
         model = facts.model or asked.model
         tier = facts.service_tier
-        cost = self._cost(call, facts, model, source, tokens)
+        cost = self._cost(call, facts, model, usage)
         return SpanEnd(
             start=call.start,
             state=state,
@@ -88,8 +96,8 @@ class Settler:
             service_tier=tier,
             response_id=facts.response_id,
             settles=self._settlement(call, facts),
-            tokens=tokens,
-            usage_source=source,
+            tokens=usage.tokens,
+            usage_source=usage.source,
             cost_nusd=cost.nusd,
             cost_status=cost.status,
             price_version=cost.version,
@@ -99,7 +107,7 @@ class Settler:
             response=response.body(call.capture) if call.status is not None else None,
             request_headers=call.request.headers,
             response_headers=call.response.headers,
-            notes=facts.notes,
+            notes=(*facts.notes, *usage.notes),
         )
 
     def bare(self, call: CallEnd) -> SpanEnd:
@@ -123,13 +131,12 @@ class Settler:
         call: CallEnd,
         facts: AnswerFacts,
         model: str | None,
-        source: str | None,
-        tokens: Tokens,
+        usage: _Usage,
     ) -> _Cost:
-        if source in ("provider", "injected"):
+        if usage.source in ("provider", "injected"):
             return self._price(call, model, facts)
-        if source == "estimated":
-            return self._price(call, model, replace(facts, main=tokens, apart=()))
+        if usage.source == "estimated":
+            return self._price(call, model, replace(facts, main=usage.tokens, apart=()))
         if call.operation.bills == "nothing" or call.ending.phase in ("request", "connect"):
             return _FREE
         if call.status is not None and not 200 <= call.status < 300:
@@ -288,21 +295,29 @@ def _state(call: CallEnd, facts: AnswerFacts) -> tuple[str, str | None]:
     return records.FAILED, ending.error
 
 
-def _tokens(
-    call: CallEnd, asked: RequestFacts, facts: AnswerFacts, state: str
-) -> tuple[str | None, Tokens]:
-    """Give the source of the usage, and the tokens that this call is billed for."""
+def _usage(call: CallEnd, asked: RequestFacts, facts: AnswerFacts, state: str) -> _Usage:
+    """Give the tokens that this call is billed for, and how they are known."""
     if facts.settles_id is not None or call.operation.bills == "nothing":
-        return None, Tokens()
+        return _Usage(None)
     if facts.reported:
-        return ("injected" if call.injected else "provider"), facts.tokens
+        return _Usage("injected" if call.injected else "provider", facts.tokens)
     if call.ending.phase in ("request", "connect") and call.status is None:
-        return "missing", Tokens(input=0, output=0)  # nothing was sent that could be billed
+        return _Usage("missing", Tokens(input=0, output=0))  # nothing was sent to be billed
     answered = call.status is not None and 200 <= call.status < 300
     if facts.pending or not (answered or state == records.CANCELLED):
-        return "missing", Tokens()
+        return _Usage("missing")
     if call.operation.name not in _TEXT_OPERATIONS or not asked.text:
-        return "missing", Tokens()
+        return _Usage("missing")
     model = facts.model or asked.model
-    output = 0 if call.operation.name == "embeddings" else tokens_of(facts.text, model)
-    return "estimated", Tokens(input=tokens_of(asked.text, model), output=output)
+    # The first estimate of a process takes half a second, in which nothing would be saved.
+    ready = is_ready(model)
+    tokens = Tokens(
+        input=_count(asked.text, model, ready),
+        output=0 if call.operation.name == "embeddings" else _count(facts.text, model, ready),
+    )
+    return _Usage("estimated", tokens, () if ready else (BY_LENGTH,))
+
+
+def _count(text: str, model: str | None, ready: bool) -> int:
+    # Four bytes are a token or so, in English.
+    return tokens_of(text, model) if ready else -(-len(text.encode(errors="replace")) // 4)

@@ -28,18 +28,20 @@ _WHOLE_OF: Final = {
 
 def count(value: object) -> int | None:
     """Return a reported count as an int from 0 to 10^9; None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    if isinstance(value, float) and not value.is_integer():  # also NaN and infinity
-        return None
-    return int(value) if 0 <= value <= MAX_COUNT else None
+    if type(value) is not int:  # a bool is none
+        if not isinstance(value, float) or not value.is_integer():  # also NaN and infinity
+            return None
+        value = int(value)
+    return value if 0 <= value <= MAX_COUNT else None
 
 
 def take(source: Mapping[str, object], key: str, notes: list[str]) -> int | None:
     """Read one count; an unusable one leaves a note, an absent or null one does not."""
     value = source.get(key)
+    if value is None:
+        return None
     number = count(value)
-    if number is None and value is not None:
+    if number is None:
         notes.append(f"{key} out of range")
     return number
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from proxy.call import COMPLETE
 from proxy.capture import Budget
@@ -233,3 +235,19 @@ def test_the_trace_of_the_caller_is_noted() -> None:
 )
 def test_a_traceparent_that_is_none_is_left_out_whole(value: bytes) -> None:
     assert external(value) == (None, None)
+
+
+@given(
+    st.binary(max_size=80)
+    | st.lists(
+        st.sampled_from([TRACE, PARENT, b"00", b"-", b"0" * 16, b" ", b"\xff", b"g"]), max_size=9
+    ).map(b"".join)
+)
+def test_any_traceparent_gives_two_ids_or_none(value: bytes) -> None:
+    trace, parent = external(value)
+    assert (trace is None) is (parent is None)
+    if trace is not None and parent is not None:
+        assert (len(trace), len(parent)) == (16, 8)
+        assert any(trace)
+        assert any(parent)
+        assert b"%b-%b-" % (trace.hex().encode(), parent.hex().encode()) in value.lower()

@@ -5,6 +5,8 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from proxy.config import (
     CapturePolicy,
@@ -220,3 +222,19 @@ def test_capture_is_full_preview_with_a_size_or_off(
     text: str, policy: CapturePolicy | None
 ) -> None:
     assert parse_capture(text) == policy
+
+
+@given(
+    st.text(max_size=20)
+    | st.text("0123456789-+_e. \t\u0663", max_size=12).map("preview({})".format)
+    | st.sampled_from(["full", "preview", "off"]).flatmap(
+        lambda mode: st.sampled_from([mode, mode.upper(), f" {mode}\t", f"{mode},full"])
+    )
+)
+def test_any_text_is_a_capture_policy_or_none(text: str) -> None:
+    policy = parse_capture(text)
+    if policy is not None:
+        word, _, size = text.strip().lower().partition("(")
+        assert policy.mode == word
+        assert policy.preview_bytes == (int(size.removesuffix(")")) if size else 2000)
+        assert 0 <= policy.preview_bytes < 10**9

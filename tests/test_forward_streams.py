@@ -296,10 +296,11 @@ async def test_a_client_that_takes_nothing_for_too_long_counts_as_gone(
     tw: Running, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(downstream, "STALL_S", 0.2)
-    upstream_closed = asyncio.Event()
+    begun, upstream_closed = asyncio.Event(), asyncio.Event()
 
     async def script(peer: Peer) -> None:
         await peer.request()
+        begun.set()
         with contextlib.suppress(ConnectionError):
             await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (96 * MIB))
             while True:
@@ -310,7 +311,13 @@ async def test_a_client_that_takes_nothing_for_too_long_counts_as_gone(
     async with connect(tw.port) as client:
         client.writer.transport.pause_reading()
         await client.send(b"GET /api/proxy/openai/v1/file HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await begun.wait()
+        runner = tw.server._runner
+        assert runner is not None
+        assert runner.server is not None
+        (stalled,) = runner.server.connections
         async with asyncio.timeout(10):
             await upstream_closed.wait()
+        assert stalled not in runner.server.connections
         span = await tw.ended()
     assert span["status"]["cancelled"]["ended_by"] == "client"

@@ -120,13 +120,22 @@ async def test_our_own_names_and_those_of_the_configuration_pass(
     assert len(upstream.requests) == 3
 
 
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
 @pytest.mark.parametrize("hosts", [b"Host: localhost\r\nHost: evil.example", b"X-No-Host: 1"])
-async def test_one_host_is_what_a_request_must_have(tw: Running, hosts: bytes) -> None:
+async def test_one_host_is_what_a_request_must_have(
+    tw: Running, hosts: bytes, version: bytes
+) -> None:
     async with connect(tw.port) as client:
-        await client.send(b"POST %b HTTP/1.1\r\n%b\r\n\r\n" % (CHAT.encode(), hosts))
+        await client.send(b"POST %b HTTP/%b\r\n%b\r\n\r\n" % (CHAT.encode(), version, hosts))
         got = await client.head()
     assert got.status in (400, 421)
     assert await tw.spans() == []
+
+
+@pytest.mark.parametrize("target", [b"/api/live#x", b"/api\\live", b"http://localhost/api/live"])
+async def test_a_target_must_be_a_plain_path_on_every_route(tw: Running, target: bytes) -> None:
+    got = await tw.raw(target, method=b"GET", host=b"localhost")
+    assert got.status == 400
 
 
 async def test_headers_of_other_proxies_do_not_change_the_host(

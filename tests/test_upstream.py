@@ -8,7 +8,7 @@ import pytest
 
 from proxy import upstream as module
 from proxy.config import UpstreamConfig
-from proxy.connection import ClientFault, UpstreamFault
+from proxy.connection import Answer, ClientFault, UpstreamFault
 from proxy.upstream import Exchange, Request, Upstream, host_header, serialize
 from tests.wire import Peer, ScriptedUpstream
 
@@ -239,6 +239,24 @@ async def test_no_more_idle_connections_are_kept_than_the_configuration_says(
     assert "idle=2" in repr(pool)
     pool.close()
     assert "idle=0" in repr(pool)
+
+
+async def test_each_piece_of_an_upload_shows_that_the_call_is_alive(
+    pool: Upstream, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moves: list[Answer] = []
+
+    def progress(answer: Answer) -> None:
+        moves.append(answer)
+
+    async def body() -> AsyncIterator[bytes]:
+        for _ in range(3):
+            yield b"piece"
+
+    upstream.answers(b"{}")
+    monkeypatch.setattr(Answer, "progress", progress)
+    await call(pool, Request(method=b"PUT", target=b"/", headers=[], body=body(), chunked=True))
+    assert len(moves) == 3
 
 
 async def test_an_upload_that_breaks_off_breaks_the_call_off(

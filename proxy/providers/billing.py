@@ -61,10 +61,10 @@ def read_usage(
     apart: list[Bill] = []
     if svg := mapping(svg_usage):
         apart.append(Bill(name(svg.get("model")), _tokens(svg, notes)))
-    image_tool = mapping(mapping(tool_usage).get("image_gen"))
-    tokens = _tokens(image_tool, notes)
-    if tokens.total:  # zeros are always there, whether the tool ran or not
-        apart.append(Bill(_image_model(tools), tokens))
+    if image_tool := mapping(mapping(tool_usage).get("image_gen")):
+        tokens = _tokens(image_tool, notes)
+        if tokens.total:  # zeros are always there, whether the tool ran or not
+            apart.append(Bill(_image_model(tools), tokens))
     if searches := take(mapping(mapping(tool_usage).get("web_search")), "num_requests", notes):
         notes.append(f"{searches} web searches, billed apart")
     return Usage(main=main, apart=tuple(apart), seconds=seconds, notes=tuple(notes))

@@ -1,7 +1,6 @@
 """What an answer says: whole and cut bodies, errors, whose usage it is, hostile values."""
 
 import json
-import time
 
 import pytest
 from hypothesis import given
@@ -24,49 +23,12 @@ ANSWER = (
 )
 
 
-def usage(body: bytes) -> AnswerFacts:
-    return read_answer(CHAT, 200, b'{"usage":%b}' % body)
-
-
 def test_a_cut_body_gives_what_its_two_ends_prove() -> None:
     body = ANSWER % (b'say \\"usage\\":{' * 9000)
     facts = read_answer(RESPONSES, 200, body[:70_000], body[-65_536:])
     assert facts.tokens == Tokens(input=30, output=20)
     assert (facts.model, facts.response_id, facts.service_tier) == ("gpt-5-mini", "resp_1", "flex")
     assert (facts.state, facts.text) == ("completed", "")
-
-
-@pytest.mark.parametrize(
-    "tail",
-    [
-        b'"usage":{"input_tokens":30,"output_tokens":20}}]}',  # inside another object
-        b'"usage":{"input_tokens":30,"output_tokens":20},"x":[1,2',  # the end is missing
-        b'\\"usage\\":{"input_tokens":30,"output_tokens":20}}',  # inside a string
-        b'{"usage":{"input_tokens":30}}}',
-        b"",
-    ],
-)
-def test_usage_in_a_tail_that_is_not_proved_to_be_the_answers_own_does_not_count(
-    tail: bytes,
-) -> None:
-    facts = read_answer(
-        RESPONSES, 200, b'{"id":"resp_1","model":"m","output":[{"x":"', tail or b"x"
-    )
-    assert (facts.reported, facts.model) == (False, "m")
-
-
-def test_only_whole_fields_of_depth_one_are_read_from_a_beginning() -> None:
-    head = b' {"a":{"model":"inner"},"b":["model","x"],"id":"i","model":"m\\"","status":"comp'
-    facts = read_answer(RESPONSES, 200, head, b"}")
-    assert (facts.model, facts.response_id) == ('m"', "i")
-
-
-@pytest.mark.parametrize("piece", [b'\\"', b'"', b"{", b"\\", b'"a":', b'"usage"', b'"usage":{'])
-def test_a_cut_body_takes_linear_time(piece: bytes) -> None:
-    head = b'{"x":"' + piece * (65_536 // len(piece))
-    started = time.process_time()
-    read_answer(RESPONSES, 200, head, head[-65_536:])
-    assert time.process_time() - started < 1
 
 
 def test_a_background_answer_is_pending_and_its_poll_settles_it() -> None:
@@ -104,45 +66,6 @@ def test_an_image_tools_tokens_are_apart_and_in_the_sum() -> None:
     assert facts.main == Tokens(input=3, output=2)
     assert facts.apart == (Bill("gpt-image-1", Tokens(input=10, output=5, cached_input=4)),)
     assert facts.tokens == Tokens(input=13, output=7, cached_input=4)
-
-
-def test_output_is_zero_only_where_the_total_says_so() -> None:
-    assert usage(b'{"prompt_tokens":8,"total_tokens":8}').tokens == Tokens(input=8, output=0)
-    assert usage(b'{"prompt_tokens":8,"total_tokens":9}').tokens == Tokens(input=8)
-    assert usage(b'{"prompt_tokens":8}').tokens == Tokens(input=8)
-    assert usage(b'{"completion_tokens":8}').tokens == Tokens(output=8)
-
-
-def test_a_total_that_is_no_sum_leaves_a_note() -> None:
-    facts = usage(b'{"prompt_tokens":8,"completion_tokens":2,"total_tokens":99}')
-    assert facts.tokens == Tokens(input=8, output=2)
-    assert facts.notes == ("total_tokens is not input plus output",)
-
-
-@pytest.mark.parametrize(
-    "count", [b"1180591620717411303424", b"-1", b"1.5", b'"7"', b"true", b"[]", b"NaN", b"1e999"]
-)
-def test_a_hostile_count_is_unknown_with_a_note(count: bytes) -> None:
-    facts = usage(b'{"prompt_tokens":%b,"completion_tokens":2}' % count)
-    assert facts.tokens == Tokens(output=2)
-    assert facts.notes == ("prompt_tokens out of range",)
-
-
-@pytest.mark.parametrize("value", [b"null", b"{}", b'{"prompt_tokens":null}'])
-def test_an_empty_usage_is_no_report(value: bytes) -> None:
-    assert (usage(value).reported, usage(value).notes) == (False, ())
-
-
-@pytest.mark.parametrize("value", [b"[]", b"7", b'"x"', b"false"])
-def test_a_usage_of_another_type_leaves_a_note(value: bytes) -> None:
-    assert (usage(value).reported, usage(value).notes) == (False, ("usage is not an object",))
-
-
-@pytest.mark.parametrize("seconds", [b"-1", b"NaN", b'"9"', b"true", b"1e12"])
-def test_hostile_seconds_are_unknown_with_a_note(seconds: bytes) -> None:
-    facts = usage(b'{"type":"duration","seconds":%b}' % seconds)
-    assert (facts.seconds, facts.reported) == (None, False)
-    assert facts.notes == ("seconds out of range",)
 
 
 @pytest.mark.parametrize("depth", [100, 200_000])
@@ -186,11 +109,16 @@ def test_an_error_is_one_sentence(body: bytes, error: str) -> None:
     assert (facts.state, facts.error) == ("failed", error)
 
 
-@pytest.mark.parametrize("piece", [b"<", b"<title", b"<script", b"&", b" "])
-def test_a_hostile_error_page_takes_linear_time(piece: bytes) -> None:
-    started = time.process_time()
-    read_answer(CHAT, 502, piece * 1_000_000)
-    assert time.process_time() - started < 1
+def test_of_an_error_page_only_the_beginning_is_searched() -> None:
+    assert read_answer(CHAT, 502, b" " * 4096 + b"<title>Far</title>").error == "HTTP 502"
+    assert read_answer(CHAT, 502, b" " * 4070 + b"<title>Near</title>").error == "HTTP 502: Near"
+
+
+def test_a_hostile_usage_costs_its_own_count_and_leaves_a_note() -> None:
+    body = b'{"usage":{"prompt_tokens":1180591620717411303424,"completion_tokens":2}}'
+    facts = read_answer(CHAT, 200, body)
+    assert (facts.tokens, facts.reported) == (Tokens(output=2), True)
+    assert facts.notes == ("prompt_tokens out of range",)
 
 
 def test_the_error_of_a_failed_call_bills_nothing() -> None:

@@ -154,7 +154,7 @@ def test_a_pair_of_surrogates_is_its_character_and_a_lone_one_is_replaced() -> N
         (" \n\t\u3000", None),
         (" a\n\n  b ", "a b"),
         ("x" * 600, "x" * 500),
-        ("x " * 6000, "x " * 250),
+        ("x  " * 6000, "x " * 250),
     ],
 )
 def test_a_preview_is_one_line_of_at_most_500_characters(text: str, expected: str | None) -> None:

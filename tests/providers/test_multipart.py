@@ -54,6 +54,11 @@ def test_of_a_field_that_is_sent_twice_the_first_counts() -> None:
     assert form_fields(body, FORM) == {"model": "first"}
 
 
+def test_a_delimiter_inside_a_line_belongs_to_the_value() -> None:
+    body = part("name=prompt", b"a --x y b\n--x y\r\n--x") + part("name=model", b"m") + END
+    assert form_fields(body, FORM) == {"prompt": "a --x y b\n--x y\r\n--x", "model": "m"}
+
+
 def test_what_follows_the_closing_delimiter_is_no_field() -> None:
     body = part("name=model", b"m") + END + b"\r\n" + part("name=user", b"u") + END
     assert form_fields(body, FORM) == {"model": "m"}

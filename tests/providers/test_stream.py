@@ -187,25 +187,6 @@ def test_an_unreadable_event_leaves_a_note() -> None:
     assert facts.notes == ("2 unreadable events",)
 
 
-def test_the_text_of_a_response_without_deltas_is_that_of_its_end() -> None:
-    end = event(
-        '{"type":"response.completed","response":{"output":[{"type":"message","content":'
-        '[{"type":"output_text","text":"Hi"}]}]}}'
-    )
-    assert stream_text(RESPONSES, [end]) == "Hi"
-
-
-def test_a_pair_of_surrogates_that_two_chunks_share_is_replaced_and_not_lost() -> None:
-    chunks = [event(r'{"choices":[{"delta":{"content":"a\ud83d"}}]}')]
-    chunks += [event(r'{"choices":[{"delta":{"content":"\ude00b"}}]}')]
-    assert stream_text(CHAT, chunks) == "a\U0001f600b"
-
-
-def test_sound_and_pictures_are_no_text() -> None:
-    speech = operation_of("POST", "/v1/audio/speech")
-    assert stream_text(speech, [event('{"type":"speech.audio.delta","audio":"UklG"}')]) == ""
-
-
 FIELDS = ["id", "model", "type", "response", "usage", "choices", "delta", "content", "error"]
 FIELDS += ["prompt_tokens", "output_index", "item", "name", "index", "tool_calls", "text", "status"]
 KINDS = ["", "error", "response.completed", "response.created", "response.output_text.delta"]
