@@ -148,8 +148,6 @@ class RelayedResponse(web.StreamResponse):
             async with asyncio.timeout(STALL_S):
                 await writing
         except TimeoutError:
-            if self._req is not None:
-                cut(self._req)
             raise ConnectionAbortedError("the client takes nothing") from None
 
 

@@ -1,6 +1,7 @@
 """Estimated token counts: the right encoding, no network, no text that raises or takes long."""
 
 import socket
+import threading
 from collections.abc import Iterator
 from typing import NoReturn
 
@@ -163,3 +164,24 @@ def test_a_sample_is_spread_over_the_whole_text(monkeypatch: pytest.MonkeyPatch)
     text = PROSE * (half // len(PROSE)) + "漢字かな" * (half // 4)
     truth = tokens_of(text[: half // 4], None) * 4 + tokens_of(text[-half // 4 :], None) * 4
     assert abs(tokens_of(text, None) - truth) < truth / 10
+
+
+def test_whether_an_encoding_is_loaded_is_told_at_once_and_it_is_loaded_beside(
+    asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimate, "_ready", set())
+    monkeypatch.setattr(estimate, "_loading", set())
+    threads: list[threading.Thread] = []
+    start = threading.Thread.start
+    monkeypatch.setattr(
+        threading.Thread, "start", lambda thread: (threads.append(thread), start(thread))
+    )
+    assert not estimate.is_ready("gpt-4o")
+    for thread in threads:
+        thread.join()
+    assert asked == ["o200k_base"]
+    assert estimate.is_ready("gpt-5")  # which has the same
+    assert not estimate.is_ready("gpt-4")
+    for thread in threads:
+        thread.join()
+    assert asked == ["o200k_base", "cl100k_base"]

@@ -293,7 +293,10 @@ async def test_an_upstream_that_does_not_read_holds_the_client_back(
 
 
 async def test_a_client_that_takes_nothing_for_too_long_counts_as_gone(
-    tw: Running, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+    tw: Running,
+    upstream: ScriptedUpstream,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(downstream, "STALL_S", 0.2)
     begun, upstream_closed = asyncio.Event(), asyncio.Event()
@@ -321,3 +324,4 @@ async def test_a_client_that_takes_nothing_for_too_long_counts_as_gone(
         assert stalled not in runner.server.connections
         span = await tw.ended()
     assert span["status"]["cancelled"]["ended_by"] == "client"
+    assert caplog.records == []
