@@ -247,6 +247,14 @@ async def test_the_answer_names_the_trace_and_the_session(
     assert got.get(b"X-Traceway-Session-Source") is None
 
 
+async def test_an_error_of_ours_names_the_trace_and_the_session_too(tw: Running) -> None:
+    got = await tw.raw(b"/api/proxy/nobody/v1/models", headers=b"X-Traceway-Session-Id: s\r\n")
+    assert got.status == 404
+    (trace,) = (await tw.api("/api/traces"))["traces"]
+    assert got.all(b"X-Traceway-Trace-Id") == [trace["id"].encode()]
+    assert got.all(b"X-Traceway-Session-Id") == [b"s"]
+
+
 @pytest.mark.parametrize(
     ("content_type", "sandboxed"),
     [
