@@ -12,6 +12,8 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
+from proxy import estimate
+from proxy import estimate
 from proxy.api.answers import errors
 from proxy.api.health import Health
 from proxy.api.sessions import Sessions
@@ -86,6 +88,7 @@ class Traceway:
         budget = Budget(config.recording.memory_bytes)
         prices = Prices(config.prices)
         prices.warm()
+        estimate.warm()
         recorder = self.recorder = Recorder(
             self._database, Settler(prices), budget, config.recording.durability
         )

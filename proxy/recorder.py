@@ -31,8 +31,9 @@ Record = SpanStart | CallProgress | CallEnd
 # A start wakes the writer at once. Ends that nobody waits for give others this long to join their
 # batch: half the commits at 1,000 calls/s, and far inside the 50 ms that a saved end may take.
 LINGER_S: Final = 0.010
-# One transaction; small enough that those who wait for its commit do not wait long.
-MAX_BATCH: Final = 500
+# Records of one transaction: 10 ms, so that after a stall the oldest do not wait for the newest.
+# One of 500 takes 46 ms, and saves a tenth of the work on each record.
+MAX_BATCH: Final = 100
 # What a queued record weighs beside its bodies.
 RECORD_BYTES: Final = 2048
 # An answer's first byte waits at most this long for the commit of its start.

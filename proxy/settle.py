@@ -13,7 +13,7 @@ from proxy import headers
 from proxy.call import CLIENT_LEFT, SERVER_STOPPED, CallEnd, CallProgress, Ending, Message
 from proxy.config import CapturePolicy
 from proxy.decode import decode
-from proxy.estimate import is_ready, tokens_of
+from proxy.estimate import tokens_of
 from proxy.pricing import Prices
 from proxy.providers.facts import AnswerFacts, RequestFacts
 from proxy.providers.openai import read_answer, read_request, stream_text
@@ -26,7 +26,6 @@ READ_BYTES: Final = 32 * 1024 * 1024
 PREVIEW_CHARACTERS: Final = 500
 # The least that is recognised of a secret at the end of a body that was cut.
 SECRET_PART_BYTES: Final = 8
-BY_LENGTH: Final = "tokens estimated by length: the tokenizer was not loaded yet"
 # Operations whose tokens are those of the text that goes in and comes out.
 _TEXT_OPERATIONS: Final = frozenset({"chat.completions", "completions", "responses", "embeddings"})
 
@@ -42,7 +41,6 @@ class _Cost:
 class _Usage:
     source: str | None
     tokens: Tokens = field(default_factory=Tokens)
-    notes: tuple[str, ...] = ()
 
 
 _FREE: Final = _Cost(0, "free")
@@ -107,7 +105,7 @@ class Settler:
             response=response.body(call.capture) if call.status is not None else None,
             request_headers=call.request.headers,
             response_headers=call.response.headers,
-            notes=(*facts.notes, *usage.notes),
+            notes=facts.notes,
         )
 
     def bare(self, call: CallEnd) -> SpanEnd:
@@ -309,15 +307,5 @@ def _usage(call: CallEnd, asked: RequestFacts, facts: AnswerFacts, state: str) -
     if call.operation.name not in _TEXT_OPERATIONS or not asked.text:
         return _Usage("missing")
     model = facts.model or asked.model
-    # The first estimate of a process takes half a second, in which nothing would be saved.
-    ready = is_ready(model)
-    tokens = Tokens(
-        input=_count(asked.text, model, ready),
-        output=0 if call.operation.name == "embeddings" else _count(facts.text, model, ready),
-    )
-    return _Usage("estimated", tokens, () if ready else (BY_LENGTH,))
-
-
-def _count(text: str, model: str | None, ready: bool) -> int:
-    # Four bytes are a token or so, in English.
-    return tokens_of(text, model) if ready else -(-len(text.encode(errors="replace")) // 4)
+    output = 0 if call.operation.name == "embeddings" else tokens_of(facts.text, model)
+    return _Usage("estimated", Tokens(input=tokens_of(asked.text, model), output=output))

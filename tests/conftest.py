@@ -1,6 +1,5 @@
 """Fixtures that most tests share: a scripted upstream, and servers in front of it."""
 
-import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -8,21 +7,11 @@ from typing import Any
 
 import pytest
 
-from proxy.estimate import tokens_of
 from tests.recorders import Begin, Recording, recording
 from tests.running import Running, running
 from tests.wire import ScriptedUpstream
 
 Serve = Callable[..., Awaitable[Running]]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _tokenizers() -> None:
-    """Load the tokenizers, so that no estimate depends on which test comes first."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of bpe-openai's import
-        for model in ("gpt-4", "gpt-4o"):
-            tokens_of("", model)
 
 
 @pytest.fixture

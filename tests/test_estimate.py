@@ -1,7 +1,7 @@
 """Estimated token counts: the right encoding, no network, no text that raises or takes long."""
 
 import socket
-import threading
+import sys
 from collections.abc import Iterator
 from typing import NoReturn
 
@@ -12,29 +12,24 @@ from hypothesis import strategies as st
 from proxy import estimate
 from proxy.estimate import tokens_of
 
-# bpe-openai reads its files by a function that Python 3.11 deprecates, when it is first imported;
-# so it is imported inside the tests, where this holds.
-pytestmark = pytest.mark.filterwarnings("ignore:open_binary is deprecated:DeprecationWarning")
-
 PROSE = "The quick brown fox, jumps over 12 lazy dogs. "
 
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The encodings asked for, with nothing loaded yet and no network."""
-    import bpe_openai  # type: ignore[import-untyped]  # it has no py.typed
-
     names: list[str] = []
-    get_encoding = bpe_openai.get_encoding
+    bindings = estimate._bindings()
+    load = bindings.tokenizer_for_encoding
 
     def remember(name: str) -> object:
         names.append(name)
-        return get_encoding(name)
+        return load(name)
 
     def refuse(*_: object, **__: object) -> NoReturn:
         raise AssertionError("an estimate went to the network")
 
-    monkeypatch.setattr(bpe_openai, "get_encoding", remember)
+    monkeypatch.setattr(bindings, "tokenizer_for_encoding", remember)
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     estimate._encoding.cache_clear()
@@ -95,6 +90,11 @@ def test_an_encoding_is_loaded_once(asked: list[str]) -> None:
     assert asked == ["o200k_base", "cl100k_base"]
 
 
+def test_the_package_whose_import_takes_half_a_second_is_not_imported() -> None:
+    tokens_of("hello", None)
+    assert "bpe_openai" not in sys.modules
+
+
 @pytest.mark.parametrize(
     ("text", "model", "tokens"),
     [
@@ -125,7 +125,7 @@ def test_lone_surrogates_do_not_hide_the_text_around_them() -> None:
 
 def test_text_in_pieces_counts_as_the_text_in_whole_but_for_a_few_tokens() -> None:
     text = PROSE * 4_000  # six pieces
-    whole = len(estimate._encoding("o200k_base").encode_ordinary(text))
+    whole = estimate._encoding("o200k_base").count(text)
     assert abs(tokens_of(text, None) - whole) <= 3 * 6
 
 
@@ -140,9 +140,9 @@ class CountingEncoding:
     def __init__(self) -> None:
         self.seen = 0
 
-    def encode_ordinary(self, text: str) -> list[int]:
+    def count(self, text: str) -> int:
         self.seen += len(text)
-        return [0] * len(text)
+        return len(text)
 
 
 @pytest.mark.parametrize("extra", [1, 32 * 1024, 5_000_000])
@@ -164,24 +164,3 @@ def test_a_sample_is_spread_over_the_whole_text(monkeypatch: pytest.MonkeyPatch)
     text = PROSE * (half // len(PROSE)) + "漢字かな" * (half // 4)
     truth = tokens_of(text[: half // 4], None) * 4 + tokens_of(text[-half // 4 :], None) * 4
     assert abs(tokens_of(text, None) - truth) < truth / 10
-
-
-def test_whether_an_encoding_is_loaded_is_told_at_once_and_it_is_loaded_beside(
-    asked: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(estimate, "_ready", set())
-    monkeypatch.setattr(estimate, "_loading", set())
-    threads: list[threading.Thread] = []
-    start = threading.Thread.start
-    monkeypatch.setattr(
-        threading.Thread, "start", lambda thread: (threads.append(thread), start(thread))
-    )
-    assert not estimate.is_ready("gpt-4o")
-    for thread in threads:
-        thread.join()
-    assert asked == ["o200k_base"]
-    assert estimate.is_ready("gpt-5")  # which has the same
-    assert not estimate.is_ready("gpt-4")
-    for thread in threads:
-        thread.join()
-    assert asked == ["o200k_base", "cl100k_base"]

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from proxy import settle
 from proxy.call import COMPLETE, CallEnd, Ending
 from proxy.estimate import tokens_of
 from proxy.pricing import CustomPrice, Prices
@@ -287,13 +286,3 @@ def test_names_and_previews_of_a_call(settler: Settler) -> None:
     assert settler.end(a_call(request=b"").finish(CONNECT)).name is None
     assert settler.end(stream(*FINE, DONE)).output_preview == "Fine, thank you."
     assert len(QUESTION) == (row.request.size if row.request else 0)
-
-
-def test_an_estimate_does_not_wait_for_the_tokenizer_and_says_so(
-    settler: Settler, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(settle, "is_ready", lambda _: False)
-    row = settler.end(stream(*FINE, DONE))
-    assert row.usage_source == "estimated"
-    assert (row.tokens.input, row.tokens.output) == (5, 4)  # 18 and 16 bytes
-    assert row.notes == (settle.BY_LENGTH,)
