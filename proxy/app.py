@@ -13,7 +13,6 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
 from proxy import estimate
-from proxy import estimate
 from proxy.api.answers import errors
 from proxy.api.health import Health
 from proxy.api.sessions import Sessions

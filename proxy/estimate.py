@@ -4,7 +4,7 @@ Invariant: offline, and bounded in time whatever the text is. Only the two encod
 carries are ever asked for; its others would be fetched from the network. It does not count what a
 provider adds to a request by itself (the frame of each message, tools, images).
 
-Not for the event loop: a long text takes tens of milliseconds, and so does the first call.
+Not for the event loop: a long text takes tens of milliseconds.
 """
 
 import re

@@ -90,6 +90,13 @@ def test_an_encoding_is_loaded_once(asked: list[str]) -> None:
     assert asked == ["o200k_base", "cl100k_base"]
 
 
+def test_what_newer_models_need_can_be_loaded_before_the_first_call(asked: list[str]) -> None:
+    estimate.warm()
+    assert asked == ["o200k_base"]
+    tokens_of("hello", "gpt-5.5")
+    assert asked == ["o200k_base"]
+
+
 def test_the_package_whose_import_takes_half_a_second_is_not_imported() -> None:
     tokens_of("hello", None)
     assert "bpe_openai" not in sys.modules

@@ -23,8 +23,10 @@ from tests.served import Served, served
 from tests.wire import Peer, ScriptedUpstream, connect
 
 CLIENTS = 16
-# With `safe`, the end of a call is saved this soon after its client saw it.
-GRACE_S = {"safe": 0.050, "strict": 0.0}
+# With `safe`, the end of a call is saved this soon after its client saw it (with `strict`, before);
+# in the ordinary run, where other programs may take the processor for a while, within this.
+GRACE_S = 0.050
+RELAXED_S = 0.250
 BOOT_S = 2.0
 SSE = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 WORDS = [delta(f"word {n} ") for n in range(5)]
@@ -37,6 +39,7 @@ class Load:
 
     durability: str
     number: int
+    grace_s: float
     seen: dict[str, float] = field(default_factory=dict)
     enough: asyncio.Event = field(default_factory=asyncio.Event)
     wanted: int = 0
@@ -61,7 +64,7 @@ class Load:
             self.enough.set()
 
     def surely_saved(self, killed_at: float) -> set[str]:
-        limit = killed_at - GRACE_S[self.durability]
+        limit = killed_at - (self.grace_s if self.durability == "safe" else 0.0)
         return {session for session, at in self.seen.items() if at < limit}
 
 
@@ -117,10 +120,11 @@ def states(folder: Path) -> dict[str, str]:
 
 
 async def torture(
-    folder: Path, upstream: ScriptedUpstream, durabilities: list[str], source: random.Random
+    folder: Path, upstream: ScriptedUpstream, durabilities: list[str], seed: int, grace_s: float
 ) -> list[float]:
     """Play a round for each durability, check after each, and give how long each boot took."""
     upstream.script = answer
+    source = random.Random(seed)  # noqa: S311 (data, not secrets)
     boots: list[float] = []
     saved: set[str] = set()
     for number, durability in enumerate([*durabilities, durabilities[0]]):
@@ -133,7 +137,7 @@ async def torture(
             assert "running" not in found.values()
             if number == len(durabilities):
                 return boots
-            load = Load(durability, number, wanted=source.randrange(20, 400))
+            load = Load(durability, number, grace_s, wanted=source.randrange(20, 400))
             killed_at = await loaded(server, load)
             saved |= load.surely_saved(killed_at)
     raise AssertionError("the last round only checks")
@@ -142,8 +146,7 @@ async def torture(
 async def test_what_a_client_saw_complete_survives_a_kill(
     tmp_path: Path, upstream: ScriptedUpstream
 ) -> None:
-    source = random.Random(0)  # noqa: S311 (data, not secrets)
-    await torture(tmp_path, upstream, ["safe", "strict", "safe"], source)
+    await torture(tmp_path, upstream, ["safe", "strict", "safe"], 0, RELAXED_S)
 
 
 @pytest.mark.kill
@@ -151,6 +154,5 @@ async def test_what_a_client_saw_complete_survives_a_kill(
 async def test_what_a_client_saw_complete_survives_many_kills(
     tmp_path: Path, upstream: ScriptedUpstream, seed: int
 ) -> None:
-    source = random.Random(seed)  # noqa: S311 (data, not secrets)
-    boots = await torture(tmp_path, upstream, ["safe", "strict"] * 5, source)
+    boots = await torture(tmp_path, upstream, ["safe", "strict"] * 5, seed, GRACE_S)
     assert max(boots) < BOOT_S, boots
