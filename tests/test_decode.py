@@ -60,6 +60,13 @@ def test_bodies_larger_than_a_piece_come_out_whole(name: str) -> None:
 
 
 @each
+def test_what_is_left_when_a_piece_is_full_and_all_input_taken_comes_out_too(name: str) -> None:
+    coding, pack = CODINGS[name]
+    for size in range(PIECE_BYTES, PIECE_BYTES + 600, 20):
+        assert len(decode(pack(b"a" * size), coding, 1 << 30)[0]) == size
+
+
+@each
 def test_what_came_of_a_cut_body_is_decoded_as_far_as_it_goes(name: str) -> None:
     coding, pack = CODINGS[name]
     data = random.Random(1).randbytes(300_000)  # noqa: S311 (data, not secrets)
