@@ -35,6 +35,7 @@ torture: tools
 
 bench: runtime
 	@$(PYTHON) -m bench $(ARGS)
+	@$(PYTHON) -m bench.conversations
 
 runtime:
 	@.ci/venv .venv requirements.lock.txt

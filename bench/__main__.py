@@ -184,6 +184,8 @@ def report(targets: list[Target]) -> None:
                 if nginx is not None:
                     row += f"{cpu_us / nginx.figure(load, 'cpu_us'):9.2f}"
             print(row)
+        recorded, bare = (target.figure(load, "rate") for target in proxies[-2:])
+        print(f"  rate with all recorded: {recorded / bare:.2f} of that with no bodies")
 
 
 def cpu_s(pid: int | None) -> float:

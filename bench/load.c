@@ -2,8 +2,9 @@
  *
  *     load PORT PATH CONNECTIONS SECONDS json|stream
  *
- * Each connection sends a chat of about 2 KB, reads the whole answer and sends the next. The first
- * fifth of the time is not counted. Prints one line: answers a second, the median and the 99th
+ * Each connection sends a chat of about 2 KB, reads the whole answer and sends the next; each has
+ * words of its own, and ten follow each other in a session. The first fifth of the time is not
+ * counted. Prints one line: answers a second, the median and the 99th
  * percentile of their time in microseconds, all answers, and what was no whole 200.
  */
 #define _GNU_SOURCE
@@ -19,13 +20,16 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { ROOM = 1 << 15, MAX_TIMES = 1 << 22 };
+#include "words.h"
+
+enum { ROOM = 1 << 15, MAX_TIMES = 1 << 22, TEXT = 1900 };
 
 /* `left`: bytes of the body to come, -1 while the head is read, -2 for a body in chunks. */
 typedef struct { int fd; long left; size_t used; double began; char bytes[ROOM + 1]; } conn;
 
 static char request[8192];
 static size_t request_size;
+static char *text, *session; /* places in it that each request has for itself */
 static float *times;
 static long counted, answers, failures;
 static double count_from;
@@ -37,6 +41,10 @@ static double now(void) {
 }
 
 static void ask(conn *c) {
+    static long asked;
+    char digits[16];
+    words(text, TEXT);
+    memcpy(session, digits, snprintf(digits, sizeof digits, "%010ld", asked++ / 10));
     c->left = -1, c->used = 0, c->began = now();
     if (send(c->fd, request, request_size, MSG_NOSIGNAL) != (ssize_t)request_size) failures++;
 }
@@ -83,15 +91,15 @@ static int take(conn *c) { /* 0 when the connection is over */
 static void prepare(const char *port, const char *path, int stream) {
     char body[4096];
     int size = snprintf(body, sizeof body,
-        "{\"model\":\"gpt-4o\",%s\"messages\":[{\"role\":\"user\",\"content\":\"",
-        stream ? "\"stream\":true,\"stream_options\":{\"include_usage\":true}," : "");
-    while (size < 2000) size += sprintf(body + size, "Please review the following function. ");
-    size += sprintf(body + size, "\"}]}");
+        "{\"model\":\"gpt-4o\",%s\"messages\":[{\"role\":\"user\",\"content\":\"%*s\"}]}",
+        stream ? "\"stream\":true,\"stream_options\":{\"include_usage\":true}," : "", TEXT, "");
     request_size = snprintf(request, sizeof request,
         "POST %s HTTP/1.1\r\nHost: 127.0.0.1:%s\r\nUser-Agent: OpenAI/Python 3.54.0\r\n"
         "Accept: application/json\r\nAuthorization: Bearer sk-bench-0123456789abcdef\r\n"
-        "Content-Type: application/json\r\nX-Traceway-Session-Id: bench\r\n"
+        "Content-Type: application/json\r\nX-Traceway-Session-Id: bench-0000000000\r\n"
         "X-Stainless-Lang: python\r\nContent-Length: %d\r\n\r\n%s", path, port, size, body);
+    session = strstr(request, "bench-0000000000") + 6;
+    text = strstr(request, "\"content\":\"") + 11;
 }
 
 static int by_size(const void *a, const void *b) {

@@ -2,7 +2,7 @@
  *
  *     upstream PORT
  *
- * A POST is answered with a chat completion of about 1 KB; one whose body has "stream":true with a
+ * A POST is answered with a chat completion of about 1 KB, in words of its own; one whose body has "stream":true with a
  * stream of 50 events, each a chunk and a write of its own. Knows just enough HTTP for bench/load.c
  * and for the proxies between them, which frame a request with Content-Length.
  */
@@ -18,11 +18,14 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { ROOM = 1 << 16, EVENTS = 50, MAX_FDS = 1 << 16 };
+#include "words.h"
+
+enum { ROOM = 1 << 16, EVENTS = 50, MAX_FDS = 1 << 16, TEXT = 640 };
 
 static struct { char *bytes; size_t used; } conns[MAX_FDS];
 static char json[4096], event[512], usage[512];
 static size_t json_size, event_size, usage_size;
+static char *text; /* the place of the answer's words in it */
 
 static const char STREAM_HEAD[] =
     "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n"
@@ -38,17 +41,16 @@ static size_t chunk(char *to, size_t room, const char *choices, const char *more
 }
 
 static void prepare(void) {
-    char text[641], body[2048];
-    for (int i = 0; i < 640; i++) text[i] = "Some words of an answer. "[i % 25];
-    text[640] = 0;
+    char body[2048];
     int size = snprintf(body, sizeof body,
         "{\"id\":\"chatcmpl-1\",\"object\":\"chat.completion\",\"created\":1760000000,"
         "\"model\":\"gpt-4o-2024-08-06\",\"choices\":[{\"index\":0,\"message\":{\"role\":"
-        "\"assistant\",\"content\":\"%s\"},\"finish_reason\":\"stop\"}],\"usage\":{"
-        "\"prompt_tokens\":400,\"completion_tokens\":100,\"total_tokens\":500}}", text);
+        "\"assistant\",\"content\":\"%*s\"},\"finish_reason\":\"stop\"}],\"usage\":{"
+        "\"prompt_tokens\":400,\"completion_tokens\":100,\"total_tokens\":500}}", TEXT, "");
     json_size = snprintf(json, sizeof json,
         "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"
         "x-request-id: req_1\r\nopenai-processing-ms: 1\r\n\r\n%s", size, body);
+    text = strstr(json, "\"content\":\"") + 11;
     event_size = chunk(event, sizeof event,
         "{\"index\":0,\"delta\":{\"content\":\" word\"},\"finish_reason\":null}", "");
     usage_size = chunk(usage, sizeof usage, "",
@@ -66,6 +68,7 @@ static void put(int fd, const char *bytes, size_t size) {
 
 static void answer(int fd, const char *body, size_t size) {
     if (!memmem(body, size, "\"stream\":true", 13)) {
+        words(text, TEXT);
         put(fd, json, json_size);
         return;
     }

@@ -1,4 +1,7 @@
-"""The command line: `traceway serve`. Turns mistakes into one clear line each and an exit code."""
+"""The command line: `traceway serve` and `traceway doctor`.
+
+Turns mistakes into one clear line each and an exit code.
+"""
 
 import argparse
 import asyncio
@@ -16,8 +19,10 @@ from proxy import __version__
 from proxy.app import Traceway
 from proxy.config import Config, ConfigError, load
 from proxy.listen import CannotListen, listen
+from proxy.providers.messages import text_of
+from storage import doctor
 from storage.database import StorageError
-from storage.sqlite import open_database
+from storage.sqlite import open_database, open_snapshot
 
 # The recorder's thread shares the interpreter with the event loop: half a millisecond is how long
 # the loop may have to wait for it, where Python's own 5 ms would show in every first byte.
@@ -40,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"traceway: the configuration has mistakes:\n{lines}", file=sys.stderr)
         return 2
     try:
-        return serve(config)
+        return int(options.run(config, options))
     except (CannotListen, StorageError) as error:
         print(f"traceway: {error}", file=sys.stderr)
         return 1
@@ -62,7 +67,7 @@ def _overrides(options: argparse.Namespace) -> tuple[dict[str, str], list[str]]:
     return overrides, mistakes
 
 
-def serve(config: Config) -> int:
+def serve(config: Config, _options: argparse.Namespace) -> int:
     """Serve until a signal comes.
 
     Raises:
@@ -90,6 +95,44 @@ async def _serve(config: Config) -> None:
         await stop.wait()
         print("stopping: calls in flight may end; a second signal cuts them", flush=True)
         await server.stop(config.server.drain_s, now)
+    finally:
+        await database.close()
+
+
+def examine(config: Config, options: argparse.Namespace) -> int:
+    """Look at everything that is stored, and say what does not fit; 1 where something does not.
+
+    A server may go on with the database meanwhile; with `--vacuum` it must not, since the file is
+    written anew first, without anything that was deleted.
+
+    Raises:
+        StorageError: the database cannot be used.
+    """
+    path = config.database.path.resolve()
+    open_snapshot(path)  # refuses what is no database of ours before anything is written
+    if options.vacuum:
+        before_bytes = path.stat().st_size
+        asyncio.run(_vacuum(path))
+        print(f"{path}: {before_bytes:,} bytes before the vacuum, {path.stat().st_size:,} after")
+    findings = asyncio.run(_check(path))
+    for finding in findings:
+        print(f"{finding.what}: {finding.count}; {finding.remedy}")
+    print(f"{path}: {len(findings) or 'no'} findings")
+    return 1 if findings else 0
+
+
+async def _vacuum(path: Path) -> None:
+    database = open_database(path)
+    try:
+        database.vacuum()
+    finally:
+        await database.close()
+
+
+async def _check(path: Path) -> list[doctor.Finding]:
+    database = open_snapshot(path)
+    try:
+        return await doctor.check(database, text_of)
     finally:
         await database.close()
 
@@ -131,17 +174,29 @@ def _parser() -> argparse.ArgumentParser:
         prog="traceway", description="A reverse proxy for LLM APIs that records calls as sessions."
     )
     parser.add_argument("--version", action="version", version=__version__)
+    parser.set_defaults(port=None, upstream=[])
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--config", type=Path, metavar="FILE", help="a TOML file")
+    common.add_argument("--db", metavar="FILE", help="the database (traceway.db)")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    serve_command = commands.add_parser("serve", help="start the proxy")
-    serve_command.add_argument("--config", type=Path, metavar="FILE", help="a TOML file")
+    serve_command = commands.add_parser("serve", parents=[common], help="start the proxy")
+    serve_command.set_defaults(run=serve)
     serve_command.add_argument("--port", help="the port to listen on (3000)")
-    serve_command.add_argument("--db", metavar="FILE", help="the database (traceway.db)")
     serve_command.add_argument(
         "--upstream",
         action="append",
         default=[],
         metavar="NAME=URL",
         help="where calls go, as openai=https://api.openai.com; may be repeated",
+    )
+    doctor_command = commands.add_parser(
+        "doctor", parents=[common], help="look at everything that is stored for what does not fit"
+    )
+    doctor_command.set_defaults(run=examine)
+    doctor_command.add_argument(
+        "--vacuum",
+        action="store_true",
+        help="first write the file anew without what was deleted; the server must be stopped",
     )
     return parser
 

@@ -14,6 +14,8 @@ from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
 from proxy import estimate
 from proxy.api.answers import errors
+from proxy.api.bodies import Bodies
+from proxy.api.conversation import Conversations
 from proxy.api.health import Health
 from proxy.api.sessions import Sessions
 from proxy.api.traces import Traces
@@ -88,8 +90,13 @@ class Traceway:
         prices = Prices(config.prices)
         prices.warm()
         estimate.warm()
+        settler = Settler(
+            prices,
+            infer=config.sessions.infer,
+            keep_raw_streams=config.recording.keep_raw_streams,
+        )
         recorder = self.recorder = Recorder(
-            self._database, Settler(prices), budget, config.recording.durability
+            self._database, settler, budget, config.recording.durability
         )
         owner = os.urandom(8)
         interrupted = await recorder.write(lambda tx: forget.interrupt_running(tx, owner))
@@ -126,6 +133,8 @@ class Traceway:
                 forwarder,
                 Sessions(self._database, recorder),
                 Traces(self._database, recorder),
+                Bodies(self._database),
+                Conversations(self._database),
                 health,
             )
         )
@@ -181,7 +190,12 @@ class Traceway:
 
 
 def routes(
-    forwarder: Forwarder, sessions: Sessions, traces: Traces, health: Health
+    forwarder: Forwarder,
+    sessions: Sessions,
+    traces: Traces,
+    bodies: Bodies,
+    conversations: Conversations,
+    health: Health,
 ) -> list[web.RouteDef]:
     """List every route. An id's pattern matches the raw path, so that it may hold `%2F` or `{}`."""
     return [
@@ -189,12 +203,17 @@ def routes(
         web.get("/api/sessions", sessions.list),
         web.get("/api/sessions/by-id", sessions.show),
         web.delete("/api/sessions/by-id", sessions.delete),
+        web.get("/api/sessions/by-id/conversation", conversations.show),
         web.get("/api/sessions/{id:[^/]+}", sessions.show),
         web.delete("/api/sessions/{id:[^/]+}", sessions.delete),
+        web.get("/api/sessions/{id:[^/]+}/conversation", conversations.show),
+        web.get("/api/messages/{id:[^/]+}", conversations.message),
         web.get("/api/traces", traces.list),
         web.get("/api/traces/{id:[^/]+}", traces.show),
         web.delete("/api/traces/{id:[^/]+}", traces.delete),
         web.get("/api/spans/{id:[^/]+}", traces.show_span),
+        web.get("/api/spans/{id:[^/]+}/request", bodies.request),
+        web.get("/api/spans/{id:[^/]+}/response", bodies.response),
         web.get("/api/health", health.health),
         web.get("/api/live", health.live),
         web.get("/api/ready", health.ready),

@@ -15,7 +15,7 @@ import uuid_utils
 from proxy import headers, session
 from proxy.capture import Budget, Capture, Captured
 from proxy.config import CapturePolicy
-from proxy.headers import RawHeaders
+from proxy.headers import Index, RawHeaders
 from proxy.providers.facts import AnswerFacts, Operation
 from proxy.providers.openai import operation_of
 from proxy.tap import Tap
@@ -100,7 +100,7 @@ class CallEnd:
 class Call:
     """One call from its head to its end. Not thread-safe; lives on the event loop.
 
-    `checkpoint` is the ticket of its last checkpoint.
+    `checkpoint` is the ticket of its last checkpoint, `media_type` the answer's.
     """
 
     def __init__(
@@ -112,6 +112,7 @@ class Call:
         target: Target,
         provider: str | None,
         request_headers: RawHeaders,
+        request_index: Index,
         session_ref: session.SessionRef | None,
         capture: CapturePolicy,
         body_bytes: int,
@@ -124,6 +125,7 @@ class Call:
         query = target.query or b""
         self._secrets = headers.credentials(request_headers, query)
         self._request_headers = request_headers
+        self._request_index = request_index
         path = target.path.decode("utf-8", "replace")
         self.operation = operation_of(method, path)
         self.request = Capture(body_bytes, budget)
@@ -133,24 +135,31 @@ class Call:
         self.finished = False
         self.checkpointed_bytes = 0
         self.checkpoint: asyncio.Future[None] | None = None
+        self.media_type = ""
         self._answer_headers: RawHeaders = ()
+        self._answer_index: Index = {}
         self._edited = False
         self._first_byte_us: int | None = None
         self._first_token_us: int | None = None
-        trace, parent = _traceparent(headers.first(request_headers, b"traceparent"))
+        trace, parent = _traceparent(request_index.get(b"traceparent"))
         redacted_query = headers.redact_query(query, self._secrets)
+        session_id = session_ref.session_id if session_ref else None
+        if session_id is not None:  # some take the key itself for a name of its user's session
+            session_id = headers.redact(session_id.encode(), self._secrets).decode()
         trace_id = uuid_utils.uuid7().bytes
         self.start = SpanStart(
             project_id=project_id,
             trace_id=trace_id,
-            # The clock's lower half and 26 random bits: new ids come at the end of an index.
-            span_id=trace_id[2:10],
+            # The clock's lower half, so that new ids come at the end of an index, and the only bits
+            # that are random for each call: those between them count in one millisecond.
+            span_id=trace_id[2:6] + trace_id[12:],
             started_at_us=time.time_ns() // 1000,
             name=self.operation.name or f"{method} {path}",
             owner=owner,
+            caller=headers.caller(request_index),
             external_trace_id=trace,
             external_parent_id=parent,
-            session_id=session_ref.session_id if session_ref else None,
+            session_id=session_id,
             session_source=session_ref.source if session_ref else None,
             upstream=target.upstream,
             provider=provider,
@@ -166,11 +175,13 @@ class Call:
         self._first_byte_us = self._elapsed_us()
         self.status = status
         self._answer_headers = answer_headers
+        self._answer_index = headers.index(answer_headers)
+        self.media_type = headers.media_type(self._answer_index)
         self._secrets += headers.credentials(answer_headers, b"")  # a cookie that it sets
         self.tap = Tap(
             self.operation,
-            headers.media_type(answer_headers),
-            headers.text(answer_headers, b"content-encoding"),
+            self.media_type,
+            headers.text(self._answer_index, b"content-encoding"),
             Capture(self._body_bytes, self._budget),
         )
 
@@ -223,8 +234,8 @@ class Call:
             status=self.status,
             request=Message(
                 headers=headers.redacted_json(self._request_headers, self._secrets),
-                content_type=headers.text(self._request_headers, b"content-type"),
-                content_encoding=headers.text(self._request_headers, b"content-encoding"),
+                content_type=headers.text(self._request_index, b"content-type"),
+                content_encoding=headers.text(self._request_index, b"content-encoding"),
                 body=self.request.captured(),
             ),
             response=self._response(self.tap.capture.captured()) if self.tap else Message(),
@@ -235,10 +246,10 @@ class Call:
     def _response(self, body: Captured) -> Message:
         return Message(
             headers=headers.redacted_json(self._answer_headers, self._secrets),
-            content_type=headers.text(self._answer_headers, b"content-type"),
+            content_type=headers.text(self._answer_index, b"content-type"),
             content_encoding=""
             if self._edited
-            else headers.text(self._answer_headers, b"content-encoding"),
+            else headers.text(self._answer_index, b"content-encoding"),
             body=body,
         )
 

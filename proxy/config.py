@@ -91,6 +91,14 @@ class RecordingConfig:
     capture: Annotated[CapturePolicy, _capture] = CapturePolicy()
     body_bytes: Annotated[int, values.integer(0, _MAX_BODY_BYTES, "bytes")] = 8 << 20
     checkpoint_s: Annotated[float, values.number(0.1, 60, "seconds")] = 2.0
+    keep_raw_streams: Annotated[bool, values.boolean] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionsConfig:
+    """How a call that names no session gets one."""
+
+    infer: Annotated[bool, values.boolean] = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,12 +127,18 @@ class Config:
     server: ServerConfig = field(default_factory=ServerConfig)
     database: DatabaseConfig = field(default_factory=DatabaseConfig)
     recording: RecordingConfig = field(default_factory=RecordingConfig)
+    sessions: SessionsConfig = field(default_factory=SessionsConfig)
     upstreams: Mapping[str, UpstreamConfig] = field(default_factory=lambda: {"openai": OPENAI})
     prices: tuple[CustomPrice, ...] = ()
 
 
 _SECTIONS: Final[Mapping[str, type[Any]]] = MappingProxyType(
-    {"server": ServerConfig, "database": DatabaseConfig, "recording": RecordingConfig}
+    {
+        "server": ServerConfig,
+        "database": DatabaseConfig,
+        "recording": RecordingConfig,
+        "sessions": SessionsConfig,
+    }
 )
 # The tables there are, and how many names lead to one.
 _TABLES: Final = MappingProxyType({**dict.fromkeys(_SECTIONS, 1), "upstreams": 2, "prices": 1})
@@ -184,6 +198,7 @@ def load(
     server = loading.take(ServerConfig, ("server",))
     database = loading.take(DatabaseConfig, ("database",))
     recording = loading.take(RecordingConfig, ("recording",))
+    sessions = loading.take(SessionsConfig, ("sessions",))
     upstreams = {name: loading.take_upstream(name) for name in loading.upstream_names()}
     prices = [loading.take_price(number) for number in loading.below("prices")]
     loading.report_unknown_keys()
@@ -200,6 +215,7 @@ def load(
         server=cast(ServerConfig, server),
         database=cast(DatabaseConfig, database),
         recording=cast(RecordingConfig, recording),
+        sessions=cast(SessionsConfig, sessions),
         upstreams=cast(dict[str, UpstreamConfig], upstreams),
         prices=tuple(cast(list[CustomPrice], prices)),
     )
@@ -341,6 +357,8 @@ def _from_text(text: str, default: object) -> object:
     """Give the TOML value that a text means, where the key's default is not a text itself."""
     if isinstance(default, tuple):
         return [part.strip() for part in text.split(",") if part.strip()]
+    if isinstance(default, bool):
+        return {"true": True, "false": False}.get(text.lower(), text)
     if isinstance(default, int | float):
         for number in (int, float):
             with contextlib.suppress(ValueError):

@@ -44,6 +44,13 @@ def number(low: float, high: float, unit: str) -> Callable[[object], float]:
     return read
 
 
+def boolean(value: object) -> bool:
+    """Read true or false."""
+    if isinstance(value, bool):
+        return value
+    raise ValueError("one of true, false")
+
+
 def choice(*words: str) -> Callable[[object], Any]:
     """Make a reader for one of some words (`Any`: the field's Literal is narrower than str)."""
 

@@ -112,7 +112,8 @@ class Forwarder:
             raise Refused(401, "keys_are_off", message)
         try:
             target = proxied(raw_target)
-            session_ref = session.resolve(raw)
+            index = headers.index(raw)
+            session_ref = session.resolve(index)
         except (BadTarget, session.ControlCharacter) as error:
             raise Refused(400, "bad_request", str(error)) from error
         sender = self._senders.get(target.upstream)
@@ -123,15 +124,16 @@ class Forwarder:
             target=target,
             provider=sender.upstream.config.provider if sender is not None else None,
             request_headers=raw,
+            request_index=index,
             session_ref=session_ref,
-            capture=self._capture_policy(raw),
+            capture=self._capture_policy(index),
             body_bytes=self._config.recording.body_bytes,
             budget=self._budget,
         )
         return call, target
 
-    def _capture_policy(self, raw: headers.RawHeaders) -> CapturePolicy:
-        asked = headers.text(raw, b"x-traceway-capture")
+    def _capture_policy(self, index: headers.Index) -> CapturePolicy:
+        asked = headers.text(index, b"x-traceway-capture")
         policy = parse_capture(asked) if asked else self._config.recording.capture
         if policy is None:
             message = "X-Traceway-Capture must be full, preview, preview(BYTES) or off"
@@ -243,7 +245,7 @@ def _response(call: Call, answer: Answer, *, edited: bool) -> RelayedResponse:
     relayed = headers.end_to_end(answer.headers)
     if edited:
         relayed = headers.without(relayed, b"content-length", b"content-encoding")
-    ours = [*_marks(call), *sandbox(headers.media_type(answer.headers))]
+    ours = [*_marks(call), *sandbox(call.media_type)]
     return RelayedResponse(
         answer.status, answer.reason, [*relayed, *ours], None if edited else answer.length
     )

@@ -4,14 +4,19 @@ Invariant: what remains keeps its bytes, its order and its duplicates. A header 
 of (name, value) pairs of bytes as they were on the wire, never a mapping.
 """
 
+import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from types import MappingProxyType
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
 import orjson
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
+# The first value of each name in lower case. For looking up only: it knows no order.
+Index = Mapping[bytes, bytes]
 
 # RFC 9110 section 7.6.1, and the names that proxies of the field strip with them
 # (Proxy-Connection is not in any RFC, but old clients send it).
@@ -30,6 +35,8 @@ HOP_BY_HOP: Final = frozenset(
 )
 # `Connection: Content-Length` must not be able to take the framing or the target from a request.
 NEVER_HOP_BY_HOP: Final = frozenset({b"content-length", b"host"})
+# What nearly every `Connection` says; neither names a header that is not hop-by-hop itself.
+_CONNECTION_ALONE: Final = frozenset({b"keep-alive", b"close"})
 OURS: Final = b"x-traceway-"
 
 REDACTED: Final = b"[redacted]"
@@ -53,10 +60,15 @@ SECRET_HEADERS: Final = frozenset(
         b"x-traceway-api-key",
     }
 )
+# Where a caller's API key stands; the first one there is, is the caller.
+_KEY_HEADERS: Final = (b"authorization", b"api-key", b"x-api-key", b"x-goog-api-key")
+_CALLER_BYTES: Final = 8
 SECRET_PARAMETERS: Final = frozenset(
     {b"access_token", b"api-key", b"api_key", b"apikey", b"key", b"sig", b"signature", b"token"}
 )
-_SCHEME: Final = re.compile(rb"[A-Za-z][A-Za-z0-9-]* +")
+# How many of the pairs in a value are cookies; attributes follow the one that is set.
+_COOKIES: Final[Mapping[bytes, int | None]] = MappingProxyType({b"cookie": None, b"set-cookie": 1})
+_SCHEME: Final = re.compile(rb"\A[A-Za-z][A-Za-z0-9-]* +")
 # A credential is cut out of bodies only where it cannot be an ordinary word of a text: local
 # servers are called with keys such as "ollama" or "anything".
 _SECRET_MIN_BYTES: Final = 8
@@ -67,7 +79,7 @@ def end_to_end(headers: RawHeaders) -> list[tuple[bytes, bytes]]:
     """Drop hop-by-hop headers, those that `Connection` names, and every header of ours."""
     dropped = HOP_BY_HOP
     for name, value in headers:
-        if name.lower() == b"connection":
+        if len(name) == 10 and name.lower() == b"connection" and value not in _CONNECTION_ALONE:
             named = {option.strip().lower() for option in value.split(b",")}
             dropped = dropped | (named - NEVER_HOP_BY_HOP)
     return [
@@ -114,29 +126,33 @@ def without(headers: RawHeaders, *names: bytes) -> list[tuple[bytes, bytes]]:
     return [pair for pair in headers if pair[0].lower() not in names]
 
 
-def first(headers: RawHeaders, name: bytes) -> bytes | None:
-    """Give the first value of `name` (lower case), or None."""
-    for key, value in headers:
-        if key.lower() == name:
-            return value
-    return None
+def index(headers: RawHeaders) -> Index:
+    """Give the first value of each name, in lower case: one pass for all who look for one."""
+    return {name.lower(): value for name, value in reversed(headers)}
 
 
-def text(headers: RawHeaders, name: bytes) -> str:
-    """Give the first value of `name` (lower case) as text, "" where it is missing."""
-    return (first(headers, name) or b"").decode("latin-1").strip()
+def text(index: Index, name: bytes) -> str:
+    """Give the value of `name` (lower case) as text, "" where it is missing."""
+    return index.get(name, b"").decode("latin-1").strip()
 
 
-def media_type(headers: RawHeaders) -> str:
+def media_type(index: Index) -> str:
     """Give the media type in lower case without its parameters, "" where there is none."""
-    return text(headers, b"content-type").partition(";")[0].rstrip().lower()
+    return text(index, b"content-type").partition(";")[0].rstrip().lower()
 
 
 def holds_our_key(headers: RawHeaders, target: bytes) -> bool:
     """Tell whether a key of ours stands in a header or in the request target."""
-    return b"tw_sk_" in unquote_to_bytes(target) or any(
-        b"tw_sk_" in value or b"tw_sk_" in name for name, value in headers
-    )
+    # Joined and looked at once; no key of ours has a NUL in it.
+    return b"tw_sk_" in unquote_to_bytes(target) or b"tw_sk_" in b"\0".join(chain(*headers))
+
+
+def caller(index: Index) -> bytes | None:
+    """Tell the API keys of callers apart: 8 bytes of a hash, None for a call without a key."""
+    for name in _KEY_HEADERS:
+        if key := _SCHEME.sub(b"", index.get(name, b""), count=1).strip():
+            return hashlib.blake2b(key, digest_size=_CALLER_BYTES).digest()
+    return None
 
 
 def credentials(headers: RawHeaders, query: bytes) -> tuple[bytes, ...]:
@@ -145,13 +161,15 @@ def credentials(headers: RawHeaders, query: bytes) -> tuple[bytes, ...]:
     """
     found: set[bytes] = set()
     for name, value in headers:
-        lowered = name.lower()
-        if lowered in SECRET_HEADERS:
+        if (lowered := name.lower()) in SECRET_HEADERS:
             found.add(_SCHEME.sub(b"", value, count=1).strip())
-            found |= _cookies(lowered, value)
+            if lowered in _COOKIES:
+                found |= _cookies(value, _COOKIES[lowered])
     for name, value in _parameters(query) if query else ():
         if name.lower() in SECRET_PARAMETERS:
             found |= {value, unquote_to_bytes(value)}
+    if not found:
+        return ()
     # As JSON is written by PHP and by .NET.
     for plain, escaped in ((b"/", b"\\/"), (b"+", b"\\u002B")):
         found |= {secret.replace(plain, escaped) for secret in found if plain in secret}
@@ -197,10 +215,9 @@ def _parameters(query: bytes) -> Iterable[tuple[bytes, bytes]]:
         yield unquote_to_bytes(name), value
 
 
-def _cookies(name: bytes, value: bytes) -> set[bytes]:
+def _cookies(value: bytes, count: int | None) -> set[bytes]:
     """Give the values of cookies that are long enough to be nothing but a credential."""
-    pairs = value.split(b";")[: {b"cookie": None, b"set-cookie": 1}.get(name, 0)]
-    values = {pair.partition(b"=")[2].strip(b' "') for pair in pairs}
+    values = {pair.partition(b"=")[2].strip(b' "') for pair in value.split(b";")[:count]}
     return {value for value in values if len(value) >= _SECRET_CERTAIN_BYTES}
 
 

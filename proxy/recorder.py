@@ -9,6 +9,7 @@ record that waits is replaced only under the lock under which the thread takes i
 """
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
@@ -19,6 +20,7 @@ from typing import Any, Final, Literal, TypeVar
 
 from proxy.call import CallEnd, CallProgress, Message
 from proxy.capture import Budget, Captured
+from proxy.providers.messages import text_of
 from proxy.settle import Settler
 from storage import parameters, writes
 from storage.database import Database, StatementRefused, StorageError, Transaction
@@ -285,21 +287,27 @@ class Recorder:
             return batch
 
     def _save(self, batch: list[_Item]) -> None:
-        outcome, refusal = self._write([self._settle(item.record) for item in batch])
-        if refusal is not None and len(batch) > 1:
-            # One of them is poison, and the others must not die of it.
-            half = len(batch) // 2
-            self._save(batch[:half])
-            self._save(batch[half:])
-            return
+        outcome, refusal = self._write(map(self._settle, batch))
         if refusal is not None:
+            # It may rest on messages of earlier calls that are not, or no longer, stored.
+            self._settler.forget()
+            if len(batch) > 1:
+                # One of them is poison, and the others must not die of it.
+                half = len(batch) // 2
+                self._save(batch[:half])
+                self._save(batch[half:])
+                return
+            outcome, refusal = self._write(map(self._settle, batch))
+        if refusal is not None:
+            self._settler.forget()
             self._tell(self._unreadable, refusal)
             if isinstance(end := batch[0].record, CallEnd):
                 # Whatever it is in it that is refused: the call was made, and ended.
                 outcome, _ = self._write([self._settler.bare(end)])
         self._tell(self._ended, batch, outcome)
 
-    def _settle(self, record: Record | None) -> parameters.Change | None:
+    def _settle(self, item: _Item) -> parameters.Change | None:
+        record = item.record
         try:
             if isinstance(record, CallProgress):
                 return self._settler.progress(record)
@@ -316,7 +324,7 @@ class Recorder:
             batch = parameters.prepare([change for change in changes if change is not None])
         except Exception as error:
             return "refused", error
-        return self._commit(lambda transaction: writes.apply(transaction, batch))
+        return self._commit(lambda transaction: writes.apply(transaction, batch, text_of))
 
     def _commit(self, work: Callable[[Transaction], object]) -> tuple[Outcome, Exception | None]:
         """Run `work` in a transaction, again and again while the database cannot take it."""
@@ -349,7 +357,10 @@ class Recorder:
         results: list[object] = []
         work = item.work or (lambda _: None)
         outcome, refusal = self._commit(lambda transaction: results.append(work(transaction)))
+        self._settler.forget()  # it may have deleted messages
         if outcome == "saved":
+            with contextlib.suppress(StorageError):  # what is not given back now is later
+                self._database.reclaim()
             self._tell(_resolve, item.ticket, results[-1], None)
         else:
             self._tell(_resolve, item.ticket, None, refusal or RuntimeError(self.error))

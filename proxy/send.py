@@ -126,11 +126,12 @@ class Sender:
         exchange = await self.upstream.open(edited)
         if 400 <= exchange.answer.status < 500:
             return await self._refused(exchange, plain)
-        if headers.media_type(exchange.answer.headers) != EVENT_STREAM:
+        index = headers.index(exchange.answer.headers)
+        if headers.media_type(index) != EVENT_STREAM:
             return Sent(exchange=exchange)
         call.injected = True
         # Sent compressed although `identity` was asked for: edited and handed on plain.
-        coding = decoder(headers.text(exchange.answer.headers, b"content-encoding"), sys.maxsize)
+        coding = decoder(headers.text(index, b"content-encoding"), sys.maxsize)
         if coding is not None and coding.failed:
             return Sent(exchange=exchange)  # one that we cannot read goes through unedited
         return Sent(exchange=exchange, injection=injection, editor=Editor(coding))
@@ -168,7 +169,7 @@ class Sender:
         except BaseException:
             exchange.close()
             raise
-        coding = headers.text(exchange.answer.headers, b"content-encoding")
+        coding = headers.text(headers.index(exchange.answer.headers), b"content-encoding")
         text, _ = decode(early, coding, _REFUSAL_BYTES)
         if not names_stream_options(exchange.answer.status, text):
             return Sent(exchange=exchange, early=early)

@@ -2,30 +2,25 @@
 
 Owns the rules by which a finished call becomes a row. Runs in the recorder's thread, before a
 transaction begins; does no I/O. Invariants: unknown is None; a number that nobody reported is
-marked as estimated; no credential of the call is in anything that leaves here.
+marked as estimated; no credential of the call is in anything that leaves here. What the bodies say
+and what is kept of them is others' business (bodies.py).
 """
 
-import hashlib
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from proxy import headers
-from proxy.call import CLIENT_LEFT, SERVER_STOPPED, CallEnd, CallProgress, Ending, Message
+from proxy import session
+from proxy.bodies import Answered, Asked, BodyReader, without
+from proxy.call import CLIENT_LEFT, SERVER_STOPPED, CallEnd, CallProgress, Ending
 from proxy.config import CapturePolicy
-from proxy.decode import decode
+from proxy.conversation import conversation_of
 from proxy.estimate import tokens_of
 from proxy.pricing import Prices
-from proxy.providers.facts import AnswerFacts, RequestFacts
-from proxy.providers.openai import read_answer, read_request, stream_text
-from proxy.sse import events_of
+from proxy.providers.facts import AnswerFacts, Bill
+from proxy.providers.openai import input_text
 from storage import records
-from storage.records import Body, Content, Settlement, SpanCheckpoint, SpanEnd, Tokens
+from storage.records import Settlement, SpanCheckpoint, SpanEnd, Tokens
 
-# Decoded bytes of a compressed body that are read: four times what is kept of one by default.
-READ_BYTES: Final = 32 * 1024 * 1024
-PREVIEW_CHARACTERS: Final = 500
-# The least that is recognised of a secret at the end of a body that was cut.
-SECRET_PART_BYTES: Final = 8
 # Operations whose tokens are those of the text that goes in and comes out.
 _TEXT_OPERATIONS: Final = frozenset({"chat.completions", "completions", "responses", "embeddings"})
 
@@ -48,19 +43,29 @@ _UNPRICED: Final = _Cost(None, "unpriced")
 
 
 class Settler:
-    """Turns records of calls into changes of the database. Not thread-safe."""
+    """Turns records of calls into changes of the database. Not thread-safe.
 
-    def __init__(self, prices: Prices) -> None:
+    `infer`: a call that names no session may join the conversation that it extends.
+    """
+
+    def __init__(
+        self, prices: Prices, *, infer: bool = True, keep_raw_streams: bool = False
+    ) -> None:
         self._prices = prices
+        self._infer = infer
+        self._bodies = BodyReader(keep_raw_streams=keep_raw_streams)
+
+    def forget(self) -> None:
+        """Take over nothing from earlier calls: what they gave is not in the database, or gone."""
+        self._bodies.forget()
 
     def progress(self, record: CallProgress) -> SpanCheckpoint:
         """Give the checkpoint of a running stream."""
-        read = _Read(record.response, record.secrets)
         return SpanCheckpoint(
             project_id=record.start.project_id,
             trace_id=record.start.trace_id,
             span_id=record.start.span_id,
-            response=read.body(record.capture),
+            response=self._bodies.so_far(record),
             elapsed_us=record.elapsed_us,
             first_byte_us=record.first_byte_us,
             first_token_us=record.first_token_us,
@@ -68,41 +73,50 @@ class Settler:
 
     def end(self, call: CallEnd) -> SpanEnd:
         """Give the final row of a call."""
-        request = _Read(call.request, call.secrets)
-        response = _Read(call.response, call.secrets)
-        asked = read_request(call.operation, request.data, call.request.content_type)
-        facts = _answer_facts(call, response)
+        asked = self._bodies.asked(call)
+        answered = self._bodies.answered(call, asked.question)
+        facts = _shown_facts(call, answered.facts)
         state, error = _state(call, facts)
-        usage = _usage(call, asked, facts, state)
-        model = facts.model or asked.model
-        tier = facts.service_tier
+        usage = _usage(call, asked, answered, facts, state)
+        model = facts.model or asked.facts.model
         cost = self._cost(call, facts, model, usage)
+        start = call.start
+        if start.session_id is None and (named := session.from_body(asked.facts.named)):
+            start = replace(start, session_id=named.session_id, session_source=named.source)
         return SpanEnd(
-            start=call.start,
+            start=start,
             state=state,
             duration_us=call.duration_us,
             name=model,
-            user_id=asked.user,
+            user_id=asked.facts.user,
             http_status=call.status,
             error=error,
             ended_by=call.ending.ended_by,
             phase=call.ending.phase,
             first_byte_us=call.first_byte_us,
             first_token_us=call.first_token_us,
-            model_requested=asked.model,
+            model_requested=asked.facts.model,
             model=facts.model,
-            service_tier=tier,
+            service_tier=facts.service_tier,
             response_id=facts.response_id,
             settles=self._settlement(call, facts),
+            conversation=conversation_of(
+                asked.question,
+                answered.messages,
+                is_whole=answered.complete and state == records.COMPLETED,
+            ),
+            previous_response_id=asked.facts.previous_response_id,
+            keeps_state=asked.facts.keeps_state,
+            infer_session=self._infer,
             tokens=usage.tokens,
             usage_source=usage.source,
             cost_nusd=cost.nusd,
             cost_status=cost.status,
             price_version=cost.version,
             input_preview=_shown(asked.preview, call.capture),
-            output_preview=_shown(facts.preview, call.capture),
-            request=request.body(call.capture),
-            response=response.body(call.capture) if call.status is not None else None,
+            output_preview=_shown(answered.preview, call.capture),
+            request=asked.body,
+            response=answered.body,
             request_headers=call.request.headers,
             response_headers=call.response.headers,
             notes=facts.notes,
@@ -132,24 +146,30 @@ class Settler:
         usage: _Usage,
     ) -> _Cost:
         if usage.source in ("provider", "injected"):
-            return self._price(call, model, facts)
+            return self._price(call, model, facts.service_tier, facts.main, facts.apart)
         if usage.source == "estimated":
-            return self._price(call, model, replace(facts, main=usage.tokens, apart=()))
+            return self._price(call, model, facts.service_tier, usage.tokens, ())
         if call.operation.bills == "nothing" or call.ending.phase in ("request", "connect"):
             return _FREE
         if call.status is not None and not 200 <= call.status < 300:
             return _FREE  # an error answer is not billed
         return _UNPRICED
 
-    def _price(self, call: CallEnd, model: str | None, facts: AnswerFacts) -> _Cost:
+    def _price(
+        self,
+        call: CallEnd,
+        model: str | None,
+        tier: str | None,
+        main: Tokens,
+        apart: tuple[Bill, ...],
+    ) -> _Cost:
         total_nusd, version, free = 0, None, True
-        parts = [(model, facts.main), *((bill.model, bill.tokens) for bill in facts.apart)]
-        for part_model, tokens in parts:
+        for bill in (Bill(model, main), *apart):
             price = self._prices.price(
                 provider=call.start.provider or "",
-                model=part_model,
-                service_tier=facts.service_tier,
-                tokens=tokens,
+                model=bill.model,
+                service_tier=tier,
+                tokens=bill.tokens,
                 at_us=call.start.started_at_us,
             )
             if price.nusd is None:
@@ -162,7 +182,7 @@ class Settler:
     def _settlement(self, call: CallEnd, facts: AnswerFacts) -> Settlement | None:
         if facts.settles_id is None or not facts.reported:
             return None
-        cost = self._price(call, facts.model, facts)
+        cost = self._price(call, facts.model, facts.service_tier, facts.main, facts.apart)
         return Settlement(
             response_id=facts.settles_id,
             model=facts.model,
@@ -174,67 +194,8 @@ class Settler:
         )
 
 
-class _Read:
-    """One body without its content coding and without secrets."""
-
-    def __init__(self, message: Message, secrets: tuple[bytes, ...]) -> None:
-        self._message = message
-        raw = message.body.head
-        # What is said to be encoded may not be, and what cannot be decoded is stored as it came.
-        self._raw = _without(secrets, raw)
-        plain, self._decoded = decode(raw, message.content_encoding, READ_BYTES)
-        self.data = _without(secrets, plain)
-        self._redacted = self._raw != raw or self.data != plain
-
-    def body(self, policy: CapturePolicy) -> Body:
-        """Give what is kept of it."""
-        captured = self._message.body
-        encoding: str | None = self._message.content_encoding or None
-        data = self._raw
-        if self._redacted and self.data:  # what was cut out cannot be compressed again
-            data, encoding = self.data, None
-        kept: bytes | None = data
-        if policy.mode == "preview":
-            kept = data[: policy.preview_bytes]
-        if policy.mode == "off" or not data:
-            kept = None
-        sha256 = captured.sha256
-        if sha256 is None and captured.whole and not self._redacted:
-            sha256 = hashlib.sha256(self._raw).digest()
-        whole = captured.whole and kept is not None and len(kept) == len(data)
-        whole = whole and (self._decoded or data is self._raw)
-        return Body(
-            size=captured.size,
-            sha256=sha256,
-            content=None if kept is None else _content(kept),
-            content_type=self._message.content_type or None,
-            content_encoding=encoding,
-            truncated=captured.size > 0 and not whole,
-            redacted=self._redacted,
-        )
-
-
-def _content(data: bytes) -> Content:
-    return Content(sha256=hashlib.sha256(data).digest(), data=data)
-
-
-def _without(secrets: tuple[bytes, ...], data: bytes) -> bytes:
-    """Redact a body. One that was cut may end within a secret."""
-    data = headers.redact(data, secrets)
-    for secret in secrets:
-        beginning = secret[:SECRET_PART_BYTES]
-        at = data.find(beginning, max(0, len(data) - len(secret) + 1))
-        while at >= 0 and not secret.startswith(data[at:]):
-            at = data.find(beginning, at + 1)
-        if at >= 0:
-            return data[:at] + headers.REDACTED
-    return data
-
-
 def _redacted(text: str | None, secrets: tuple[bytes, ...]) -> str | None:
-    if text is None:
-        return None
-    return headers.redact(text.encode(errors="replace"), secrets).decode(errors="replace")
+    return None if text is None else without(text, secrets)
 
 
 def _shown(text: str | None, policy: CapturePolicy) -> str | None:
@@ -245,30 +206,22 @@ def _shown(text: str | None, policy: CapturePolicy) -> str | None:
     return text.encode(errors="replace")[:kept_bytes].decode(errors="ignore") or None
 
 
-def _answer_facts(call: CallEnd, response: _Read) -> AnswerFacts:
-    if call.status is None:
-        return AnswerFacts()
-    if call.stream is not None and 200 <= call.status < 300:
-        text = stream_text(call.operation, events_of(response.data))
-        preview = " ".join(text[: 4 * PREVIEW_CHARACTERS].split())
-        facts = replace(call.stream, text=text, preview=preview)
-    else:
-        tail = b"" if call.response.content_encoding else call.response.body.tail
-        facts = read_answer(call.operation, call.status, response.data, tail)
-    if call.secrets:
-        # What JSON escapes or a stream cuts in two is found in the text only. In all else as well:
-        # an upstream may name its model after the key that it got.
-        facts = replace(
-            facts,
-            preview=_redacted(facts.preview, call.secrets),
-            error=_redacted(facts.error, call.secrets),
-            model=_redacted(facts.model, call.secrets),
-            response_id=_redacted(facts.response_id, call.secrets),
-            service_tier=_redacted(facts.service_tier, call.secrets),
-        )
-    preview = (facts.preview or "")[:PREVIEW_CHARACTERS]
+def _shown_facts(call: CallEnd, facts: AnswerFacts) -> AnswerFacts:
+    """Cut out of an answer's facts what must not be stored."""
     error = facts.error if call.capture.mode != "off" else None  # it may quote what was asked
-    return replace(facts, preview=preview or None, error=error)
+    shown = (error, facts.model, facts.response_id, facts.service_tier)
+    words = "\n".join([word for word in shown if word])
+    # What JSON escapes is found in the text only, and not in the error alone: an upstream may name
+    # its model after the key that it got.
+    if error is facts.error and _redacted(words, call.secrets) == words:
+        return facts
+    return replace(
+        facts,
+        error=_redacted(error, call.secrets),
+        model=_redacted(facts.model, call.secrets),
+        response_id=_redacted(facts.response_id, call.secrets),
+        service_tier=_redacted(facts.service_tier, call.secrets),
+    )
 
 
 def _state(call: CallEnd, facts: AnswerFacts) -> tuple[str, str | None]:
@@ -293,7 +246,9 @@ def _state(call: CallEnd, facts: AnswerFacts) -> tuple[str, str | None]:
     return records.FAILED, ending.error
 
 
-def _usage(call: CallEnd, asked: RequestFacts, facts: AnswerFacts, state: str) -> _Usage:
+def _usage(
+    call: CallEnd, asked: Asked, answered: Answered, facts: AnswerFacts, state: str
+) -> _Usage:
     """Give the tokens that this call is billed for, and how they are known."""
     if facts.settles_id is not None or call.operation.bills == "nothing":
         return _Usage(None)
@@ -301,11 +256,14 @@ def _usage(call: CallEnd, asked: RequestFacts, facts: AnswerFacts, state: str) -
         return _Usage("injected" if call.injected else "provider", facts.tokens)
     if call.ending.phase in ("request", "connect") and call.status is None:
         return _Usage("missing", Tokens(input=0, output=0))  # nothing was sent to be billed
-    answered = call.status is not None and 200 <= call.status < 300
-    if facts.pending or not (answered or state == records.CANCELLED):
+    succeeded = call.status is not None and 200 <= call.status < 300
+    if facts.pending or not (succeeded or state == records.CANCELLED):
         return _Usage("missing")
-    if call.operation.name not in _TEXT_OPERATIONS or not asked.text:
+    if call.operation.name not in _TEXT_OPERATIONS:
         return _Usage("missing")
-    model = facts.model or asked.model
-    output = 0 if call.operation.name == "embeddings" else tokens_of(facts.text, model)
-    return _Usage("estimated", Tokens(input=tokens_of(asked.text, model), output=output))
+    text = input_text(asked.readable, call.request.content_type)
+    if not text:
+        return _Usage("missing")
+    model = facts.model or asked.facts.model
+    output = 0 if call.operation.name == "embeddings" else tokens_of(answered.text, model)
+    return _Usage("estimated", Tokens(input=tokens_of(text, model), output=output))

@@ -14,10 +14,8 @@ from typing import Final, NamedTuple
 
 from storage.columns import TOKEN_COLUMNS
 from storage.database import Row, Value
+from storage.keys import SessionKey, session_key
 from storage.records import CANCELLED, COMPLETED, FAILED, FAILED_STATES, RUNNING, add
-
-TraceKey = tuple[int, bytes]
-SessionKey = tuple[int, str]
 
 # Sums of which each part may be unknown.
 AMOUNTS: Final = (*TOKEN_COLUMNS, "cost_nusd")
@@ -37,6 +35,7 @@ class SpanFacts(NamedTuple):
     unpriced: int
     estimated: int
     received_bytes: int
+    stored_bytes: int
     model: str | None
     name: str
     user_id: str | None
@@ -48,7 +47,7 @@ class SpanFacts(NamedTuple):
     @classmethod
     def of(cls, row: Row) -> "SpanFacts":
         """Read a row of ``SPAN_FACTS``."""
-        return cls._make((*row[:13], row[13:]))
+        return cls._make((*row[:14], row[14:]))
 
 
 # The bodies of a call that still runs are not counted: a checkpoint does not touch the sums.
@@ -58,6 +57,7 @@ CASE WHEN cost_status = 'unpriced' THEN 1 ELSE 0 END,
 CASE WHEN usage_source = 'estimated' THEN 1 ELSE 0 END,
 CASE WHEN state = 'running' THEN 0
   ELSE COALESCE(request_size, 0) + COALESCE(response_size, 0) END,
+CASE WHEN state = 'running' THEN 0 ELSE COALESCE(stored_bytes, 0) END,
 COALESCE(model, model_requested), name, user_id, input_preview, output_preview, error,
 {", ".join(AMOUNTS)}
 """
@@ -74,6 +74,7 @@ class TraceFacts(NamedTuple):
     unpriced_count: int
     estimated_count: int
     received_bytes: int
+    stored_bytes: int
     session_id: str | None
     session_source: str | None
     user_id: str | None
@@ -86,7 +87,7 @@ class TraceFacts(NamedTuple):
     @classmethod
     def of(cls, row: Row) -> "TraceFacts":
         """Read a row of ``TRACE_COLUMNS``."""
-        return cls._make((*row[:15], row[15:]))
+        return cls._make((*row[:16], row[16:]))
 
     @property
     def order(self) -> tuple[int, int]:
@@ -105,12 +106,13 @@ def fold_trace(
     oldest = ordered[0]
     amounts = NOTHING_KNOWN
     last_ended_at_us = user_id = input_preview = output_preview = error = None
-    unpriced = estimated = received = 0
+    unpriced = estimated = received = stored = 0
     for span in ordered:
         amounts = _plus(amounts, span.amounts)
         unpriced += span.unpriced
         estimated += span.estimated
         received += span.received_bytes
+        stored += span.stored_bytes
         last_ended_at_us = _later(last_ended_at_us, span.ended_at_us)
         if user_id is None:
             user_id = span.user_id
@@ -129,6 +131,7 @@ def fold_trace(
         unpriced_count=unpriced,
         estimated_count=estimated,
         received_bytes=received,
+        stored_bytes=stored,
         session_id=session_id,
         session_source=session_source,
         user_id=user_id,
@@ -163,6 +166,8 @@ class SessionChange:
     ended_duration_us: int = 0
     unpriced_count: int = 0
     estimated_count: int = 0
+    received_bytes: int = 0
+    stored_bytes: int = 0
     last_ended_at_us: int | None = None
     amounts: Amounts = NOTHING_KNOWN
     models: Counter[str] = field(default_factory=Counter)
@@ -202,6 +207,8 @@ class SessionChange:
         self.span_count += sign * trace.span_count
         self.unpriced_count += sign * trace.unpriced_count
         self.estimated_count += sign * trace.estimated_count
+        self.received_bytes += sign * trace.received_bytes
+        self.stored_bytes += sign * trace.stored_bytes
         if trace.status in FAILED_STATES:
             self.failed_trace_count += sign
         if trace.status != RUNNING and trace.last_ended_at_us is not None:
@@ -216,6 +223,7 @@ class SessionChange:
         return {
             "project_id": key[0],
             "session_id": key[1],
+            "session_key": session_key(*key),
             "seq": self.seq,
             "source": first.session_source,
             "status": newest.status,
@@ -226,6 +234,8 @@ class SessionChange:
             "ended_duration_us": self.ended_duration_us,
             "unpriced_count": self.unpriced_count,
             "estimated_count": self.estimated_count,
+            "received_bytes": self.received_bytes,
+            "stored_bytes": self.stored_bytes,
             "first_started_at_us": first.started_at_us,
             "first_seq": first.seq,
             "last_active_at_us": newest.started_at_us,

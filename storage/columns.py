@@ -10,10 +10,22 @@ from storage.records import TOKEN_BUCKETS
 
 TOKEN_COLUMNS: Final = tuple(f"{bucket}_tokens" for bucket in TOKEN_BUCKETS)
 
-BODY_PARTS: Final = ("size", "sha256", "content_id", "truncated", "redacted", "type", "encoding")
+BODY_PARTS: Final = (
+    *("size", "sha256", "content_id", "envelope"),
+    *("truncated", "redacted", "type", "encoding"),
+)
+# Only an answer can be one that was put together from a stream.
+ASSEMBLED: Final = "response_assembled"
 BODY_COLUMNS: Final = {
-    which: tuple(f"{which}_{part}" for part in BODY_PARTS) for which in ("request", "response")
+    "request": tuple(f"request_{part}" for part in BODY_PARTS),
+    "response": (*(f"response_{part}" for part in BODY_PARTS), ASSEMBLED),
 }
+
+# Where a call stands among those of its session: of conversation.py and continuation.py.
+CONVERSATION_COLUMNS: Final = (
+    *("input_node_id", "output_node_id", "prelude_node_id"),
+    *("base_meaning", "fresh_count", "input_meaning", "output_meaning"),
+)
 
 START_TEXT: Final = (
     "kind",
@@ -48,8 +60,6 @@ END_TEXT: Final = (
     "error",
     "input_preview",
     "output_preview",
-    "request_headers",
-    "response_headers",
     "request_type",
     "request_encoding",
     "response_type",
@@ -65,6 +75,7 @@ START_COLUMNS: Final = (
     "span_id",
     "seq",
     "owner",
+    "caller",
     "parent_id",
     "external_trace_id",
     "external_parent_id",
@@ -86,6 +97,7 @@ CHECKPOINT_COLUMNS: Final = (
     "first_byte_us",
     "first_token_us",
     *BODY_COLUMNS["response"],
+    "stored_bytes",
 )
 # What an end sets in a row that runs.
 END_COLUMNS: Final = (
@@ -113,7 +125,10 @@ END_COLUMNS: Final = (
     "user_id",
     "input_preview",
     "output_preview",
-    "request_headers",
-    "response_headers",
+    "request_head",
+    "response_head",
     "notes",
+    "session_key",
+    "stored_bytes",
+    *CONVERSATION_COLUMNS,
 )

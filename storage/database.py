@@ -5,7 +5,7 @@ line that names the place and the remedy. SQL is one text for both databases, wi
 parameters. This module runs nothing; sqlite.py does.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeAlias
 
@@ -22,20 +22,38 @@ class Transaction(Protocol):
         """Run one statement and return its rows: of a SELECT, or of RETURNING; else none."""
         ...
 
+    def execute_many(self, sql: str, rows: Iterable[Params]) -> None:
+        """Run one statement that returns nothing for each of these."""
+        ...
 
-class Database(Protocol):
+
+class Readable(Protocol):
+    """A database to read from, on the event loop."""
+
+    async def read(self, sql: str, params: Params) -> list[Row]:
+        """Run one SELECT on a connection that cannot write."""
+        ...
+
+
+class Database(Readable, Protocol):
     """One database: a single writer, which is a thread, and readers on the event loop."""
 
     def transaction(self) -> AbstractContextManager[Transaction]:
         """Open a write transaction: committed at the end of the block, undone by any exception."""
         ...
 
-    async def read(self, sql: str, params: Params) -> list[Row]:
-        """Run one SELECT on a connection that cannot write."""
+    def reclaim(self) -> None:
+        """Give the space of deleted rows back to the file system, a bounded part at a time.
+
+        In the writer's thread, outside of a transaction.
+        """
         ...
 
-    def reclaim(self) -> None:
-        """Give the space of deleted rows back to the file system. In the writer's thread."""
+    def vacuum(self) -> None:
+        """Write the database anew without anything that was deleted, however long it takes.
+
+        In the writer's thread, while nobody else uses the database.
+        """
         ...
 
     async def close(self) -> None:

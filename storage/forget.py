@@ -1,77 +1,89 @@
 """What takes rows away: deleting sessions and traces; and what ends calls that died with us.
 
-Invariant: after a deletion nothing of the deleted calls is left in any table, contents that other
-calls hold stay, and every sum equals its fold. Giving the space back is ``Database.reclaim``.
+Invariant: after a deletion nothing of the deleted calls is left in any table, what other calls hold
+stays, and every sum equals its fold. Giving the space back is ``Database.reclaim``.
 """
 
 from collections.abc import Iterable
 from typing import Final
 
-from storage.aggregates import SPAN_FACTS, TRACE_COLUMNS, SpanFacts, TraceFacts, TraceKey, totals
-from storage.database import Row, Transaction, Value
+from storage.aggregates import SPAN_FACTS, TRACE_COLUMNS, SpanFacts, TraceFacts, totals
+from storage.contents import drop_contents
+from storage.continuation import replant
+from storage.conversation import drop_nodes, holes_of
+from storage.database import Params, Row, Transaction
+from storage.keys import lone_key, session_key
+from storage.ledger import Ledger
+from storage.mentions import TextOf, brought_by, withdraw
 from storage.parameters import clean_text
 from storage.records import Deleted
-from storage.rollup import TraceChange, recompute_session, roll_up, write_totals
+from storage.rollup import recompute_session, roll_up, write_totals
 
 # ruff: noqa: S608 (the SQL below is put together from constants of this package, never from values)
 
+SPAN_HELD: Final = """
+RETURNING seq, request_content_id, response_content_id, request_envelope, response_envelope,
+input_node_id, output_node_id
+"""
 DELETE_TRACE: Final = f"""
 DELETE FROM traces WHERE project_id = :project_id AND trace_id = :trace_id
 RETURNING {", ".join(TRACE_COLUMNS)}
 """
-DELETE_TRACE_SPANS: Final = """
-DELETE FROM spans WHERE project_id = :project_id AND trace_id = :trace_id
-RETURNING request_content_id, response_content_id
+DELETE_SPANS: Final = f"""
+DELETE FROM spans WHERE project_id = :project_id AND trace_id = :trace_id {SPAN_HELD}
 """
 
 
-def delete_trace(tx: Transaction, project_id: int, trace_id: bytes) -> Deleted | None:
+def delete_trace(
+    tx: Transaction, project_id: int, trace_id: bytes, text_of: TextOf
+) -> Deleted | None:
     """Delete a trace with its spans and what only they hold; None where there is no such trace.
 
     Its session goes with its last trace. A call of it that is in flight comes back when it ends.
     """
-    key: dict[str, Value] = {"project_id": project_id, "trace_id": trace_id}
-    spans = tx.execute(DELETE_TRACE_SPANS, key)
-    traces = [TraceFacts.of(row) for row in tx.execute(DELETE_TRACE, key)]
-    if not traces:
-        return None
-    session_id = traces[0].session_id
-    if session_id is not None:
-        recompute_session(tx, project_id, session_id)
-    return _forget(tx, project_id, traces, spans)
+    return _delete(tx, project_id, [trace_id], text_of)
 
 
-DELETE_SESSION_SPANS: Final = """
-DELETE FROM spans WHERE project_id = :project_id AND trace_id IN
-  (SELECT trace_id FROM traces WHERE project_id = :project_id AND session_id = :session_id)
-RETURNING request_content_id, response_content_id
-"""
-DELETE_SESSION_TRACES: Final = f"""
-DELETE FROM traces WHERE project_id = :project_id AND session_id = :session_id
-RETURNING {", ".join(TRACE_COLUMNS)}
+SESSION_TRACES: Final = """
+SELECT trace_id FROM traces WHERE project_id = :project_id AND session_id = :session_id
 """
 
 
-def delete_session(tx: Transaction, project_id: int, session_id: str) -> Deleted | None:
+def delete_session(
+    tx: Transaction, project_id: int, session_id: str, text_of: TextOf
+) -> Deleted | None:
     """Delete a session with its traces and what only they hold; None where there is none.
 
     A call of it that is in flight comes back, and the session with it, when it ends.
     """
-    session_id = clean_text(session_id)
-    key: dict[str, Value] = {"project_id": project_id, "session_id": session_id}
-    spans = tx.execute(DELETE_SESSION_SPANS, key)
-    traces = [TraceFacts.of(row) for row in tx.execute(DELETE_SESSION_TRACES, key)]
+    key: Params = {"project_id": project_id, "session_id": clean_text(session_id)}
+    return _delete(tx, project_id, [row[0] for row in tx.execute(SESSION_TRACES, key)], text_of)
+
+
+def _delete(
+    tx: Transaction, project_id: int, trace_ids: Iterable[bytes], text_of: TextOf
+) -> Deleted | None:
+    """Delete traces that are of one session, or of none."""
+    brought: set[int] = set()
+    spans: list[Row] = []
+    traces: list[TraceFacts] = []
+    for trace_id in trace_ids:
+        key: Params = {"project_id": project_id, "trace_id": trace_id}
+        brought |= brought_by(tx, (project_id, trace_id))
+        spans += tx.execute(DELETE_SPANS, key)
+        traces += [TraceFacts.of(row) for row in tx.execute(DELETE_TRACE, key)]
     if not traces:
         return None
-    recompute_session(tx, project_id, session_id)
-    return _forget(tx, project_id, traces, spans)
-
-
-def _forget(
-    tx: Transaction, project_id: int, traces: list[TraceFacts], spans: list[Row]
-) -> Deleted:
-    ids = {content_id for row in spans for content_id in row if content_id is not None}
-    contents, freed_bytes = drop_contents(tx, sorted(ids))
+    session_id = traces[0].session_id
+    if session_id is None:
+        number = lone_key(project_id, trace_id)
+    else:
+        number = session_key(project_id, session_id)
+        recompute_session(tx, project_id, session_id)
+        replant(tx, number)
+    withdraw(tx, project_id, number, brought, text_of)
+    contents, freed_bytes = _drop_held(tx, spans)
+    freed_bytes += sum(len(body) for row in spans for body in row[3:5] if body is not None)
     lost = [-sum(column) for column in zip(*map(totals, traces), strict=True)]
     write_totals(tx, {project_id: lost}, {project_id: -freed_bytes})
     return Deleted(
@@ -79,22 +91,20 @@ def _forget(
     )
 
 
-DROP_CONTENT: Final = """
-DELETE FROM contents WHERE id = :id
-AND NOT EXISTS (SELECT 1 FROM spans WHERE request_content_id = :id)
-AND NOT EXISTS (SELECT 1 FROM spans WHERE response_content_id = :id)
-RETURNING length(data)
-"""
+RELEASE: Final = "DELETE FROM holes WHERE content_id = :content_id AND span_seq = :span_seq"
 
 
-def drop_contents(tx: Transaction, ids: Iterable[int]) -> tuple[int, int]:
-    """Delete those contents that no span holds; return their number and the bytes they took."""
-    contents = freed_bytes = 0
-    for content_id in ids:
-        for (length,) in tx.execute(DROP_CONTENT, {"id": content_id}):
-            contents += 1
-            freed_bytes += length
-    return contents, freed_bytes
+def _drop_held(tx: Transaction, spans: list[Row]) -> tuple[int, int]:
+    """Drop what deleted spans held and nobody else does; return contents and bytes."""
+    held: set[int] = set()
+    for seq, *content_ids, request, response, input_node_id, output_node_id in spans:
+        held.update(one for one in content_ids if one is not None)
+        for content_id in (*holes_of(request), *holes_of(response)):
+            tx.execute(RELEASE, {"content_id": content_id, "span_seq": seq})
+            held.add(content_id)
+        held.update(drop_nodes(tx, input_node_id))
+        held.update(drop_nodes(tx, output_node_id))
+    return drop_contents(tx, sorted(held))
 
 
 # Its last known moment is its end: that of the last checkpoint, or else of the last thing seen.
@@ -117,9 +127,8 @@ def interrupt_running(tx: Transaction, keep_owner: bytes | None) -> int:
         rows = tx.execute(f"{INTERRUPT} {INTERRUPTED}", {})
     else:
         rows = tx.execute(f"{INTERRUPT} {NOT_OURS} {INTERRUPTED}", {"keep_owner": keep_owner})
-    changes: dict[TraceKey, TraceChange] = {}
+    ledger = Ledger(tx)
     for project_id, trace_id, span_id, *facts in rows:
-        change = changes.setdefault((project_id, trace_id), TraceChange())
-        change.spans[span_id] = SpanFacts.of(tuple(facts))
-    roll_up(tx, changes, {})
+        ledger.trace((project_id, trace_id)).spans[span_id] = SpanFacts.of(tuple(facts))
+    roll_up(ledger)
     return len(rows)

@@ -1,34 +1,35 @@
 """The door to the database: what the proxy hands over becomes values that SQL can hold.
 
 Invariant: nothing that passes here makes a statement fail. Text has no NUL and no lone surrogate,
-numbers fit their columns, and what does not is NULL; a row is never lost to one bad value. All of
-the work on the processor (cleaning, compression) happens here, before a transaction is opened.
+numbers fit their columns, and what does not is NULL; a row is never lost to one bad value. Bytes
+pass unchanged.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-import zstandard
-
 from storage.columns import (
+    ASSEMBLED,
     BODY_COLUMNS,
+    BODY_PARTS,
     CHECKPOINT_TEXT,
     END_TEXT,
     SETTLEMENT_TEXT,
     START_TEXT,
 )
 from storage.database import Value
+from storage.keys import SpanKey
 from storage.records import (
     RUNNING,
     Body,
-    Content,
     Settlement,
     SpanCheckpoint,
     SpanEnd,
     SpanStart,
     Tokens,
 )
+from storage.squeeze import squeeze
 
 # Larger counts are mistakes, and sums of nine million such still fit 64 bits.
 MAX_COUNT: Final = 10**12
@@ -36,31 +37,14 @@ MAX_COUNT: Final = 10**12
 MAX_COST_NUSD: Final = 10**15
 # 9999-12-31: the last day that ISO 8601 writes with four digits.
 MAX_TIME_US: Final = 253_402_300_799_999_999
-# Below this, compression saves less than a page or two and costs a call its time.
-COMPRESS_ABOVE_BYTES: Final = 16 * 1024
 # Set beside the notes of a span of which some text was not storable as it came.
 CLEANED_NOTE: Final = "text_cleaned"
 # The source of a session that was named by nobody knows whom.
 UNKNOWN_SOURCE: Final = "unknown"
 
-SpanKey = tuple[int, bytes, bytes]
 Change = SpanStart | SpanCheckpoint | SpanEnd
 
 _NO_BODY: Final = {which: dict.fromkeys(names) for which, names in BODY_COLUMNS.items()}
-
-# Compressing takes a fifth of the time with a context that is kept. Only the writer's thread may
-# use it.
-_compressor = zstandard.ZstdCompressor(level=1)
-
-
-@dataclass(frozen=True, slots=True)
-class PackedContent:
-    """A content as it is stored. ``encoding`` is "" or "zstd", ``size`` that of the plain bytes."""
-
-    sha256: bytes
-    encoding: str
-    size: int
-    data: bytes
 
 
 @dataclass(slots=True)
@@ -68,7 +52,8 @@ class SpanWrite:
     """All that one batch says of one span, as parameters of SQL.
 
     ``start`` and ``end`` have the columns of a whole row, so each can be inserted; ``end`` includes
-    its start. A content is named by its column, which takes its id when it is stored.
+    its start. ``bodies``, of the end or else of the checkpoint, and what ``ended`` says of the
+    conversation get their columns when they are stored.
     """
 
     key: SpanKey
@@ -77,7 +62,8 @@ class SpanWrite:
     end: dict[str, Value] | None = None
     session_id: str | None = None
     session_source: str | None = None
-    contents: dict[str, PackedContent] = field(default_factory=dict)
+    bodies: dict[str, Body] = field(default_factory=dict)
+    ended: SpanEnd | None = None
     settles: dict[str, Value] | None = None
 
 
@@ -90,10 +76,7 @@ class Batch:
 
 
 def prepare(changes: Sequence[Change]) -> Batch:
-    """Merge the changes of each span, clean their values and compress their contents.
-
-    Only for the writer's thread, before it opens a transaction.
-    """
+    """Merge the changes of each span and clean their values."""
     writes: dict[SpanKey, SpanWrite] = {}
     late = 0
     for change in changes:
@@ -115,16 +98,6 @@ def prepare(changes: Sequence[Change]) -> Batch:
             write.start = _start_values(change)
             _name_session(write, change)
     return Batch(tuple(writes.values()), late)
-
-
-def pack(content: Content) -> PackedContent:
-    """Compress a content where that makes it smaller. Only for the writer's thread."""
-    size = len(content.data)
-    if size > COMPRESS_ABOVE_BYTES:
-        packed = _compressor.compress(content.data)
-        if len(packed) < size:
-            return PackedContent(content.sha256, "zstd", size, packed)
-    return PackedContent(content.sha256, "", size, content.data)
 
 
 def clean_text(text: str) -> str:
@@ -151,7 +124,8 @@ def clean_count(value: int | None, limit: int = MAX_COUNT) -> int | None:
 def _add_end(write: SpanWrite, end: SpanEnd) -> None:
     write.end = _end_values(end)
     _name_session(write, end.start)
-    _pack_bodies(write, request=end.request, response=end.response)
+    write.ended = end
+    write.bodies = _kept(request=end.request, response=end.response)
     if end.settles is not None:
         write.settles = _settlement_values(end.settles)
 
@@ -165,15 +139,11 @@ def _add_checkpoint(write: SpanWrite, checkpoint: SpanCheckpoint) -> None:
     _put_body(values, "response", checkpoint.response)
     _clean(values, CHECKPOINT_TEXT)
     write.checkpoint = values
-    _pack_bodies(write, response=checkpoint.response)
+    write.bodies = _kept(response=checkpoint.response)
 
 
-def _pack_bodies(write: SpanWrite, **bodies: Body | None) -> None:
-    write.contents = {
-        f"{which}_content_id": pack(body.content)
-        for which, body in bodies.items()
-        if body is not None and body.content is not None
-    }
+def _kept(**bodies: Body | None) -> dict[str, Body]:
+    return {which: body for which, body in bodies.items() if body is not None}
 
 
 def _name_session(write: SpanWrite, start: SpanStart) -> None:
@@ -188,6 +158,7 @@ def _start_values(start: SpanStart) -> dict[str, Value]:
         "trace_id": start.trace_id,
         "span_id": start.span_id,
         "owner": start.owner,
+        "caller": start.caller,
         "parent_id": start.parent_id,
         "external_trace_id": start.external_trace_id,
         "external_parent_id": start.external_parent_id,
@@ -235,8 +206,8 @@ def _end_values(end: SpanEnd) -> dict[str, Value]:
             "error": end.error,
             "input_preview": end.input_preview,
             "output_preview": end.output_preview,
-            "request_headers": end.request_headers,
-            "response_headers": end.response_headers,
+            "request_head": _squeezed(end.request_headers),
+            "response_head": _squeezed(end.response_headers),
             "notes": "\n".join(end.notes) if end.notes else None,
         }
     )
@@ -284,14 +255,21 @@ def _put_body(values: dict[str, Value], which: str, body: Body | None) -> None:
     if body is None:
         values.update(_NO_BODY[which])
         return
-    size, sha256, content_id, truncated, redacted, content_type, encoding = BODY_COLUMNS[which]
+    columns = BODY_COLUMNS[which][: len(BODY_PARTS)]
+    size, sha256, content_id, envelope, truncated, redacted, content_type, encoding = columns
     values[size] = clean_count(body.size) or 0
     values[sha256] = body.sha256
-    values[content_id] = None
+    values[content_id] = values[envelope] = None
     values[truncated] = int(body.truncated)
     values[redacted] = int(body.redacted)
     values[content_type] = body.content_type
     values[encoding] = body.content_encoding
+    if which == "response":
+        values[ASSEMBLED] = int(body.assembled)
+
+
+def _squeezed(text: str | None) -> bytes | None:
+    return None if text is None else squeeze(clean_text(text).encode())
 
 
 def _clean(values: dict[str, Value], names: tuple[str, ...]) -> bool:

@@ -1,19 +1,17 @@
-"""Reads: sessions, traces and spans as records, contents as bytes, sums of a project.
+"""Reads: sessions, traces and spans as records, sums of a project. Bodies are rebuild.py's.
 
 Invariant: every statement names the project, and its work is bounded by its limit, not by the size
 of the database. Lists go on after a (time, seq) that the page before gave. Search is search.py's.
 """
 
-import asyncio
-from typing import Any, Final
-
-import zstandard
+from dataclasses import dataclass
+from typing import Final
 
 from storage.aggregates import AMOUNTS
-from storage.columns import BODY_COLUMNS, BODY_PARTS
-from storage.database import Database, DatabaseCorrupt, Row, Value
+from storage.database import Database, Params, Row, Value
 from storage.parameters import clean_text
 from storage.records import RUNNING, Body, Page, Session, Span, Stats, Tokens, Trace
+from storage.squeeze import expand
 
 # ruff: noqa: S608 (the SQL below is put together from constants of this package, never from values)
 
@@ -21,13 +19,12 @@ After = tuple[int, int]
 
 # A trace's spans in one answer: as many traces as an answer gives of a session.
 MAX_SPANS: Final = 10_000
-# Unpacking 1 MiB takes about a millisecond; more would hold up the event loop.
-UNPACK_INLINE_BYTES: Final = 1024 * 1024
 
 _SESSION: Final = (
     *("project_id", "session_id", "seq", "source", "name", "starred", "user_id", "status"),
     *("trace_count", "span_count", "failed_trace_count", "ended_trace_count"),
-    *("ended_duration_us", "unpriced_count", "estimated_count", "first_started_at_us"),
+    *("ended_duration_us", "unpriced_count", "estimated_count", "received_bytes", "stored_bytes"),
+    "first_started_at_us",
     *("last_ended_at_us", "last_active_at_us", "first_input", "last_output", "last_error"),
     *AMOUNTS,
 )
@@ -42,12 +39,26 @@ SESSIONS_AFTER: Final = "AND (last_active_at_us, seq) < (:after_us, :after_seq)"
 NEWEST_SESSIONS: Final = "ORDER BY last_active_at_us DESC, seq DESC LIMIT :limit"
 
 
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What else the rows of a list fulfil: SQL that begins with AND, and its parameters."""
+
+    sql: str
+    params: Params
+
+
 async def list_sessions(
-    db: Database, project_id: int, limit: int, after: After | None = None
+    db: Database,
+    project_id: int,
+    limit: int,
+    after: After | None = None,
+    having: Condition | None = None,
 ) -> Page[Session]:
     """List sessions, the most recently active first."""
     after_us, after_seq = after or (0, 0)
     condition = "" if after is None else SESSIONS_AFTER
+    if having is not None:
+        condition = f"{condition} {having.sql}"
     rows = await db.read(
         f"{SELECT_SESSIONS} {condition} {NEWEST_SESSIONS} {WITH_MODELS}",
         # One row more than asked tells whether there is another page.
@@ -56,6 +67,7 @@ async def list_sessions(
             "limit": limit + 1,
             "after_us": after_us,
             "after_seq": after_seq,
+            **({} if having is None else having.params),
         },
     )
     sessions = _sessions(rows)
@@ -96,6 +108,7 @@ def _session(row: Row, models: list[str]) -> Session:
 _TRACE: Final = (
     *("project_id", "trace_id", "seq", "session_id", "session_source", "user_id", "name"),
     *("status", "started_at_us", "span_count", "unpriced_count", "estimated_count"),
+    *("received_bytes", "stored_bytes"),
     *("input_preview", "output_preview", "error", "last_ended_at_us"),
     *AMOUNTS,
 )
@@ -174,23 +187,23 @@ _SPAN: Final = (
     *("upstream", "provider", "operation", "method", "path", "query", "http_status"),
     *("model_requested", "model", "service_tier", "response_id", "settled_by", "usage_source"),
     *("cost_status", "price_version", "input_preview", "output_preview"),
-    *("request_headers", "response_headers", "notes"),
+    *("request_head", "response_head", "notes"),
     *AMOUNTS,
-    *BODY_COLUMNS["request"],
-    *BODY_COLUMNS["response"],
 )
+_BODY: Final = ("size", "sha256", "truncated", "redacted", "type", "encoding")
 SELECT_SPANS: Final = f"""
-SELECT {", ".join(f"s.{c}" for c in _SPAN)}, a.sha256, b.sha256
-FROM spans s
-LEFT JOIN contents a ON a.id = s.request_content_id
-LEFT JOIN contents b ON b.id = s.response_content_id
-WHERE s.project_id = :project_id"""
+SELECT {", ".join(_SPAN)},
+{", ".join(f"request_{c}" for c in _BODY)},
+request_content_id IS NOT NULL OR request_envelope IS NOT NULL, 0,
+{", ".join(f"response_{c}" for c in _BODY)},
+response_content_id IS NOT NULL OR response_envelope IS NOT NULL, response_assembled
+FROM spans s WHERE s.project_id = :project_id"""
 TRACE_SPANS: Final = f"""
-{SELECT_SPANS} AND s.trace_id = :trace_id ORDER BY s.started_at_us, s.seq LIMIT :limit
+{SELECT_SPANS} AND trace_id = :trace_id ORDER BY started_at_us, seq LIMIT :limit
 """
 # A span's id is unique in its trace only; of two that came with the same, the older one is it.
 GET_SPAN: Final = f"""
-{SELECT_SPANS} AND s.span_id = :span_id ORDER BY s.started_at_us, s.seq LIMIT 1
+{SELECT_SPANS} AND span_id = :span_id ORDER BY started_at_us, seq LIMIT 1
 """
 
 
@@ -199,81 +212,59 @@ async def trace_spans(
 ) -> tuple[Span, ...]:
     """Read the spans of a trace, oldest first, up to ``limit``."""
     key: dict[str, Value] = {"project_id": project_id, "trace_id": trace_id, "limit": limit}
-    return tuple(_span(row) for row in await db.read(TRACE_SPANS, key))
+    return tuple(span_of(row) for row in await db.read(TRACE_SPANS, key))
 
 
 async def get_span(db: Database, project_id: int, span_id: bytes) -> Span | None:
     """Read one span; None where there is none."""
     rows = await db.read(GET_SPAN, {"project_id": project_id, "span_id": span_id})
-    return _span(rows[0]) if rows else None
+    return span_of(rows[0]) if rows else None
 
 
-def _span(row: Row) -> Span:
-    *columns, request_sha256, response_sha256 = row
-    values = dict(zip(_SPAN, columns, strict=True))
+def span_of(row: Row) -> Span:
+    """Read a row of ``SELECT_SPANS``."""
+    values = dict(zip(_SPAN, row, strict=False))
     cost_nusd = values.pop("cost_nusd")
     tokens = Tokens(**{c.removesuffix("_tokens"): values.pop(c) for c in AMOUNTS[:-1]})
-    request = _body([values.pop(c) for c in BODY_COLUMNS["request"]], request_sha256)
-    response = _body([values.pop(c) for c in BODY_COLUMNS["response"]], response_sha256)
     notes = values.pop("notes")
     ended = values["duration_us"]
+    request_head, response_head = values.pop("request_head"), values.pop("response_head")
     return Span(
         **values,
+        request_headers=None if request_head is None else expand(request_head).decode(),
+        response_headers=None if response_head is None else expand(response_head).decode(),
         ended_at_us=None if ended is None else values["started_at_us"] + ended,
         tokens=tokens,
         cost_nusd=cost_nusd,
-        request=request,
-        response=response,
+        request=_body(*row[len(_SPAN) : len(_SPAN) + len(_BODY) + 2]),
+        response=_body(*row[len(_SPAN) + len(_BODY) + 2 :]),
         notes=() if notes is None else tuple(notes.split("\n")),
     )
 
 
-def _body(columns: list[Any], content_sha256: bytes | None) -> Body | None:
-    part = dict(zip(BODY_PARTS, columns, strict=True))
+def _body(
+    size: int,
+    sha256: bytes | None,
+    truncated: int | None,
+    redacted: int,
+    content_type: str | None,
+    encoding: str | None,
+    stored: int,
+    assembled: int | None,
+) -> Body | None:
     # Where there was no body all of its columns are NULL.
-    if part["truncated"] is None:
+    if truncated is None:
         return None
     return Body(
-        size=part["size"],
-        sha256=part["sha256"],
-        content_type=part["type"],
-        content_encoding=part["encoding"],
-        truncated=bool(part["truncated"]),
-        redacted=bool(part["redacted"]),
-        content_sha256=content_sha256,
+        size=size,
+        sha256=sha256,
+        content_type=content_type,
+        content_encoding=encoding,
+        truncated=bool(truncated),
+        redacted=bool(redacted),
+        assembled=bool(assembled),
+        stored=bool(stored),
     )
-
-
-GET_CONTENT: Final = """
-SELECT encoding, size, data FROM contents WHERE project_id = :project_id AND sha256 = :sha256
-"""
-
-
-async def get_content(db: Database, project_id: int, sha256: bytes) -> bytes | None:
-    """Read the plain bytes of a content; None where there is none.
-
-    Raises DatabaseCorrupt where they do not unpack to the size that was stored with them, and
-    never takes more memory than that.
-    """
-    rows = await db.read(GET_CONTENT, {"project_id": project_id, "sha256": sha256})
-    if not rows:
-        return None
-    encoding, size, data = rows[0]
-    if encoding == "":
-        return bytes(data)
-    if size <= UNPACK_INLINE_BYTES:
-        return _unpack(data, size)
-    return await asyncio.to_thread(_unpack, data, size)
-
-
-def _unpack(data: bytes, size: int) -> bytes:
-    try:
-        # The frame's own word on its size decides what is allocated, so it is not taken on trust.
-        if zstandard.frame_content_size(data) != size:
-            raise DatabaseCorrupt("contents", "a stored body is not of its size")
-        return zstandard.ZstdDecompressor().decompress(data, max_output_size=size)
-    except zstandard.ZstdError as error:
-        raise DatabaseCorrupt("contents", f"a stored body does not unpack ({error})") from error
 
 
 # Running spans have an index of their own, so that counting them reads no others.

@@ -8,6 +8,8 @@ Nothing here does I/O.
 from dataclasses import dataclass, field, fields
 from typing import Final, Generic, TypeVar
 
+from storage.chain import Conversation
+
 T = TypeVar("T")
 
 RUNNING: Final = "running"
@@ -64,24 +66,39 @@ class Content:
     data: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A body round its holes: ``pieces[0] holes[0] pieces[1] ...``, one piece more than holes.
+
+    A hole is a large value, or None where the messages of the conversation stood: all of the
+    input's in a request, the answer's in a response. There is at most one such.
+    """
+
+    pieces: tuple[bytes, ...]
+    holes: tuple[Content | None, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Body:
-    """What is kept of one body.
+    """What is kept of one body: its bytes whole (``content``) or round holes (``envelope``).
 
-    ``content`` is None where nothing was kept (capture off, or dropped). ``size`` and ``sha256``
-    are those of the whole body as it passed; ``truncated`` says that only its first part was kept,
-    ``redacted`` that a secret was cut out of it. A body that is read back has no ``content`` but
-    ``content_sha256``, the key under which its kept bytes are stored.
+    Both are None where nothing was kept (capture off, or dropped). ``size`` and ``sha256`` are
+    those of the whole body as it passed; ``content_encoding`` is that of the kept bytes.
+    ``truncated`` says that only its first part was kept, ``redacted`` that a secret was cut out of
+    it, ``assembled`` that it was put together from the events of a stream. A body that is read
+    back has neither content nor envelope, but ``stored``.
     """
 
     size: int
     sha256: bytes | None = None
     content: Content | None = None
+    envelope: Envelope | None = None
     content_type: str | None = None
     content_encoding: str | None = None
     truncated: bool = False
     redacted: bool = False
-    content_sha256: bytes | None = None
+    assembled: bool = False
+    stored: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +106,8 @@ class SpanStart:
     """A proxied call that began: enough for its row while it runs. No bodies.
 
     ``trace_id`` is 16 bytes, ``span_id`` and ``parent_id`` 8. ``owner`` is the boot id of the
-    serving process. The ``external_`` ids come from a ``traceparent`` header.
+    serving process. The ``external_`` ids come from a ``traceparent`` header. ``caller`` tells
+    the API keys of callers apart: a hash of 8 bytes.
     """
 
     project_id: int
@@ -98,6 +116,7 @@ class SpanStart:
     started_at_us: int
     name: str
     owner: bytes | None = None
+    caller: bytes | None = None
     parent_id: bytes | None = None
     external_trace_id: bytes | None = None
     external_parent_id: bytes | None = None
@@ -153,6 +172,11 @@ class SpanEnd:
     ``error`` is a sentence; ``ended_by`` is one of client, upstream, proxy; ``phase`` one of
     request, connect, headers, body. ``duration_us``, ``first_byte_us`` and ``first_token_us``
     count from the start. ``name`` and ``user_id`` replace the start's where they are not None.
+
+    ``conversation`` is None for calls without messages. The provider may hold the messages before
+    those of the input: those up to the answer ``previous_response_id``, or, where ``keeps_state``
+    is set, all of the session. ``infer_session``: a call that names no session may join the
+    conversation that it extends.
     """
 
     start: SpanStart
@@ -171,6 +195,10 @@ class SpanEnd:
     service_tier: str | None = None
     response_id: str | None = None
     settles: Settlement | None = None
+    conversation: Conversation | None = None
+    previous_response_id: str | None = None
+    keeps_state: bool = False
+    infer_session: bool = True
     tokens: Tokens = field(default_factory=Tokens)
     usage_source: str | None = None
     cost_nusd: int | None = None
@@ -238,7 +266,11 @@ class Span:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
-    """A trace with the sums over its spans. ``error`` is that of its newest failed span."""
+    """A trace with the sums over its spans. ``error`` is that of its newest failed span.
+
+    ``received_bytes`` is what the bodies of its ended calls measured as they passed, and
+    ``stored_bytes`` what they added to the database when they were stored.
+    """
 
     project_id: int
     trace_id: bytes
@@ -255,6 +287,8 @@ class Trace:
     cost_nusd: int | None
     unpriced_count: int
     estimated_count: int
+    received_bytes: int
+    stored_bytes: int
     input_preview: str | None
     output_preview: str | None
     error: str | None
@@ -290,6 +324,8 @@ class Session:
     cost_nusd: int | None
     unpriced_count: int
     estimated_count: int
+    received_bytes: int
+    stored_bytes: int
     first_started_at_us: int
     last_ended_at_us: int | None
     last_active_at_us: int
@@ -303,8 +339,8 @@ class Session:
 class Stats:
     """Sums over one project. Tokens and cost are None when no call's are known.
 
-    ``stored_bytes`` is what the contents take in the database; ``received_bytes`` is what the
-    bodies of all ended calls measured as they passed.
+    ``stored_bytes`` is what contents and envelopes take in the database now; ``received_bytes``
+    is what the bodies of all ended calls measured as they passed.
     """
 
     session_count: int
@@ -332,7 +368,11 @@ class Deleted:
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """One page of a list, and the (time, seq) after which the next begins; None at the end."""
+    """One page of a list, and the (time, seq) after which the next begins; None at the end.
+
+    ``truncated`` says that a search looked at the newest of its hits only.
+    """
 
     rows: tuple[T, ...]
     next_after: tuple[int, int] | None
+    truncated: bool = False

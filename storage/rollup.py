@@ -5,9 +5,7 @@ written in the order of their keys, so that two writers on PostgreSQL never wait
 a circle. Knows nothing of what a change was.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Final
 
 from storage.aggregates import (
@@ -16,54 +14,32 @@ from storage.aggregates import (
     TOTALS,
     TRACE_COLUMNS,
     SessionChange,
-    SessionKey,
     SpanFacts,
     TraceFacts,
-    TraceKey,
     fold_trace,
     totals,
 )
 from storage.database import Transaction, Value
+from storage.keys import SessionKey, TraceKey
+from storage.ledger import Ledger
 
 # ruff: noqa: S608 (the SQL below is put together from constants of this package, never from values)
 
 
-@dataclass(slots=True)
-class TraceChange:
-    """What happened to the spans of one trace.
-
-    ``spans`` has those that changed, as they are now; ``inserted`` of them are new. ``models``
-    counts spans that gained a model less those that lost it. A trace without a session takes the
-    one that is named here.
-    """
-
-    spans: dict[bytes, SpanFacts] = field(default_factory=dict)
-    inserted: int = 0
-    models: Counter[str] = field(default_factory=Counter)
-    session_id: str | None = None
-    session_source: str | None = None
-
-
-def roll_up(
-    tx: Transaction, changes: Mapping[TraceKey, TraceChange], stored_bytes: Mapping[int, int]
-) -> tuple[SessionKey, ...]:
-    """Bring traces, sessions and totals up to date with their spans; return the sessions touched.
-
-    ``stored_bytes`` is by how much each project's contents grew.
-    """
+def roll_up(ledger: Ledger) -> tuple[SessionKey, ...]:
+    """Bring traces, sessions and totals up to date with their spans; return those sessions."""
+    tx = ledger.tx
     sessions: dict[SessionKey, SessionChange] = {}
     projects: dict[int, list[int]] = {}
-    for key in sorted(changes):
-        change = changes[key]
-        old = _read_trace(tx, key)
-        spans = change.spans
+    for key in sorted(ledger.traces):
+        change = ledger.traces[key]
+        if not change.touched:
+            continue
+        old, spans = change.old, change.spans
         if (0 if old is None else old.span_count) + change.inserted != len(spans):
             spans = read_spans(tx, key)
-        if old is None or old.session_id is None:
-            session_id, source = change.session_id, change.session_source
-        else:
-            session_id, source = old.session_id, old.session_source
-        new = fold_trace(spans.values(), session_id, source)
+        session_id = change.session_id
+        new = fold_trace(spans.values(), session_id, change.session_source)
         _write_trace(tx, key, new)
         _add_totals(projects.setdefault(key[0], [0] * len(TOTALS)), old, new)
         if session_id is None:
@@ -85,7 +61,7 @@ def roll_up(
             recompute_session(tx, *session_key)
         else:
             _write_session(tx, session_key, sessions[session_key])
-    write_totals(tx, projects, stored_bytes)
+    write_totals(tx, projects, ledger.stored_bytes)
     return tuple(sorted(sessions))
 
 
@@ -148,7 +124,7 @@ ON CONFLICT (project_id) DO UPDATE SET
 def write_totals(
     tx: Transaction, projects: Mapping[int, list[int]], stored_bytes: Mapping[int, int]
 ) -> None:
-    """Add to the totals of projects: lists in the order of ``TOTALS``, and bytes of contents."""
+    """Add to the totals of projects: lists in the order of ``TOTALS``, and stored bytes."""
     for project_id in sorted(projects.keys() | stored_bytes.keys()):
         added = projects.get(project_id, [0] * len(TOTALS))
         values: dict[str, Value] = dict(zip(TOTALS, added, strict=True))
@@ -163,17 +139,6 @@ def _add_totals(added: list[int], old: TraceFacts | None, new: TraceFacts) -> No
     if old is not None:
         for i, n in enumerate(totals(old)):
             added[i] -= n
-
-
-READ_TRACE: Final = f"""
-SELECT {", ".join(TRACE_COLUMNS)} FROM traces
-WHERE project_id = :project_id AND trace_id = :trace_id
-"""
-
-
-def _read_trace(tx: Transaction, key: TraceKey) -> TraceFacts | None:
-    rows = tx.execute(READ_TRACE, {"project_id": key[0], "trace_id": key[1]})
-    return TraceFacts.of(rows[0]) if rows else None
 
 
 WRITE_TRACE: Final = f"""
@@ -198,6 +163,8 @@ COUNTS: Final = (
     "ended_duration_us",
     "unpriced_count",
     "estimated_count",
+    "received_bytes",
+    "stored_bytes",
 )
 
 
@@ -209,7 +176,7 @@ OUTPUT: Final = ("output_at_us", "output_seq", "last_output")
 ERROR: Final = ("error_at_us", "error_seq", "last_error")
 
 INSERTED: Final = (
-    *("project_id", "session_id", "seq", "name", "starred", "last_ended_at_us"),
+    *("project_id", "session_id", "session_key", "seq", "name", "starred", "last_ended_at_us"),
     *COUNTS,
     *AMOUNTS,
     *FROM_FIRST,
@@ -234,7 +201,7 @@ def _taken(columns: tuple[str, ...], wins: str) -> str:
 WRITE_SESSION: Final = f"""
 INSERT INTO sessions AS s ({", ".join(INSERTED)})
 VALUES ({", ".join(f":{c}" for c in INSERTED)})
-ON CONFLICT (project_id, session_id) DO UPDATE SET
+ON CONFLICT (project_id, session_id) DO UPDATE SET session_key = excluded.session_key,
 seq = CASE WHEN excluded.seq < s.seq THEN excluded.seq ELSE s.seq END,
 last_ended_at_us = CASE
   WHEN s.last_ended_at_us IS NULL OR excluded.last_ended_at_us > s.last_ended_at_us

@@ -7,12 +7,14 @@ connection is ``mode=ro``. A file that is refused keeps its bytes. Every excepti
 becomes ours here and nowhere else.
 """
 
+# ruff: noqa: S608 (the SQL below is put together from constants of this file, never from values)
+
 import asyncio
 import fcntl
 import os
 import re
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from operator import itemgetter
@@ -46,6 +48,14 @@ JOURNAL_SIZE_LIMIT_BYTES: Final = 16 * 1024 * 1024
 # Pages of 4 KiB after which a commit checkpoints: as much as the limit above. SQLite's own 1,000
 # copy the pages that every batch touches four times as often, a tenth of the writer's time.
 CHECKPOINT_PAGES: Final = 4_000
+# Pages that are given back at a time, and pages of a full-text index up to which it is made small
+# at once. That takes about 30 ms and 10 ms, no longer than a batch of calls.
+RECLAIM_PAGES: Final = 1_000
+OPTIMIZE_PAGES: Final = 500
+INDEX_PAGES: Final = f"""
+SELECT COUNT(*) FROM (SELECT 1 FROM messages_fts_data LIMIT {OPTIMIZE_PAGES + 1})
+"""
+OPTIMIZE_INDEX: Final = "INSERT INTO messages_fts (messages_fts) VALUES ('optimize')"
 # More readers than cores only wait for each other.
 READERS: Final = 4
 
@@ -81,22 +91,87 @@ def open_database(path: Path, *, synchronous: Synchronous = "NORMAL") -> "Sqlite
         raise DatabaseUnwritable(path, f"it cannot be opened ({reason})") from error
 
 
-class SqliteDatabase:
+def open_snapshot(path: Path) -> "SqliteReaders":
+    """Open a database to look at it as it is at the first read, whoever writes to it meanwhile.
+
+    Raises a StorageError where there is none, or one that is not of this version.
+    """
+    path = path.resolve()
+    try:
+        version = _look(path) if path.exists() else 0
+    except REFUSALS as error:
+        raise _ours(path, error) from error
+    if version != latest():
+        problem = "it is of an older version of this program" if version else "there is no database"
+        raise StorageError(path, problem, "start the server with it once")
+    return SqliteReaders(path, readers=1, begin=True)
+
+
+class SqliteReaders:
+    """Connections that only read. Fulfils ``Readable``.
+
+    With ``begin`` each stays at what it sees first.
+    """
+
+    def __init__(self, path: Path, readers: int = READERS, *, begin: bool = False) -> None:
+        self.path = path
+        self._begin = begin
+        self._readers: list[aiosqlite.Connection] = []
+        self._idle: list[aiosqlite.Connection] = []
+        self._free = asyncio.Semaphore(readers)
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.path}>"
+
+    async def read(self, sql: str, params: Params) -> list[Row]:
+        """Run one SELECT on a connection that cannot write, as soon as one is free."""
+        async with self._free:
+            if self._closed:
+                # A reader opened now would never be closed, and its thread would outlive main().
+                raise StatementRefused(self.path, "the database is closed")
+            reader = self._idle.pop() if self._idle else await self._open_reader()
+            try:
+                rows = await reader.execute_fetchall(sql, dict(params))
+                return cast("list[Row]", rows)
+            except REFUSALS as error:
+                raise _ours(self.path, error) from error
+            finally:
+                # A read that was cancelled still runs to its end in the reader's thread; last in
+                # the line, that reader is the last to be taken.
+                self._idle.insert(0, reader)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        self._closed = True
+        for reader in self._readers:
+            await reader.close()
+        self._readers.clear()
+        self._idle.clear()
+
+    async def _open_reader(self) -> aiosqlite.Connection:
+        uri = _uri(self.path, "mode=ro")
+        try:
+            reader = await aiosqlite.connect(uri, uri=True, isolation_level=None)
+        except sqlite3.Error as error:
+            raise _ours(self.path, error) from error
+        self._readers.append(reader)
+        await reader.execute_fetchall(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS:d}")
+        await reader.execute_fetchall("PRAGMA temp_store = MEMORY")
+        if self._begin:
+            await reader.execute_fetchall("BEGIN")
+        return reader
+
+
+class SqliteDatabase(SqliteReaders):
     """An open database file. Fulfils ``Database``; ``open_database`` makes it."""
 
     def __init__(self, path: Path, writer: sqlite3.Connection, lock: int) -> None:
-        self.path = path
+        super().__init__(path)
         self._writer = writer
         self._transaction = SqliteTransaction(path, writer)
         self._lock = lock
         self._file = _identity(path)
-        self._readers: list[aiosqlite.Connection] = []
-        self._idle: list[aiosqlite.Connection] = []
-        self._free = asyncio.Semaphore(READERS)
-        self._closed = False
-
-    def __repr__(self) -> str:
-        return f"<SqliteDatabase {self.path}>"
 
     @contextmanager
     def transaction(self) -> Iterator["SqliteTransaction"]:
@@ -118,57 +193,47 @@ class SqliteDatabase:
                 self._writer.execute("ROLLBACK")
             raise
 
-    async def read(self, sql: str, params: Params) -> list[Row]:
-        """Run one SELECT on a connection that cannot write, as soon as one is free."""
-        async with self._free:
-            if self._closed:
-                # A reader opened now would never be closed, and its thread would outlive main().
-                raise StatementRefused(self.path, "the database is closed")
-            reader = self._idle.pop() if self._idle else await self._open_reader()
-            try:
-                rows = await reader.execute_fetchall(sql, dict(params))
-                return cast("list[Row]", rows)
-            except REFUSALS as error:
-                raise _ours(self.path, error) from error
-            finally:
-                # A read that was cancelled still runs to its end in the reader's thread; last in
-                # the line, that reader is the last to be taken.
-                self._idle.insert(0, reader)
-
     def reclaim(self) -> None:
-        """Give the pages of deleted rows back to the file system and empty the WAL.
+        """Give pages of deleted rows back to the file system and empty the WAL.
 
-        A WAL that a reader still uses stays until the next call.
+        Up to ``RECLAIM_PAGES``; the others are used again, or given back by later calls. Deleted
+        words leave a full-text index that is small; ``vacuum`` takes them out of any. A WAL that a
+        reader still uses stays until the next call.
         """
-        try:
+        with self._outside():
+            ((pages,),) = self._writer.execute(INDEX_PAGES).fetchall()
+            if pages <= OPTIMIZE_PAGES:
+                self._writer.execute(OPTIMIZE_INDEX)
             # Gives back one page for each step, and execute() takes only one.
-            self._writer.executescript("PRAGMA incremental_vacuum;")
+            self._writer.executescript(f"PRAGMA incremental_vacuum({RECLAIM_PAGES:d});")
             self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def vacuum(self) -> None:
+        """Write the file anew without anything that was deleted; takes as long as it takes.
+
+        Needs as much space again as the database takes, and nobody else who uses it.
+        """
+        with self._outside():
+            # Deleted words stay in the index until what it was merged from is merged again.
+            self._writer.execute(OPTIMIZE_INDEX)
+            self._writer.execute("VACUUM")
+            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    @contextmanager
+    def _outside(self) -> Iterator[None]:
+        """Run what is no transaction."""
+        try:
+            yield
         except sqlite3.Error as error:
             raise _ours(self.path, error) from error
 
     async def close(self) -> None:
         """Close the readers, then the writer, which empties the WAL, then let the lock go."""
-        self._closed = True
         # Readers first: the last connection to close checkpoints, and only the writer may.
-        for reader in self._readers:
-            await reader.close()
-        self._readers.clear()
-        self._idle.clear()
+        await super().close()
         self._writer.close()
         # The lock file stays: a process that had opened it meanwhile would lock a deleted file.
         os.close(self._lock)
-
-    async def _open_reader(self) -> aiosqlite.Connection:
-        uri = _uri(self.path, "mode=ro")
-        try:
-            reader = await aiosqlite.connect(uri, uri=True, isolation_level=None)
-        except sqlite3.Error as error:
-            raise _ours(self.path, error) from error
-        self._readers.append(reader)
-        await reader.execute_fetchall(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS:d}")
-        await reader.execute_fetchall("PRAGMA temp_store = MEMORY")
-        return reader
 
 
 class SqliteTransaction:
@@ -185,6 +250,14 @@ class SqliteTransaction:
         positional, values = _positional(sql)
         try:
             return self._writer.execute(positional, values(params)).fetchall()
+        except REFUSALS as error:
+            raise _ours(self._path, error) from error
+
+    def execute_many(self, sql: str, rows: Iterable[Params]) -> None:
+        """Run one statement that returns nothing for each of these."""
+        positional, values = _positional(sql)
+        try:
+            self._writer.executemany(positional, map(values, rows))
         except REFUSALS as error:
             raise _ours(self._path, error) from error
 

@@ -11,13 +11,25 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from storage.aggregates import SPAN_FACTS, SessionKey, SpanFacts, TraceKey
-from storage.columns import CHECKPOINT_COLUMNS, END_COLUMNS, START_COLUMNS, TOKEN_COLUMNS
+from storage.aggregates import SPAN_FACTS, SpanFacts
+from storage.columns import (
+    CHECKPOINT_COLUMNS,
+    CONVERSATION_COLUMNS,
+    END_COLUMNS,
+    START_COLUMNS,
+    TOKEN_COLUMNS,
+)
+from storage.contents import drop_contents
+from storage.continuation import answer_before, find_session, join, place_of
+from storage.conversation import brought_in, store_chain, store_envelope
 from storage.database import Row, Transaction, Value
-from storage.forget import drop_contents
-from storage.parameters import Batch, SpanKey, SpanWrite
-from storage.records import RUNNING
-from storage.rollup import TraceChange, roll_up
+from storage.fulltext import add_texts
+from storage.keys import SessionKey, SpanKey, TraceKey
+from storage.ledger import Ledger
+from storage.mentions import TextOf, mention
+from storage.parameters import UNKNOWN_SOURCE, Batch, SpanWrite
+from storage.records import RUNNING, SpanEnd
+from storage.rollup import roll_up
 
 # ruff: noqa: S608 (the SQL below is put together from constants of this package, never from values)
 
@@ -32,49 +44,34 @@ class Written:
     late: int
 
 
-class _Ledger:
-    """What one transaction has changed so far."""
-
-    def __init__(self, late: int, next_seq: int) -> None:
-        self.traces: dict[TraceKey, TraceChange] = {}
-        self.stored_bytes: dict[int, int] = {}
-        self.spans: list[SpanKey] = []
-        self.late = late
-        self.next_seq = next_seq
-
-    def trace(self, key: TraceKey) -> TraceChange:
-        change = self.traces.get(key)
-        if change is None:
-            change = self.traces[key] = TraceChange()
-        return change
-
-    def store(self, project_id: int, added_bytes: int) -> None:
-        if added_bytes:
-            self.stored_bytes[project_id] = self.stored_bytes.get(project_id, 0) + added_bytes
-
-
 TAKE_SEQ: Final = """
 UPDATE counters SET value = value + :n WHERE name = 'seq' RETURNING value
 """
 
 
-def apply(tx: Transaction, batch: Batch) -> Written:
-    """Write a batch that ``prepare`` made."""
+def apply(tx: Transaction, batch: Batch, text_of: TextOf) -> Written:
+    """Write a batch that ``prepare`` made.
+
+    Raises StatementRefused where a call's messages follow one that is not there (any more).
+    """
     n = len(batch.spans)
     if not n:
         return Written((), (), (), batch.late)
     # One statement for all; a number that no row takes is a gap, which orders as well.
     ((last_seq,),) = tx.execute(TAKE_SEQ, {"n": n})
-    ledger = _Ledger(batch.late, last_seq - n + 1)
+    ledger = Ledger(tx, late=batch.late, next_seq=last_seq - n + 1)
     for write in batch.spans:
-        _write_span(tx, ledger, write)
+        _write_span(ledger, write, text_of)
     # After all ends, so that a call is settled by another of its batch in whatever order they are.
     written = set(ledger.spans)
     for write in batch.spans:
         if write.settles is not None and write.key in written:
-            _settle(tx, ledger, write.key, write.settles)
-    sessions = roll_up(tx, ledger.traces, ledger.stored_bytes)
-    return Written(tuple(ledger.spans), tuple(ledger.traces), sessions, ledger.late)
+            _settle(ledger, write.key, write.settles)
+    sessions = roll_up(ledger)
+    if ledger.texts:
+        add_texts(tx, ledger.texts)
+    traces = tuple(key for key, change in ledger.traces.items() if change.touched)
+    return Written(tuple(ledger.spans), traces, sessions, ledger.late)
 
 
 def _insert(columns: Iterable[str]) -> str:
@@ -86,7 +83,9 @@ RETURNING {SPAN_FACTS}
 
 
 ONE_SPAN: Final = "project_id = :project_id AND trace_id = :trace_id AND span_id = :span_id"
-FIND_SPAN: Final = f"SELECT state, response_content_id FROM spans WHERE {ONE_SPAN}"
+FIND_SPAN: Final = f"""
+SELECT state, seq, response_content_id, stored_bytes FROM spans WHERE {ONE_SPAN}
+"""
 INSERT_START: Final = _insert(START_COLUMNS)
 INSERT_END: Final = _insert(dict.fromkeys((*START_COLUMNS, *END_COLUMNS)))
 UPDATE_END: Final = f"""
@@ -98,101 +97,136 @@ UPDATE spans SET {", ".join(f"{c} = :{c}" for c in CHECKPOINT_COLUMNS)} WHERE {O
 """
 
 
-def _write_span(tx: Transaction, ledger: _Ledger, write: SpanWrite) -> None:
-    found = tx.execute(FIND_SPAN, _params(write.key))
-    state, old_content_id = found[0] if found else (None, None)
-    is_running = state == RUNNING
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A span's row as a batch finds it. The content is that of its last checkpoint."""
+
+    state: str
+    seq: int
+    content_id: int | None
+    stored_bytes: int | None
+
+
+def _write_span(ledger: Ledger, write: SpanWrite, text_of: TextOf) -> None:
+    rows = ledger.tx.execute(FIND_SPAN, _params(write.key))
+    found = _Found(*rows[0]) if rows else None
     if write.start is not None:
-        if state is None:
-            _insert_span(tx, ledger, write, INSERT_START, write.start)
-            is_running = True
+        if found is None:
+            seq = write.start["seq"] = ledger.take_seq()
+            _name_session(ledger, write)
+            (row,) = ledger.tx.execute(INSERT_START, write.start)
+            _changed(ledger, write.key, row, inserted=1)
+            found = _Found(RUNNING, seq, None, None)
         else:
             ledger.late += 1
+    is_running = found is not None and found.state == RUNNING
     if write.checkpoint is not None:
-        if is_running:
+        if found is not None and is_running:
             values = {**write.checkpoint, **_params(write.key)}
-            _store(tx, ledger, write, values)
-            tx.execute(UPDATE_CHECKPOINT, values)
-            _drop_replaced(tx, ledger, write.key, old_content_id, values)
+            before = ledger.stored_bytes[write.key[0]]
+            _store_bodies(ledger, write, values, found.seq)
+            added_bytes = ledger.stored_bytes[write.key[0]] - before
+            values["stored_bytes"] = added_bytes + _carried(values, found)
+            ledger.tx.execute(UPDATE_CHECKPOINT, values)
+            _drop_replaced(ledger, write.key[0], values, found)
             # The sums stay, but who watches the call wants to know.
             ledger.spans.append(write.key)
         else:
             ledger.late += 1
-    if write.end is not None:
-        if state is None:
-            _store(tx, ledger, write, write.end)
-            _insert_span(tx, ledger, write, INSERT_END, write.end)
-        elif is_running:
-            _store(tx, ledger, write, write.end)
-            (row,) = tx.execute(UPDATE_END, write.end)
-            _changed(ledger, write, row, inserted=0)
-            _drop_replaced(tx, ledger, write.key, old_content_id, write.end)
+    if write.end is not None and write.ended is not None:
+        if found is None or is_running:
+            _end(ledger, write, write.end, write.ended, found, text_of)
         else:
             ledger.late += 1
 
 
-def _insert_span(
-    tx: Transaction, ledger: _Ledger, write: SpanWrite, sql: str, values: dict[str, Value]
+def _end(
+    ledger: Ledger,
+    write: SpanWrite,
+    values: dict[str, Value],
+    ended: SpanEnd,
+    found: _Found | None,
+    text_of: TextOf,
 ) -> None:
-    values["seq"] = ledger.next_seq
-    ledger.next_seq += 1
-    (row,) = tx.execute(sql, values)
-    _changed(ledger, write, row, inserted=1)
+    project_id = write.key[0]
+    seq = values["seq"] = ledger.take_seq() if found is None else found.seq
+    change = ledger.trace(write.key[:2])
+    previous = answer_before(ledger.tx, project_id, seq, ended)
+    if write.session_id is None and change.session_id is None:
+        find_session(ledger, change, ended, previous)
+    _name_session(ledger, write)
+    values["session_key"] = change.session_key
+    before = ledger.stored_bytes[project_id]
+    _store_bodies(ledger, write, values, seq)
+    values.update(_NO_CONVERSATION)
+    if ended.conversation is not None:
+        chain = store_chain(ledger, project_id, ended.conversation)
+        place = place_of(ledger, change, seq, ended, ended.conversation, previous)
+        fresh_count = chain.length if place.after is None else place.after
+        instructs = place.prelude_id is None or place.prelude_id != chain.prelude_id
+        brought = brought_in(ledger.tx, chain, fresh_count, instructs=instructs)
+        mention(ledger, project_id, change.session_key, seq, brought, chain.new, text_of)
+        values["input_node_id"] = chain.input_id
+        values["output_node_id"] = chain.output_id
+        values["prelude_node_id"] = chain.prelude_id
+        values["fresh_count"] = fresh_count
+        values["base_meaning"] = place.base_meaning
+        values["input_meaning"] = place.input_meaning
+        values["output_meaning"] = place.output_meaning
+    values["stored_bytes"] = ledger.stored_bytes[project_id] - before + _carried(values, found)
+    (row,) = ledger.tx.execute(INSERT_END if found is None else UPDATE_END, values)
+    _changed(ledger, write.key, row, inserted=int(found is None))
+    _drop_replaced(ledger, write.key[0], values, found)
 
 
-def _changed(ledger: _Ledger, write: SpanWrite, row: Row, *, inserted: int) -> None:
-    project_id, trace_id, span_id = write.key
+_NO_CONVERSATION: Final = dict.fromkeys(CONVERSATION_COLUMNS)
+
+
+def _name_session(ledger: Ledger, write: SpanWrite) -> None:
+    if write.session_id is not None:
+        change = ledger.trace(write.key[:2])
+        join(ledger, change, write.session_id, write.session_source or UNKNOWN_SOURCE)
+
+
+def _changed(ledger: Ledger, key: SpanKey, row: Row, *, inserted: int) -> None:
     span = SpanFacts.of(row)
-    change = ledger.trace((project_id, trace_id))
-    change.spans[span_id] = span
+    change = ledger.trace(key[:2])
+    change.spans[key[2]] = span
     change.inserted += inserted
     if span.model is not None:
         change.models[span.model] += 1
-    if change.session_id is None:
-        change.session_id, change.session_source = write.session_id, write.session_source
-    ledger.spans.append(write.key)
+    ledger.spans.append(key)
 
 
-STORE_CONTENT: Final = """
-INSERT INTO contents (project_id, sha256, encoding, size, data)
-VALUES (:project_id, :sha256, :encoding, :size, :data)
-ON CONFLICT (project_id, sha256) DO NOTHING RETURNING id
-"""
-FIND_CONTENT: Final = """
-SELECT id FROM contents WHERE project_id = :project_id AND sha256 = :sha256
-"""
-
-
-def _store(tx: Transaction, ledger: _Ledger, write: SpanWrite, values: dict[str, Value]) -> None:
-    """Store the contents that are not there yet, and put the ids of all into ``values``."""
+def _store_bodies(
+    ledger: Ledger, write: SpanWrite, values: dict[str, Value], span_seq: int
+) -> None:
+    """Store what is kept of the bodies and put it, or its id, into ``values``."""
     project_id = write.key[0]
-    for column, content in write.contents.items():
-        content_values: dict[str, Value] = {
-            "project_id": project_id,
-            "sha256": content.sha256,
-            "encoding": content.encoding,
-            "size": content.size,
-            "data": content.data,
-        }
-        stored = tx.execute(STORE_CONTENT, content_values)
-        if stored:
-            ledger.store(project_id, len(content.data))
-        else:
-            stored = tx.execute(FIND_CONTENT, content_values)
-        ((values[column],),) = stored
+    for which, body in write.bodies.items():
+        if body.content is not None:
+            values[f"{which}_content_id"], _ = ledger.content(project_id, body.content)
+        elif body.envelope is not None:
+            values[f"{which}_envelope"] = store_envelope(
+                ledger, project_id, span_seq, body.envelope
+            )
+
+
+def _carried(values: dict[str, Value], found: _Found | None) -> int:
+    """Give the bytes of a body that the last checkpoint stored, and that are the call's still."""
+    if found is None or found.content_id is None:
+        return 0
+    return (found.stored_bytes or 0) if found.content_id == values["response_content_id"] else 0
 
 
 def _drop_replaced(
-    tx: Transaction,
-    ledger: _Ledger,
-    key: SpanKey,
-    old_content_id: int | None,
-    values: dict[str, Value],
+    ledger: Ledger, project_id: int, values: dict[str, Value], found: _Found | None
 ) -> None:
     """Forget the body of an earlier checkpoint."""
-    if old_content_id is not None and old_content_id != values["response_content_id"]:
-        _, freed_bytes = drop_contents(tx, (old_content_id,))
-        ledger.store(key[0], -freed_bytes)
+    if found is None or found.content_id in (None, values["response_content_id"]):
+        return
+    _, freed_bytes = drop_contents(ledger.tx, (found.content_id,))
+    ledger.stored_bytes[project_id] -= freed_bytes
 
 
 # The oldest span that has the response's id is the one that made it; those that only asked for it
@@ -212,8 +246,8 @@ WHERE {ONE_SPAN} RETURNING {SPAN_FACTS}
 NOT_USAGE: Final = (None, "missing", "estimated")
 
 
-def _settle(tx: Transaction, ledger: _Ledger, reporter: SpanKey, values: dict[str, Value]) -> None:
-    project_id = reporter[0]
+def _settle(ledger: Ledger, reporter: SpanKey, values: dict[str, Value]) -> None:
+    tx, project_id = ledger.tx, reporter[0]
     found = tx.execute(FIND_SETTLED, {**values, **_params(reporter)})
     if not found or found[0][2] not in NOT_USAGE:
         return

@@ -12,6 +12,7 @@ import orjson
 from proxy.call import COMPLETE, Call, CallEnd, Ending
 from proxy.capture import Budget
 from proxy.config import CapturePolicy, parse_capture
+from proxy.headers import index
 from proxy.session import SessionRef
 from proxy.target import proxied
 from storage.database import Database, Transaction
@@ -64,6 +65,7 @@ def a_call(
         target=proxied(target),
         provider="openai",
         request_headers=headers,
+        request_index=index(headers),
         session_ref=SessionRef(session, "header") if session else None,
         capture=parse_capture(capture) or CapturePolicy(),
         body_bytes=body_bytes,
@@ -142,3 +144,6 @@ class _Watched:
         if self._gate.refuses is not None and params.get("session_id") == self._gate.refuses:
             raise self._gate.refusal
         return self._transaction.execute(sql, params)
+
+    def execute_many(self, sql: str, rows: Any) -> Any:
+        return self._transaction.execute_many(sql, rows)

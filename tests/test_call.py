@@ -29,6 +29,23 @@ def test_a_call_knows_at_its_start_what_its_head_says() -> None:
     assert a_call().start.trace_id > start.trace_id  # ids made later sort later
 
 
+def test_a_call_knows_its_caller_by_the_key_and_keeps_no_part_of_it() -> None:
+    one, other, none = (
+        a_call(headers=(*JSON, *key)).start.caller
+        for key in [((b"Authorization", b"Bearer " + KEY),), ((b"x-api-key", b"sk-other"),), ()]
+    )
+    assert len({one, other}) == 2
+    assert none is None
+    assert one is not None
+    assert one not in KEY
+
+
+def test_a_key_that_is_sent_as_a_session_is_not_kept() -> None:
+    key = (b"Authorization", b"Bearer " + KEY)
+    start = a_call(headers=(*JSON, key), session=f"user {KEY.decode()}").start
+    assert start.session_id == "user [redacted]"
+
+
 def test_an_unknown_operation_is_named_by_its_method_and_path() -> None:
     start = a_call(target=b"/api/proxy/openai/v1/new/thing", method="PATCH").start
     assert (start.operation, start.name) == (None, "PATCH /v1/new/thing")
@@ -251,3 +268,10 @@ def test_any_traceparent_gives_two_ids_or_none(value: bytes) -> None:
         assert any(trace)
         assert any(parent)
         assert b"%b-%b-" % (trace.hex().encode(), parent.hex().encode()) in value.lower()
+
+
+def test_calls_that_begin_at_once_have_spans_with_ids_of_their_own() -> None:
+    starts = [a_call().start for _ in range(2000)]
+    assert len({start.span_id for start in starts}) == len(starts)
+    assert {len(start.span_id) for start in starts} == {8}
+    assert sorted(starts, key=lambda start: start.span_id[:4]) == starts

@@ -81,6 +81,8 @@ def test_the_environment_sets_keys_of_every_kind() -> None:
             "TRACEWAY_RECORDING_DURABILITY": "strict",
             "TRACEWAY_RECORDING_CAPTURE": "preview(500)",
             "TRACEWAY_RECORDING_BODY_BYTES": "0",
+            "TRACEWAY_RECORDING_KEEP_RAW_STREAMS": "true",
+            "TRACEWAY_SESSIONS_INFER": "False",
             "TRACEWAY_UPSTREAMS_OPENAI_URL": "http://127.0.0.1:9/base/",
             "TRACEWAY_UPSTREAMS_MY_OWN_URL": "http://own",
             "TRACEWAY_UPSTREAMS_MY_OWN_CONNECT_TIMEOUT_S": "1",
@@ -91,6 +93,8 @@ def test_the_environment_sets_keys_of_every_kind() -> None:
     assert config.recording.durability == "strict"
     assert config.recording.capture == CapturePolicy("preview", 500)
     assert config.recording.body_bytes == 0
+    assert config.recording.keep_raw_streams is True
+    assert config.sessions.infer is False
     assert config.upstreams["openai"].url == "http://127.0.0.1:9/base"
     assert config.upstreams["my_own"].connect_timeout_s == 1.0
 

@@ -17,6 +17,7 @@ Reader = Callable[[object], object]
         (values.number(0.5, 10, "seconds"), Decimal("0.5"), 0.5),
         (values.number(0.5, 10, "seconds"), 10, 10.0),
         (values.choice("a", "b"), "b", "b"),
+        (values.boolean, False, False),
         (values.name, "my_own-1", "my_own-1"),
         (values.loopback, "localhost", "localhost"),
         (values.loopback, "127.8.9.1", "127.8.9.1"),
@@ -43,6 +44,7 @@ def test_a_reader_accepts_what_it_describes(read: Reader, value: object, result:
         *[(values.number(0, 10, "seconds"), v) for v in (-0.1, 10.1, True, "1", 10**400)],
         *[(values.number(0, 10, "seconds"), Decimal(v)) for v in ("nan", "inf", "1e999999")],
         *[(values.choice("a", "b"), v) for v in ("A", "", 1, ["a"])],
+        *[(values.boolean, v) for v in ("true", 1, 0, None)],
         *[(values.name, v) for v in ("", "A", "a.b", "a/b", "a" * 33, "a\n", 1)],
         *[(values.loopback, v) for v in ("0.0.0.0", "::", "10.0.0.1", "example.org", "", 1)],  # noqa: S104  # refused
         *[(values.host_names, v) for v in ("a", [1], ["a:80"], ["http://a"], [""], ["a b"])],

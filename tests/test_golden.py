@@ -9,6 +9,7 @@ from proxy.pricing import Prices
 from proxy.providers.facts import AnswerFacts, RequestFacts
 from proxy.providers.openai import (
     StreamWatch,
+    input_preview,
     operation_of,
     read_answer,
     read_request,
@@ -66,7 +67,8 @@ def test_an_answer_means_what_its_documentation_says(case: Case) -> None:
     assert facts.settles_id == case.settles_id
     assert facts.text == case.text
     assert facts.notes == case.notes
-    assert (request.model, request.preview) == (case.asked_model, case.asked_preview)
+    preview = input_preview(case.request, case.request_type)
+    assert (request.model, preview) == (case.asked_model, case.asked_preview)
     assert request.stream is case.streamed or case.method == "GET"
 
 

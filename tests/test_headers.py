@@ -1,5 +1,7 @@
 """Header rules: what is removed, what stays as it was, and what nobody may read later."""
 
+import time
+
 import orjson
 import pytest
 from hypothesis import given
@@ -80,12 +82,44 @@ def test_an_edited_body_has_its_own_length_and_asks_for_a_plain_answer() -> None
 
 def test_one_header_is_found_by_its_name_in_any_case_the_first_counts() -> None:
     sent = [(b"Content-TYPE", b" Text/HTML ; charset=x"), (b"content-type", b"b")]
-    assert headers.first(sent, b"content-type") == b" Text/HTML ; charset=x"
-    assert headers.text(sent, b"content-type") == "Text/HTML ; charset=x"
-    assert headers.media_type(sent) == "text/html"
-    assert headers.first(sent, b"accept") is None
-    assert (headers.text(sent, b"accept"), headers.media_type([])) == ("", "")
+    index = headers.index(sent)
+    assert index == {b"content-type": b" Text/HTML ; charset=x"}
+    assert headers.text(index, b"content-type") == "Text/HTML ; charset=x"
+    assert headers.media_type(index) == "text/html"
+    assert (headers.text(index, b"accept"), headers.media_type({})) == ("", "")
     assert headers.without(sent, b"content-type") == []
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        [(b"Authorization", b"Bearer " + KEY)],
+        [(b"authorization", b"bearer   " + KEY), (b"api-key", b"another")],
+        [(b"Api-Key", KEY)],
+        [(b"Authorization", b""), (b"x-api-key", KEY)],
+        [(b"x-goog-api-key", KEY), (b"Cookie", b"a=b")],
+    ],
+)
+def test_a_caller_is_its_api_key_wherever_that_stands(sent: list[tuple[bytes, bytes]]) -> None:
+    caller = headers.caller(headers.index(sent))
+    assert caller == headers.caller({b"authorization": b"Bearer " + KEY})
+    assert caller is not None
+    assert len(caller) == 8
+
+
+def test_other_keys_are_other_callers_and_no_key_is_none() -> None:
+    assert headers.caller({b"authorization": b"Bearer a"}) != headers.caller({b"api-key": b"b"})
+    for index in ({}, {b"authorization": b"Bearer "}, {b"cookie": b"a=b"}):
+        assert headers.caller(index) is None
+
+
+@pytest.mark.parametrize("value", [b"a" * 65_000, b"a " * 32_000, b" " * 65_000])
+def test_a_credential_of_64_kib_is_read_in_one_pass(value: bytes) -> None:
+    """A search for a scheme at every place took 15 s, and every other call waited."""
+    began_s = time.perf_counter()
+    headers.credentials([(b"Authorization", value)], b"")
+    headers.caller({b"authorization": value})
+    assert time.perf_counter() - began_s < 1.0
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,13 @@ from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
-from proxy.config import DatabaseConfig, RecordingConfig, ServerConfig, UpstreamConfig
+from proxy.config import (
+    DatabaseConfig,
+    RecordingConfig,
+    ServerConfig,
+    SessionsConfig,
+    UpstreamConfig,
+)
 
 ROOT = Path(__file__).parent.parent
 SOURCES = tuple(
@@ -101,13 +107,14 @@ def test_of_the_data_plane_only_the_recorder_writes_to_storage() -> None:
     assert importing("storage.writes", data_plane()) == {"proxy/recorder.py"}
 
 
-def test_the_data_plane_but_the_recorder_knows_only_the_records_of_storage() -> None:
+def test_the_data_plane_but_the_recorder_knows_only_what_crosses_into_storage() -> None:
     found = {
         f"{source}: {module}"
         for source in data_plane()
         if source != "proxy/recorder.py"
         for module in imports(source)
-        if module.startswith("storage.") and not module.startswith("storage.records")
+        if module.startswith("storage.")
+        and not module.startswith(("storage.records", "storage.chain"))
     }
     assert found == set()
 
@@ -180,6 +187,7 @@ def test_each_configuration_key_stands_in_the_example_file_with_a_comment_above(
         (table["server"], ServerConfig),
         (table["database"], DatabaseConfig),
         (table["recording"], RecordingConfig),
+        (table["sessions"], SessionsConfig),
         (table["upstreams"]["openai"], UpstreamConfig),
     ]:
         assert set(section) == {key.name for key in fields(cls)}

@@ -4,6 +4,7 @@ import asyncio
 import signal
 import socket
 import sqlite3
+import sys
 from pathlib import Path
 
 import pytest
@@ -266,3 +267,44 @@ async def test_calls_of_a_server_that_was_killed_are_interrupted_at_the_next_sta
     (trace,) = await recorded(tmp_path)
     assert trace.status == "failed"
     assert trace.error == "the recording process ended before the call did"
+
+
+async def doctored(folder: Path, *options: str) -> tuple[int, str]:
+    """Run the doctor on the database of a folder; give its exit code and what it said."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "proxy", "doctor", "--db", folder / "traceway.db", *options),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said, _ = await process.communicate()
+    return await process.wait(), said.decode()
+
+
+async def test_the_doctor_looks_at_the_database_of_a_server_that_runs(tmp_path: Path) -> None:
+    async with served(tmp_path):
+        code, said = await doctored(tmp_path)
+    assert (code, said) == (0, f"{tmp_path / 'traceway.db'}: no findings\n")
+
+
+async def test_the_doctor_says_what_does_not_fit(tmp_path: Path) -> None:
+    async with served(tmp_path):
+        pass
+    with sqlite3.connect(tmp_path / "traceway.db") as connection:
+        connection.execute("INSERT INTO messages VALUES (7, 'user', x'00')")
+    code, said = await doctored(tmp_path)
+    assert code == 1
+    assert "messages that stand nowhere: 1; please report this as a bug" in said
+
+
+async def test_a_vacuum_is_refused_while_a_server_has_the_database(tmp_path: Path) -> None:
+    async with served(tmp_path) as server:
+        code, said = await doctored(tmp_path, "--vacuum")
+        assert f"the process with pid {server.process.pid} has the database open" in said
+    assert code == 1
+    assert (await doctored(tmp_path, "--vacuum"))[0] == 0
+
+
+def test_the_doctor_makes_no_database(tmp_path: Path) -> None:
+    code, said = asyncio.run(doctored(tmp_path))
+    assert (code, list(tmp_path.iterdir())) == (1, [])
+    assert "there is no database; start the server with it once" in said

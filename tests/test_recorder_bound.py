@@ -39,7 +39,9 @@ async def saved(recording: Recording) -> list[tuple[str, int, int]]:
     recording.gate.open()
     await recording.flush()
     return await recording.rows(
-        "SELECT t.session_id, s.request_content_id IS NOT NULL, s.response_content_id IS NOT NULL"
+        "SELECT t.session_id,"
+        " COALESCE(s.request_content_id, s.request_envelope) IS NOT NULL,"
+        " COALESCE(s.response_content_id, s.response_envelope) IS NOT NULL"
         " FROM spans s JOIN traces t ON t.trace_id = s.trace_id"
         " WHERE t.session_id IS NOT NULL ORDER BY s.seq"
     )

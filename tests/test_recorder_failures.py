@@ -5,13 +5,20 @@ import logging
 import sqlite3
 from pathlib import Path
 
+import orjson
 import pytest
 
 from proxy import recorder as module
 from proxy.call import CallEnd
 from proxy.capture import Budget
 from storage import parameters
-from storage.database import DatabaseLocked, DatabaseUnwritable, StatementRefused, StorageError
+from storage.database import (
+    DatabaseLocked,
+    DatabaseUnwritable,
+    StatementRefused,
+    StorageError,
+    Transaction,
+)
 from tests.calling import EVENTS, a_call, delta, ended
 from tests.recorders import Begin, Recording
 
@@ -240,3 +247,53 @@ async def test_close_does_not_hammer_a_database_that_fails(
     recording.recorder.put(ended())
     await recording.recorder.close()
     assert recording.recorder.counters.failed_commits <= 10
+
+
+# What the settler takes over from earlier calls.
+
+CHAIN = "SELECT COUNT(*) FROM nodes"
+
+
+def turn(number: int) -> CallEnd:
+    """Give the end of one turn of a conversation that is sent whole with each."""
+    messages = [{"role": "user", "content": f"message {n}"} for n in range(number + 1)]
+    return ended(request=orjson.dumps({"messages": messages}), session="s")
+
+
+async def test_a_call_that_rests_on_what_is_not_stored_is_read_again_and_saved(
+    begin: Begin,
+) -> None:
+    recording = await begin()
+    await recording.recorder.put(turn(0))
+    with recording.database.transaction() as transaction:
+        for table in ("nodes", "messages"):
+            transaction.execute(f"DELETE FROM {table}", {})  # noqa: S608
+    await recording.recorder.put(turn(1))
+    await recording.recorder.put(turn(2))
+    assert recording.recorder.counters.unreadable_records == 0
+    # Three inputs, and the answers under the last two.
+    assert await recording.rows(CHAIN) == [(5,)]
+
+
+async def test_calls_that_rest_on_one_another_are_saved_in_one_batch(begin: Begin) -> None:
+    recording = await begin()
+    recording.gate.shut()
+    tickets = [recording.recorder.put(turn(n)) for n in range(4)]
+    recording.gate.open()
+    await asyncio.gather(*tickets)
+    assert await recording.rows(CHAIN) == [(8,)]
+    assert recording.recorder.counters.failed_commits == 0
+
+
+async def test_after_other_work_nothing_is_taken_over_from_earlier_calls(begin: Begin) -> None:
+    recording = await begin()
+    await recording.recorder.put(turn(0))
+
+    def forget_all(transaction: Transaction) -> None:
+        for table in ("nodes", "messages"):
+            transaction.execute(f"DELETE FROM {table}", {})  # noqa: S608
+
+    await recording.recorder.write(forget_all)
+    await recording.recorder.put(turn(1))
+    assert recording.recorder.counters.failed_commits == 0
+    assert await recording.rows(CHAIN) == [(3,)]

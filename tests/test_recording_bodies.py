@@ -180,7 +180,9 @@ async def test_a_compressed_answer_arrives_as_it_was_and_is_read(
     assert (span["status"], span["kind"]["input_tokens"]) == ("completed", 9)
     assert CANARY in str(span["output"])
     body = span["metadata"]["response"]
-    assert (body["size"], body["content_encoding"]) == (len(packed), coding)
+    # Its message is kept, and that is plain.
+    assert (body["size"], body["content_encoding"]) == (len(packed), None)
+    assert body["truncated"] is False
 
 
 async def test_nothing_is_held_in_memory_when_all_is_saved(

@@ -1,11 +1,12 @@
 """How an ended call becomes a row: its state, its tokens and their source, its cost.
 
-What is kept of the bodies, and the secrets in them, are in test_settle_bodies.py.
+What is kept of the bodies, and the secrets in them, are in test_bodies.py.
 """
 
 from decimal import Decimal
 from typing import Any
 
+import orjson
 import pytest
 
 from proxy.call import COMPLETE, CallEnd, Ending
@@ -286,3 +287,38 @@ def test_names_and_previews_of_a_call(settler: Settler) -> None:
     assert settler.end(a_call(request=b"").finish(CONNECT)).name is None
     assert settler.end(stream(*FINE, DONE)).output_preview == "Fine, thank you."
     assert len(QUESTION) == (row.request.size if row.request else 0)
+
+
+# Sessions.
+
+
+def test_a_session_that_only_the_body_names_is_the_calls(settler: Settler) -> None:
+    request = QUESTION.replace(b"{", b'{"metadata":{"session_id":"s1","user_id":"u"},', 1)
+    row = settler.end(answered(a_call(request=request), ANSWER))
+    assert (row.start.session_id, row.start.session_source) == ("s1", "metadata")
+    by_header = settler.end(answered(a_call(request=request, session="s2"), ANSWER))
+    assert (by_header.start.session_id, by_header.start.session_source) == ("s2", "header")
+    assert settler.end(plain()).start.session_id is None
+
+
+def test_whether_a_session_may_be_inferred_is_the_operators_choice() -> None:
+    assert Settler(Prices()).end(plain()).infer_session
+    assert not Settler(Prices(), infer=False).end(plain()).infer_session
+
+
+def test_what_the_provider_holds_of_a_conversation_is_told_to_storage(settler: Settler) -> None:
+    request = b'{"input":"Hi","previous_response_id":"resp_1","conversation":"conv_1"}'
+    row = settler.end(answered(a_call(target=RESPONSES, request=request), b'{"output":[]}'))
+    assert (row.previous_response_id, row.keeps_state) == ("resp_1", True)
+    assert (row.start.session_id, row.start.session_source) == ("conv_1", "conversation")
+
+
+def test_the_input_of_a_long_conversation_is_estimated_in_full(settler: Settler) -> None:
+    messages = [{"role": "user", "content": "one two"}, {"role": "assistant", "content": "three"}]
+    for count in (1, 2):
+        request = orjson.dumps({"model": "gpt-4o-mini", "messages": messages[:count]})
+        row = settler.end(answered(a_call(request=request, session="long"), b"{}"))
+        texts = [str(message["content"]) for message in messages[:count]]
+        assert row.tokens.input == tokens_of("\n".join(texts), "gpt-4o-mini")
+    assert row.conversation is not None
+    assert row.conversation.known is not None

@@ -7,8 +7,9 @@ from aiohttp import web
 from proxy.api import params
 from proxy.api.answers import json_answer, not_found
 from proxy.api.views import flat, session_view, trace_view
+from proxy.providers.messages import text_of
 from proxy.recorder import Recorder
-from storage import forget, queries
+from storage import forget, fulltext, queries
 from storage.database import Database
 from storage.records import DEFAULT_PROJECT
 
@@ -24,24 +25,29 @@ class Sessions:
         self._recorder = recorder
 
     async def list(self, request: web.Request) -> web.Response:
-        """GET /api/sessions?limit=&cursor=: newest activity first."""
-        page = await queries.list_sessions(
-            self._database,
-            DEFAULT_PROJECT,
-            limit=params.limit(request),
-            after=params.cursor(request),
-        )
+        """GET /api/sessions?q=&limit=&cursor=: newest activity first.
+
+        With `q`, those in whose messages all its words and "quoted phrases" occur; `truncated` says
+        that a word is so common that only the newest messages with it were looked at.
+        """
+        db, limit, after = self._database, params.limit(request), params.cursor(request)
+        if terms := params.search(request):
+            page = await fulltext.sessions_with(db, DEFAULT_PROJECT, terms, limit, after)
+        else:
+            page = await queries.list_sessions(db, DEFAULT_PROJECT, limit, after)
         answer: dict[str, object] = {
             "sessions": [session_view(session) for session in page.rows],
             "count": len(page.rows),
         }
+        if page.truncated:
+            answer["truncated"] = True
         if (cursor := params.encode_cursor(page.next_after)) is not None:
             answer["cursor"] = cursor
         return json_answer(answer)
 
     async def show(self, request: web.Request) -> web.Response:
         """GET /api/sessions/{id}: the session's fields, and its traces, oldest first."""
-        session_id = _session_id(request)
+        session_id = params.session_id(request)
         session = await queries.get_session(self._database, DEFAULT_PROJECT, session_id)
         if session is None:
             return not_found("session")
@@ -62,16 +68,10 @@ class Sessions:
         """DELETE /api/sessions/{id}: the session, its traces, spans and bodies."""
         deleted = await self._recorder.write(
             functools.partial(
-                forget.delete_session, project_id=DEFAULT_PROJECT, session_id=_session_id(request)
+                forget.delete_session,
+                project_id=DEFAULT_PROJECT,
+                session_id=params.session_id(request),
+                text_of=text_of,
             )
         )
         return not_found("session") if deleted is None else json_answer(deleted)
-
-
-def _session_id(request: web.Request) -> str:
-    if "id" in request.match_info:
-        return request.match_info["id"]
-    try:
-        return request.query["id"]
-    except KeyError:
-        raise params.BadParameter("id is missing") from None

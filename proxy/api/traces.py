@@ -1,25 +1,19 @@
 """Traces and spans over HTTP: the list, one trace with its spans, one span with its bodies."""
 
-import asyncio
 import functools
-from typing import Final
 
-import orjson
 from aiohttp import web
 
 from proxy.api import params
 from proxy.api.answers import json_answer, not_found
-from proxy.api.views import flat, span_view, trace_view
-from proxy.decode import decode
+from proxy.api.bodies import json_value
+from proxy.api.span_views import span_view
+from proxy.api.views import flat, trace_view
+from proxy.providers.messages import text_of
 from proxy.recorder import Recorder
-from storage import forget, queries
+from storage import forget, queries, rebuild
 from storage.database import Database
-from storage.records import DEFAULT_PROJECT, Body
-
-# A decoded body that a span shows; four times what is kept of one by default.
-SHOWN_BYTES: Final = 32 * 1024 * 1024
-# Checking this much takes a tenth of a millisecond; more, or decoding, would hold up others.
-SHOWN_INLINE_BYTES: Final = 64 * 1024
+from storage.records import DEFAULT_PROJECT
 
 
 class Traces:
@@ -65,7 +59,12 @@ class Traces:
         if trace_id is None:
             return not_found("trace")
         deleted = await self._recorder.write(
-            functools.partial(forget.delete_trace, project_id=DEFAULT_PROJECT, trace_id=trace_id)
+            functools.partial(
+                forget.delete_trace,
+                project_id=DEFAULT_PROJECT,
+                trace_id=trace_id,
+                text_of=text_of,
+            )
         )
         return not_found("trace") if deleted is None else json_answer(deleted)
 
@@ -77,32 +76,6 @@ class Traces:
         span = await queries.get_span(self._database, DEFAULT_PROJECT, span_id)
         if span is None:
             return not_found("span")
-        view = span_view(span, await self._value(span.request), await self._value(span.response))
-        return json_answer(view)
-
-    async def _value(self, body: Body | None) -> object:
-        """Give a stored body as a JSON value: itself where it is JSON, text where it is text."""
-        if body is None or body.content_sha256 is None:
-            return None
-        stored = await queries.get_content(self._database, DEFAULT_PROJECT, body.content_sha256)
-        if stored is None:
-            return None
-        if body.content_encoding or len(stored) > SHOWN_INLINE_BYTES:
-            return await asyncio.to_thread(_json_value, stored, body)
-        return _json_value(stored, body)
-
-
-def _json_value(stored: bytes, body: Body) -> object:
-    data, _ = decode(stored, body.content_encoding or "", SHOWN_BYTES)
-    if "json" in (body.content_type or "").lower():
-        try:
-            orjson.loads(data)
-        except ValueError:
-            pass  # not what it says, or more than a parser takes: shown as text
-        else:
-            # As it was written: no number loses digits, and depth is the reader's business.
-            return orjson.Fragment(data)
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        return None
+        asked = await rebuild.request_body(self._database, DEFAULT_PROJECT, span_id)
+        answered = await rebuild.response_body(self._database, DEFAULT_PROJECT, span_id)
+        return json_answer(span_view(span, await json_value(asked), await json_value(answered)))

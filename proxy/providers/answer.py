@@ -79,13 +79,13 @@ def read_answer(operation: Operation, status: int, body: bytes, tail: bytes = b"
             text = clean(body.decode("utf-8", "replace"))
         elif operation.bills == "tokens" and operation.name not in _NOT_JSON:
             notes = ("answer is not a JSON object",)
-        return AnswerFacts(state="completed", text=text, preview=preview(text), notes=notes)
+        return AnswerFacts(state="completed", text=text, notes=notes)
     error = None
     # A poll that tells of a failed object has itself succeeded.
     if operation.bills != "nothing":
         error = object_error(parsed)
     text = answer_text(parsed.choices, parsed.output, parsed.text)
-    return assemble(
+    return answer_facts(
         operation,
         parsed,
         read_head_usage(parsed),
@@ -100,7 +100,7 @@ def read_head_usage(head: Head) -> Usage:
     return read_usage(head.usage, head.svg_usage, head.tool_usage, head.tools)
 
 
-def assemble(
+def answer_facts(
     operation: Operation,
     head: Head,
     usage: Usage,
@@ -135,7 +135,6 @@ def assemble(
         expects_end=expects_end,
         error=error,
         text=text,
-        preview=preview(text),
         seconds=usage.seconds,
         pending=makes and not usage.reported and object_status in _UNFINISHED,
         notes=tuple(dict.fromkeys(usage.notes)),

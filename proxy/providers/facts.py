@@ -4,6 +4,7 @@ Invariant: None is unknown and 0 is zero; no text holds a NUL or a lone surrogat
 value can be stored as it is.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Literal
@@ -30,10 +31,13 @@ class Operation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestFacts:
-    """What a request says. ``preview`` has at most 500 characters; ``text`` is all input text.
+    """What a request says, beside its messages.
 
     ``stream`` is what the client asked for; the answer's content type says what it got.
-    ``include_usage``: the client itself asked for usage in the stream.
+    ``include_usage``: the client itself asked for usage in the stream. The provider may hold the
+    messages before those of the request: those up to the answer ``previous_response_id``, or,
+    where ``keeps_state`` is set, those of a conversation of its own. ``named`` has the strings that
+    may name a session, by their place (``metadata.KEY``), each of at most 4,096 characters.
     """
 
     model: str | None = None
@@ -42,8 +46,9 @@ class RequestFacts:
     user: str | None = None
     background: bool = False
     include_usage: bool = False
-    preview: str | None = None
-    text: str = ""
+    previous_response_id: str | None = None
+    keeps_state: bool = False
+    named: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +84,6 @@ class AnswerFacts:
     expects_end: bool = False
     error: str | None = None
     text: str = ""
-    preview: str | None = None
     seconds: float | None = None
     pending: bool = False
     notes: tuple[str, ...] = ()

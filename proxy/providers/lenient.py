@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Final, TypeVar
 
 import msgspec
+import orjson
 
 T = TypeVar("T")
 
@@ -37,6 +38,14 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T | None:
         return None
 
 
+def encode(value: object) -> bytes:
+    """Write JSON. Halves of a surrogate pair that meet in a string are one character there."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:  # it refuses surrogates
+        return json.dumps(value, separators=(",", ":")).encode()
+
+
 def mapping(value: object) -> Mapping[str, object]:
     """Return the value if it is a JSON object, else an empty one."""
     return value if isinstance(value, dict) else {}
@@ -52,6 +61,11 @@ def name(value: object) -> str | None:
     return clean(value) if isinstance(value, str) and 0 < len(value) <= _NAME_CHARS else None
 
 
+def key(value: object) -> str:
+    """Return an index or an id as text, to tell things apart by; "" for anything else."""
+    return str(value) if isinstance(value, int | str) else ""
+
+
 def clean(text: str) -> str:
     """Make text storable: NUL and lone surrogates become U+FFFD."""
     try:
@@ -63,9 +77,13 @@ def clean(text: str) -> str:
 
 def preview(text: str) -> str | None:
     """Fold white space and cut to 500 characters; None where nothing is left."""
-    # More words than this cannot show: each takes a character and the space after it.
-    words = text.split(maxsplit=PREVIEW_CHARS // 2)[: PREVIEW_CHARS // 2 + 1]
-    return " ".join(words)[:PREVIEW_CHARS] or None
+    # Of nearly every text a little more than what shows is enough.
+    shown = " ".join(text[: PREVIEW_CHARS + 100].split())
+    if len(shown) < PREVIEW_CHARS < len(text):
+        # More words than this cannot show: each takes a character and the space after it.
+        words = text.split(maxsplit=PREVIEW_CHARS // 2)
+        shown = " ".join(words[: PREVIEW_CHARS // 2 + 1])
+    return shown[:PREVIEW_CHARS] or None
 
 
 def _integer(digits: str) -> int | float:

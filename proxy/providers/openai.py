@@ -1,14 +1,40 @@
 """The OpenAI dialect, also spoken by Azure and by most gateways: this file is its door.
 
-``operation_of`` says what a call is; ``read_request`` and ``read_answer`` read whole bodies;
-``StreamWatch`` follows a stream on the event loop; ``stream_text`` puts its text together
-afterwards. None of them raises on any input.
+``operation_of`` says what a call is; ``read_request`` and ``read_answer`` read whole bodies.
+``StreamWatch`` follows a stream on the event loop; afterwards ``assemble`` puts its answer
+together, and ``stream_text`` the text of one that is of no conversation. ``messages_key`` and
+``answer_path`` say where the messages of a conversation stand, ``read_message`` what one of them
+says. None of them raises on any input.
 """
 
 from proxy.providers.answer import read_answer
+from proxy.providers.assemble import Assembled, assemble, stream_text
+from proxy.providers.messages import (
+    TEXT_VERSION,
+    MessageFacts,
+    answer_path,
+    messages_key,
+    read_message,
+    text_of,
+)
 from proxy.providers.operations import operation_of
-from proxy.providers.output import stream_text
-from proxy.providers.request import read_request
+from proxy.providers.request import input_preview, input_text, read_request
 from proxy.providers.stream import StreamWatch
 
-__all__ = ["StreamWatch", "operation_of", "read_answer", "read_request", "stream_text"]
+__all__ = [
+    "TEXT_VERSION",
+    "Assembled",
+    "MessageFacts",
+    "StreamWatch",
+    "answer_path",
+    "assemble",
+    "input_preview",
+    "input_text",
+    "messages_key",
+    "operation_of",
+    "read_answer",
+    "read_message",
+    "read_request",
+    "stream_text",
+    "text_of",
+]

@@ -2,7 +2,7 @@
 
 Invariant: constant memory, no text, and after the first token no JSON is parsed for an ordinary
 delta: a search of its bytes says that there is nothing in it. Text is put together elsewhere
-(``output.stream_text``), off the loop.
+(``assemble``), off the loop.
 
 Source: openai-python 3.54.0, ``_streaming.py`` and the event types (November 2026).
 """
@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from proxy.providers.answer import Head, assemble, object_error, read_head_usage, sentence
+from proxy.providers.answer import Head, answer_facts, object_error, read_head_usage, sentence
 from proxy.providers.billing import Usage
 from proxy.providers.facts import AnswerFacts, Operation
 from proxy.providers.lenient import decode, items, mapping, name
@@ -141,7 +141,7 @@ class StreamWatch:
             state: Literal["completed", "failed"] | None = "failed"
         else:
             state = "completed" if self.ended else None
-        facts = assemble(
+        facts = answer_facts(
             self._operation,
             self._head,
             self._usage,

@@ -109,7 +109,7 @@ async def test_totals_are_the_sums_over_all_calls(tw: Running) -> None:
         "cost": 2e-7,
         "unpriced_count": 1,
         "estimated_count": 1,
-        "received_bytes": 210,
+        "sent_bytes": 210,
         "stored_bytes": 110,
     }
 

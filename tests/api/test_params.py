@@ -1,6 +1,7 @@
 """Query parameters and ids, read strictly."""
 
 import contextlib
+from urllib.parse import urlencode
 
 import pytest
 from aiohttp import web
@@ -36,6 +37,51 @@ def test_a_list_may_have_another_limit() -> None:
     assert params.limit(asked(""), 7, 9) == 7
     with pytest.raises(BadParameter, match="from 1 to 9"):
         params.limit(asked("limit=10"), 7, 9)
+
+
+@pytest.mark.parametrize(
+    ("q", "terms"),
+    [
+        ("", ()),
+        ("  ", ()),
+        ("weather", ("weather",)),
+        (' weather  in "New York" ', ("weather", "in", "New York")),
+        ('a"b c"d', ("a", "b c", "d")),
+        ('"" " " x', ("x",)),
+        (
+            "http://host:80/a?b 12:30 c++ foo:bar -x",
+            ("http://host:80/a?b", "12:30", "c++", "foo:bar", "-x"),
+        ),
+        ('"model:gpt" models:', ("model:gpt", "models:")),
+        ("日本 élan", ("日本", "élan")),
+    ],
+)
+def test_a_search_is_words_and_phrases(q: str, terms: tuple[str, ...]) -> None:
+    assert params.search(asked(urlencode({"q": q}))) == terms
+
+
+@pytest.mark.parametrize(
+    ("q", "why"),
+    [
+        ("a model:gpt-5", "character 3: model: is not searched by yet"),
+        ("-status:failed", "character 1: status: is not"),
+        ('session:"a b"', "character 1: session: is not"),
+        ("COST:>1", "character 1: COST: is not"),
+        ('a "b', "character 3: a quote is opened and not closed"),
+        ('a "b" "', "character 7: a quote"),
+        ("x " * 33, "q has 33 words and phrases; it may have 32"),
+    ],
+)
+def test_a_search_that_is_not_possible_says_where_and_why(q: str, why: str) -> None:
+    with pytest.raises(BadParameter, match=why):
+        params.search(asked(urlencode({"q": q})))
+
+
+@given(st.text())
+def test_any_search_is_terms_or_a_mistake(q: str) -> None:
+    with contextlib.suppress(BadParameter):
+        terms = params.search(asked(urlencode({"q": q}, errors="replace")))
+        assert all(term.strip() == term != "" for term in terms)
 
 
 @given(INT64, INT64)

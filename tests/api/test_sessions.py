@@ -3,9 +3,10 @@
 from typing import Any
 from urllib.parse import quote
 
+import orjson
 import pytest
 
-from storage.records import CANCELLED, FAILED, TRUNCATED, Tokens
+from storage.records import CANCELLED, FAILED, TRUNCATED, Page, Session, Tokens
 from tests.api.asking import ask, pages, save
 from tests.running import Running
 from tests.storage.calls import body, end, start, unknown_usage
@@ -203,6 +204,93 @@ async def test_what_no_call_reported_is_null_and_not_zero(tw: Running) -> None:
             assert session[name] is None
     assert (ended["unpriced_count"], running["unpriced_count"]) == (1, 0)
     assert [running[name] for name in ("ended_at", "duration_ms", "avg_latency_ms")] == [None] * 3
+
+
+async def chat(tw: Running, session_id: str, *said: str) -> None:
+    messages = [{"role": "user", "content": text} for text in said]
+    headers = b"Content-Type: application/json\r\nX-Traceway-Session-Id: %b\r\n"
+    body = orjson.dumps({"model": "gpt-5", "messages": messages})
+    await tw.raw(headers=headers % session_id.encode(), body=body)
+    await tw.saved()
+
+
+@pytest.mark.parametrize(
+    ("q", "found"),
+    [
+        ("weather", ["b", "a"]),
+        ("WEATHER zürich", ["a"]),
+        ('"weather in"', ["a"]),
+        ('"in weather"', []),
+        ("zurich tomorrow", ["a"]),  # of two messages; an accent does not count
+        ('"zürich tomorrow"', []),
+        ("fine", ["b", "a"]),  # in the answers
+        ('"; DROP TABLE" OR * NEAR( ^', []),
+        ("nowhere", []),
+        ("", ["b", "a"]),
+    ],
+)
+async def test_sessions_are_found_by_the_words_of_their_messages(
+    tw: Running, upstream: ScriptedUpstream, q: str, found: list[str]
+) -> None:
+    message = {"role": "assistant", "content": "It is fine."}
+    upstream.answers(orjson.dumps({"choices": [{"index": 0, "message": message}]}))
+    await chat(tw, "a", "What is the weather in Zürich?")
+    await chat(tw, "a", "What is the weather in Zürich?", "And tomorrow?")
+    await chat(tw, "b", "Good weather?")
+    assert await listed(tw, f"?q={quote(q)}") == found
+
+
+async def test_a_search_goes_on_behind_its_cursor(tw: Running, upstream: ScriptedUpstream) -> None:
+    upstream.answers(b"{}")
+    for n in range(5):
+        await chat(tw, f"s{n}", "the same words")
+        await chat(tw, f"t{n}", "others")
+    found = [page async for page in pages(tw, "/api/sessions?q=words&limit=2", "sessions")]
+    assert [[s["id"] for s in page] for page in found] == [["s4", "s3"], ["s2", "s1"], ["s0"]]
+
+
+async def test_a_search_by_a_key_is_not_possible_yet_and_says_so(tw: Running) -> None:
+    reply = await ask(tw, "/api/sessions?q=weather%20model:gpt-5")
+    assert reply.error == (400, "bad_parameter")
+    assert "character 9" in reply.body["error"]["message"]
+
+
+async def test_a_search_that_did_not_look_at_everything_says_so(
+    tw: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def sessions_with(*_: object) -> Page[Session]:
+        return Page((), None, truncated=True)
+
+    monkeypatch.setattr("storage.fulltext.sessions_with", sessions_with)
+    assert (await ask(tw, "/api/sessions?q=the")).body == {
+        "sessions": [],
+        "count": 0,
+        "truncated": True,
+    }
+    assert "truncated" not in (await ask(tw, "/api/sessions")).body
+
+
+async def test_a_session_shows_what_was_sent_and_what_of_it_is_stored(
+    tw: Running, upstream: ScriptedUpstream
+) -> None:
+    upstream.answers(b"{}")
+    said = [f"{n}: {'word ' * 200}" for n in range(20)]
+    for n in range(20):
+        await chat(tw, "s", *said[: n + 1])
+    session = (await ask(tw, "/api/sessions/s")).body
+    spans = [
+        body
+        for span in await tw.spans()
+        for body in (span["metadata"]["request"], span["metadata"]["response"])
+    ]
+    assert session["sent_bytes"] == sum(body["size"] for body in spans)
+    unique = sum(map(len, said))
+    assert unique / 20 < session["stored_bytes"] < 1.5 * unique < session["sent_bytes"] / 5
+    for name in ("sent_bytes", "stored_bytes"):
+        assert session[name] == sum(trace[name] for trace in session["traces"])
+    stats = (await ask(tw, "/api/stats")).body
+    assert stats["sent_bytes"] == session["sent_bytes"]
+    assert 0 < stats["stored_bytes"] <= session["stored_bytes"]
 
 
 async def test_a_deleted_session_is_gone_with_all_that_only_it_held(tw: Running) -> None:

@@ -139,8 +139,8 @@ json_values = st.recursive(
 
 
 def storable(facts: AnswerFacts) -> None:
-    text = facts.text + "".join(
-        value or "" for value in (facts.preview, facts.error, facts.model, facts.response_id)
+    text = "".join(
+        value or "" for value in (facts.text, facts.error, facts.model, facts.response_id)
     )
     assert "\0" not in text
     text.encode()

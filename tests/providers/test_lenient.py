@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.providers.lenient import clean, decode, items, mapping, name, preview
+from proxy.providers.lenient import clean, decode, encode, items, key, mapping, name, preview
 
 
 class Fields(msgspec.Struct):
@@ -174,6 +174,17 @@ def test_a_preview_of_a_long_text_looks_at_its_beginning_only() -> None:
             self.splits = maxsplit
             return super().split(sep, maxsplit)
 
-    text = Watched("a " * 100_000)
+    text = Watched("a      " * 100_000)
     preview(text)
     assert 0 < text.splits <= 500
+
+
+@pytest.mark.parametrize(("value", "text"), [(0, "0"), ("a", "a"), (None, ""), ([], ""), (1.5, "")])
+def test_only_numbers_and_texts_tell_things_apart(value: object, text: str) -> None:
+    assert key(value) == text
+
+
+def test_what_is_written_is_compact_json_and_halves_of_a_character_are_joined() -> None:
+    assert encode({"a": ["\u00e9", None]}) == '{"a":["\u00e9",null]}'.encode()
+    assert json.loads(encode({"a": "\ud83d" + "\ude00"})) == {"a": "\U0001f600"}
+    assert encode("\ud83d") == b'"\\ud83d"'

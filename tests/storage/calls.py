@@ -1,10 +1,17 @@
-"""Calls for the tests of storage, from nothing but a number, and the database that holds them."""
+"""Calls for the tests of storage, from nothing but a number, and the database that holds them.
+
+A conversation is told in words: a message is "u:hi" of the user, "a:hello" of the assistant, "s:be
+brief" for what instructs the model (before all others), "r:hm" for reasoning, which counts for
+nothing. "a:hello;1" says the same as "a:hello" in other bytes.
+"""
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from storage.chain import BEGINNING, MAX_POINTS, Conversation, Message, Point, extend, node_hash
+from storage.chain import meanings as meaning_after
 from storage.database import Database
 from storage.parameters import Change, prepare
 from storage.queries import get_span
@@ -13,6 +20,7 @@ from storage.records import (
     DEFAULT_PROJECT,
     Body,
     Content,
+    Envelope,
     Settlement,
     SpanCheckpoint,
     SpanEnd,
@@ -37,6 +45,99 @@ def body(data: bytes, **fields: Any) -> Body:
     sha256 = hashlib.sha256(data).digest()
     content = Content(sha256=sha256, data=data)
     return Body(size=len(data), sha256=sha256, content=content, **fields)
+
+
+ROLES = {"u": "user", "a": "assistant", "s": "system", "r": "assistant"}
+
+
+def text_of(data: bytes) -> str:
+    """Read the words of a message as `said` makes it."""
+    return data.decode().split('"')[3][2:].split(";")[0]
+
+
+def said(words: str, parent: bytes, *, first: bool = True) -> Message:
+    """Make a message that follows a node; ``first``: none but instructing ones are before it."""
+    data = b'{"say": "%b"}' % words.encode()
+    sha256 = hashlib.sha256(data).digest()
+    lead = b"" if parent == BEGINNING else b", "
+    own = words.split(";")[0].encode()
+    return Message(
+        lead=lead,
+        data=data,
+        sha256=sha256,
+        node=node_hash(parent, lead, sha256),
+        role=ROLES[words[0]],
+        meaning=b"" if words[0] == "r" else hashlib.blake2b(own, digest_size=16).digest(),
+        text=text_of(data),
+        instructs=words[0] == "s" and first,
+    )
+
+
+def talk(asked: Sequence[str], answer: Sequence[str] = (), *, known: int = 0) -> Conversation:
+    """Make the conversation of a call; the first ``known`` messages it knows to be stored."""
+    messages: list[Message] = []
+    for words in asked:
+        parent = messages[-1].node if messages else BEGINNING
+        messages.append(said(words, parent, first=all(m.instructs for m in messages)))
+    answers: list[Message] = []
+    for words in answer:
+        last = answers or messages
+        answers.append(said(words, last[-1].node if last else BEGINNING, first=False))
+    points = []
+    place = BEGINNING
+    for n, message in enumerate(messages, 1):
+        if message.meaning and not message.instructs:
+            place = extend(place, message.meaning)
+            points.append(Point(place, len(messages) - n, message.role == "assistant"))
+    prelude = [message.node for message in messages if message.instructs]
+    return Conversation(
+        known=messages[known - 1].node if known else None,
+        messages=tuple(messages[known:]),
+        answer=tuple(answers),
+        points=tuple(points[: -MAX_POINTS - 1 : -1]),
+        prelude=prelude[-1] if prelude else None,
+        input_meaning=place,
+        output_meaning=meaning_after(place, answers) if answers else None,
+    )
+
+
+def asked_body(asked: Sequence[str], before: bytes = b"", tools: bytes = b"") -> bytes:
+    """Give the request's bytes of a conversation; ``before`` stands before it."""
+    messages = b", ".join(said(words, b"").data for words in asked)
+    return b'{%b"messages": [%b], "tools": %b}' % (before, messages, tools or b"[]")
+
+
+def spoken(
+    started: SpanStart,
+    asked: Sequence[str],
+    answer: Sequence[str] = (),
+    *,
+    known: int = 0,
+    before: bytes = b"",
+    tools: bytes = b"",
+    **fields: Any,
+) -> SpanEnd:
+    """End a call that sent these messages and was answered with those, round ``tools``."""
+    whole = asked_body(asked, before, tools)
+    hole = Content(sha256=hashlib.sha256(tools).digest(), data=tools) if tools else None
+    first = b'{%b"messages": [' % before
+    if hole is None:
+        asked_round = Envelope((first, b'], "tools": []}'), (None,))
+    else:
+        asked_round = Envelope((first, b'], "tools": ', b"}"), (None, hole))
+    answers = b"".join(m.lead + m.data for m in talk(asked, answer).answer)
+    answered = b"{" + answers + b"}"
+    return end(
+        started,
+        request=Body(size=len(whole), sha256=hashlib.sha256(whole).digest(), envelope=asked_round),
+        response=Body(
+            size=len(answered),
+            sha256=hashlib.sha256(answered).digest(),
+            envelope=Envelope((b"{", b"}"), (None,)),
+        ),
+        conversation=talk(asked, answer, known=known),
+        **fields,
+    )
 
 
 def start(n: int, *, trace: int | None = None, **fields: Any) -> SpanStart:
@@ -87,7 +188,7 @@ def checkpoint(started: SpanStart, data: bytes, **fields: Any) -> SpanCheckpoint
 def write(db: Database, changes: Sequence[Change]) -> Written:
     batch = prepare(changes)
     with db.transaction() as tx:
-        return apply(tx, batch)
+        return apply(tx, batch, text_of)
 
 
 def rows(db: Database, sql: str, **params: Any) -> list[Any]:

@@ -31,7 +31,7 @@ from storage.records import (
 )
 from storage.rollup import recompute_session
 from storage.sqlite import SqliteDatabase, open_database
-from tests.storage.calls import T0, body, checkpoint, end, rows, start, trace_id, write
+from tests.storage.calls import T0, body, checkpoint, end, rows, start, text_of, trace_id, write
 
 # A span that the database has not numbered yet comes after all that it has.
 NO_SEQ = 10**9
@@ -434,9 +434,9 @@ def run(db: SqliteDatabase, model: Model, step: list[Change] | Delete | Interrup
             model.interrupt(step.keep)
             return
         if step.trace is not None:
-            delete_trace(tx, 1, trace_id(step.trace))
+            delete_trace(tx, 1, trace_id(step.trace), text_of)
         if step.session is not None:
-            delete_session(tx, 1, step.session)
+            delete_session(tx, 1, step.session, text_of)
         model.delete(step)
 
 

@@ -2,8 +2,13 @@
 
 import os
 
+import pytest
+
+from storage.doctor import check
 from storage.forget import delete_session, delete_trace, interrupt_running
+from storage.fulltext import sessions_with
 from storage.queries import get_session, get_span
+from storage.rebuild import request_body
 from storage.records import (
     COMPLETED,
     FAILED,
@@ -14,14 +19,17 @@ from storage.records import (
 from storage.sqlite import SqliteDatabase
 from tests.storage.calls import (
     OWNER,
+    asked_body,
     body,
     checkpoint,
     end,
     rows,
     span_id,
+    spoken,
     start,
     state_of,
     stored,
+    text_of,
     trace_id,
     write,
 )
@@ -72,8 +80,8 @@ async def test_deleting_a_session_leaves_nothing_of_it_and_all_of_the_others(
         ],
     )
     with db.transaction() as tx:
-        deleted = delete_session(tx, 1, "s")
-        assert delete_session(tx, 1, "s") is None
+        deleted = delete_session(tx, 1, "s", text_of)
+        assert delete_session(tx, 1, "s", text_of) is None
     assert deleted == Deleted(traces=2, spans=2, contents=2, content_bytes=13)
     assert await get_session(db, 1, "s") is None
     assert await get_session(db, 2, "s") is not None
@@ -90,14 +98,14 @@ async def test_deleting_the_last_trace_of_a_session_deletes_the_session(
     write(db, [end(start(1, session_id="s")), end(start(2, session_id="s"), cost_nusd=None)])
     rows(db, "UPDATE sessions SET name = 'kept', starred = 1")
     with db.transaction() as tx:
-        assert delete_trace(tx, 1, trace_id(1)) is not None
-        assert delete_trace(tx, 2, trace_id(2)) is None
+        assert delete_trace(tx, 1, trace_id(1), text_of) is not None
+        assert delete_trace(tx, 2, trace_id(2), text_of) is None
     session = await get_session(db, 1, "s")
     assert session is not None
     assert (session.trace_count, session.cost_nusd) == (1, None)
     assert (session.name, session.starred) == ("kept", True)
     with db.transaction() as tx:
-        delete_trace(tx, 1, trace_id(2))
+        delete_trace(tx, 1, trace_id(2), text_of)
     assert await get_session(db, 1, "s") is None
 
 
@@ -107,7 +115,7 @@ async def test_a_call_in_flight_when_its_session_is_deleted_comes_back_whole_whe
     begun = start(2, trace=9, session_id="s")
     write(db, [end(start(1, trace=9, session_id="s")), begun])
     with db.transaction() as tx:
-        delete_session(tx, 1, "s")
+        delete_session(tx, 1, "s", text_of)
     assert write(db, [checkpoint(begun, b"part")]).late == 1
     assert stored(db) == 0
     assert await get_session(db, 1, "s") is None
@@ -130,10 +138,60 @@ async def test_deleted_words_are_in_no_file_after_the_space_is_given_back(
     )
     write(db, [written])
     with db.transaction() as tx:
-        delete_session(tx, 1, "s")
+        delete_session(tx, 1, "s", text_of)
     db.reclaim()
     for file in db.path.parent.iterdir():
         assert canary not in file.read_bytes(), file.name
+
+
+async def test_calls_that_share_messages_stay_exact_when_others_of_them_are_deleted(
+    db: SqliteDatabase,
+) -> None:
+    shared = ["s:be brief", "u:hello", "a:hi"]
+    for n, session in enumerate(["s", "t"], 1):
+        asked = [*shared, f"u:{session}"]
+        write(db, [spoken(start(n, session_id=session), asked, ["a:yes"], tools=b'["t"]')])
+    with db.transaction() as tx:
+        deleted = delete_session(tx, 1, "s", text_of)
+    assert deleted is not None
+    # The words of s alone; the answer says the same in t, where it stands in another place.
+    assert deleted.contents == 1
+    kept = await request_body(db, 1, span_id(2))
+    assert kept is not None
+    assert kept.data == asked_body([*shared, "u:t"], tools=b'["t"]')
+    assert await check(db, text_of) == []
+    with db.transaction() as tx:
+        delete_session(tx, 1, "t", text_of)
+    tables = ("contents", "nodes", "messages", "mentions", "holes", "spans", "traces", "sessions")
+    for table in tables:
+        assert rows(db, f"SELECT * FROM {table}") == [], table  # noqa: S608 (names of this file)
+    assert await check(db, text_of) == []
+
+
+@pytest.mark.parametrize("deep", [False, True])
+async def test_deleted_messages_are_in_no_file_full_text_included(
+    db: SqliteDatabase, deep: bool
+) -> None:
+    others = [
+        spoken(start(n, session_id="t"), [f"u:{'word ' * 50} w{n}"], [f"a:{n}"])
+        for n in range(10, 200)
+    ]
+    for n in range(0, len(others), 10):
+        write(db, others[n : n + 10])
+    canary = "canary5c1f"
+    write(db, [spoken(start(1, session_id="s"), [f"u:say {canary}"], [f"a:{canary} said"])])
+    (hit,) = (await sessions_with(db, 1, [canary], 10)).rows
+    assert hit.session_id == "s"
+    with db.transaction() as tx:
+        delete_session(tx, 1, "s", text_of)
+    if deep:
+        db.vacuum()
+    else:
+        db.reclaim()
+    for file in db.path.parent.iterdir():
+        assert canary.encode() not in file.read_bytes(), file.name
+    assert (await sessions_with(db, 1, [canary], 10)).rows == ()
+    assert len((await sessions_with(db, 1, ["w150"], 10)).rows) == 1
 
 
 async def test_giving_space_back_makes_the_file_smaller(db: SqliteDatabase) -> None:
@@ -141,6 +199,6 @@ async def test_giving_space_back_makes_the_file_smaller(db: SqliteDatabase) -> N
     db.reclaim()
     before = db.path.stat().st_size
     with db.transaction() as tx:
-        delete_trace(tx, 1, trace_id(1))
+        delete_trace(tx, 1, trace_id(1), text_of)
     db.reclaim()
     assert db.path.stat().st_size < before - 900_000

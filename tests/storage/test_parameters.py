@@ -10,12 +10,11 @@ from hypothesis import strategies as st
 
 from storage.database import Transaction
 from storage.forget import delete_trace
-from storage.parameters import MAX_COUNT, clean_text, pack, prepare
+from storage.parameters import MAX_COUNT, clean_text, prepare
 from storage.queries import get_session, get_span
 from storage.records import (
     COMPLETED,
     Body,
-    Content,
     SpanEnd,
     SpanStart,
     Tokens,
@@ -29,14 +28,10 @@ from tests.storage.calls import (
     settlement,
     span_id,
     start,
+    text_of,
     trace_id,
     write,
 )
-
-
-def test_a_small_body_is_not_compressed() -> None:
-    assert pack(Content(sha256=b"", data=b"a" * 1000)).encoding == ""
-
 
 HOSTILE_TEXT = st.text(st.characters(codec=None), max_size=20)
 HOSTILE_INT = st.sampled_from(
@@ -79,9 +74,10 @@ def test_hostile_values_never_lose_a_row(tx: Transaction, text: str, number: int
         notes=(text, text),
         settles=settlement(text, cost_nusd=number),
     )
-    written = apply(tx, prepare([begun, checkpoint(begun, b"", elapsed_us=number), ended]))
+    batch = prepare([begun, checkpoint(begun, b"", elapsed_us=number), ended])
+    written = apply(tx, batch, text_of)
     assert len(written.spans) == 1
-    assert delete_trace(tx, 1, trace_id(1)) is not None
+    assert delete_trace(tx, 1, trace_id(1), text_of) is not None
 
 
 @pytest.fixture

@@ -4,10 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from storage.database import DatabaseCorrupt
 from storage.parameters import prepare
 from storage.queries import (
-    get_content,
     get_session,
     get_span,
     get_trace,
@@ -21,7 +19,17 @@ from storage.queries import (
 from storage.records import Page, Stats
 from storage.sqlite import SqliteDatabase, open_database
 from storage.writes import apply
-from tests.storage.calls import T0, body, end, rows, span_id, start, trace_id, unknown_usage, write
+from tests.storage.calls import (
+    T0,
+    body,
+    end,
+    span_id,
+    start,
+    text_of,
+    trace_id,
+    unknown_usage,
+    write,
+)
 
 
 async def test_sessions_are_listed_by_their_newest_trace_each_once(db: SqliteDatabase) -> None:
@@ -98,9 +106,7 @@ async def test_a_project_sees_nothing_of_another(db: SqliteDatabase) -> None:
     assert await get_trace(db, 1, trace_id(1)) is None
     assert await trace_spans(db, 1, trace_id(1)) == ()
     assert await get_span(db, 1, span_id(1)) is None
-    assert await get_content(db, 1, body(b"q").sha256 or b"") is None
     assert await stats(db, 1) == await stats(db, 3)
-    assert await get_content(db, 2, body(b"q").sha256 or b"") == b"q"
 
 
 @pytest.mark.parametrize("session_id", ["", "a/b", "%", "_", "'; --", "héllo", "{x}", "a" * 1024])
@@ -156,37 +162,12 @@ async def test_a_project_is_found_by_its_name(db: SqliteDatabase) -> None:
     assert await project_id(db, "nobody's") is None
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        "UPDATE contents SET size = 10",
-        "UPDATE contents SET data = x'00112233'",
-        "UPDATE contents SET data = substr(data, 1, length(data) - 1)",
-    ],
-)
-async def test_a_stored_body_that_is_damaged_is_an_error_and_takes_no_more_memory(
-    db: SqliteDatabase, damage: str
-) -> None:
-    request = body(b"a" * 100_000)
-    write(db, [end(start(1), request=request)])
-    rows(db, damage)
-    with pytest.raises(DatabaseCorrupt):
-        await get_content(db, 1, request.sha256 or b"")
-
-
-@pytest.mark.parametrize("size", [100_000, 3_000_000])
-async def test_a_large_body_is_unpacked(db: SqliteDatabase, size: int) -> None:
-    request = body(b"a" * size)
-    write(db, [end(start(1), request=request)])
-    assert await get_content(db, 1, request.sha256 or b"") == b"a" * size
-
-
 async def steps(path: Path, sessions: int) -> dict[str, int]:
     """Count the hundreds of steps of SQLite's machine that each read takes at this size."""
     db = open_database(path)
     batch = prepare([end(start(n, session_id=f"s{n}")) for n in range(sessions)])
     with db.transaction() as tx:
-        apply(tx, batch)
+        apply(tx, batch, text_of)
     await db.read("SELECT 1", {})
     (reader,) = db._readers
     counted = 0

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from storage import sqlite
 from storage.database import (
     DatabaseCorrupt,
     DatabaseForeign,
@@ -19,8 +20,9 @@ from storage.database import (
     StatementRefused,
     StorageError,
 )
+from storage.forget import delete_trace
 from storage.sqlite import APPLICATION_ID, SqliteDatabase, open_database
-from tests.storage.calls import body, end, rows, start, write
+from tests.storage.calls import body, end, rows, start, text_of, trace_id, write
 
 HOLDER = """
 import sys
@@ -279,6 +281,32 @@ async def test_a_closed_database_opens_no_reader(tmp_path: Path) -> None:
     await db.close()
     with pytest.raises(StatementRefused, match="closed"):
         await db.read("SELECT 1", {})
+
+
+async def test_space_is_given_back_a_bounded_part_at_a_time(
+    db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def free() -> int:
+        return int(rows(db, "PRAGMA freelist_count")[0][0])
+
+    write(db, [end(start(1), response=body(os.urandom(400_000)))])
+    with db.transaction() as tx:
+        delete_trace(tx, 1, trace_id(1), text_of)
+    monkeypatch.setattr(sqlite, "RECLAIM_PAGES", 10)
+    before = free()
+    db.reclaim()
+    assert free() == before - 10
+    db.vacuum()
+    assert free() == 0
+
+
+async def test_many_rows_are_one_statement(db: SqliteDatabase) -> None:
+    sql = "INSERT INTO projects (id, name) VALUES (:id, :name)"
+    with db.transaction() as tx:
+        tx.execute_many(sql, ({"id": n, "name": f"p{n}"} for n in range(2, 5)))
+    assert rows(db, "SELECT COUNT(*) FROM projects") == [(4,)]
+    with pytest.raises(StatementRefused), db.transaction() as tx:
+        tx.execute_many(sql, [{"id": 2, "name": "again"}])
 
 
 async def test_closing_leaves_one_file_and_its_lock(tmp_path: Path) -> None:

@@ -1,0 +1,112 @@
+"""A session's tree read from top to bottom: one path through each thread, line by line. Pure.
+
+Besides the messages a line may say which prompt and which tools hold from there on. Invariant:
+they stand once at a thread's beginning, and again only where a turn on the path changed them,
+before the first message that came with it.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from storage.records import COMPLETED, RUNNING
+from storage.threads import Entry, Said, Stored, Thread, Tree, Turn
+
+Kind = Literal["prompt", "tools", "input", "answer", "error", "running"]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What instructs the model: the request's instructions, and messages before all others."""
+
+    instructions: Stored = None
+    messages: tuple[Said, ...] = ()
+
+    def differs(self, other: "Prompt") -> bool:
+        """Tell whether another prompt says something else."""
+        return self.instructions != other.instructions or (
+            [said.meaning for said in self.messages] != [said.meaning for said in other.messages]
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What the model may call."""
+
+    tools: Stored = None
+    functions: Stored = None
+
+
+class Line(NamedTuple):
+    """One line: a message or a turn's end (``entry``), or a prompt or tools that hold from there.
+
+    ``parent`` is the id of the message before it in the conversation. ``old_prompt`` and
+    ``old_tools`` are what held before.
+    """
+
+    kind: Kind
+    thread: Thread
+    turn: Turn
+    parent: str | None
+    entry: Entry | None = None
+    prompt: Prompt = Prompt()
+    old_prompt: Prompt = Prompt()
+    tools: Tools = Tools()
+    old_tools: Tools = Tools()
+
+    @property
+    def id(self) -> str:
+        """An entry's id, or the span with which the prompt or the tools changed."""
+        return self.entry.id if self.entry else f"{self.turn.span_id.hex()}-{self.kind}"
+
+
+def lines(tree: Tree, way: Mapping[Entry, Entry]) -> list[Line]:
+    """Give every thread, in the order in which they began, each along one path.
+
+    The newest branch is the one taken, where ``way`` says of a message no other to go on with.
+    """
+    return [line for thread in tree.threads for line in _path(thread, way)]
+
+
+def _path(thread: Thread, way: Mapping[Entry, Entry]) -> Iterator[Line]:
+    entry: Entry | None = thread.first
+    parent: str | None = None
+    turn: Turn | None = None
+    prompt, tools = Prompt(), Tools()
+    while entry is not None:
+        for one in (*entry.before, entry) if entry.shown_as is None else ():
+            if one.turn is not turn:
+                turn = one.turn
+                old_prompt, prompt = prompt, _prompt(turn, prompt)
+                old_tools, tools = tools, _tools(turn, tools)
+                told = Line(kind="prompt", thread=thread, turn=turn, parent=parent)
+                if prompt.differs(old_prompt):
+                    yield told._replace(prompt=prompt, old_prompt=old_prompt)
+                if tools != old_tools:
+                    yield told._replace(kind="tools", tools=tools, old_tools=old_tools)
+            yield _line(thread, parent, one)
+        parent = entry.id
+        # These may be of later turns than what follows, and change nothing for it.
+        for one in entry.after.values():
+            yield _line(thread, parent, one)
+        entry = way.get(entry) or max(
+            entry.children.values(), key=lambda child: child.newest, default=None
+        )
+
+
+def _line(thread: Thread, parent: str | None, entry: Entry) -> Line:
+    kind: Kind = "answer" if entry.answer else "input"
+    if entry.said is None and entry.turn.state != COMPLETED:
+        kind = "running" if entry.turn.state == RUNNING else "error"
+    return Line(kind=kind, thread=thread, turn=entry.turn, parent=parent, entry=entry)
+
+
+def _prompt(turn: Turn, before: Prompt) -> Prompt:
+    instructions = before.instructions if turn.setting is None else turn.setting.instructions
+    # A provider that holds the conversation holds the messages that instruct, too.
+    held = turn.held and not turn.prelude
+    return Prompt(instructions, before.messages if held else tuple(turn.prelude))
+
+
+def _tools(turn: Turn, before: Tools) -> Tools:
+    return before if turn.setting is None else Tools(turn.setting.tools, turn.setting.functions)

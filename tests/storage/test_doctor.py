@@ -1,0 +1,123 @@
+"""The doctor finds each kind of damage, and nothing where there is none."""
+
+import pytest
+
+from storage.doctor import check
+from storage.sqlite import SqliteDatabase
+from tests.storage.calls import body, checkpoint, end, rows, spoken, start, text_of, write
+
+ASKED = ["s:be brief", "u:hello world"]
+
+
+def fill(db: SqliteDatabase) -> None:
+    """Write some of everything: bodies, conversations in and out of sessions, a running call."""
+    write(db, [spoken(start(1), ASKED, ["a:hi"], tools=b'["t"]' * 9_000)])
+    write(db, [spoken(start(2), [*ASKED, "a:hi;1", "u:2"], ["a:yes"], tools=b'["t"]' * 9_000)])
+    write(db, [spoken(start(3, session_id="s"), ["u:alone"], ["r:hm", "a:sure"])])
+    write(db, [end(start(4), request=body(b"q" * 50_000), response=body(b"a"))])
+    running = start(5, project_id=2, session_id="s")
+    write(db, [running])
+    write(db, [checkpoint(running, b"half")])
+
+
+async def test_nothing_is_found_where_nothing_is_wrong(db: SqliteDatabase) -> None:
+    assert await check(db, text_of) == []
+    fill(db)
+    assert await check(db, text_of) == []
+
+
+DAMAGE = {
+    "contents that nothing holds": "UPDATE spans SET request_content_id = NULL",
+    "nodes that no call holds": "UPDATE spans SET output_node_id = NULL WHERE seq = 2",
+    "nodes without their content, message or parent": "DELETE FROM nodes WHERE depth = 1",
+    "messages that stand nowhere": "INSERT INTO messages VALUES (999, 'user', x'00')",
+    "holes without their content or span": "INSERT INTO holes VALUES (1, 999)",
+    "calls of which a body or a message is missing": "DELETE FROM contents WHERE size = 50000",
+    "calls that go on from where no other call stands": (
+        "UPDATE spans SET base_meaning = x'00' WHERE base_meaning IS NOT NULL"
+    ),
+    "calls without their trace, and traces without calls": (
+        "DELETE FROM traces WHERE session_id IS NULL"
+    ),
+    "sessions without traces": "UPDATE traces SET session_id = NULL WHERE session_id = 's'",
+    "contents that are not of their hash": (
+        "UPDATE contents SET data = x'00' WHERE encoding = '' AND size = 1"
+    ),
+    "nodes that are not of their hash": "UPDATE nodes SET lead = x'20' WHERE depth = 2",
+    "calls whose bodies do not rebuild": (
+        "UPDATE spans SET request_envelope = response_envelope WHERE seq = 1"
+    ),
+    "holes that do not fit their envelopes": "DELETE FROM holes WHERE span_seq = 1",
+    "messages that sessions mention wrongly": (
+        "DELETE FROM mentions WHERE content_id IN (SELECT content_id FROM mentions LIMIT 1)"
+    ),
+    "messages that full text has wrongly": (
+        "INSERT INTO messages_fts (rowid, scope, text) VALUES (999, 'p1', 'a')"
+    ),
+    "traces that are not the sum of their calls": (
+        "UPDATE traces SET stored_bytes = stored_bytes + 1 WHERE session_id = 's'"
+    ),
+    "sessions that are not the sum of their traces": "UPDATE sessions SET received_bytes = 1",
+    "projects that are not the sum of their traces": "UPDATE project_totals SET stored_bytes = 1",
+}
+
+
+@pytest.mark.parametrize(("what", "damage"), DAMAGE.items())
+async def test_each_kind_of_damage_is_found(db: SqliteDatabase, what: str, damage: str) -> None:
+    fill(db)
+    rows(db, damage)
+    assert what in {finding.what for finding in await check(db, text_of)}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "INSERT INTO mentions SELECT content_id, session_key + 1, span_seq FROM mentions LIMIT 1",
+        "UPDATE mentions SET span_seq = 4",
+        "UPDATE spans SET fresh_count = fresh_count + 1 WHERE seq = 2",
+    ],
+)
+async def test_a_message_that_is_mentioned_where_it_was_not_said_is_found(
+    db: SqliteDatabase, damage: str
+) -> None:
+    fill(db)
+    rows(db, damage)
+    assert [f.what for f in await check(db, text_of)] == ["messages that sessions mention wrongly"]
+
+
+async def test_words_that_are_not_those_of_the_message_are_found(db: SqliteDatabase) -> None:
+    fill(db)
+    found = await check(db, lambda data: text_of(data).replace("world", "moon"))
+    assert [(f.what, f.count) for f in found] == [("messages that full text has wrongly", 1)]
+
+
+async def test_a_model_that_is_counted_wrongly_is_found(db: SqliteDatabase) -> None:
+    fill(db)
+    rows(db, "UPDATE session_models SET n = n + 1")
+    (found,) = await check(db, text_of)
+    assert (found.what, found.count) == ("sessions that are not the sum of their traces", 2)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        # An index that lacks rows, and one that is no index.
+        "sql = replace(sql, 'WHERE response_id IS NOT NULL', '') WHERE name = 'spans_by_response'",
+        "rootpage = 3 WHERE name = 'spans_by_seq'",
+    ],
+)
+async def test_a_damaged_file_is_found_before_all_else(db: SqliteDatabase, damage: str) -> None:
+    fill(db)
+    rows(db, "PRAGMA writable_schema = ON")
+    rows(db, f"UPDATE sqlite_schema SET {damage}")  # noqa: S608 (damage of this file)
+    (found,) = await check(db, text_of)
+    assert found.what.startswith("damage in the file")
+
+
+async def test_the_doctor_writes_nothing(db: SqliteDatabase) -> None:
+    fill(db)
+    db.reclaim()
+    before = db.path.read_bytes()
+    await check(db, text_of)
+    db.reclaim()
+    assert db.path.read_bytes() == before

@@ -1,0 +1,105 @@
+"""Sessions are found by the words of their messages, and by nothing else in a search."""
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from storage import fulltext
+from storage.fulltext import MAX_TERMS, quoted, sessions_with
+from storage.sqlite import SqliteDatabase
+from tests.storage.calls import end, spoken, start, write
+
+
+async def names(db: SqliteDatabase, *terms: str) -> list[str]:
+    return [one.session_id for one in (await sessions_with(db, 1, terms, 100)).rows]
+
+
+def say(db: SqliteDatabase, n: int, session: str, *asked: str, project: int = 1) -> None:
+    begun = start(n, session_id=session, project_id=project)
+    write(db, [spoken(begun, [f"u:{words}" for words in asked], ["a:ok"])])
+
+
+async def test_a_session_has_every_word_in_some_message_and_a_phrase_in_one(
+    db: SqliteDatabase,
+) -> None:
+    say(db, 1, "s", "the quick brown fox", "jumps over")
+    say(db, 2, "t", "brown quick")
+    assert await names(db, "quick", "brown") == ["t", "s"]
+    assert await names(db, "quick", "jumps") == ["s"]
+    assert await names(db, "quick brown") == ["s"]
+    assert await names(db, "fox jumps") == []
+    assert await names(db, "qui") == []
+    assert await names(db, "ok") == ["t", "s"]
+
+
+async def test_neither_case_nor_accents_count(db: SqliteDatabase) -> None:
+    say(db, 1, "s", "Ünï CÖDE")
+    assert await names(db, "uni") == await names(db, "ÜNÏ code") == ["s"]
+
+
+async def test_projects_do_not_find_each_other(db: SqliteDatabase) -> None:
+    say(db, 1, "s", "secret", project=2)
+    assert await names(db, "secret") == []
+    # The word that stands for a project in the index is no word of a message.
+    assert await names(db, "p1") == await names(db, "p2") == []
+
+
+async def test_terms_without_a_letter_or_digit_are_passed_over(db: SqliteDatabase) -> None:
+    say(db, 1, "s", "a -- b")
+    assert await names(db, "a", "--", "b") == ["s"]
+    assert await names(db, "--") == await names(db, "") == await names(db) == []
+
+
+@pytest.mark.parametrize("term", ["a AND", "NOT b", "text:a", "a*", "^a", "NEAR(a b)", "a'--"])
+async def test_what_the_index_takes_for_its_language_is_only_words(
+    db: SqliteDatabase, term: str
+) -> None:
+    say(db, 1, "s", "a b")
+    say(db, 2, "t", f"x {term} y")
+    assert "t" in await names(db, term)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text(st.characters(codec=None), max_size=20))
+async def test_any_text_is_searched_without_an_error(db: SqliteDatabase, term: str) -> None:
+    assert (await sessions_with(db, 1, [term, f'"{term}'], 10)).rows == ()
+
+
+def test_a_quoted_term_is_one_string() -> None:
+    assert quoted('say "hi"') == '"say ""hi"""'
+
+
+async def test_pages_go_on_where_the_last_one_ended(db: SqliteDatabase) -> None:
+    for n in range(10):
+        say(db, n, f"s{n}", "word" if n % 2 else "other")
+    write(db, [end(start(99, session_id="s3"))])
+    found: list[str] = []
+    after = None
+    while True:
+        page = await sessions_with(db, 1, ["word"], 2, after)
+        found += [one.session_id for one in page.rows]
+        assert not page.truncated
+        if page.next_after is None:
+            break
+        after = page.next_after
+    assert found == ["s3", "s9", "s7", "s5", "s1"]
+
+
+async def test_of_a_very_common_word_the_newest_messages_are_looked_at(
+    db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("WITH_TERM", "COUNT_HITS"):
+        text = getattr(fulltext, name).replace(str(fulltext.MAX_HITS), "3")
+        monkeypatch.setattr(fulltext, name, text.replace(str(fulltext.MAX_HITS + 1), "4"))
+    monkeypatch.setattr(fulltext, "MAX_HITS", 3)
+    for n in range(5):
+        say(db, n, f"s{n}", f"word {n}")
+    page = await sessions_with(db, 1, ["word"], 10)
+    assert [one.session_id for one in page.rows] == ["s4", "s3", "s2"]
+    assert page.truncated
+    assert not (await sessions_with(db, 1, ["4"], 10)).truncated
+
+
+async def test_a_search_has_so_many_terms_at_most(db: SqliteDatabase) -> None:
+    with pytest.raises(ValueError, match="terms"):
+        await sessions_with(db, 1, ["a"] * (MAX_TERMS + 1), 10)

@@ -1,0 +1,38 @@
+"""What a transaction remembers of the traces that it changes."""
+
+from storage.ledger import Ledger
+from storage.records import Content
+from storage.sqlite import SqliteDatabase
+from tests.storage.calls import end, start, trace_id, write
+
+
+async def test_a_trace_is_read_once_and_untouched_until_its_session_changes(
+    db: SqliteDatabase,
+) -> None:
+    write(db, [end(start(1))])
+    with db.transaction() as tx:
+        ledger = Ledger(tx)
+        change = ledger.trace((1, trace_id(1)))
+        assert ledger.trace((1, trace_id(1))) is change
+        assert change.has_ended_spans
+        assert not change.touched
+        alone = change.session_key
+        change.session_id = "s"
+        assert change.touched
+        assert change.session_key != alone
+
+
+async def test_a_trace_that_only_runs_has_said_nothing(db: SqliteDatabase) -> None:
+    write(db, [start(1)])
+    with db.transaction() as tx:
+        assert not Ledger(tx).trace((1, trace_id(1))).has_ended_spans
+        assert not Ledger(tx).trace((1, trace_id(2))).touched
+
+
+async def test_only_bytes_that_were_not_there_are_counted(db: SqliteDatabase) -> None:
+    with db.transaction() as tx:
+        ledger = Ledger(tx)
+        first = ledger.content(1, Content(sha256=b"x" * 32, data=b"hello"))
+        assert ledger.content(1, Content(sha256=b"x" * 32, data=b"hello")) == (first[0], False)
+        assert first[1]
+        assert ledger.stored_bytes == {1: 5}
