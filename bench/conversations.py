@@ -23,7 +23,6 @@ from proxy.capture import Budget
 from proxy.config import CapturePolicy
 from proxy.headers import index
 from proxy.pricing import Prices
-from proxy.providers.messages import text_of
 from proxy.session import SessionRef
 from proxy.settle import Settler
 from proxy.target import proxied
@@ -243,7 +242,7 @@ def _call(turn: Turn) -> CallEnd:
 def _write(database: SqliteDatabase, changes: list[parameters.Change]) -> None:
     batch = parameters.prepare(changes)
     with database.transaction() as transaction:
-        writes.apply(transaction, batch, text_of)
+        writes.apply(transaction, batch)
 
 
 def _mean(figures: list[float]) -> float:

@@ -7,7 +7,7 @@ it could cross a process border.
 
 import asyncio
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import uuid_utils
@@ -95,6 +95,10 @@ class CallEnd:
     def held_bytes(self) -> int:
         """Bytes of bodies that this record keeps from the recording budget."""
         return self.request.body.held_bytes + self.response.body.held_bytes
+
+    def without_bodies(self) -> "CallEnd":
+        """Give the record with the sizes and hashes of its bodies alone."""
+        return replace(self, request=_bare(self.request), response=_bare(self.response))
 
 
 class Call:
@@ -255,6 +259,10 @@ class Call:
 
     def _elapsed_us(self) -> int:
         return (time.monotonic_ns() - self._began_ns) // 1000
+
+
+def _bare(message: Message) -> Message:
+    return replace(message, body=Captured(size=message.body.size, sha256=message.body.sha256))
 
 
 def _traceparent(value: bytes | None) -> tuple[bytes | None, bytes | None]:

@@ -9,8 +9,8 @@ neither stores nor looks anything up: storage decides what a call goes on from.
 import hashlib
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Final
+from dataclasses import replace
+from typing import Final, NamedTuple
 
 from proxy.headers import redact
 from proxy.prefixes import Head, Owner, Prefix, Prefixes
@@ -34,11 +34,11 @@ from storage.records import Envelope
 # of answers, some 200 bytes each.
 MAX_ITEM_IDS: Final = 20_000
 _JSON: Final = "application/json"
+_START: Final = Head()
 _INSTRUCTS: Final = frozenset({"system", "developer"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class Question(NamedTuple):
     """A request that was split: its facts, its envelope, and the messages of its conversation.
 
     ``messages`` follow the node ``known``, or are all. ``sha256`` is that of the whole body; None
@@ -49,7 +49,7 @@ class Question:
     envelope: Envelope
     sha256: bytes | None
     known: bytes | None
-    messages: tuple[Message, ...] = field(repr=False)
+    messages: tuple[Message, ...]
     head: Head
 
     @property
@@ -102,7 +102,7 @@ class Conversations:
     ) -> Question | None:
         """Read a body, behind a prefix of it if there is one; None where that cannot be done."""
         path = (messages_key(owner.operation) or "",)
-        head, state, hashed = Head(), hashlib.sha256(), 0
+        head, state, hashed = _START, hashlib.sha256(), 0
         if prefix is None:
             data = redact(body, secrets)
             found = split(data, path)
@@ -222,7 +222,7 @@ def conversation_of(
     `is_whole`: the model ended the answer, so that a later call may go on from it. Nothing goes on
     from an answer whose question is not known.
     """
-    head = question.head if question is not None else Head()
+    head = question.head if question is not None else _START
     known = question.known if question is not None else None
     asked = question.messages if question is not None else ()
     if known is None and not asked and not answer:
@@ -242,5 +242,8 @@ def conversation_of(
 
 def _say(messages: Sequence[Message], secrets: Collection[bytes]) -> bool:
     """Tell whether a message says a secret that its bytes do not show: JSON has many spellings."""
-    words = [secret.decode(errors="replace") for secret in secrets]
-    return any(w in m.text or w in m.role for w in words for m in messages)
+    for word in [secret.decode(errors="replace") for secret in secrets]:
+        for message in messages:
+            if word in message.text or word in message.role:
+                return True
+    return False

@@ -10,19 +10,19 @@ record that waits is replaced only under the lock under which the thread takes i
 
 import asyncio
 import contextlib
-import logging
 import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeVar
 
-from proxy.call import CallEnd, CallProgress, Message
-from proxy.capture import Budget, Captured
+from proxy.call import CallEnd, CallProgress
+from proxy.capture import Budget
+from proxy.losses import Losses
 from proxy.providers.messages import text_of
 from proxy.settle import Settler
-from storage import parameters, writes
+from storage import fulltext, parameters, writes
 from storage.database import Database, StatementRefused, StorageError, Transaction
 from storage.records import SpanStart
 
@@ -48,26 +48,10 @@ RETRY_S: Final = 0.1
 RETRY_MAX_S: Final = 5.0
 # At the end of the process, commits that fail are tried for this long, all together.
 LAST_TRY_S: Final = 5.0
-LOG_EVERY_S: Final = 60.0
-# So long after a loss, health still says `degraded`; the counters say it for ever.
-DEGRADED_S: Final = 300.0
-
-_log = logging.getLogger("traceway")
-
-
-@dataclass(slots=True)
-class Counters:
-    """What went wrong since the start of the process; shown by /api/health.
-
-    `late_starts` are answers that went out before the start of their call was saved, and
-    `unreadable_records` those of which at most the bare fact of the call could be saved.
-    """
-
-    dropped_bodies: int = 0
-    dropped_records: int = 0
-    unreadable_records: int = 0
-    late_starts: int = 0
-    failed_commits: int = 0
+# Messages that come into full text at a time, while nothing else is to be done: 10 ms. Under load
+# they wait, up to so many, since the index takes as long as all else of a call.
+INDEX_BATCH: Final = 200
+MAX_UNINDEXED: Final = 20_000
 
 
 @dataclass(slots=True, eq=False)
@@ -89,7 +73,7 @@ class Recorder:
         budget: Budget,
         durability: Literal["safe", "strict", "fast"],
     ) -> None:
-        self.counters = Counters()
+        self.losses = Losses()
         self.durability = durability
         self.queued_bytes = 0
         self.error: str | None = None
@@ -106,9 +90,8 @@ class Recorder:
         self._closed = False
         self._last_try_at_s = 0.0
         self._given_up = False
+        self._unindexed = 0
         self._vain_waits = 0
-        self._last_log_s = -LOG_EVERY_S
-        self._last_loss_s = 0.0
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._thread.start()
 
@@ -148,7 +131,7 @@ class Recorder:
             if not ticket.done():
                 self._vain_waits += 1
         if not _is_saved(ticket):
-            self.counters.late_starts += 1
+            self.losses.counters.late_starts += 1
 
     async def committed(self, ticket: asyncio.Future[None]) -> bool:
         """Wait until a record is saved (`strict`); False when it is not in time, or never will."""
@@ -163,7 +146,7 @@ class Recorder:
             found.append(f"the last commit failed: {self.error}")
         if self._vain_waits >= MAX_VAIN_WAITS:
             found.append("commits take longer than answers may wait for them")
-        if self._last_loss_s and time.monotonic() - self._last_loss_s < DEGRADED_S:
+        if self.losses.are_recent:
             found.append("records were lost, in part or whole: see the counters")
         if not self._thread.is_alive() and not self._closing:
             found.append("the recorder died of a bug: nothing is saved until a restart")
@@ -193,18 +176,20 @@ class Recorder:
             self._drop(self._starts.popleft())
         if self.queued_bytes > limit_bytes and newest in self._queue:
             self._drop(newest)
-            self._lost(records=1)
-        self._complain("recording falls behind: the oldest bodies, then whole records are dropped")
+            self.losses.add(records=1)
+        self.losses.complain(
+            "recording falls behind: the oldest bodies, then whole records are dropped"
+        )
 
     def _lighten(self, item: _Item) -> None:
         if not isinstance(item.record, CallEnd):
             self._drop(item)
         elif item in self._queue:
             self._give_back(item.record)
-            item.record = _without_bodies(item.record)
+            item.record = item.record.without_bodies()
             self.queued_bytes -= item.weight - RECORD_BYTES
             item.weight = RECORD_BYTES
-            self._lost(bodies=1)
+            self.losses.add(bodies=1)
 
     def _drop(self, item: _Item) -> None:
         if item in self._queue:
@@ -227,46 +212,41 @@ class Recorder:
         for item in items:
             self._end(item, is_saved=outcome == "saved")
             if outcome == "given up":
-                self._lost(records=1)
+                self.losses.add(records=1)
         if outcome == "saved":
             self._vain_waits = 0
 
     def _unreadable(self, error: Exception) -> None:
-        self._lost(unreadable=1)
-        self._complain("a record could not be read or saved as it was", error)
-
-    def _lost(self, *, bodies: int = 0, records: int = 0, unreadable: int = 0) -> None:
-        self.counters.dropped_bodies += bodies
-        self.counters.dropped_records += records
-        self.counters.unreadable_records += unreadable
-        self._last_loss_s = time.monotonic()
+        self.losses.add(unreadable=1)
+        self.losses.complain("a record could not be read or saved as it was", error)
 
     def _failed(self, error: Exception) -> None:
-        self.counters.failed_commits += 1
+        self.losses.counters.failed_commits += 1
         if not _is_refusal(error):
-            self._complain(f"recording waits for the database: {error}")
-
-    def _complain(self, message: str, error: Exception | None = None) -> None:
-        now_s = time.monotonic()
-        if now_s - self._last_log_s >= LOG_EVERY_S:
-            self._last_log_s = now_s
-            _log.error("%s (%s)", message, self.counters, exc_info=error)
+            self.losses.complain(f"recording waits for the database: {error}")
 
     # In the thread.
 
     def _run(self) -> None:
-        while batch := self._take():
-            if batch[0].work is not None:
+        while (batch := self._take()) is not None:
+            if not batch or self._unindexed > MAX_UNINDEXED:
+                self._index()
+            if batch and batch[0].work is not None:
                 self._do_work(batch[0])
-            else:
+            elif batch:
                 self._save(batch)
 
-    def _take(self) -> list[_Item]:
-        """Wait for the next batch: records, or one piece of other work; empty at the very end."""
+    def _take(self) -> list[_Item] | None:
+        """Wait for the next batch: records, or one piece of other work; None at the very end.
+
+        It is empty where messages wait for full text and nothing else does.
+        """
         with self._wake:
             while not self._queue:
                 if self._closing:
                     self._closed = True
+                    return None
+                if self._unindexed:
                     return []
                 self._wake.wait()
             lonely = len(self._queue) < MAX_BATCH and not any(i.urgent for i in self._queue)
@@ -324,7 +304,17 @@ class Recorder:
             batch = parameters.prepare([change for change in changes if change is not None])
         except Exception as error:
             return "refused", error
-        return self._commit(lambda transaction: writes.apply(transaction, batch, text_of))
+        written: list[writes.Written] = []
+        outcome = self._commit(lambda tx: written.append(writes.apply(tx, batch)))
+        self._unindexed += sum(one.unindexed for one in written)
+        return outcome
+
+    def _index(self) -> None:
+        done: list[int] = []
+        self._commit(lambda tx: done.append(fulltext.index(tx, INDEX_BATCH, text_of)))
+        # Fewer than asked for are all that there were; where it failed, the next call's try again.
+        more = bool(done) and done[-1] == INDEX_BATCH
+        self._unindexed = max(self._unindexed - INDEX_BATCH, 1) if more else 0
 
     def _commit(self, work: Callable[[Transaction], object]) -> tuple[Outcome, Exception | None]:
         """Run `work` in a transaction, again and again while the database cannot take it."""
@@ -357,7 +347,8 @@ class Recorder:
         results: list[object] = []
         work = item.work or (lambda _: None)
         outcome, refusal = self._commit(lambda transaction: results.append(work(transaction)))
-        self._settler.forget()  # it may have deleted messages
+        self._settler.forget()  # it may have deleted messages, and left others to be indexed
+        self._unindexed = max(self._unindexed, 1)
         if outcome == "saved":
             with contextlib.suppress(StorageError):  # what is not given back now is later
                 self._database.reclaim()
@@ -380,14 +371,6 @@ def _is_saved(ticket: asyncio.Future[None]) -> bool:
 def _is_refusal(error: Exception) -> bool:
     # Anything else that a database says may pass with time.
     return isinstance(error, StatementRefused) or not isinstance(error, StorageError)
-
-
-def _without_bodies(end: CallEnd) -> CallEnd:
-    return replace(end, request=_bare(end.request), response=_bare(end.response))
-
-
-def _bare(message: Message) -> Message:
-    return replace(message, body=Captured(size=message.body.size, sha256=message.body.sha256))
 
 
 def _resolve(ticket: asyncio.Future[Any], result: object, error: Exception | None) -> None:

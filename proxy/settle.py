@@ -6,8 +6,8 @@ marked as estimated; no credential of the call is in anything that leaves here. 
 and what is kept of them is others' business (bodies.py).
 """
 
-from dataclasses import dataclass, field, replace
-from typing import Final
+from dataclasses import replace
+from typing import Final, NamedTuple
 
 from proxy import session
 from proxy.bodies import Answered, Asked, BodyReader, without
@@ -25,17 +25,15 @@ from storage.records import Settlement, SpanCheckpoint, SpanEnd, Tokens
 _TEXT_OPERATIONS: Final = frozenset({"chat.completions", "completions", "responses", "embeddings"})
 
 
-@dataclass(frozen=True, slots=True)
-class _Cost:
+class _Cost(NamedTuple):
     nusd: int | None
     status: str | None
     version: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Usage:
+class _Usage(NamedTuple):
     source: str | None
-    tokens: Tokens = field(default_factory=Tokens)
+    tokens: Tokens = Tokens()
 
 
 _FREE: Final = _Cost(0, "free")
@@ -173,7 +171,7 @@ class Settler:
                 at_us=call.start.started_at_us,
             )
             if price.nusd is None:
-                return replace(_UNPRICED, version=price.version)
+                return _UNPRICED._replace(version=price.version)
             total_nusd += price.nusd
             version = version or price.version
             free = free and price.status == "free"
@@ -215,8 +213,7 @@ def _shown_facts(call: CallEnd, facts: AnswerFacts) -> AnswerFacts:
     # its model after the key that it got.
     if error is facts.error and _redacted(words, call.secrets) == words:
         return facts
-    return replace(
-        facts,
+    return facts._replace(
         error=_redacted(error, call.secrets),
         model=_redacted(facts.model, call.secrets),
         response_id=_redacted(facts.response_id, call.secrets),

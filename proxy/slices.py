@@ -97,10 +97,10 @@ def split(body: bytes, path: Path, large_bytes: int = LARGE_BYTES) -> Split | No
 
 
 def split_answer(body: bytes, path: Path) -> Split | None:
-    """Split an answer, as `split` does.
+    """Split an answer, as `split` does with the large values of answers.
 
-    Nearly always its message is most of it, and stands in it once. That is where it is then, and
-    nothing else in it is large: no need to walk.
+    Nearly always one message is most of it, and its bytes stand in it once: that is its place, and
+    nothing else is large, so there is no need to walk. Of a key that stands twice the last counts.
     """
     data = body
     try:
@@ -109,12 +109,12 @@ def split_answer(body: bytes, path: Path) -> Split | None:
             data = bytes(found[step])  # type: ignore[index] # a list by its number
     except (ValueError, LookupError, RecursionError):
         return split(body, path, LARGE_IN_ANSWER_BYTES)
-    start = body.find(data)
-    end = start + len(data)
-    large = len(body) - len(data) > LARGE_IN_ANSWER_BYTES
-    if large or data[:1] not in _MESSAGE or body.find(data, start + 1) >= 0:
-        return split(body, path, LARGE_IN_ANSWER_BYTES)
-    return Split(Envelope((body[:start], body[end:]), (None,)), [Slice(b"", data)])
+    if data[:1] in _MESSAGE and len(body) - len(data) <= LARGE_IN_ANSWER_BYTES:
+        start = body.find(data)
+        if body.find(data, start + 1) < 0:
+            pieces = (body[:start], body[start + len(data) :])
+            return Split(Envelope(pieces, (None,)), [Slice(b"", data)])
+    return split(body, path, LARGE_IN_ANSWER_BYTES)
 
 
 def without_known(body: bytes, opened: int, end: int) -> Skeleton | None:

@@ -167,7 +167,16 @@ class SseDecoder:
 
 def events_of(stream: bytes) -> Iterator[Event]:
     """Decode a stream that is here as a whole, a part at a time; its end ends the last event."""
+    start = 0
+    if b"\r" not in stream and len(stream) <= MAX_EVENT_BYTES:
+        # The usual events, as far as there are no others before them.
+        while (end := stream.find(b"\n", start)) >= 0:
+            if not stream.startswith(b"data: ", start) or not stream.startswith(b"\n\n", end):
+                break
+            yield Event(stream[start : end + 2], "", stream[start + 6 : end], 1)
+            start = end + 2
     decoder = SseDecoder()
-    for at in range(0, len(stream), _STEP_BYTES):
+    decoder._first = not start  # what is not the beginning has no byte order mark
+    for at in range(start, len(stream), _STEP_BYTES):
         yield from decoder.feed(stream[at : at + _STEP_BYTES])
     yield from decoder.feed(b"\n\n")

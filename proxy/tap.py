@@ -6,7 +6,6 @@ take any bytes.
 Bodies that are not event streams are only copied here; the recorder's thread reads them.
 """
 
-from dataclasses import replace
 from typing import Final
 
 from proxy.capture import Capture
@@ -90,5 +89,5 @@ class Tap:
         if self._decoder is not None and self._decoder.failed and facts.state is None:
             # Its end may have come unseen: what cannot be read was not cut for that.
             note = "the stream could not be decoded"
-            return replace(facts, expects_end=False, notes=(*facts.notes, note))
+            return facts._replace(expects_end=False, notes=(*facts.notes, note))
         return facts

@@ -40,15 +40,15 @@ class Node(NamedTuple):
 class Chain:
     """Where a call's messages stand.
 
-    ``inputs`` and ``answers`` have those of which the node is new, in order: their contents and
-    their texts. ``new`` are the contents that were not stored before.
+    ``inputs`` and ``answers`` have the contents of those of which the node is new, in order;
+    ``new`` are the contents that were not stored before.
     """
 
     input: Node | None = None
     output: Node | None = None
     prelude: Node | None = None
-    inputs: list[tuple[int, str]] = field(default_factory=list)
-    answers: list[tuple[int, str]] = field(default_factory=list)
+    inputs: list[int] = field(default_factory=list)
+    answers: list[int] = field(default_factory=list)
     new: set[int] = field(default_factory=set)
 
     @property
@@ -128,14 +128,14 @@ def store_chain(ledger: Ledger, project_id: int, conversation: Conversation) -> 
     for n, message in enumerate(messages[there:], there - len(messages)):
         content_id = _store(ledger, project_id, message, chain, sent_again=n < -NEW_MESSAGES)
         chain.input = _add(ledger.tx, project_id, chain.input, message, content_id)
-        chain.inputs.append((content_id, message.text))
+        chain.inputs.append(content_id)
     there, tip = 0, chain.input
     if not chain.inputs:  # below a new node there is nothing yet
         there, tip = _deepest(ledger.tx, project_id, tip, conversation.answer)
     for message in conversation.answer[there:]:
         content_id = _store(ledger, project_id, message, chain, sent_again=False)
         tip = _add(ledger.tx, project_id, tip, message, content_id)
-        chain.answers.append((content_id, message.text))
+        chain.answers.append(content_id)
     chain.output = tip if conversation.answer else None
     if conversation.prelude is not None:
         chain.prelude = _find(ledger.tx, project_id, conversation.prelude)
@@ -235,40 +235,33 @@ SELECT content_id FROM up WHERE depth <= :depth
 """
 
 
-def brought_in(
-    tx: Transaction, chain: Chain, fresh_count: int, *, instructs: bool
-) -> dict[int, str | None]:
-    """Give the contents that a call brings into its session, with their texts where in hand.
+def brought_in(tx: Transaction, chain: Chain, fresh_count: int, *, instructs: bool) -> set[int]:
+    """Give the contents that a call brings into its session.
 
     They are the last ``fresh_count`` messages of its input, its answer and, where ``instructs``,
     what instructs the model.
     """
-    texts: dict[int, str | None] = {}
+    brought: set[int] = set()
     if instructs and chain.prelude is not None:
-        # Where they are new, they are the first of the input's.
-        texts = dict.fromkeys(_last(tx, chain.prelude, chain.prelude.depth, []))
-        texts.update((one, text) for one, text in chain.inputs if one in texts)
+        brought |= _last(tx, chain.prelude, chain.prelude.depth, [])
     if chain.input is not None:
-        texts.update(_last(tx, chain.input, fresh_count, chain.inputs))
+        brought |= _last(tx, chain.input, fresh_count, chain.inputs)
     if chain.output is not None:
         above = 0 if chain.input is None else chain.input.depth
-        texts.update(_last(tx, chain.output, chain.output.depth - above, chain.answers))
-    return texts
+        brought |= _last(tx, chain.output, chain.output.depth - above, chain.answers)
+    return brought
 
 
-def _last(
-    tx: Transaction, tip: Node, n: int, added: list[tuple[int, str]]
-) -> dict[int, str | None]:
+def _last(tx: Transaction, tip: Node, n: int, added: list[int]) -> set[int]:
     """Give the last ``n`` contents of a chain, of which those ``added`` are the last."""
-    texts: dict[int, str | None] = dict(added[-n:] if n else ())
+    contents = set(added[-n:] if n else ())
     rest = n - len(added)
     if rest == 1 and not added:
-        texts[tip.content_id] = None
+        contents.add(tip.content_id)
     elif rest > 0:
         params: Params = {"id": tip.id, "above": tip.depth - n, "depth": tip.depth - len(added)}
-        for (content_id,) in tx.execute(WALK_UP, params):
-            texts.setdefault(content_id, None)
-    return texts
+        contents.update(content_id for (content_id,) in tx.execute(WALK_UP, params))
+    return contents
 
 
 DROP_NODE: Final = """

@@ -26,9 +26,9 @@ from storage.contents import unpack
 from storage.continuation import UPROOTED
 from storage.conversation import holes_of
 from storage.database import DatabaseCorrupt, Readable, Row, Value
-from storage.fulltext import quoted, scope
+from storage.fulltext import TextOf, quoted, scope
 from storage.keys import TraceKey
-from storage.mentions import BROUGHT, TextOf
+from storage.mentions import BROUGHT
 from storage.parameters import clean_text
 from storage.rebuild import StoredBody, bodies_of
 from storage.rollup import INSERTED, READ_SESSION_MODELS, READ_SESSION_TRACES
@@ -83,11 +83,14 @@ WHERE s.seq IS NULL
 """,
     "calls of which a body or a message is missing": """
 SELECT COUNT(*) FROM spans s
-WHERE s.request_content_id NOT IN (SELECT id FROM contents)
-  OR s.response_content_id NOT IN (SELECT id FROM contents)
-  OR s.input_node_id NOT IN (SELECT id FROM nodes)
-  OR s.output_node_id NOT IN (SELECT id FROM nodes)
-  OR s.prelude_node_id NOT IN (SELECT id FROM nodes)
+LEFT JOIN contents a ON a.id = s.request_content_id
+LEFT JOIN contents b ON b.id = s.response_content_id
+LEFT JOIN nodes i ON i.id = s.input_node_id
+LEFT JOIN nodes o ON o.id = s.output_node_id
+LEFT JOIN nodes p ON p.id = s.prelude_node_id
+WHERE a.id IS DISTINCT FROM s.request_content_id OR b.id IS DISTINCT FROM s.response_content_id
+  OR i.id IS DISTINCT FROM s.input_node_id OR o.id IS DISTINCT FROM s.output_node_id
+  OR p.id IS DISTINCT FROM s.prelude_node_id
 """,
     "calls that go on from where no other call stands": f"""
 SELECT COUNT(*) FROM spans s WHERE s.base_meaning IS NOT NULL AND {UPROOTED}
@@ -252,7 +255,12 @@ async def _mentions(db: Readable) -> int:
 
 MENTIONED: Final = """
 SELECT c.id, c.project_id, c.encoding, c.size, c.data FROM contents c
-WHERE c.id > :after AND EXISTS (SELECT 1 FROM mentions WHERE content_id = c.id) ORDER BY c.id
+WHERE c.id > :after AND EXISTS (SELECT 1 FROM mentions WHERE content_id = c.id)
+  AND NOT EXISTS (SELECT 1 FROM unindexed WHERE content_id = c.id) ORDER BY c.id
+"""
+WAITING_FOR_NOTHING: Final = """
+SELECT COUNT(*) FROM unindexed u
+WHERE NOT EXISTS (SELECT 1 FROM mentions WHERE content_id = u.content_id)
 """
 INDEXED: Final = """
 SELECT COUNT(*) FROM messages_fts WHERE messages_fts MATCH :match AND rowid = :id
@@ -265,7 +273,8 @@ SAMPLE_CHARACTERS: Final = 200
 
 
 async def _texts(db: Readable, text_of: TextOf) -> int:
-    wrong = mentioned = indexed = 0
+    mentioned = indexed = 0
+    ((wrong,),) = await db.read(WAITING_FOR_NOTHING, {})
     async for content_id, project_id, encoding, size, data in _all(db, MENTIONED):
         mentioned += 1
         try:
@@ -283,7 +292,7 @@ async def _texts(db: Readable, text_of: TextOf) -> int:
     for (project_id,) in await db.read(PROJECTS, {}):
         ((count,),) = await db.read(ROWS_OF, {"match": f"scope : {quoted(scope(project_id))}"})
         indexed += count
-    return wrong + abs(indexed - mentioned)
+    return int(wrong) + abs(indexed - mentioned)
 
 
 PAGE_OF_TRACES: Final = f"""

@@ -12,9 +12,10 @@ from storage.contents import drop_contents
 from storage.continuation import replant
 from storage.conversation import drop_nodes, holes_of
 from storage.database import Params, Row, Transaction
+from storage.fulltext import TextOf
 from storage.keys import lone_key, session_key
 from storage.ledger import Ledger
-from storage.mentions import TextOf, brought_by, withdraw
+from storage.mentions import brought_by, withdraw
 from storage.parameters import clean_text
 from storage.records import Deleted
 from storage.rollup import recompute_session, roll_up, write_totals
@@ -81,7 +82,7 @@ def _delete(
         number = session_key(project_id, session_id)
         recompute_session(tx, project_id, session_id)
         replant(tx, number)
-    withdraw(tx, project_id, number, brought, text_of)
+    withdraw(tx, number, brought, text_of)
     contents, freed_bytes = _drop_held(tx, spans)
     freed_bytes += sum(len(body) for row in spans for body in row[3:5] if body is not None)
     lost = [-sum(column) for column in zip(*map(totals, traces), strict=True)]

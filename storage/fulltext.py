@@ -1,13 +1,16 @@
 """The words of messages: an index of texts without the texts, and the sessions that have a word.
 
-Invariant: a row goes by the same text that it came with, or its words stay behind. Which contents
-have a row is mentions.py's business. SQLite's FTS5; its terms are quoted here and nowhere else.
+Invariants: each content that mentions.py hands over is either in the index or in the table
+``unindexed``, where it waits until the writer has nothing more urgent to do: the index costs as
+much as all else that a call stores, and less in larger batches. A row goes by the same text that
+it came with, or its words stay behind. SQLite's FTS5; its terms are quoted here and nowhere else.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from storage.database import Database, Params, Transaction
+from storage.contents import unpack
+from storage.database import Database, Params, Row, Transaction
 from storage.parameters import clean_text
 from storage.queries import After, Condition, list_sessions
 from storage.records import Page, Session
@@ -19,28 +22,50 @@ MAX_HITS: Final = 50_000
 # Terms of one search; Google takes 32 words.
 MAX_TERMS: Final = 32
 
+# The text by which a message is found, from its bytes; the same for the same bytes.
+TextOf = Callable[[bytes], str]
+
+AWAIT_INDEX: Final = "INSERT INTO unindexed (content_id) VALUES (:id)"
+INDEX_NEXT: Final = """
+SELECT c.id, c.project_id, c.encoding, c.size, c.data
+FROM unindexed u JOIN contents c ON c.id = u.content_id ORDER BY u.content_id LIMIT :limit
+"""
+INDEXED: Final = "DELETE FROM unindexed WHERE content_id = :id RETURNING content_id"
+READ_CONTENT: Final = "SELECT id, project_id, encoding, size, data FROM contents WHERE id = :id"
 ADD_TEXT: Final = "INSERT INTO messages_fts (rowid, scope, text) VALUES (:id, :scope, :text)"
 REMOVE_TEXT: Final = """
 INSERT INTO messages_fts (messages_fts, rowid, scope, text) VALUES ('delete', :id, :scope, :text)
 """
 
 
-def add_texts(tx: Transaction, texts: Iterable[tuple[int, int, str]]) -> None:
-    """Index contents by their texts; of each its project, its id and its text.
-
-    At the end of a transaction: FTS5 writes what it has gathered, as a segment that is to be merged
-    later, before each statement on other tables that can fail half way.
-    """
-    tx.execute_many(ADD_TEXT, [_row(*text) for text in texts])
+def await_index(tx: Transaction, content_ids: Iterable[int]) -> None:
+    """Put contents that are not in the index among those that are to come into it."""
+    tx.execute_many(AWAIT_INDEX, [{"id": content_id} for content_id in content_ids])
 
 
-def remove_text(tx: Transaction, project_id: int, content_id: int, text: str) -> None:
-    """Take a content out of the index; ``text`` is the one that it came with."""
-    tx.execute(REMOVE_TEXT, _row(project_id, content_id, text))
+def index(tx: Transaction, limit: int, text_of: TextOf) -> int:
+    """Bring contents that wait into the index, the oldest first; return how many there were."""
+    found = [_row(row, text_of) for row in tx.execute(INDEX_NEXT, {"limit": limit})]
+    for row in found:
+        tx.execute(INDEXED, row)
+    # Last: FTS5 writes what it has gathered, as a segment that is to be merged later, before each
+    # statement on other tables that can fail half way.
+    tx.execute_many(ADD_TEXT, found)
+    return len(found)
 
 
-def _row(project_id: int, content_id: int, text: str) -> Params:
-    return {"id": content_id, "scope": scope(project_id), "text": clean_text(text)}
+def leave_index(tx: Transaction, content_id: int, text_of: TextOf) -> None:
+    """Take a content out of the index, or from among those that wait."""
+    if tx.execute(INDEXED, {"id": content_id}):
+        return
+    (row,) = tx.execute(READ_CONTENT, {"id": content_id})
+    tx.execute(REMOVE_TEXT, _row(row, text_of))
+
+
+def _row(row: Row, text_of: TextOf) -> Params:
+    content_id, project_id, encoding, size, data = row
+    text = clean_text(text_of(unpack(encoding, size, data)))
+    return {"id": content_id, "scope": scope(project_id), "text": text}
 
 
 def scope(project_id: int) -> str:

@@ -70,8 +70,8 @@ class Ledger:
         self.traces: dict[TraceKey, TraceChange] = {}
         # By how much the contents and envelopes of each project grew.
         self.stored_bytes: Counter[int] = Counter()
-        # What is to be found by full text: project, content and text.
-        self.texts: list[tuple[int, int, str]] = []
+        # Contents that nobody mentioned before: full text is to have them.
+        self.unheard: list[int] = []
         self.spans: list[SpanKey] = []
         self.late = late
         self._next_seq = next_seq

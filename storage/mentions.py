@@ -2,21 +2,17 @@
 
 Invariant: a session mentions a message if and only if one of its calls brings it in: a call brings
 the messages that instruct, those of its input behind the place from which it goes on, and its
-answer. Full text has a row for each content that anybody mentions, and no other. A trace without a
+answer. Full text has each content that anybody mentions, and no other. A trace without a
 session mentions what it brings under a number of its own.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from typing import Final
 
-from storage.contents import unpack
 from storage.database import Params, Transaction
-from storage.fulltext import add_texts, remove_text
+from storage.fulltext import TextOf, await_index, leave_index
 from storage.keys import TraceKey
 from storage.ledger import Ledger
-
-# The text by which a message is found, from its bytes; the same for the same bytes.
-TextOf = Callable[[bytes], str]
 
 # Each message that a span brings. A billion is all of a chain. That depths fall ends the walk even
 # in a damaged file.
@@ -55,29 +51,18 @@ SELECT 1 FROM mentions WHERE content_id = :content_id AND session_key <> :sessio
 
 
 def mention(
-    ledger: Ledger,
-    project_id: int,
-    session_key: int,
-    span_seq: int,
-    texts: Mapping[int, str | None],
-    new: set[int],
-    text_of: TextOf,
+    ledger: Ledger, session_key: int, span_seq: int, brought: Iterable[int], new: set[int]
 ) -> None:
-    """Note that a span brings these contents into its session.
-
-    ``texts`` are those by which they are found, None where that is to be read from their bytes;
-    ``new`` are those that were not stored before. Their words go to the ledger, for full text.
-    """
+    """Note that a span brings these contents, of which some are ``new``, into its session."""
     tx = ledger.tx
     of_new: list[Params] = []
-    for content_id, text in texts.items():
+    for content_id in brought:
         row = {"content_id": content_id, "session_key": session_key, "span_seq": span_seq}
         if content_id in new:
             of_new.append(row)
         elif not tx.execute(MENTION_NEW, row) or tx.execute(ANOTHER_MENTION, row):
             continue
-        words = _text(tx, content_id, text_of) if text is None else text
-        ledger.texts.append((project_id, content_id, words))
+        ledger.unheard.append(content_id)
     tx.execute_many(MENTION, of_new)
 
 
@@ -123,27 +108,18 @@ ON CONFLICT (content_id, session_key) DO NOTHING RETURNING content_id
 MENTIONED: Final = "SELECT 1 FROM mentions WHERE content_id = :content_id LIMIT 1"
 
 
-def withdraw(
-    tx: Transaction, project_id: int, session_key: int, brought: Iterable[int], text_of: TextOf
-) -> None:
+def withdraw(tx: Transaction, session_key: int, brought: Iterable[int], text_of: TextOf) -> None:
     """Take back what deleted calls brought into a session, but for what its other calls bring."""
     brought = list(brought)
     tx.execute_many(WITHDRAW, [{"content_id": one, "old_key": session_key} for one in brought])
     again = {row[0] for row in tx.execute(MENTION_BROUGHT, {"session_key": session_key})}
     for content_id in brought:
         if not tx.execute(MENTIONED, {"content_id": content_id}):
-            remove_text(tx, project_id, content_id, _text(tx, content_id, text_of))
+            leave_index(tx, content_id, text_of)
     # A call whose place is gone brings more than before: what nobody mentioned in these words.
-    new = [
-        (project_id, content_id, _text(tx, content_id, text_of))
+    unheard = [
+        content_id
         for content_id in again.difference(brought)
         if not tx.execute(ANOTHER_MENTION, {"content_id": content_id, "session_key": session_key})
     ]
-    add_texts(tx, new)
-
-
-READ_BYTES: Final = "SELECT encoding, size, data FROM contents WHERE id = :id"
-
-
-def _text(tx: Transaction, content_id: int, text_of: TextOf) -> str:
-    return text_of(unpack(*tx.execute(READ_BYTES, {"id": content_id})[0]))
+    await_index(tx, unheard)

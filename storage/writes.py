@@ -23,10 +23,10 @@ from storage.contents import drop_contents
 from storage.continuation import answer_before, find_session, join, place_of
 from storage.conversation import brought_in, store_chain, store_envelope
 from storage.database import Row, Transaction, Value
-from storage.fulltext import add_texts
+from storage.fulltext import await_index
 from storage.keys import SessionKey, SpanKey, TraceKey
 from storage.ledger import Ledger
-from storage.mentions import TextOf, mention
+from storage.mentions import mention
 from storage.parameters import UNKNOWN_SOURCE, Batch, SpanWrite
 from storage.records import RUNNING, SpanEnd
 from storage.rollup import roll_up
@@ -36,12 +36,17 @@ from storage.rollup import roll_up
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a batch changed. ``late`` counts the changes that came too late to change anything."""
+    """What a batch changed.
+
+    ``late`` counts the changes that came too late to change anything, ``unindexed`` the messages
+    that are to come into full text (``fulltext.index``).
+    """
 
     spans: tuple[SpanKey, ...]
     traces: tuple[TraceKey, ...]
     sessions: tuple[SessionKey, ...]
     late: int
+    unindexed: int
 
 
 TAKE_SEQ: Final = """
@@ -49,29 +54,28 @@ UPDATE counters SET value = value + :n WHERE name = 'seq' RETURNING value
 """
 
 
-def apply(tx: Transaction, batch: Batch, text_of: TextOf) -> Written:
+def apply(tx: Transaction, batch: Batch) -> Written:
     """Write a batch that ``prepare`` made.
 
     Raises StatementRefused where a call's messages follow one that is not there (any more).
     """
     n = len(batch.spans)
     if not n:
-        return Written((), (), (), batch.late)
+        return Written((), (), (), batch.late, 0)
     # One statement for all; a number that no row takes is a gap, which orders as well.
     ((last_seq,),) = tx.execute(TAKE_SEQ, {"n": n})
     ledger = Ledger(tx, late=batch.late, next_seq=last_seq - n + 1)
     for write in batch.spans:
-        _write_span(ledger, write, text_of)
+        _write_span(ledger, write)
     # After all ends, so that a call is settled by another of its batch in whatever order they are.
     written = set(ledger.spans)
     for write in batch.spans:
         if write.settles is not None and write.key in written:
             _settle(ledger, write.key, write.settles)
     sessions = roll_up(ledger)
-    if ledger.texts:
-        add_texts(tx, ledger.texts)
+    await_index(tx, ledger.unheard)
     traces = tuple(key for key, change in ledger.traces.items() if change.touched)
-    return Written(tuple(ledger.spans), traces, sessions, ledger.late)
+    return Written(tuple(ledger.spans), traces, sessions, ledger.late, len(ledger.unheard))
 
 
 def _insert(columns: Iterable[str]) -> str:
@@ -107,7 +111,7 @@ class _Found:
     stored_bytes: int | None
 
 
-def _write_span(ledger: Ledger, write: SpanWrite, text_of: TextOf) -> None:
+def _write_span(ledger: Ledger, write: SpanWrite) -> None:
     rows = ledger.tx.execute(FIND_SPAN, _params(write.key))
     found = _Found(*rows[0]) if rows else None
     if write.start is not None:
@@ -135,7 +139,7 @@ def _write_span(ledger: Ledger, write: SpanWrite, text_of: TextOf) -> None:
             ledger.late += 1
     if write.end is not None and write.ended is not None:
         if found is None or is_running:
-            _end(ledger, write, write.end, write.ended, found, text_of)
+            _end(ledger, write, write.end, write.ended, found)
         else:
             ledger.late += 1
 
@@ -146,7 +150,6 @@ def _end(
     values: dict[str, Value],
     ended: SpanEnd,
     found: _Found | None,
-    text_of: TextOf,
 ) -> None:
     project_id = write.key[0]
     seq = values["seq"] = ledger.take_seq() if found is None else found.seq
@@ -165,7 +168,7 @@ def _end(
         fresh_count = chain.length if place.after is None else place.after
         instructs = place.prelude_id is None or place.prelude_id != chain.prelude_id
         brought = brought_in(ledger.tx, chain, fresh_count, instructs=instructs)
-        mention(ledger, project_id, change.session_key, seq, brought, chain.new, text_of)
+        mention(ledger, change.session_key, seq, brought, chain.new)
         values["input_node_id"] = chain.input_id
         values["output_node_id"] = chain.output_id
         values["prelude_node_id"] = chain.prelude_id

@@ -3,7 +3,6 @@
 import hashlib
 import random
 from collections.abc import Sequence
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -256,7 +255,7 @@ def same(body: bytes, known: Conversations, owner: Owner = OWNER) -> Question:
     if found.known is not None:
         assert len(full.messages) > new
         assert found.known == full.messages[-new - 1].node
-    assert replace(found, messages=(), known=None) == replace(full, messages=(), known=None)
+    assert found._replace(messages=(), known=None) == full._replace(messages=(), known=None)
     return found
 
 

@@ -1,6 +1,5 @@
 """Every golden case: buckets, model, tier, state, text and cost, however the stream was cut."""
 
-import dataclasses
 from decimal import Decimal
 
 import pytest
@@ -43,7 +42,7 @@ def answered(case: Case) -> AnswerFacts:
     if not case.streamed:
         return read_answer(operation, case.status, case.answer)
     facts, _, events = watched(case, [case.answer])
-    return dataclasses.replace(facts, text=stream_text(operation, events))
+    return facts._replace(text=stream_text(operation, events))
 
 
 def asked(case: Case) -> RequestFacts:

@@ -128,7 +128,7 @@ async def test_safe_holds_an_answer_until_its_start_is_saved(begin: Begin) -> No
     ticket = recording.recorder.put(a_call().start)
     await recording.recorder.started(ticket)
     assert ticket.done()
-    assert recording.recorder.counters.late_starts == 0
+    assert recording.recorder.losses.counters.late_starts == 0
 
 
 async def test_safe_goes_on_without_its_start_after_40_ms_and_counts_it(begin: Begin) -> None:
@@ -136,7 +136,7 @@ async def test_safe_goes_on_without_its_start_after_40_ms_and_counts_it(begin: B
     recording = await begin()
     recording.gate.shut()
     await vainly(recording)
-    assert recording.recorder.counters.late_starts == 1
+    assert recording.recorder.losses.counters.late_starts == 1
     assert recording.recorder.reasons() == []
     recording.gate.open()
 
@@ -153,7 +153,7 @@ async def test_safe_stops_waiting_after_three_in_a_row_until_a_commit_succeeds(
     monkeypatch.setattr(module, "START_WAIT_S", 3600.0)
     async with asyncio.timeout(5):
         await vainly(recording)
-    assert recording.recorder.counters.late_starts == MAX_VAIN_WAITS + 1
+    assert recording.recorder.losses.counters.late_starts == MAX_VAIN_WAITS + 1
     recording.gate.open()
     await recording.flush()
     assert recording.recorder.reasons() == []
@@ -174,7 +174,7 @@ async def test_only_fast_does_not_hold_an_answer_at_all(
     recording.gate.shut()
     await vainly(recording)
     recording.gate.open()
-    assert recording.recorder.counters.late_starts == (0 if durability == "fast" else 1)
+    assert recording.recorder.losses.counters.late_starts == (0 if durability == "fast" else 1)
 
 
 async def test_strict_writes_ends_at_once_and_tells_whether_they_are_saved(
@@ -214,7 +214,7 @@ async def test_what_comes_after_the_end_is_counted_as_lost_and_nobody_waits_for_
     assert recording.recorder.put(end.start).cancelled()
     assert not await recording.recorder.committed(recording.recorder.put(end))
     assert recording.recorder.write(lambda _: None).cancelled()
-    assert recording.recorder.counters.dropped_records == 1
+    assert recording.recorder.losses.counters.dropped_records == 1
     assert (budget.used_bytes, recording.recorder.queued_bytes) == (0, 0)
 
 

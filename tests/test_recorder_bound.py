@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from proxy import recorder as module
+from proxy import losses
 from proxy.call import COMPLETE, CallEnd
 from proxy.capture import Budget
 from proxy.recorder import RECORD_BYTES
@@ -51,8 +51,8 @@ async def test_the_oldest_bodies_go_first_and_their_records_stay(begin: Begin) -
     recording = await stuck(begin, 100_000)
     tickets = [recording.recorder.put(large(recording, n)) for n in range(6)]
     assert recording.recorder.queued_bytes <= 100_000
-    assert recording.recorder.counters.dropped_bodies == 2
-    assert recording.recorder.counters.dropped_records == 0
+    assert recording.recorder.losses.counters.dropped_bodies == 2
+    assert recording.recorder.losses.counters.dropped_records == 0
     assert await saved(recording) == [
         ("s0", 0, 0),
         ("s1", 0, 0),
@@ -84,7 +84,7 @@ async def test_a_stream_whose_body_was_dropped_keeps_its_usage(begin: Begin) -> 
     recording.recorder.put(
         answered(call, delta("x" * BODY), usage, b"data: [DONE]\n\n", headers=EVENTS)
     )
-    assert recording.recorder.counters.dropped_bodies == 1
+    assert recording.recorder.losses.counters.dropped_bodies == 1
     await saved(recording)
     assert await recording.rows(
         "SELECT input_tokens, output_tokens, usage_source FROM spans WHERE state <> 'running'"
@@ -102,7 +102,7 @@ async def test_a_checkpoint_is_given_up_like_a_body_and_is_no_loss(begin: Begin)
     recording.budget.limit_bytes = 3 * RECORD_BYTES
     start = recording.recorder.put(a_call(request=b"").start)
     assert (ticket.cancelled(), start.cancelled()) == (True, False)
-    assert recording.recorder.counters == module.Counters()
+    assert recording.recorder.losses.counters == losses.Counters()
     recording.recorder.put(call.finish(COMPLETE))
     await saved(recording)
     assert (recording.recorder.queued_bytes, recording.budget.used_bytes) == (0, 0)
@@ -116,7 +116,7 @@ async def test_where_no_bodies_are_left_starts_go_first_for_their_ends_carry_the
     starts = [recording.recorder.put(end.start) for end in ends]
     tickets = [recording.recorder.put(end) for end in ends]
     assert [ticket.cancelled() for ticket in starts] == [True] * 4
-    assert recording.recorder.counters.dropped_records == 0
+    assert recording.recorder.losses.counters.dropped_records == 0
     assert [row[0] for row in await saved(recording)] == ["s0", "s1", "s2", "s3"]
     await asyncio.gather(*tickets)
 
@@ -126,7 +126,7 @@ async def test_where_there_is_no_room_at_all_the_newest_record_is_not_taken(begi
     ends = [ended(recording.budget, session=f"s{n}") for n in range(4)]
     tickets = [recording.recorder.put(end) for end in ends]
     assert [ticket.cancelled() for ticket in tickets] == [False, False, True, True]
-    assert recording.recorder.counters.dropped_records == 2
+    assert recording.recorder.losses.counters.dropped_records == 2
     assert recording.recorder.queued_bytes <= 3 * RECORD_BYTES
     assert [row[0] for row in await saved(recording)] == ["s0", "s1"]
     assert (recording.recorder.queued_bytes, recording.budget.used_bytes) == (0, 0)
@@ -138,7 +138,7 @@ async def test_other_work_in_the_queue_is_never_given_up_nor_in_the_way(begin: B
     for number in range(10):
         recording.recorder.put(ended(recording.budget, session=f"s{number}"))
     assert recording.recorder.queued_bytes <= 3 * RECORD_BYTES
-    assert recording.recorder.counters.dropped_records == 8
+    assert recording.recorder.losses.counters.dropped_records == 8
     recording.gate.open()
     assert await work == "done"
 
@@ -148,7 +148,7 @@ async def test_a_strict_call_whose_start_has_no_room_learns_it_at_once(begin: Be
     ticket = recording.recorder.put(a_call(session="s").start)
     assert not await recording.recorder.committed(ticket)
     await recording.recorder.started(ticket)  # in `safe` it goes on, and it is counted
-    assert recording.recorder.counters.late_starts == 1
+    assert recording.recorder.losses.counters.late_starts == 1
 
 
 async def test_a_loss_is_told_by_health_and_logged_once_a_minute(
@@ -161,14 +161,14 @@ async def test_a_loss_is_told_by_health_and_logged_once_a_minute(
             recording.recorder.put(large(recording, number))
         assert len(caplog.records) == 1
         assert "dropped_bodies=1" in caplog.text
-        monkeypatch.setattr(module, "LOG_EVERY_S", 0.0)
+        monkeypatch.setattr(losses, "LOG_EVERY_S", 0.0)
         recording.recorder.put(large(recording, 20))
         assert len(caplog.records) == 2
     assert recording.recorder.reasons() == ["records were lost, in part or whole: see the counters"]
     await saved(recording)
-    monkeypatch.setattr(module, "DEGRADED_S", 0.0)
+    monkeypatch.setattr(losses, "DEGRADED_S", 0.0)
     assert recording.recorder.reasons() == []
-    assert recording.recorder.counters.dropped_bodies > 0  # these stay
+    assert recording.recorder.losses.counters.dropped_bodies > 0  # these stay
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -197,7 +197,7 @@ async def test_whatever_happened_everything_is_given_back_when_all_is_saved(
     recording.gate.open()
     await recording.flush()
     assert (recording.recorder.queued_bytes, recording.budget.used_bytes) == (0, 0)
-    lost = recording.recorder.counters.dropped_records
+    lost = recording.recorder.losses.counters.dropped_records
     assert await recording.rows("SELECT count(*) FROM spans WHERE state <> 'running'") == [
         (200 - lost,)
     ]

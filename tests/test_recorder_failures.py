@@ -59,8 +59,8 @@ async def test_what_passes_is_tried_again_and_the_rows_appear_later(
     await ticket
     assert await recording.rows(STATES) == [("s", "completed")]
     assert recording.recorder.reasons() == []
-    assert recording.recorder.counters.failed_commits >= 1
-    assert recording.recorder.counters.dropped_records == 0
+    assert recording.recorder.losses.counters.failed_commits >= 1
+    assert recording.recorder.losses.counters.dropped_records == 0
     assert (recording.recorder.queued_bytes, recording.budget.used_bytes) == (0, 0)
 
 
@@ -87,7 +87,7 @@ async def test_the_log_tells_of_failing_commits_once_a_minute(
     assert [record.getMessage()[:34] for record in caplog.records] == [
         "recording waits for the database: "
     ]
-    assert recording.recorder.counters.failed_commits == 30
+    assert recording.recorder.losses.counters.failed_commits == 30
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ async def test_a_poison_record_costs_only_itself(begin: Begin, refusal: Exceptio
     names.remove("poison")
     assert await recording.rows(STATES + " ORDER BY s.seq") == [(n, "completed") for n in names]
     assert [ticket.cancelled() for ticket in tickets] == [n == 3 for n in range(9)]
-    assert recording.recorder.counters.unreadable_records == 1
+    assert recording.recorder.losses.counters.unreadable_records == 1
     assert recording.recorder.reasons() == ["records were lost, in part or whole: see the counters"]
     assert (recording.recorder.queued_bytes, recording.budget.used_bytes) == (0, 0)
 
@@ -138,7 +138,7 @@ async def test_an_end_that_cannot_be_stored_leaves_the_bare_fact_of_its_call(
     ) == [
         ("completed", 200, "missing", "unpriced", None, "the record of this call could not be read")
     ]
-    assert recording.recorder.counters.unreadable_records == 1
+    assert recording.recorder.losses.counters.unreadable_records == 1
     assert (recording.recorder.queued_bytes, recording.budget.used_bytes) == (0, 0)
 
 
@@ -163,7 +163,7 @@ async def test_a_reader_that_fails_costs_the_meaning_of_one_call_and_no_row(
         ("odd", "completed"),
         ("s", "completed"),
     ]
-    assert recording.recorder.counters.unreadable_records == 1
+    assert recording.recorder.losses.counters.unreadable_records == 1
     assert "RecursionError: too deep" in caplog.text
     assert recording.budget.used_bytes == 0
 
@@ -179,7 +179,7 @@ async def test_a_checkpoint_that_cannot_be_read_is_left_out(
     checkpoint = call.progress()
     assert checkpoint is not None
     await recording.recorder.put(checkpoint)
-    assert recording.recorder.counters.unreadable_records == 1
+    assert recording.recorder.losses.counters.unreadable_records == 1
     assert await recording.rows("SELECT count(*) FROM spans") == [(0,)]
 
 
@@ -213,7 +213,7 @@ async def test_close_ends_though_no_commit_succeeds_and_counts_what_is_lost(
     async with asyncio.timeout(5):
         await recording.recorder.close()
     assert all(ticket.cancelled() for ticket in tickets)
-    assert recording.recorder.counters.dropped_records == 1500
+    assert recording.recorder.losses.counters.dropped_records == 1500
     assert (recording.recorder.queued_bytes, recording.budget.used_bytes) == (0, 0)
     with pytest.raises(RuntimeError, match="disk is full"):
         await work
@@ -226,7 +226,7 @@ async def test_close_tries_again_however_long_commits_failed_before(
     recording = await begin()
     recording.gate.fails_forever = LOCKED
     ticket = recording.recorder.put(ended())
-    while recording.recorder.counters.failed_commits < 20:
+    while recording.recorder.losses.counters.failed_commits < 20:
         await asyncio.to_thread(lambda: None)
     closing = asyncio.create_task(recording.recorder.close())
     recording.gate.failed.clear()
@@ -246,7 +246,7 @@ async def test_close_does_not_hammer_a_database_that_fails(
     recording.gate.fails_forever = LOCKED
     recording.recorder.put(ended())
     await recording.recorder.close()
-    assert recording.recorder.counters.failed_commits <= 10
+    assert recording.recorder.losses.counters.failed_commits <= 10
 
 
 # What the settler takes over from earlier calls.
@@ -270,7 +270,7 @@ async def test_a_call_that_rests_on_what_is_not_stored_is_read_again_and_saved(
             transaction.execute(f"DELETE FROM {table}", {})  # noqa: S608
     await recording.recorder.put(turn(1))
     await recording.recorder.put(turn(2))
-    assert recording.recorder.counters.unreadable_records == 0
+    assert recording.recorder.losses.counters.unreadable_records == 0
     # Three inputs, and the answers under the last two.
     assert await recording.rows(CHAIN) == [(5,)]
 
@@ -282,7 +282,7 @@ async def test_calls_that_rest_on_one_another_are_saved_in_one_batch(begin: Begi
     recording.gate.open()
     await asyncio.gather(*tickets)
     assert await recording.rows(CHAIN) == [(8,)]
-    assert recording.recorder.counters.failed_commits == 0
+    assert recording.recorder.losses.counters.failed_commits == 0
 
 
 async def test_after_other_work_nothing_is_taken_over_from_earlier_calls(begin: Begin) -> None:
@@ -295,5 +295,5 @@ async def test_after_other_work_nothing_is_taken_over_from_earlier_calls(begin: 
 
     await recording.recorder.write(forget_all)
     await recording.recorder.put(turn(1))
-    assert recording.recorder.counters.failed_commits == 0
+    assert recording.recorder.losses.counters.failed_commits == 0
     assert await recording.rows(CHAIN) == [(3,)]

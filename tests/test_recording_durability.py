@@ -64,7 +64,7 @@ async def test_safe_an_answer_does_not_wait_for_a_database_that_hangs(
     upstream.answers(ANSWER)
     for late in (1, 2, 3, 4):
         assert (await tw.raw(body=b"{}")).body == ANSWER
-        assert tw.server.recorder.counters.late_starts == late
+        assert tw.server.recorder.losses.counters.late_starts == late
     async with tw.client.get(tw.url + "/api/health") as answer:
         health = await answer.json()
     assert health["status"] == "degraded"
@@ -213,7 +213,7 @@ async def test_fast_waits_for_nothing(
     upstream.answers(ANSWER)
     for _ in range(5):
         assert (await tw.raw(body=b"{}")).body == ANSWER
-    assert tw.server.recorder.counters.late_starts == 0
+    assert tw.server.recorder.losses.counters.late_starts == 0
     gate.open()
     assert [span["status"] for span in await tw.spans()] == ["completed"] * 5
 

@@ -26,7 +26,7 @@ async def test_2000_requests_come_back_as_they_were(begin: Begin) -> None:
     bodies = list(requests(2000, seed=11))
     ends = [sent(number, key, body) for number, (key, body) in enumerate(bodies)]
     await asyncio.gather(*[recording.recorder.put(end) for end in ends])
-    assert recording.recorder.counters.unreadable_records == 0
+    assert recording.recorder.losses.counters.unreadable_records == 0
     for end, (_, body) in zip(ends, bodies, strict=True):
         request = await request_body(recording.database, DEFAULT_PROJECT, end.start.span_id)
         assert request is not None

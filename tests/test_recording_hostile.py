@@ -130,7 +130,7 @@ async def test_a_body_from_anyone_passes_and_is_recorded_as_it_was(
     for rebuild in (request_body, response_body):
         stored = await rebuild(tw.database, DEFAULT_PROJECT, bytes.fromhex(span["id"]))
         assert (stored.data if stored is not None else b"") == body
-    assert tw.server.recorder.counters.unreadable_records == 0
+    assert tw.server.recorder.losses.counters.unreadable_records == 0
     await the_api_is_valid_json(tw)
 
 
@@ -148,7 +148,7 @@ async def test_events_from_anyone_pass_and_are_recorded_once(
     else:
         assert span["status"] == "completed"
     assert span["metadata"]["response"]["size"] == len(stream)
-    assert tw.server.recorder.counters.unreadable_records == 0
+    assert tw.server.recorder.losses.counters.unreadable_records == 0
     await the_api_is_valid_json(tw)
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy import slices
-from proxy.slices import Slice, Split, split, split_skeleton, without_known
+from proxy.slices import Slice, Split, split, split_answer, split_skeleton, without_known
 from tests.shaped import filled, requests
 
 KEY = ("messages",)
@@ -169,6 +169,44 @@ def test_the_messages_of_an_answer_are_found_by_their_path(
     path: slices.Path, body: bytes, messages: list[bytes]
 ) -> None:
     assert data(body, path) == messages
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        *[(path, body) for path, body, _ in ANSWERS],
+        (("choices", 0, "message"), b'{"choices":[{"message":{"a":1}},{"message":{"a":1}}]}'),
+        (("choices", 0, "message"), b' {"choices" : [ {"message":\n{"a":1} }],"u": "\xff"}\n'),
+        (("choices", 0, "message"), b'{"choices":[{"message":{"a":1}}],"p":"%b"}' % (b"x" * 2000)),
+        (("choices", 0, "message"), b'{"choices":[{"message":{}},1],"p":"%b"}' % (b"x" * 1024)),
+        (("choices", 0, "text"), b'{"id":"a","choices":[{"text":"a"}]}'),
+        (("choices", 0, "message"), b'{"choices":{"0":{"message":{}}}}'),
+        (("choices", 0, "message"), b'{"choices":[{"message":{}}]'),
+        (("output",), b"{" + b'"output":[' * 100_000),
+        ((), b""),
+    ],
+)
+def test_an_answer_that_need_not_be_walked_is_split_alike(path: slices.Path, body: bytes) -> None:
+    assert split_answer(body, path) == split(body, path, slices.LARGE_IN_ANSWER_BYTES)
+
+
+def test_of_an_answers_key_that_stands_twice_the_last_counts() -> None:
+    body = b'{"choices":[{"message":{"a":1}}],"choices":[{"message":{"b":2}}]}'
+    found = split_answer(body, ("choices", 0, "message"))
+    assert found is not None
+    assert (found.slices, rejoined(found)) == ([Slice(b"", b'{"b":2}')], body)
+
+
+@given(st.lists(values, max_size=3), values, st.sampled_from([None, 1]))
+def test_any_answer_that_is_split_rejoins_byte_for_byte(
+    messages: list[object], beside: object, indent: int | None
+) -> None:
+    answer = {"choices": [{"message": message} for message in messages], "x": beside}
+    body = json.dumps(answer, indent=indent).encode()
+    found = split_answer(body, ("choices", 0, "message"))
+    full = split(body, ("choices", 0, "message"), slices.LARGE_IN_ANSWER_BYTES)
+    assert found == full
+    assert found is None or rejoined(found) == body
 
 
 @pytest.mark.parametrize("path", [("choices", 0, "message"), ("choices", "x"), (0,), ("a", 1)])

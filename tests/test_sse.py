@@ -247,6 +247,36 @@ def test_a_whole_stream_is_decoded_a_part_at_a_time(stream: bytes, step: int) ->
         assert fields(list(events_of(stream))) == expected
 
 
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"",
+        b"data: b",
+        b"data: b\n",
+        b"\n\ndata: b\n\n",
+        b"data: b\ndata: c\n\ndata: d\n\n",
+        b"event: e\ndata: b\n\ndata: c\n\n",
+        b"data: b\r\n\r\n",
+        b"data: b\r\rdata: c\n\n",
+        b"\xef\xbb\xbfdata: b\n\n",
+    ],
+)
+def test_behind_events_of_one_line_a_whole_stream_is_decoded_as_one_that_comes(
+    rest: bytes,
+) -> None:
+    stream = b"data: a\n\n" * 3 + rest
+    assert fields(list(events_of(stream))) == fields(feed(stream + b"\n\n")[0])
+
+
+def test_an_event_that_is_too_long_is_passed_over_in_a_whole_stream_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sse, "MAX_EVENT_BYTES", 20)
+    monkeypatch.setattr(SseDecoder.__init__, "__defaults__", (20,))
+    found = [event.data for event in events_of(b"data: a\n\ndata: %b\n\ndata: b\n\n" % (b"x" * 30))]
+    assert [data for data in found if data] == [b"a", b"b"]
+
+
 def test_the_events_of_a_whole_stream_are_never_all_held(monkeypatch: pytest.MonkeyPatch) -> None:
     fed: list[int] = []
 
@@ -256,5 +286,5 @@ def test_the_events_of_a_whole_stream_are_never_all_held(monkeypatch: pytest.Mon
             return super().feed(chunk)
 
     monkeypatch.setattr(sse, "SseDecoder", Watching)
-    assert next(events_of(b"data: a\n\n" * 100_000)).data == b"a"
+    assert next(events_of(b"data: a\r\n\r\n" * 100_000)).data == b"a"
     assert fed == [65_536]

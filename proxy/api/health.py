@@ -75,5 +75,5 @@ class Health:
             queued_bytes=recorder.queued_bytes,
             held_bytes=self._budget.used_bytes,
             limit_bytes=self._budget.limit_bytes,
-            counters=asdict(recorder.counters),
+            counters=asdict(recorder.losses.counters),
         )

@@ -196,7 +196,8 @@ class _Choice:
 
 
 def _add_choices(choices: dict[str, _Choice], found: object) -> None:
-    for position, choice in enumerate(map(mapping, items(found))):
+    for position, choice in enumerate(items(found)):
+        choice = mapping(choice)
         index = key(choice.get("index")) or str(position)
         kept = choices.get(index)
         if kept is None:

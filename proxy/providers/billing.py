@@ -10,8 +10,7 @@ Source: openai-python 3.54.0, types ``CompletionUsage``, ``ResponseUsage``, ``Im
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from proxy.providers.facts import Bill
 from proxy.providers.lenient import items, mapping, name
@@ -22,11 +21,10 @@ from storage.records import Tokens, add
 _MAX_SECONDS: Final = 7 * 24 * 3600.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
+class Usage(NamedTuple):
     """What one answer reports: the usage of its own model, of others, or seconds of audio."""
 
-    main: Tokens = field(default_factory=Tokens)
+    main: Tokens = Tokens()
     apart: tuple[Bill, ...] = ()
     seconds: float | None = None
     notes: tuple[str, ...] = ()
@@ -107,7 +105,10 @@ def _tokens(report: Mapping[str, object], notes: list[str]) -> Tokens:
 
 
 def _first(report: Mapping[str, object], *keys: str) -> Mapping[str, object]:
-    return next((parts for key in keys if (parts := mapping(report.get(key)))), {})
+    for key in keys:
+        if parts := mapping(report.get(key)):
+            return parts
+    return {}
 
 
 def _holder(

@@ -5,9 +5,10 @@ value can be stored as it is.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import reduce
-from typing import Literal
+from types import MappingProxyType
+from typing import Literal, NamedTuple
 
 from proxy.usage import merge
 from storage.records import Tokens
@@ -29,8 +30,7 @@ class Operation:
     settles: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestFacts:
+class RequestFacts(NamedTuple):
     """What a request says, beside its messages.
 
     ``stream`` is what the client asked for; the answer's content type says what it got.
@@ -48,11 +48,10 @@ class RequestFacts:
     include_usage: bool = False
     previous_response_id: str | None = None
     keeps_state: bool = False
-    named: Mapping[str, str] = field(default_factory=dict)
+    named: Mapping[str, str] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class Bill:
+class Bill(NamedTuple):
     """Tokens that have another model's price than the rest of their call.
 
     ``model`` is None where the provider does not say which: such tokens cannot be priced.
@@ -62,8 +61,7 @@ class Bill:
     tokens: Tokens
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AnswerFacts:
+class AnswerFacts(NamedTuple):
     """What an answer says.
 
     ``main`` is priced by ``model`` and ``service_tier``, each of ``apart`` by its own model;
@@ -74,7 +72,7 @@ class AnswerFacts:
     """
 
     model: str | None = None
-    main: Tokens = field(default_factory=Tokens)
+    main: Tokens = Tokens()
     apart: tuple[Bill, ...] = ()
     reported: bool = False
     service_tier: str | None = None

@@ -15,9 +15,8 @@ import math
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 import orjson
@@ -66,8 +65,7 @@ _SILENT_IN_ITEMS: Final = _SILENT | {"id", "status"}
 _ESCAPE: Final = re.compile(rb"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|(u[dD][89a-fA-F]..)|.)", re.S)
 
 
-@dataclass(frozen=True, slots=True)
-class MessageFacts:
+class MessageFacts(NamedTuple):
     """What a message says.
 
     ``role`` is as sent, at most 64 characters. ``meaning`` is b"" where it counts for nothing;
@@ -78,7 +76,7 @@ class MessageFacts:
 
     role: str
     meaning: bytes
-    text: str = field(repr=False)
+    text: str
     item_id: str | None = None
     refers_to: str | None = None
 

@@ -17,8 +17,12 @@ _NO_TEXT: Final = frozenset(
         *("encrypted_content", "fingerprint", "image_url", "file_data", "file_id", "data"),
     }
 )
-# All that most messages have.
-_PLAIN: Final = frozenset({"role", "content"})
+# What a message says beside its content. The last two are not OpenAI's own names; gateways send
+# the one or the other.
+_BESIDE_CONTENT: Final = (
+    *("refusal", "audio", "tool_calls", "function_call"),
+    *("reasoning_content", "reasoning"),
+)
 _CALL: Final = ("name", "arguments", "input", "code")
 
 
@@ -37,15 +41,19 @@ def message_text(value: object) -> str:
     message = mapping(value)
     if kind := item_kind(message):
         return _item_text(kind, message)
-    lines = [content_text(message.get("content"))]
-    if not message.keys() <= _PLAIN:
-        lines.append(content_text(message.get("refusal")))
-        lines.append(content_text(mapping(message.get("audio")).get("transcript")))
-        for call in map(mapping, items(message.get("tool_calls"))):
-            lines.append(_call_text(mapping(call.get("function")) or mapping(call.get("custom"))))
-        lines.append(_call_text(mapping(message.get("function_call"))))
-        # Not OpenAI's own names; gateways send the one or the other.
-        lines.append(content_text(message.get("reasoning_content") or message.get("reasoning")))
+    content = content_text(message.get("content"))
+    if not any(map(message.get, _BESIDE_CONTENT)):
+        return content
+    lines = [
+        content,
+        content_text(message.get("refusal")),
+        content_text(mapping(message.get("audio")).get("transcript")),
+    ]
+    for call in map(mapping, items(message.get("tool_calls"))):
+        function = mapping(call.get("function")) or mapping(call.get("custom"))
+        lines.append(_call_text(function))
+    lines.append(_call_text(mapping(message.get("function_call"))))
+    lines.append(content_text(message.get("reasoning_content") or message.get("reasoning")))
     return _joined(lines)
 
 

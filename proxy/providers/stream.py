@@ -7,7 +7,6 @@ delta: a search of its bytes says that there is nothing in it. Text is put toget
 Source: openai-python 3.54.0, ``_streaming.py`` and the event types (November 2026).
 """
 
-import dataclasses
 from typing import Any, Final, Literal
 
 import msgspec
@@ -151,7 +150,7 @@ class StreamWatch:
         )
         if self._unreadable:
             note = f"{self._unreadable} unreadable events"
-            facts = dataclasses.replace(facts, notes=(*facts.notes, note))
+            facts = facts._replace(notes=(*facts.notes, note))
         return facts
 
     def _read(self, data: bytes, kind: str) -> None:

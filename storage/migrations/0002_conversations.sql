@@ -26,13 +26,19 @@ CREATE TABLE messages (
 ) STRICT;
 
 -- The session (by `session_key`; a trace without one by the key of its own) that a message belongs
--- to, and the span with which it came, once. Full text has a row for each content that is here.
+-- to, and the span with which it came, once. Full text has, or is to have, a row for each content
+-- that is here.
 CREATE TABLE mentions (
   content_id INTEGER NOT NULL,
   session_key INTEGER NOT NULL,
   span_seq INTEGER NOT NULL,
   PRIMARY KEY (content_id, session_key)
 ) STRICT, WITHOUT ROWID;
+
+-- What is still to come into full text.
+CREATE TABLE unindexed (
+  content_id INTEGER PRIMARY KEY
+) STRICT;
 
 -- Which spans' envelopes have a content in one of their holes.
 CREATE TABLE holes (

@@ -7,7 +7,6 @@ from typing import Any
 import orjson
 from yarl import URL
 
-from proxy.providers.messages import text_of
 from storage.parameters import Change, prepare
 from storage.writes import apply
 from tests.running import Running
@@ -42,7 +41,7 @@ async def ask(tw: Running, path: str, method: str = "GET") -> Reply:
 
 async def save(tw: Running, *changes: Change) -> None:
     """Save starts and ends as the recorder would."""
-    await tw.server.recorder.write(lambda tx: apply(tx, prepare(changes), text_of))
+    await tw.server.recorder.write(lambda tx: apply(tx, prepare(changes)))
 
 
 async def pages(tw: Running, path: str, rows: str) -> AsyncIterator[list[Any]]:

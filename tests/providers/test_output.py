@@ -41,6 +41,21 @@ def test_a_message_is_its_content_then_its_calls_then_its_reasoning() -> None:
     assert answer_text([{"message": message}], None, None) == text
 
 
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        ({"refusal": "No."}, "No."),
+        ({"audio": {"transcript": "Said."}}, "Said."),
+        ({"tool_calls": [{"function": {"name": "f", "arguments": ""}}]}, "f()"),
+        ({"function_call": {"name": "f", "arguments": ""}}, "f()"),
+    ],
+)
+def test_each_thing_that_a_message_says_is_text_without_a_content_too(
+    message: dict[str, object], text: str
+) -> None:
+    assert message_text({"role": "assistant", "content": None, **message}) == text
+
+
 @pytest.mark.parametrize("key", ["reasoning_content", "reasoning"])
 def test_both_names_that_gateways_have_for_reasoning_are_read(key: str) -> None:
     assert message_text({key: "Hm."}) == "Hm."

@@ -13,6 +13,7 @@ from typing import Any
 from storage.chain import BEGINNING, MAX_POINTS, Conversation, Message, Point, extend, node_hash
 from storage.chain import meanings as meaning_after
 from storage.database import Database
+from storage.fulltext import index
 from storage.parameters import Change, prepare
 from storage.queries import get_span
 from storage.records import (
@@ -186,9 +187,13 @@ def checkpoint(started: SpanStart, data: bytes, **fields: Any) -> SpanCheckpoint
 
 
 def write(db: Database, changes: Sequence[Change]) -> Written:
+    """Write changes as the recorder does, and index their messages at once."""
     batch = prepare(changes)
     with db.transaction() as tx:
-        return apply(tx, batch, text_of)
+        written = apply(tx, batch)
+    with db.transaction() as tx:
+        index(tx, 1_000_000, text_of)
+    return written
 
 
 def rows(db: Database, sql: str, **params: Any) -> list[Any]:

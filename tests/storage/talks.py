@@ -10,7 +10,7 @@ from storage.database import Database
 from storage.parameters import Change, prepare
 from storage.records import Body, Content, Envelope, SpanEnd
 from storage.writes import apply
-from tests.storage.calls import end, start, talk, text_of
+from tests.storage.calls import end, start, talk
 
 CHAT = "chat.completions"
 
@@ -50,4 +50,4 @@ def save(db: Database, *changes: Change) -> None:
     """Save calls, each in a transaction of its own, as they come in a slow conversation."""
     for change in changes:
         with db.transaction() as tx:
-            apply(tx, prepare([change]), text_of)
+            apply(tx, prepare([change]))

@@ -109,7 +109,7 @@ class History:
         if c % 6 == 1:
             try:
                 with self.db.transaction() as tx:
-                    apply(tx, prepare([ended(0)]), text_of)
+                    apply(tx, prepare([ended(0)]))
                     raise Stop
             except Stop:
                 pass

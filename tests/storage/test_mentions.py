@@ -1,6 +1,7 @@
 """Which sessions have which messages, and which messages have words in full text."""
 
 from storage.forget import delete_session, delete_trace
+from storage.fulltext import index
 from storage.sqlite import SqliteDatabase
 from tests.storage.calls import rows, spoken, start, text_of, trace_id, write
 
@@ -20,7 +21,9 @@ def said_in(db: SqliteDatabase) -> list[list[str]]:
 
 
 def words(db: SqliteDatabase) -> int:
-    """Count the rows of full text."""
+    """Count the rows of full text, after those that wait for it are in it."""
+    with db.transaction() as tx:
+        index(tx, 1_000, text_of)
     return len(rows(db, "SELECT rowid FROM messages_fts WHERE messages_fts MATCH 'scope : p1'"))
 
 

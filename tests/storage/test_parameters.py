@@ -75,7 +75,7 @@ def test_hostile_values_never_lose_a_row(tx: Transaction, text: str, number: int
         settles=settlement(text, cost_nusd=number),
     )
     batch = prepare([begun, checkpoint(begun, b"", elapsed_us=number), ended])
-    written = apply(tx, batch, text_of)
+    written = apply(tx, batch)
     assert len(written.spans) == 1
     assert delete_trace(tx, 1, trace_id(1), text_of) is not None
 

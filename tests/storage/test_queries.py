@@ -25,7 +25,6 @@ from tests.storage.calls import (
     end,
     span_id,
     start,
-    text_of,
     trace_id,
     unknown_usage,
     write,
@@ -167,7 +166,7 @@ async def steps(path: Path, sessions: int) -> dict[str, int]:
     db = open_database(path)
     batch = prepare([end(start(n, session_id=f"s{n}")) for n in range(sessions)])
     with db.transaction() as tx:
-        apply(tx, batch, text_of)
+        apply(tx, batch)
     await db.read("SELECT 1", {})
     (reader,) = db._readers
     counted = 0

@@ -89,10 +89,15 @@ async def test_a_body_of_another_project_is_none(db: SqliteDatabase) -> None:
     assert await data_of(db, 1) == (None, None)
 
 
+@pytest.mark.parametrize("of_messages", [True, False])
 async def test_a_body_that_is_deleted_between_two_reads_is_none_and_never_a_wrong_one(
-    db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+    db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch, of_messages: bool
 ) -> None:
-    write(db, [spoken(start(1), ASKED, ["a:hi"], tools=TOOLS)])
+    if of_messages:
+        write(db, [spoken(start(1), ASKED, ["a:hi"])])
+    else:
+        tools = body(TOOLS).content
+        write(db, [end(start(1), request=Body(size=1, envelope=Envelope((b"<", b">"), (tools,))))])
     read = db.read
     reads = 0
 

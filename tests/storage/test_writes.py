@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 
 import pytest
 
+from storage.doctor import check
 from storage.parameters import Change, prepare
 from storage.queries import get_session, get_span, get_trace
 from storage.rebuild import request_body, response_body
@@ -136,10 +137,10 @@ async def test_a_prepared_batch_can_be_written_after_a_failed_try(db: SqliteData
     begun = start(1)
     batch = prepare([begun, end(begun, request=body(b"q"))])
     with pytest.raises(ZeroDivisionError), db.transaction() as tx:  # noqa: PT012 (block is tested)
-        apply(tx, batch, text_of)
+        apply(tx, batch)
         raise ZeroDivisionError
     with db.transaction() as tx:
-        assert apply(tx, batch, text_of).late == 0
+        assert apply(tx, batch).late == 0
     span = await get_span(db, 1, span_id(1))
     assert span is not None
     assert span.request is not None
@@ -160,6 +161,23 @@ async def test_a_checkpoint_replaces_the_one_before_and_the_end_replaces_both(
     assert rows(db, "SELECT data FROM contents") == [(b"once upon a time",)]
     assert write(db, [checkpoint(begun, b"late")]).late == 1
     assert stored(db) == 1
+
+
+async def test_a_body_that_the_last_checkpoint_stored_is_counted_with_its_call(
+    db: SqliteDatabase,
+) -> None:
+    begun = start(1, session_id="s")
+    write(db, [begun, checkpoint(begun, b"once")])
+    session = await get_session(db, 1, "s")
+    assert session is not None
+    assert session.stored_bytes == 0
+    write(db, [checkpoint(begun, b"all there is")])
+    write(db, [checkpoint(begun, b"all there is")])
+    write(db, [end(begun, response=body(b"all there is"))])
+    session = await get_session(db, 1, "s")
+    assert session is not None
+    assert session.stored_bytes == len(b"all there is")
+    assert await check(db, text_of) == []
 
 
 async def test_a_checkpoints_body_that_another_call_holds_stays(db: SqliteDatabase) -> None:
