@@ -60,7 +60,7 @@ class _Plain:
 
 @dataclass(slots=True, kw_only=True)
 class Asked:
-    """A request as it was read. ``preview`` has at most 500 characters of what was asked last.
+    """A request as it was read. ``preview`` has at most 240 characters of what was asked last.
 
     ``readable`` is its body, as JSON or a form; ``question`` what of it is a conversation.
     """

@@ -9,7 +9,6 @@ neither stores nor looks anything up: storage decides what a call goes on from.
 import hashlib
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 from typing import Final, NamedTuple
 
 from proxy.headers import redact
@@ -91,7 +90,7 @@ class Conversations:
             facts, message = self._message(project_id, node, piece)
             node = message.node
             if piece.data.startswith(b'"'):  # of a legacy completion; as a prompt it is the user's
-                message = replace(message, role="assistant")
+                message = message._replace(role="assistant")
             if facts.item_id is not None:
                 self._remember((project_id, facts.item_id), message.meaning)
             messages.append(message)

@@ -51,6 +51,7 @@ LAST_TRY_S: Final = 5.0
 # Messages that come into full text at a time, while nothing else is to be done: 10 ms. Under load
 # they wait, up to so many, since the index takes as long as all else of a call.
 INDEX_BATCH: Final = 200
+IDLE_S: Final = 0.020
 MAX_UNINDEXED: Final = 20_000
 
 
@@ -246,9 +247,10 @@ class Recorder:
                 if self._closing:
                     self._closed = True
                     return None
-                if self._unindexed:
+                # Calls in flight have pauses of milliseconds: a longer one is time for the index.
+                idle = not self._wake.wait(IDLE_S if self._unindexed else None)
+                if idle and not self._queue and not self._closing:
                     return []
-                self._wake.wait()
             lonely = len(self._queue) < MAX_BATCH and not any(i.urgent for i in self._queue)
             if lonely and not self._closing:
                 self._wake.wait(LINGER_S)

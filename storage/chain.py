@@ -9,7 +9,6 @@ conversations.
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 # 128 bits: 10^12 nodes have a chance of 10^-15 that any two of them share a hash.
@@ -33,8 +32,7 @@ def extend(meaning: bytes, message_meaning: bytes) -> bytes:
     return hashlib.blake2b(meaning + message_meaning, digest_size=HASH_BYTES).digest()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
+class Message(NamedTuple):
     """A message as it stood in a body.
 
     ``lead`` is the separator before it, ``data`` its exact bytes, ``node`` its node's hash.
@@ -44,12 +42,12 @@ class Message:
     """
 
     lead: bytes
-    data: bytes = field(repr=False)
+    data: bytes
     sha256: bytes
     node: bytes
     role: str
     meaning: bytes
-    text: str = field(repr=False)
+    text: str
     instructs: bool = False
 
 
@@ -65,8 +63,7 @@ class Point(NamedTuple):
     answered: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Conversation:
+class Conversation(NamedTuple):
     """The messages of one call.
 
     ``known`` is the hash of the node that ``messages`` follow, where the last call gave their

@@ -16,6 +16,9 @@ from storage.records import Content
 # Below this, compression saves little. Above, it costs a page of text 5 us, as much as writing the
 # half of it that it saves.
 COMPRESS_ABOVE_BYTES: Final = 512
+# What is large is most often there already (tools, an image that is sent with every turn), and to
+# look costs less than to compress it anew.
+LOOK_ABOVE_BYTES: Final = 16 * 1024
 
 # Compressing takes a fifth of the time with a context that is kept. Only the writer's thread may
 # use it.
@@ -45,9 +48,7 @@ def store_content(tx: Transaction, project_id: int, content: Content) -> tuple[i
     """Store a content unless it is there; return its id, and the bytes it took if it was not."""
     values: dict[str, Value] = {"project_id": project_id, "sha256": content.sha256}
     size = len(content.data)
-    # What is large is most often there already (tools, an image that is sent with every turn), and
-    # to look costs less than to compress it anew.
-    if size > COMPRESS_ABOVE_BYTES and (found := tx.execute(FIND_CONTENT, values)):
+    if size > LOOK_ABOVE_BYTES and (found := tx.execute(FIND_CONTENT, values)):
         return found[0][0], None
     encoding, data = pack(content.data)
     values["encoding"], values["size"], values["data"] = encoding, size, data

@@ -14,7 +14,7 @@ import msgspec
 from proxy.providers.billing import Usage, read_usage
 from proxy.providers.cut import outer_fields
 from proxy.providers.facts import AnswerFacts, Operation
-from proxy.providers.lenient import clean, decode, mapping, name, preview
+from proxy.providers.lenient import ERROR_CHARS, clean, decode, mapping, name, preview
 from proxy.providers.output import answer_text
 
 _FAILED: Final = frozenset({"failed", "expired"})
@@ -153,7 +153,7 @@ def sentence(error: object) -> str:
     """Return an error object (or a bare string) as one sentence of at most 500 characters."""
     fields = mapping(error)
     for value in (error, fields.get("message"), fields.get("code"), fields.get("type")):
-        if isinstance(value, str) and (text := preview(clean(value))):
+        if isinstance(value, str) and (text := preview(clean(value), ERROR_CHARS)):
             return text
     return "error without a message"
 
@@ -163,7 +163,9 @@ def _http_error(status: int, body: _Body | None, raw: bytes) -> str:
     if body is None:
         page = raw[:_PAGE_BYTES].decode("utf-8", "replace")
         title = _TITLE.search(page)
-        text = preview(clean(html.unescape(title[1] if title else _NO_TEXT.sub(" ", page))))
+        text = preview(
+            clean(html.unescape(title[1] if title else _NO_TEXT.sub(" ", page))), ERROR_CHARS
+        )
     else:
         # FastAPI and its kin write `detail`, others a bare `message`.
         found = next((e for e in (body.error, body.message, body.detail) if e), None)

@@ -13,7 +13,8 @@ import orjson
 
 T = TypeVar("T")
 
-PREVIEW_CHARS: Final = 500  # a line or two of a list; also what a session's row keeps
+PREVIEW_CHARS: Final = 240  # a line or two of a list; also what a session's row keeps
+ERROR_CHARS: Final = 500
 
 # Ids, models and users. OpenAI's longest documented one, a metadata value, has 512 characters.
 _NAME_CHARS: Final = 512
@@ -76,15 +77,15 @@ def clean(text: str) -> str:
     return text.replace("\0", "\ufffd")
 
 
-def preview(text: str) -> str | None:
-    """Fold white space and cut to 500 characters; None where nothing is left."""
+def preview(text: str, most_chars: int = PREVIEW_CHARS) -> str | None:
+    """Fold white space and cut; None where nothing is left."""
     # Of nearly every text a little more than what shows is enough.
-    shown = " ".join(text[: PREVIEW_CHARS + 100].split())
-    if len(shown) < PREVIEW_CHARS < len(text):
+    shown = " ".join(text[: most_chars + 100].split())
+    if len(shown) < most_chars < len(text):
         # More words than this cannot show: each takes a character and the space after it.
-        words = text.split(maxsplit=PREVIEW_CHARS // 2)
-        shown = " ".join(words[: PREVIEW_CHARS // 2 + 1])
-    return shown[:PREVIEW_CHARS] or None
+        words = text.split(maxsplit=most_chars // 2)
+        shown = " ".join(words[: most_chars // 2 + 1])
+    return shown[:most_chars] or None
 
 
 def _integer(digits: str) -> int | float:

@@ -92,7 +92,7 @@ def read_request(operation: Operation, body: bytes, content_type: str) -> Reques
 
 
 def input_preview(body: bytes, content_type: str) -> str | None:
-    """Give the beginning of what was asked last, at most 500 characters."""
+    """Give the beginning of what was asked last, at most 240 characters."""
     if _is_form(content_type):
         return preview(clean(form_fields(body, content_type).get("prompt", "")))
     request = decode(_INPUT, body)

@@ -153,17 +153,17 @@ def test_a_pair_of_surrogates_is_its_character_and_a_lone_one_is_replaced() -> N
         ("", None),
         (" \n\t\u3000", None),
         (" a\n\n  b ", "a b"),
-        ("x" * 600, "x" * 500),
-        ("x  " * 6000, "x " * 250),
+        ("x" * 600, "x" * 240),
+        ("x  " * 6000, "x " * 120),
     ],
 )
-def test_a_preview_is_one_line_of_at_most_500_characters(text: str, expected: str | None) -> None:
+def test_a_preview_is_one_line_of_at_most_240_characters(text: str, expected: str | None) -> None:
     assert preview(text) == expected
 
 
 @given(st.lists(st.sampled_from(["a", "bc", " ", "\n", "\u3000"]), max_size=2000).map("".join))
 def test_a_preview_is_the_beginning_of_the_folded_text(text: str) -> None:
-    assert preview(text) == (" ".join(text.split())[:500] or None)
+    assert preview(text) == (" ".join(text.split())[:240] or None)
 
 
 def test_a_preview_of_a_long_text_looks_at_its_beginning_only() -> None:
