@@ -34,7 +34,6 @@ Record = SpanStart | CallProgress | CallEnd
 # batch: half the commits at 1,000 calls/s, and far inside the 50 ms that a saved end may take.
 LINGER_S: Final = 0.010
 # Records of one transaction: 10 ms, so that after a stall the oldest do not wait for the newest.
-# One of 500 takes 46 ms, and saves a tenth of the work on each record.
 MAX_BATCH: Final = 100
 # What a queued record weighs beside its bodies.
 RECORD_BYTES: Final = 2048
@@ -46,13 +45,16 @@ STRICT_WAIT_S: Final = 2.0
 # A failing commit is tried again after this long, doubling up to the second figure.
 RETRY_S: Final = 0.1
 RETRY_MAX_S: Final = 5.0
-# At the end of the process, commits that fail are tried for this long, all together.
+# At the end of the process, failing commits are tried for this long, all together.
 LAST_TRY_S: Final = 5.0
 # Messages that come into full text at a time, while nothing else is to be done: 10 ms. Under load
 # they wait, up to so many, since the index takes as long as all else of a call.
 INDEX_BATCH: Final = 200
 IDLE_S: Final = 0.020
 MAX_UNINDEXED: Final = 20_000
+# For a search: so many messages at once, 50 ms, and so long a wait until it goes on without.
+INDEX_NOW: Final = 1_000
+INDEX_WAIT_S: Final = 0.5
 
 
 @dataclass(slots=True, eq=False)
@@ -62,6 +64,7 @@ class _Item:
     ticket: asyncio.Future[Any]
     weight: int
     urgent: bool
+    erases: bool = False
 
 
 class Recorder:
@@ -92,6 +95,7 @@ class Recorder:
         self._last_try_at_s = 0.0
         self._given_up = False
         self._unindexed = 0
+        self._indexing: asyncio.Future[int] | None = None
         self._vain_waits = 0
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._thread.start()
@@ -113,9 +117,12 @@ class Recorder:
                 self._make_room(item)
         return item.ticket
 
-    def write(self, work: Callable[[Transaction], T]) -> asyncio.Future[T]:
-        """Run other work of the one writer, in a transaction of its own, in order with the rest."""
-        item = _Item(None, work, self._loop.create_future(), 0, urgent=True)
+    def write(self, work: Callable[[Transaction], T], *, erases: bool = False) -> asyncio.Future[T]:
+        """Run other work of the one writer, in a transaction of its own, in order with the rest.
+
+        `erases`: it deletes, so that space is to be given back after it.
+        """
+        item = _Item(None, work, self._loop.create_future(), 0, urgent=True, erases=erases)
         with self._wake:
             if self._closed:
                 item.ticket.cancel()
@@ -139,6 +146,13 @@ class Recorder:
         if not ticket.done():
             await asyncio.wait((ticket,), timeout=STRICT_WAIT_S)
         return _is_saved(ticket)
+
+    async def indexed(self) -> None:
+        """Have a search find what was saved before it, unless that takes longer than a moment."""
+        if self._indexing is None or self._indexing.done():
+            self._indexing = self.write(lambda tx: fulltext.index(tx, INDEX_NOW, text_of))
+            self._indexing.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await asyncio.wait((self._indexing,), timeout=INDEX_WAIT_S)
 
     def reasons(self) -> list[str]:
         """Say in sentences why recording is not as it should be; empty when it is."""
@@ -349,11 +363,12 @@ class Recorder:
         results: list[object] = []
         work = item.work or (lambda _: None)
         outcome, refusal = self._commit(lambda transaction: results.append(work(transaction)))
-        self._settler.forget()  # it may have deleted messages, and left others to be indexed
         self._unindexed = max(self._unindexed, 1)
-        if outcome == "saved":
+        if item.erases:
+            self._settler.forget()  # the messages that it deleted
             with contextlib.suppress(StorageError):  # what is not given back now is later
                 self._database.reclaim()
+        if outcome == "saved":
             self._tell(_resolve, item.ticket, results[-1], None)
         else:
             self._tell(_resolve, item.ticket, None, refusal or RuntimeError(self.error))

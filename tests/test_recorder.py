@@ -221,9 +221,57 @@ async def test_what_comes_after_the_end_is_counted_as_lost_and_nobody_waits_for_
 async def test_a_recorder_that_died_says_so(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
     recording = await begin()
     assert recording.recorder.reasons() == []
-    monkeypatch.setattr(Recorder, "_take", lambda _: [])
+    monkeypatch.setattr(Recorder, "_take", lambda _: None)
     await recording.flush()  # the last thing that it takes
     await asyncio.to_thread(recording.recorder._thread.join)
     assert recording.recorder.reasons() == [
         "the recorder died of a bug: nothing is saved until a restart"
     ]
+
+
+async def test_messages_come_into_full_text_when_nothing_else_is_to_be_done(begin: Begin) -> None:
+    recording = await begin()
+    await recording.recorder.put(ended())
+    async with asyncio.timeout(10):
+        while await recording.rows("SELECT content_id FROM unindexed"):
+            pass
+    (indexed,) = await recording.rows(
+        "SELECT COUNT(*) FROM messages_fts WHERE messages_fts MATCH 'scope : p1'"
+    )
+    assert indexed == (2,)  # the question and the answer
+
+
+async def test_a_search_finds_what_was_saved_before_it(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "IDLE_S", 60)  # nothing comes into the index by itself
+    recording = await begin()
+    await recording.recorder.put(ended())
+    assert await recording.rows("SELECT COUNT(*) FROM unindexed") == [(2,)]
+    await recording.recorder.indexed()
+    assert await recording.rows("SELECT COUNT(*) FROM unindexed") == [(0,)]
+
+
+async def test_a_search_does_not_wait_for_a_database_that_is_stuck(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "INDEX_WAIT_S", 0.0)
+    recording = await begin()
+    recording.gate.shut()
+    await recording.recorder.indexed()
+    await recording.recorder.indexed()
+    recording.gate.open()
+    await recording.flush()
+    assert recording.gate.commits == 2  # the two searches share one
+
+
+async def test_only_what_erases_gives_space_back(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = await begin()
+    reclaimed: list[bool] = []
+    monkeypatch.setattr(recording.database, "reclaim", lambda: reclaimed.append(True))
+    await recording.recorder.write(lambda _: None)
+    assert reclaimed == []
+    await recording.recorder.write(lambda _: None, erases=True)
+    assert reclaimed == [True]

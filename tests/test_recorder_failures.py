@@ -285,7 +285,7 @@ async def test_calls_that_rest_on_one_another_are_saved_in_one_batch(begin: Begi
     assert recording.recorder.losses.counters.failed_commits == 0
 
 
-async def test_after_other_work_nothing_is_taken_over_from_earlier_calls(begin: Begin) -> None:
+async def test_after_a_deletion_nothing_is_taken_over_from_earlier_calls(begin: Begin) -> None:
     recording = await begin()
     await recording.recorder.put(turn(0))
 
@@ -293,7 +293,7 @@ async def test_after_other_work_nothing_is_taken_over_from_earlier_calls(begin: 
         for table in ("nodes", "messages"):
             transaction.execute(f"DELETE FROM {table}", {})  # noqa: S608
 
-    await recording.recorder.write(forget_all)
+    await recording.recorder.write(forget_all, erases=True)
     await recording.recorder.put(turn(1))
     assert recording.recorder.losses.counters.failed_commits == 0
     assert await recording.rows(CHAIN) == [(3,)]

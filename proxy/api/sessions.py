@@ -32,6 +32,7 @@ class Sessions:
         """
         db, limit, after = self._database, params.limit(request), params.cursor(request)
         if terms := params.search(request):
+            await self._recorder.indexed()
             page = await fulltext.sessions_with(db, DEFAULT_PROJECT, terms, limit, after)
         else:
             page = await queries.list_sessions(db, DEFAULT_PROJECT, limit, after)
@@ -72,6 +73,7 @@ class Sessions:
                 project_id=DEFAULT_PROJECT,
                 session_id=params.session_id(request),
                 text_of=text_of,
-            )
+            ),
+            erases=True,
         )
         return not_found("session") if deleted is None else json_answer(deleted)

@@ -64,7 +64,8 @@ class Traces:
                 project_id=DEFAULT_PROJECT,
                 trace_id=trace_id,
                 text_of=text_of,
-            )
+            ),
+            erases=True,
         )
         return not_found("trace") if deleted is None else json_answer(deleted)
 
