@@ -1,10 +1,10 @@
 """`make bench`: what conversations cost in the database, and the writer's time, turn by turn.
 
 Each scenario is one session of so many turns in which the client sends earlier messages again, as
-chat clients do. The calls go the recorder's way: settled, prepared and written, start and end in
-transactions of their own. A database is measured after a checkpoint, without free pages, full text
-included; the bound is three times the text that is new, 2 KB a call, and, but for the plain
-scenario, 200 bytes for each message that is sent again.
+chat clients do. The calls go the recorder's way, but one by one: settled, prepared and written,
+start and end in transactions of their own, then indexed. A database is measured without its free
+pages, full text included; the bound is three times the text that is new, 2 KB a call, and, but for
+the plain scenario, 200 bytes for each message that is sent again.
 """
 
 import argparse
@@ -23,10 +23,11 @@ from proxy.capture import Budget
 from proxy.config import CapturePolicy
 from proxy.headers import index
 from proxy.pricing import Prices
+from proxy.providers.messages import text_of
 from proxy.session import SessionRef
 from proxy.settle import Settler
 from proxy.target import proxied
-from storage import parameters, writes
+from storage import fulltext, parameters, writes
 from storage.sqlite import SqliteDatabase, open_database
 
 TEXT_BYTES = 1000  # of a question and of an answer
@@ -243,6 +244,8 @@ def _write(database: SqliteDatabase, changes: list[parameters.Change]) -> None:
     batch = parameters.prepare(changes)
     with database.transaction() as transaction:
         writes.apply(transaction, batch)
+    with database.transaction() as transaction:
+        fulltext.index(transaction, 1000, text_of)
 
 
 def _mean(figures: list[float]) -> float:
