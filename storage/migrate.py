@@ -8,6 +8,7 @@ is a new file.
 import re
 import sqlite3
 import time
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
@@ -31,13 +32,15 @@ class Migration(NamedTuple):
     sql: str
 
 
-def available() -> list[Migration]:
+@cache
+def available() -> tuple[Migration, ...]:
     """Read the migrations that come with this program, oldest first."""
-    return sorted(
+    found = (
         Migration(int(match[1]), file.name, file.read_text("utf-8"))
         for file in resources.files(migrations).iterdir()
         if (match := FILE_NAME.fullmatch(file.name))
     )
+    return tuple(sorted(found))
 
 
 def latest() -> int:

@@ -182,19 +182,18 @@ async def test_strict_refuses_a_call_that_it_cannot_record(
 async def test_strict_an_end_that_cannot_be_saved_is_cut_visibly(
     gated: Gated, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch, framed: str
 ) -> None:
-    monkeypatch.setattr(module, "STRICT_WAIT_S", 0.05)
     tw, gate = await gated("strict")
 
     async def script(peer: Peer) -> None:
         await peer.request()
         gate.shut()  # the start is saved, or the request would not have come
+        monkeypatch.setattr(module, "STRICT_WAIT_S", 0.05)
         if framed == "length":
             await peer.respond(ANSWER)
         else:
             await peer.send(HEAD + chunk(delta("Hi")) + chunk(DONE) + b"0\r\n\r\n")
 
     upstream.script = script
-    monkeypatch.setattr(module, "STRICT_WAIT_S", 0.05)
     with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
         await tw.raw(body=b"{}")
     gate.open()
