@@ -241,7 +241,7 @@ def random_stream(draw_members: list[dict[str, object]], rng: random.Random) -> 
     return (injected + done).encode(), (plain + done).encode()
 
 
-@settings(max_examples=3_000, deadline=None)
+@settings(max_examples=1_000, deadline=None)
 @given(
     st.lists(st.dictionaries(keys, values, max_size=4), max_size=4),
     st.randoms(use_true_random=True),

@@ -440,7 +440,7 @@ def run(db: SqliteDatabase, model: Model, step: list[Change] | Delete | Interrup
         model.delete(step)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=100)
 @given(histories)
 def test_sums_equal_a_fold_over_the_spans_after_any_history(
     history: list[list[Change] | Delete | Interrupt],

@@ -140,7 +140,7 @@ numbers = st.integers(0, 1000)
 steps = st.lists(st.tuples(kinds, numbers, numbers, numbers), max_size=20)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=50)
 @given(steps)
 def test_the_doctor_finds_nothing_after_any_history(
     history: list[tuple[str, int, int, int]],
