@@ -54,9 +54,10 @@ class Load:
 
 
 LOADS = (
-    Load("JSON, 64 connections", "json", 64),
+    Load("JSON in words of its own, 64 connections", "json", 64),
+    Load("JSON in the same words, 64 connections", "same", 64),
     Load("streams of 50 events, 16 connections", "stream", 16),
-    Load("JSON, 1 connection", "json", 1),
+    Load("JSON in words of its own, 1 connection", "json", 1),
 )
 
 

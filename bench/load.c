@@ -1,11 +1,11 @@
 /* A closed loop of calls: epoll, one thread, keep-alive.
  *
- *     load PORT PATH CONNECTIONS SECONDS json|stream
+ *     load PORT PATH CONNECTIONS SECONDS json|stream|same
  *
  * Each connection sends a chat of about 2 KB, reads the whole answer and sends the next; each has
- * words of its own, and ten follow each other in a session. The first fifth of the time is not
- * counted. Prints one line: answers a second, the median and the 99th
- * percentile of their time in microseconds, all answers, and what was no whole 200.
+ * words of its own (but for `same`), and ten follow each other in a session. The first fifth of the
+ * time is not counted. Prints one line: answers a second, the median and the 99th percentile of
+ * their time in microseconds, all answers, and what was no whole 200.
  */
 #define _GNU_SOURCE
 #include <netinet/in.h>
@@ -29,6 +29,7 @@ typedef struct { int fd; long left; size_t used; double began; char bytes[ROOM +
 
 static char request[8192];
 static size_t request_size;
+static int same; /* whether all send the words of the first */
 static char *text, *session; /* places in it that each request has for itself */
 static float *times;
 static long counted, answers, failures;
@@ -43,7 +44,7 @@ static double now(void) {
 static void ask(conn *c) {
     static long asked;
     char digits[16];
-    words(text, TEXT);
+    if (!same || !asked) words(text, TEXT);
     memcpy(session, digits, snprintf(digits, sizeof digits, "%010ld", asked++ / 10));
     c->left = -1, c->used = 0, c->began = now();
     if (send(c->fd, request, request_size, MSG_NOSIGNAL) != (ssize_t)request_size) failures++;
@@ -108,13 +109,14 @@ static int by_size(const void *a, const void *b) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 6) return fprintf(stderr, "load PORT PATH CONNECTIONS SECONDS json|stream\n"), 2;
+    if (argc != 6) return fprintf(stderr, "load PORT PATH CONNECTIONS SECONDS json|stream|same\n"), 2;
     int one = 1, poll = epoll_create1(0), connections = atoi(argv[3]);
     double began = now(), seconds = atof(argv[4]);
     struct sockaddr_in at = {AF_INET, htons(atoi(argv[1])), {htonl(INADDR_LOOPBACK)}, {0}};
     struct epoll_event ready[256], watch = {EPOLLIN, {0}};
     signal(SIGPIPE, SIG_IGN);
-    prepare(argv[1], argv[2], argv[5][0] == 's');
+    same = !strcmp(argv[5], "same");
+    prepare(argv[1], argv[2], !strcmp(argv[5], "stream"));
     times = malloc(MAX_TIMES * sizeof *times);
     count_from = began + seconds / 5;
     for (int i = 0; i < connections; i++) {
