@@ -88,13 +88,15 @@ class Conversations:
         messages = []
         for piece in slices:
             facts, message = self._message(project_id, node, piece)
+            if _says(facts, secrets):
+                return ()
             node = message.node
             if piece.data.startswith(b'"'):  # of a legacy completion; as a prompt it is the user's
                 message = message._replace(role="assistant")
             if facts.item_id is not None:
                 self._remember((project_id, facts.item_id), message.meaning)
             messages.append(message)
-        return () if _say(messages, secrets) else tuple(messages)
+        return tuple(messages)
 
     def _read(
         self, owner: Owner, body: bytes, secrets: Collection[bytes], prefix: Prefix | None
@@ -121,9 +123,10 @@ class Conversations:
         if chained and prefix is not None:
             return None
         known = head.node if prefix is not None else None
-        head, messages = self._follow(owner.project_id, head, found.slices)
-        if _say(messages, secrets):
+        followed = self._follow(owner.project_id, head, found.slices, secrets)
+        if followed is None:
             return None
+        head, messages = followed
         sha256 = None
         if prefix is not None or data is body:  # nothing was cut out
             state.update(body[hashed : found.end])
@@ -148,9 +151,12 @@ class Conversations:
         )
 
     def _follow(
-        self, project_id: int, head: Head, slices: Sequence[Slice]
-    ) -> tuple[Head, tuple[Message, ...]]:
-        """Read the messages that follow a head, and give the head behind them."""
+        self, project_id: int, head: Head, slices: Sequence[Slice], secrets: Collection[bytes]
+    ) -> tuple[Head, tuple[Message, ...]] | None:
+        """Read the messages that follow a head, and give the head behind them.
+
+        None where one of them says a secret.
+        """
         node, meaning, prelude, leading = head.node, head.meaning, head.prelude, head.leading
         asked = newest = ""
         messages: list[Message] = []
@@ -159,6 +165,8 @@ class Conversations:
         for piece in slices:
             behind -= 1
             facts, message = self._message(project_id, node, piece, leading=leading)
+            if _says(facts, secrets):
+                return None
             node = message.node
             leading = message.instructs
             if leading:
@@ -202,7 +210,6 @@ class Conversations:
             node=node_hash(parent, piece.lead, sha256),
             role=facts.role,
             meaning=meaning,
-            text=facts.text,
             instructs=leading and facts.role in _INSTRUCTS,
         )
 
@@ -239,10 +246,7 @@ def conversation_of(
     )
 
 
-def _say(messages: Sequence[Message], secrets: Collection[bytes]) -> bool:
+def _says(facts: MessageFacts, secrets: Collection[bytes]) -> bool:
     """Tell whether a message says a secret that its bytes do not show: JSON has many spellings."""
-    for word in [secret.decode(errors="replace") for secret in secrets]:
-        for message in messages:
-            if word in message.text or word in message.role:
-                return True
-    return False
+    words = [secret.decode(errors="replace") for secret in secrets]
+    return any(word in facts.text or word in facts.role for word in words)

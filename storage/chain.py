@@ -37,8 +37,8 @@ class Message(NamedTuple):
 
     ``lead`` is the separator before it, ``data`` its exact bytes, ``node`` its node's hash.
     ``meaning`` is its own alone, b"" where it counts for nothing (reasoning that a client may leave
-    out). ``text`` is what it is found by. ``instructs``: a system or developer message before all
-    others, which may change without making it another conversation.
+    out). ``instructs``: a system or developer message before all others, which may change without
+    making it another conversation.
     """
 
     lead: bytes
@@ -47,7 +47,6 @@ class Message(NamedTuple):
     node: bytes
     role: str
     meaning: bytes
-    text: str
     instructs: bool = False
 
 

@@ -14,6 +14,7 @@ import zstandard
 from proxy.call import CallEnd
 from proxy.capture import TAIL_BYTES
 from proxy.pricing import Prices
+from proxy.providers.messages import text_of
 from proxy.settle import Settler
 from storage.chain import Message
 from storage.records import Body, SpanEnd
@@ -74,7 +75,7 @@ def kept(body: Body | None, messages: Sequence[Message] = ()) -> bytes | None:
 def everything(row: SpanEnd) -> bytes:
     """Give all that would be stored, as text."""
     texts = (
-        [m.text for m in (*row.conversation.messages, *row.conversation.answer)]
+        [text_of(m.data) for m in (*row.conversation.messages, *row.conversation.answer)]
         if (row.conversation)
         else []
     )

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from proxy import conversation, prefixes, slices
 from proxy.conversation import Conversations, Question, conversation_of
 from proxy.prefixes import Owner
-from proxy.providers.messages import read_message
+from proxy.providers.messages import read_message, text_of
 from proxy.providers.openai import operation_of
 from proxy.slices import Slice
 from storage.chain import BEGINNING, MAX_POINTS, Conversation, extend, node_hash
@@ -169,7 +169,7 @@ def test_the_text_of_a_legacy_completion_is_the_models() -> None:
     question = asked(b'{"model":"m","prompt":"Once"}', known, owner)
     assert question.messages[0].role == "user"
     (said,) = known.answer(1, question, [Slice(b"", b'" upon a time"')], ())
-    assert (said.role, said.text.strip()) == ("assistant", "upon a time")
+    assert (said.role, text_of(said.data).strip()) == ("assistant", "upon a time")
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"messages":[NaN]}', b'{"messages":[1]}'])
@@ -220,7 +220,7 @@ def test_a_secret_is_cut_out_before_anything_is_read() -> None:
     question = asked(body, known, secrets=[SECRET])
     assert SECRET not in repr(question.messages).encode()
     assert SECRET not in question.messages[0].data
-    assert question.messages[0].text == "my key is [redacted]!"
+    assert text_of(question.messages[0].data) == "my key is [redacted]!"
     assert question.sha256 is None
     assert question.head.asked == "my key is [redacted]!"
     longer = asked(chat(user(f"my key is {SECRET.decode()}!"), user("so")), known, secrets=[SECRET])
@@ -241,7 +241,7 @@ def test_behind_what_is_known_a_secret_is_cut_out_all_the_same() -> None:
     asked(chat(user("a")), known, secrets=[SECRET])
     question = asked(chat(user("a"), user(SECRET.decode())), known, secrets=[SECRET])
     assert question.known is None
-    assert question.messages[1].text == "[redacted]"
+    assert text_of(question.messages[1].data) == "[redacted]"
 
 
 # What is known already.

@@ -69,7 +69,6 @@ def said(words: str, parent: bytes, *, first: bool = True) -> Message:
         node=node_hash(parent, lead, sha256),
         role=ROLES[words[0]],
         meaning=b"" if words[0] == "r" else hashlib.blake2b(own, digest_size=16).digest(),
-        text=text_of(data),
         instructs=words[0] == "s" and first,
     )
 
