@@ -25,7 +25,11 @@ class Sessions:
         self._recorder = recorder
 
     async def list(self, request: web.Request) -> web.Response:
-        """GET /api/sessions?q=&limit=&cursor=: newest activity first.
+        """GET /api/sessions?q=&limit=&cursor=: newest activity first."""
+        return json_answer(await self.find(request))
+
+    async def find(self, request: web.Request) -> dict[str, object]:
+        """Give a page of sessions.
 
         With `q`, those in whose messages all its words and "quoted phrases" occur; `truncated` says
         that a word is so common that only the newest messages with it were looked at.
@@ -44,14 +48,19 @@ class Sessions:
             answer["truncated"] = True
         if (cursor := params.encode_cursor(page.next_after)) is not None:
             answer["cursor"] = cursor
-        return json_answer(answer)
+        return answer
 
     async def show(self, request: web.Request) -> web.Response:
         """GET /api/sessions/{id}: the session's fields, and its traces, oldest first."""
+        answer = await self.one(request)
+        return not_found("session") if answer is None else json_answer(answer)
+
+    async def one(self, request: web.Request) -> dict[str, object] | None:
+        """Give a session with its traces; None where there is none."""
         session_id = params.session_id(request)
         session = await queries.get_session(self._database, DEFAULT_PROJECT, session_id)
         if session is None:
-            return not_found("session")
+            return None
         page = await queries.session_traces(
             self._database,
             DEFAULT_PROJECT,
@@ -63,7 +72,7 @@ class Sessions:
         answer["traces"] = [trace_view(trace) for trace in page.rows]
         if (cursor := params.encode_cursor(page.next_after)) is not None:
             answer["cursor"] = cursor
-        return json_answer(answer)
+        return answer
 
     async def delete(self, request: web.Request) -> web.Response:
         """DELETE /api/sessions/{id}: the session, its traces, spans and bodies."""

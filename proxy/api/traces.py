@@ -25,6 +25,10 @@ class Traces:
 
     async def list(self, request: web.Request) -> web.Response:
         """GET /api/traces?limit=&cursor=&session_id=: newest first."""
+        return json_answer(await self.find(request))
+
+    async def find(self, request: web.Request) -> dict[str, object]:
+        """Give a page of traces."""
         page = await queries.list_traces(
             self._database,
             DEFAULT_PROJECT,
@@ -38,20 +42,25 @@ class Traces:
         }
         if (cursor := params.encode_cursor(page.next_after)) is not None:
             answer["cursor"] = cursor
-        return json_answer(answer)
+        return answer
 
     async def show(self, request: web.Request) -> web.Response:
         """GET /api/traces/{id}: the trace's fields, and its spans without their bodies."""
+        answer = await self.one(request)
+        return not_found("trace") if answer is None else json_answer(answer)
+
+    async def one(self, request: web.Request) -> dict[str, object] | None:
+        """Give a trace with its spans; None where there is none."""
         trace_id = params.hex_id(request.match_info["id"], 32)
         if trace_id is None:
-            return not_found("trace")
+            return None
         trace = await queries.get_trace(self._database, DEFAULT_PROJECT, trace_id)
         if trace is None:
-            return not_found("trace")
+            return None
         spans = await queries.trace_spans(self._database, DEFAULT_PROJECT, trace_id)
         answer = flat(trace_view(trace))
         answer["spans"] = [span_view(s, s.input_preview, s.output_preview) for s in spans]
-        return json_answer(answer)
+        return answer
 
     async def delete(self, request: web.Request) -> web.Response:
         """DELETE /api/traces/{id}: the trace, its spans and bodies."""
