@@ -93,6 +93,8 @@ async def get_sessions(
 ) -> dict[str, Session]:
     """Read those of these sessions that are there, some hundreds at most."""
     names, params = _named(project_id, session_ids)
+    if not names:
+        return {}
     sql = f"{SELECT_SESSIONS} AND session_id IN ({names}) {WITH_MODELS}"
     return {session.session_id: session for session in _sessions(await db.read(sql, params))}
 
@@ -193,6 +195,8 @@ async def get_traces(
 ) -> dict[bytes, Trace]:
     """Read those of these traces that are there, some hundreds at most."""
     names, params = _named(project_id, trace_ids)
+    if not names:
+        return {}
     rows = await db.read(f"{SELECT_TRACES} AND trace_id IN ({names})", params)
     return {trace.trace_id: trace for trace in map(_trace, rows)}
 
