@@ -176,15 +176,18 @@ class Hub:
         while self.subscribers:
             after = self._last
             found = await self._pages(after)
-            if not found or after != self._last:
-                return  # it is at the end, or the ring began anew meanwhile
-            self._texts.read_on()  # what a call said comes before its end
+            if after != self._last:
+                return  # the ring began anew meanwhile
+            has_grown = self._texts.read_on()  # what a call said comes before its end
             for page in found:
                 self._ring.append(page)
                 self._ring_bytes += page.held_bytes
                 self._last = page.last
             self._drop_oldest()
-            self._wake()
+            if found or has_grown:
+                self._wake()
+            if not found:
+                return
 
     def _drop_oldest(self) -> None:
         dropped = 0
