@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from typing import Final
 
-_EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 (UTC, as all times here)
+_EPOCH: Final = datetime(1970, 1, 1)  # UTC, as all times here
 
 
 def usd(nusd: int | None) -> float | None:
