@@ -167,9 +167,11 @@ class Hub:
         if position >= self._floor:
             at = bisect.bisect_right(self._ring, position, key=_last_of)
             return self._ring[at : at + 1]
+        floor = self._floor
         found = await self._pages(position)
         pruned, _ = await events.bounds(self._database)
-        return None if pruned > position else found
+        # Where the log has nothing up to the ring, all that happened was of other projects.
+        return None if pruned > position else found or [Page(position, floor, (), b"")]
 
     async def _read_on(self) -> None:
         """Put into the ring what was committed since it was last read."""

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Set
 from contextlib import contextmanager
 from typing import Final
 
-from proxy.api.frames import progress
+from proxy.api.frames import PAGE_BYTES, progress
 from proxy.bodies import without
 from proxy.call import Call, Overheard
 from proxy.decode import decoder
@@ -57,6 +57,8 @@ class LiveText:
             read_bytes += len(piece)
             texts += map(text_delta, self._sse.feed(piece))
         self.ended = is_over and read_bytes < limit_bytes
+        if not read_bytes and not self.ended:
+            return 0
         if self.ended:
             texts += map(text_delta, self._sse.feed(b"\n\n"))
         held = "".join(texts)
@@ -183,11 +185,15 @@ class Reader:
         self._heard: dict[LiveText, int] = {}
 
     def read(self) -> bytes:
-        """Give frames of what was added since the last time; none at the end of all texts."""
-        heard = self._heard
-        self._heard = {}
-        frames = []
+        """Give a page of what was added since the last time; nothing at the end of all texts."""
+        heard, self._heard = self._heard, {}
+        frames: list[bytes] = []
+        left_bytes = PAGE_BYTES
         for text in self._texts.of(self._session_id):
-            self._heard[text], frame = text.frame(heard.get(text, 0))
+            place, frame = heard.get(text, 0), b""
+            if left_bytes > 0:
+                place, frame = text.frame(place)
+            self._heard[text] = place
             frames.append(frame)
+            left_bytes -= len(frame)
         return b"".join(frames)

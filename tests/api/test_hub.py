@@ -236,6 +236,18 @@ async def test_commits_under_load_are_told_together(
     assert reads.of_log < 50
 
 
+async def test_what_is_of_other_projects_is_passed_over(hub: Hub, db: SqliteDatabase) -> None:
+    write(db, [start(1)])
+    write(db, [start(n, project_id=2) for n in range(2, 9)])
+    async with hub.subscribe(1, EVERYTHING) as frames:
+        await anext(frames)
+        assert ids(await anext(frames)) == [2]
+        more = asyncio.ensure_future(anext(frames))
+        save(hub, db, start(9, project_id=2))
+        save(hub, db, start(10))
+        assert ids(await more) == [19, 20]
+
+
 async def test_the_bound_on_subscribers_holds_and_those_who_leave_make_room(
     hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:

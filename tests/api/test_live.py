@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.api import live
+from proxy.api.frames import PAGE_BYTES
 from proxy.api.live import LiveTexts
 from proxy.call import COMPLETE, Call
 from proxy.capture import Budget
@@ -96,6 +97,22 @@ def test_frames_are_rendered_once_for_all_who_are_at_one_place() -> None:
         (text,) = texts.of(None)
         assert text.frame(0)[1] is text.frame(0)[1]
         assert text.frame(0)[1] != text.frame(2)[1]
+
+
+def test_a_reader_takes_a_page_of_all_texts_at_a_time() -> None:
+    calls = {streaming() for _ in range(20)}
+    texts = LiveTexts(calls)
+    for call in calls:
+        hear(call, delta("x" * 5_000), delta("y" * 20_000))
+    with texts.watched(None):
+        for _ in range(20):
+            step(texts)
+        reader = texts.reader(None)
+        heard: list[tuple[int, str]] = []
+        while frames := reader.read():
+            assert len(frames) <= PAGE_BYTES + 2 * live.FRAME_CHARS
+            heard += shown(frames)
+    assert sum(len(text) for _, text in heard) == 20 * 25_000
 
 
 def test_what_was_said_before_anybody_watched_is_heard_too() -> None:
