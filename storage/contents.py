@@ -37,7 +37,7 @@ _thread = _Thread()
 STORE_CONTENT: Final = """
 INSERT INTO contents (project_id, sha256, encoding, size, data)
 VALUES (:project_id, :sha256, :encoding, :size, :data)
-ON CONFLICT (project_id, sha256) DO NOTHING RETURNING id
+ON CONFLICT (project_id, sha256) DO NOTHING
 """
 FIND_CONTENT: Final = """
 SELECT id FROM contents WHERE project_id = :project_id AND sha256 = :sha256
@@ -52,8 +52,8 @@ def store_content(tx: Transaction, project_id: int, content: Content) -> tuple[i
         return found[0][0], None
     encoding, data = pack(content.data)
     values["encoding"], values["size"], values["data"] = encoding, size, data
-    if stored := tx.execute(STORE_CONTENT, values):
-        return stored[0][0], len(data)
+    if content_id := tx.insert(STORE_CONTENT, values):
+        return content_id, len(data)
     return tx.execute(FIND_CONTENT, values)[0][0], None
 
 

@@ -201,7 +201,7 @@ def _store(
 
 ADD_NODE: Final = """
 INSERT INTO nodes (project_id, parent_id, content_id, depth, hash, lead)
-VALUES (:project_id, :parent_id, :content_id, :depth, :hash, :lead) RETURNING id
+VALUES (:project_id, :parent_id, :content_id, :depth, :hash, :lead)
 """
 
 
@@ -209,18 +209,15 @@ def _add(
     tx: Transaction, project_id: int, parent: Node | None, message: Message, content_id: int
 ) -> Node:
     depth = 1 if parent is None else parent.depth + 1
-    ((node_id,),) = tx.execute(
-        ADD_NODE,
-        {
-            "project_id": project_id,
-            "parent_id": None if parent is None else parent.id,
-            "content_id": content_id,
-            "depth": depth,
-            "hash": message.node,
-            "lead": message.lead,
-        },
-    )
-    return Node(node_id, content_id, depth)
+    params: Params = {
+        "project_id": project_id,
+        "parent_id": None if parent is None else parent.id,
+        "content_id": content_id,
+        "depth": depth,
+        "hash": message.node,
+        "lead": message.lead,
+    }
+    return Node(tx.insert(ADD_NODE, params), content_id, depth)
 
 
 # The contents of a chain from a node upwards, from one depth down to another.

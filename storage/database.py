@@ -26,6 +26,10 @@ class Transaction(Protocol):
         """Run one statement that returns nothing for each of these."""
         ...
 
+    def insert(self, sql: str, params: Params) -> int:
+        """Insert one row; return its ``id``, or 0 where ``ON CONFLICT DO NOTHING`` left it out."""
+        ...
+
 
 class Readable(Protocol):
     """A database to read from, on the event loop."""

@@ -261,6 +261,18 @@ class SqliteTransaction:
         except REFUSALS as error:
             raise _ours(self._path, error) from error
 
+    def insert(self, sql: str, params: Params) -> int:
+        """Insert one row into a table with an ``id``; return it, or 0 where none was inserted.
+
+        RETURNING would take half as long again.
+        """
+        positional, values = _positional(sql)
+        try:
+            cursor = self._writer.execute(positional, values(params))
+        except REFUSALS as error:
+            raise _ours(self._path, error) from error
+        return cursor.lastrowid or 0 if cursor.rowcount else 0
+
 
 @cache
 def _positional(sql: str) -> tuple[str, Callable[[Params], tuple[Value, ...]]]:

@@ -22,7 +22,7 @@ from storage.columns import (
 from storage.contents import drop_contents
 from storage.continuation import answer_before, find_session, join, place_of
 from storage.conversation import brought_in, store_chain, store_envelope
-from storage.database import Row, Transaction, Value
+from storage.database import Transaction, Value
 from storage.fulltext import await_index
 from storage.keys import SessionKey, SpanKey, TraceKey
 from storage.ledger import Ledger
@@ -82,19 +82,17 @@ def _insert(columns: Iterable[str]) -> str:
     columns = tuple(columns)
     return f"""
 INSERT INTO spans ({", ".join(columns)}) VALUES ({", ".join(f":{c}" for c in columns)})
-RETURNING {SPAN_FACTS}
 """
 
 
 ONE_SPAN: Final = "project_id = :project_id AND trace_id = :trace_id AND span_id = :span_id"
 FIND_SPAN: Final = f"""
-SELECT state, seq, response_content_id, stored_bytes FROM spans WHERE {ONE_SPAN}
+SELECT state, seq, started_at_us, response_content_id, stored_bytes FROM spans WHERE {ONE_SPAN}
 """
 INSERT_START: Final = _insert(START_COLUMNS)
 INSERT_END: Final = _insert(dict.fromkeys((*START_COLUMNS, *END_COLUMNS)))
 UPDATE_END: Final = f"""
-UPDATE spans SET {", ".join(f"{c} = :{c}" for c in END_COLUMNS)}
-WHERE {ONE_SPAN} RETURNING {SPAN_FACTS}
+UPDATE spans SET {", ".join(f"{c} = :{c}" for c in END_COLUMNS)} WHERE {ONE_SPAN}
 """
 UPDATE_CHECKPOINT: Final = f"""
 UPDATE spans SET {", ".join(f"{c} = :{c}" for c in CHECKPOINT_COLUMNS)} WHERE {ONE_SPAN}
@@ -107,6 +105,7 @@ class _Found:
 
     state: str
     seq: int
+    started_at_us: int
     content_id: int | None
     stored_bytes: int | None
 
@@ -118,9 +117,10 @@ def _write_span(ledger: Ledger, write: SpanWrite) -> None:
         if found is None:
             seq = write.start["seq"] = ledger.take_seq()
             _name_session(ledger, write)
-            (row,) = ledger.tx.execute(INSERT_START, write.start)
-            _changed(ledger, write.key, row, inserted=1)
-            found = _Found(RUNNING, seq, None, None)
+            ledger.tx.execute(INSERT_START, write.start)
+            span = SpanFacts.of_start(write.start)
+            _changed(ledger, write.key, span, inserted=1)
+            found = _Found(RUNNING, seq, span.started_at_us, None, None)
         else:
             ledger.late += 1
     is_running = found is not None and found.state == RUNNING
@@ -177,8 +177,10 @@ def _end(
         values["input_meaning"] = place.input_meaning
         values["output_meaning"] = place.output_meaning
     values["stored_bytes"] = ledger.stored_bytes[project_id] - before + _carried(values, found)
-    (row,) = ledger.tx.execute(INSERT_END if found is None else UPDATE_END, values)
-    _changed(ledger, write.key, row, inserted=int(found is None))
+    ledger.tx.execute(INSERT_END if found is None else UPDATE_END, values)
+    if found is not None:
+        values["started_at_us"] = found.started_at_us
+    _changed(ledger, write.key, SpanFacts.of_end(values), inserted=int(found is None))
     _drop_replaced(ledger, write.key[0], values, found)
 
 
@@ -191,8 +193,7 @@ def _name_session(ledger: Ledger, write: SpanWrite) -> None:
         join(ledger, change, write.session_id, write.session_source or UNKNOWN_SOURCE)
 
 
-def _changed(ledger: Ledger, key: SpanKey, row: Row, *, inserted: int) -> None:
-    span = SpanFacts.of(row)
+def _changed(ledger: Ledger, key: SpanKey, span: SpanFacts, *, inserted: int) -> None:
     change = ledger.trace(key[:2])
     change.spans[key[2]] = span
     change.inserted += inserted
