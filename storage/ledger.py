@@ -64,10 +64,11 @@ WHERE project_id = :project_id AND trace_id IN (:keys)
 class Ledger:
     """The changes of one transaction.
 
-    ``additions`` are its new contents, nodes and mentions, ``started`` the rows of spans that begin
-    and are not inserted yet. ``unheard`` are contents that nobody mentioned before, which full text
-    is to have; ``replaced`` those of earlier checkpoints, with their projects. ``late`` counts the
-    changes that came too late to change anything.
+    ``additions`` are its new contents, nodes and mentions. ``moved`` are the spans that began here
+    (1) or ended only (0), ``started`` the rows of those that begin and are not inserted yet.
+    ``unheard`` are contents that nobody mentioned before, which full text is to have; ``replaced``
+    those of earlier checkpoints, with their projects. ``late`` counts the changes that came too
+    late to change anything.
     """
 
     def __init__(self, tx: Transaction, *, late: int = 0, next_seq: int = 0) -> None:
@@ -75,6 +76,7 @@ class Ledger:
         self.additions = Additions(tx)
         self.traces: dict[TraceKey, TraceChange] = {}
         self.spans: list[SpanKey] = []
+        self.moved: list[tuple[SpanKey, int]] = []
         self.started: list[Params] = []
         self.unheard: list[int] = []
         self.replaced: list[tuple[int, int]] = []
