@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from storage.database import Params, Readable, Transaction
-from storage.keys import SessionKey, TraceKey
+from storage.keys import SessionKey
 from storage.ledger import Ledger
 from storage.records import FAILED_STATES, RUNNING
 
@@ -71,25 +71,23 @@ _DECODER: Final = msgspec.msgpack.Decoder(tuple[Event, ...])
 def log_changes(ledger: Ledger, sessions: Iterable[SessionKey]) -> None:
     """Log what a batch changed, each trace and session once; ``sessions`` are those that did."""
     told: defaultdict[int, list[Event]] = defaultdict(list)
-    begun: set[TraceKey] = set()
-    for (project_id, trace_id, span_id), inserted in ledger.moved:
-        change = ledger.traces[project_id, trace_id]
-        log, session_id, span = told[project_id], change.session_id, change.spans[span_id]
-        if change.old is None and change.key not in begun:
-            begun.add(change.key)
-            models = tuple({one.model: None for one in change.spans.values() if one.model})
-            log.append(Event(TRACE_CREATED, session_id, trace_id, None, models))
-        models = (span.model,) if span.model else ()
-        if inserted:
-            log.append(Event(SPAN_CREATED, session_id, trace_id, span_id, models, span.state))
-        if span.state != RUNNING:
-            kind = SPAN_FAILED if span.state in FAILED_STATES else SPAN_COMPLETED
-            log.append(Event(kind, session_id, trace_id, span_id, models, span.state))
     for (project_id, trace_id), change in ledger.traces.items():
-        if change.touched and change.old is not None:
-            models = tuple({one.model: None for one in change.spans.values() if one.model})
-            log = told[project_id]
-            log.append(Event(TRACE_UPDATED, change.session_id, trace_id, None, models))
+        if not (change.moved or change.touched):
+            continue
+        log, session_id, spans = told[project_id], change.session_id, change.spans
+        models = tuple({span.model: None for span in spans.values() if span.model})
+        if change.old is None:
+            log.append(Event(TRACE_CREATED, session_id, trace_id, None, models))
+        for span_id, inserted in change.moved.items():
+            state, model = spans[span_id].state, spans[span_id].model
+            own = (model,) if model else ()
+            if inserted:
+                log.append(Event(SPAN_CREATED, session_id, trace_id, span_id, own, state))
+            if state != RUNNING:
+                kind = SPAN_FAILED if state in FAILED_STATES else SPAN_COMPLETED
+                log.append(Event(kind, session_id, trace_id, span_id, own, state))
+        if change.old is not None:
+            log.append(Event(TRACE_UPDATED, session_id, trace_id, None, models))
     for project_id, session_id in sessions:
         told[project_id].append(Event(SESSION_UPDATED, session_id))
     _append(ledger.tx, told)

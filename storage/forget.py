@@ -132,7 +132,8 @@ def interrupt_running(tx: Transaction, keep_owner: bytes | None) -> int:
         rows = tx.execute(f"{INTERRUPT} {NOT_OURS} {INTERRUPTED}", {"keep_owner": keep_owner})
     ledger = Ledger(tx)
     for project_id, trace_id, span_id, *facts in rows:
-        ledger.trace((project_id, trace_id)).spans[span_id] = SpanFacts.of(tuple(facts))
-        ledger.moved.append(((project_id, trace_id, span_id), 0))
+        change = ledger.trace((project_id, trace_id))
+        change.spans[span_id] = SpanFacts.of(tuple(facts))
+        change.moved[span_id] = 0
     log_changes(ledger, roll_up(ledger))
     return len(rows)

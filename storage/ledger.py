@@ -21,8 +21,8 @@ class TraceChange:
     """What happened to the spans of one trace, and to its session.
 
     ``old`` is the trace's row, None for a new one. ``spans`` has those that changed, as they are
-    now; ``inserted`` of them are new. ``models`` counts spans that gained a model less those that
-    lost it. The session is the trace's own, or one that it takes now.
+    now; ``inserted`` of them are new; ``moved`` has those that began (1) or only ended (0).
+    ``models`` counts spans that gained a model less those that lost it. The session is the trace's own, or one that it takes now.
     """
 
     key: TraceKey
@@ -31,6 +31,7 @@ class TraceChange:
     session_source: str | None
     spans: dict[bytes, SpanFacts] = field(default_factory=dict)
     inserted: int = 0
+    moved: dict[bytes, int] = field(default_factory=dict)
     models: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -64,8 +65,8 @@ WHERE project_id = :project_id AND trace_id IN (:keys)
 class Ledger:
     """The changes of one transaction.
 
-    ``additions`` are its new contents, nodes and mentions. ``moved`` are the spans that began here
-    (1) or ended only (0), ``started`` the rows of those that begin and are not inserted yet.
+    ``additions`` are its new contents, nodes and mentions, ``started`` the rows of spans that begin
+    and are not inserted yet.
     ``unheard`` are contents that nobody mentioned before, which full text is to have; ``replaced``
     those of earlier checkpoints, with their projects. ``late`` counts the changes that came too
     late to change anything.
@@ -76,7 +77,6 @@ class Ledger:
         self.additions = Additions(tx)
         self.traces: dict[TraceKey, TraceChange] = {}
         self.spans: list[SpanKey] = []
-        self.moved: list[tuple[SpanKey, int]] = []
         self.started: list[Params] = []
         self.unheard: list[int] = []
         self.replaced: list[tuple[int, int]] = []

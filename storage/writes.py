@@ -244,10 +244,10 @@ def _changed(ledger: Ledger, key: SpanKey, span: SpanFacts, *, inserted: int) ->
     change = ledger.trace(key[:2])
     change.spans[key[2]] = span
     change.inserted += inserted
+    change.moved[key[2]] = inserted
     if span.model is not None:
         change.models[span.model] += 1
     ledger.spans.append(key)
-    ledger.moved.append((key, inserted))
 
 
 def _store_bodies(

@@ -107,6 +107,20 @@ async def test_an_end_that_counts_as_failed_is_told_so(
     assert (ended.type, ended.status) == (kind, state)
 
 
+async def test_each_call_has_its_own_model_and_a_trace_those_of_all_that_changed(
+    db: SqliteDatabase,
+) -> None:
+    calls = [end(start(1, trace=7)), end(start(2, trace=7), model="other"), start(3, trace=7)]
+    write(db, calls)
+    told = await log(db)
+    assert {event.span_id: event.models for event in told if event.span_id} == {
+        span_id(1): ("gpt-5",),
+        span_id(2): ("other",),
+        span_id(3): (),
+    }
+    assert told[0].models == ("gpt-5", "other")
+
+
 async def test_what_changes_nothing_is_not_told(db: SqliteDatabase) -> None:
     write(db, [start(1)])
     write(db, [checkpoint(start(1), b"so far")])
