@@ -22,7 +22,8 @@ class TraceChange:
 
     ``old`` is the trace's row, None for a new one. ``spans`` has those that changed, as they are
     now; ``inserted`` of them are new; ``moved`` has those that began (1) or only ended (0).
-    ``models`` counts spans that gained a model less those that lost it. The session is the trace's own, or one that it takes now.
+    ``models`` counts spans that gained a model less those that lost it. The session
+    is the trace's own, or one that it takes now.
     """
 
     key: TraceKey
