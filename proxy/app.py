@@ -17,6 +17,7 @@ from proxy.api.answers import errors
 from proxy.api.bodies import Bodies
 from proxy.api.conversation import Conversations
 from proxy.api.health import Health
+from proxy.api.search import Search
 from proxy.api.sessions import Sessions
 from proxy.api.traces import Traces
 from proxy.capture import Budget
@@ -135,6 +136,7 @@ class Traceway:
                 Traces(self._database, recorder),
                 Bodies(self._database),
                 Conversations(self._database),
+                Search(self._database),
                 health,
             )
         )
@@ -195,12 +197,14 @@ def routes(
     traces: Traces,
     bodies: Bodies,
     conversations: Conversations,
+    search: Search,
     health: Health,
 ) -> list[web.RouteDef]:
     """List every route. An id's pattern matches the raw path, so that it may hold `%2F` or `{}`."""
     return [
         web.route("*", "/api/proxy/{target:.+}", forwarder.forward),
         web.get("/api/sessions", sessions.list),
+        web.get("/api/sessions/totals", sessions.totals),
         web.get("/api/sessions/by-id", sessions.show),
         web.delete("/api/sessions/by-id", sessions.delete),
         web.get("/api/sessions/by-id/conversation", conversations.show),
@@ -209,11 +213,14 @@ def routes(
         web.get("/api/sessions/{id:[^/]+}/conversation", conversations.show),
         web.get("/api/messages/{id:[^/]+}", conversations.message),
         web.get("/api/traces", traces.list),
+        web.get("/api/traces/totals", traces.totals),
         web.get("/api/traces/{id:[^/]+}", traces.show),
         web.delete("/api/traces/{id:[^/]+}", traces.delete),
+        web.get("/api/spans", traces.list_spans),
         web.get("/api/spans/{id:[^/]+}", traces.show_span),
         web.get("/api/spans/{id:[^/]+}/request", bodies.request),
         web.get("/api/spans/{id:[^/]+}/response", bodies.response),
+        web.get("/api/search/suggest", search.suggest),
         web.get("/api/health", health.health),
         web.get("/api/live", health.live),
         web.get("/api/ready", health.ready),
