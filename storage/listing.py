@@ -268,11 +268,9 @@ async def _plan(
         words.text: await fulltext.look_up(db, project_id, words.text) for words in query.words
     }
     found = where(query, now_us, matches)
-    # A sum has no index: without it, that of the project's rows would be taken for as good as that
-    # of the words.
-    project = "s.project_id + 0" if found.by_words and query.rows != "traces" else "s.project_id"
+    of_project = f"{_project(query.rows, found)} = :project_id"
     plan = _Plan(
-        f"{project} = :project_id",
+        of_project,
         ORDERS[query.rows][order.by],
         "DESC" if order.descending else "ASC",
         {**found.params, "project_id": project_id},
@@ -284,7 +282,8 @@ async def _plan(
         plan.params["after_value"], plan.params["after_seq"] = after
     if order.by not in INDEXED[query.rows]:
         if query.rows != "sessions":
-            await _check_sorted(db, plan, query, found.sql if found.selects else found.bounds)
+            bounds = found.sql if found.selects else found.bounds
+            await _check_sorted(db, plan, query, of_project + bounds)
     elif found.selects:
         plan.place += " + 0"
     elif found.rest or bounded:
@@ -293,17 +292,28 @@ async def _plan(
     return plan
 
 
+def _project(rows: Rows, found: Where) -> str:
+    """Give the column of the project, or where it must not be looked up by an index a sum of it.
+
+    SQLite expects few rows of a project, and would read all of them before those of few words, or
+    before those in the order of an index that does not begin with it.
+    """
+    by_session = found.selects and not found.by_words
+    if (rows == "spans" and not by_session) or (rows == "sessions" and found.by_words):
+        return "s.project_id + 0"
+    return "s.project_id"
+
+
 COUNT_SORTED: Final = f"""
 SELECT COUNT(*) FROM (SELECT 1 FROM {{rows}} s WHERE {{where}} LIMIT {SORTED + 1})
 """
 
 
-async def _check_sorted(db: Database, plan: _Plan, query: Query, bounds: str) -> None:
+async def _check_sorted(db: Database, plan: _Plan, query: Query, where: str) -> None:
     by_time = f"{query.rows} are sorted by started; in another order only"
     if not query.is_narrow:
         raise TooManyRows(f"{by_time} those of a session (session:ID) or of a time (since:24h)")
-    sql = COUNT_SORTED.format(rows=query.rows, where=f"s.project_id = :project_id{bounds}")
-    ((count,),) = await db.read(sql, plan.params)
+    ((count,),) = await db.read(COUNT_SORTED.format(rows=query.rows, where=where), plan.params)
     if count > SORTED:
         raise TooManyRows(f"{by_time} up to {SORTED} of them, so let since: be shorter")
 

@@ -19,9 +19,10 @@ MAX_SUGGESTIONS: Final = 20
 # Calls of which the values are offered: 20 ms.
 SEEN: Final = 10_000
 
-# A clause, also one that is not complete.
+# A clause, also one that is not complete; at least one character of what is no space.
 _CLAUSE: Final = re.compile(
-    r'(?P<minus>-?)(?:(?P<key>[A-Za-z_]+):)?(?P<value>"(?:[^"\\]|\\.)*(?:"|\Z)|[^\s"]*)', re.DOTALL
+    r'(?P<minus>-?)(?:(?P<key>[A-Za-z_]+):)?(?P<value>"(?:[^"\\]|\\.)*(?:"|\\?\Z)|[^\s"]*)',
+    re.DOTALL,
 )
 _SPACE: Final = re.compile(r"\s*")
 _REST: Final = re.compile(r'[^\s"]*')
@@ -100,9 +101,11 @@ async def _values(
 
 
 def _newest(column: str, table: str) -> str:
+    # See listing.py: the index in the order of time begins with the project for traces only.
+    project = "project_id" if table == "traces" else "project_id + 0"
     return f"""
 SELECT DISTINCT value FROM (
-  SELECT {column} AS value FROM {table} WHERE project_id = :project_id
+  SELECT {column} AS value FROM {table} WHERE {project} = :project_id
   ORDER BY started_at_us DESC, seq DESC LIMIT {SEEN}
 ) newest WHERE SUBSTR(value, 1, LENGTH(:prefix)) = :prefix ORDER BY value LIMIT :limit
 """

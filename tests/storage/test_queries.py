@@ -1,6 +1,5 @@
 """Reads: order, pages, projects, and work that does not grow with the database."""
 
-
 import pytest
 
 from storage.queries import (
