@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import orjson
@@ -10,6 +11,7 @@ from aiohttp import web
 
 from proxy.api import params
 from proxy.api.answers import json_answer, not_found
+from proxy.api.message_views import MessageView, ThreadView
 from proxy.api.transcript import Sources, needed_contents, show_page
 from storage import queries, rebuild, transcript
 from storage.database import Database
@@ -28,6 +30,22 @@ ANSWERING: Final = frozenset({"chat.completions", "completions", "responses"})
 _MESSAGE_ID: Final = re.compile(r"([0-9a-f]{16})-(\d{1,9})")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConversationPage:
+    """Some of the ``total`` messages on a path through a session, from position ``start`` on."""
+
+    start: int
+    total: int
+    threads: Sequence[ThreadView]
+    messages: Sequence[MessageView]
+
+    @property
+    def next(self) -> int | None:
+        """The position at which the next page begins; None at the end."""
+        stop = self.start + len(self.messages)
+        return stop if stop < self.total else None
+
+
 class Conversations:
     """The handlers of /api/sessions/{id}/conversation and /api/messages."""
 
@@ -39,18 +57,31 @@ class Conversations:
         session_id = params.session_id(request)
         limit = params.limit(request, DEFAULT_LIMIT)
         start = params.place(request, "from")
-        branches = [
-            name for text in request.query.getall("branch", []) for name in text.split(",") if name
-        ]
-        db = self._database
-        if await queries.get_session(db, DEFAULT_PROJECT, session_id) is None:
+        chosen = branches(request)
+        if await queries.get_session(self._database, DEFAULT_PROJECT, session_id) is None:
             return not_found("session")
-        turns = await transcript.session_turns(db, DEFAULT_PROJECT, session_id, ANSWERING)
+        page = await self.page(session_id, start, limit, chosen)
+        return json_answer(orjson.Fragment(await asyncio.to_thread(_answer, session_id, page)))
+
+    async def page(
+        self, session_id: str, start: int, limit: int, branches: Sequence[str], at: str = ""
+    ) -> ConversationPage:
+        """Give a page of a conversation; with the id of a span ``at``, the page that has its turn.
+
+        Raises BadParameter where one of ``branches`` names no message.
+        """
+        turns = await transcript.session_turns(
+            self._database, DEFAULT_PROJECT, session_id, ANSWERING
+        )
         found = await asyncio.to_thread(_lines, turns, branches)
+        if at:
+            start = _place(found, at) // limit * limit
         page = range(min(start, len(found)), min(start + limit, len(found)))
         sources = await self._sources(turns, found, page)
-        body = await asyncio.to_thread(_answer, session_id, found, page, sources)
-        return json_answer(orjson.Fragment(body))
+        threads, messages = await asyncio.to_thread(show_page, found, page, sources)
+        return ConversationPage(
+            start=page.start, total=len(found), threads=threads, messages=messages
+        )
 
     async def message(self, request: web.Request) -> web.Response:
         """GET /api/messages/{id}: the JSON of one message, as it was sent."""
@@ -91,6 +122,11 @@ class Conversations:
         return found
 
 
+def branches(request: web.Request) -> list[str]:
+    """Read the messages that lead the path: `branch`, several times or with commas between."""
+    return [name for text in request.query.getall("branch", []) for name in text.split(",") if name]
+
+
 def _lines(turns: Sequence[Turn], branches: Sequence[str]) -> list[Line]:
     tree = Tree(turns)
     try:
@@ -99,15 +135,24 @@ def _lines(turns: Sequence[Turn], branches: Sequence[str]) -> list[Line]:
         raise params.BadParameter(f"branch names no message here: {error.args[0][:40]!r}") from None
 
 
-def _answer(session_id: str, found: Sequence[Line], page: range, sources: Sources) -> bytes:
-    threads, messages = show_page(found, page, sources)
+def _place(found: Sequence[Line], span_id: str) -> int:
+    """Find where the messages of a turn begin, or its answer is; 0 where they are not."""
+    wanted = bytes.fromhex(span_id)
+    for position, line in enumerate(found):
+        outcome = line.entry.outcome if line.entry else None
+        if wanted in (line.turn.span_id, outcome and outcome.span_id):
+            return position
+    return 0
+
+
+def _answer(session_id: str, page: ConversationPage) -> bytes:
     answer: dict[str, object] = {
         "session_id": session_id,
-        "total": len(found),
-        "count": len(messages),
-        "threads": threads,
-        "messages": messages,
+        "total": page.total,
+        "count": len(page.messages),
+        "threads": page.threads,
+        "messages": page.messages,
     }
-    if page.stop < len(found):
-        answer["next"] = page.stop
+    if page.next is not None:
+        answer["next"] = page.next
     return orjson.dumps(answer)
