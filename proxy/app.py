@@ -1,4 +1,4 @@
-"""The composition root: the only file that knows every part, and the list of all routes."""
+"""The composition root: the only file that knows every part, and the lists of all routes."""
 
 import asyncio
 import contextlib
@@ -30,6 +30,8 @@ from proxy.recorder import Recorder
 from proxy.send import Sender
 from proxy.settle import Settler
 from proxy.tasks import spawn
+from proxy.ui.frame import Frame, Static
+from proxy.ui.sessions import SessionPages
 from proxy.upstream import Upstream
 from storage import forget
 from storage.database import Database
@@ -128,16 +130,20 @@ class Traceway:
         )
         app.cleanup_ctx.append(parts)
         health = Health(self._database, recorder, budget, forwarder.in_flight)
+        sessions = Sessions(self._database, recorder)
         app.add_routes(
             routes(
                 forwarder,
-                Sessions(self._database, recorder),
+                sessions,
                 Traces(self._database, recorder),
                 Bodies(self._database),
                 Conversations(self._database),
                 health,
             )
         )
+        static = Static()
+        frame = Frame(app, static, recorder.reasons)
+        app.add_routes(pages(frame, static, SessionPages(frame, sessions, self._database)))
         self._runner = web.AppRunner(
             app,
             logger=_http_log,
@@ -197,7 +203,10 @@ def routes(
     conversations: Conversations,
     health: Health,
 ) -> list[web.RouteDef]:
-    """List every route. An id's pattern matches the raw path, so that it may hold `%2F` or `{}`."""
+    """List the routes of the proxy and the API.
+
+    An id's pattern matches the raw path, so that it may hold `%2F` or `{}`.
+    """
     return [
         web.route("*", "/api/proxy/{target:.+}", forwarder.forward),
         web.get("/api/sessions", sessions.list),
@@ -218,4 +227,13 @@ def routes(
         web.get("/api/live", health.live),
         web.get("/api/ready", health.ready),
         web.get("/api/stats", health.stats),
+    ]
+
+
+def pages(frame: Frame, static: Static, sessions: SessionPages) -> list[web.RouteDef]:
+    """List the routes of the pages."""
+    return [
+        web.get("/", sessions.home),
+        web.get("/sessions", frame.page(sessions.list)),
+        web.get("/static/{version}/{name}", static.serve),
     ]

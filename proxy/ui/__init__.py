@@ -1,1 +1,4 @@
-"""The pages: what was recorded, as HTML that a browser shows without any script."""
+"""The pages: handlers, formatting (view.py), templates and static files.
+
+They ask `proxy.api` what is true, so that every figure on a page is the API's.
+"""
