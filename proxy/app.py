@@ -31,7 +31,10 @@ from proxy.send import Sender
 from proxy.settle import Settler
 from proxy.tasks import spawn
 from proxy.ui.frame import Frame, Static
+from proxy.ui.pictures import Pictures
+from proxy.ui.session import SessionPage
 from proxy.ui.sessions import SessionPages
+from proxy.ui.trace import TracePage
 from proxy.upstream import Upstream
 from storage import forget
 from storage.database import Database
@@ -131,19 +134,29 @@ class Traceway:
         app.cleanup_ctx.append(parts)
         health = Health(self._database, recorder, budget, forwarder.in_flight)
         sessions = Sessions(self._database, recorder)
+        conversations = Conversations(self._database)
         app.add_routes(
             routes(
                 forwarder,
                 sessions,
                 Traces(self._database, recorder),
                 Bodies(self._database),
-                Conversations(self._database),
+                conversations,
                 health,
             )
         )
         static = Static()
         frame = Frame(app, static, recorder.reasons)
-        app.add_routes(pages(frame, static, SessionPages(frame, sessions, self._database)))
+        app.add_routes(
+            pages(
+                frame,
+                static,
+                SessionPages(frame, sessions, self._database),
+                SessionPage(frame, conversations, self._database),
+                TracePage(frame, self._database),
+                Pictures(conversations),
+            )
+        )
         self._runner = web.AppRunner(
             app,
             logger=_http_log,
@@ -230,10 +243,24 @@ def routes(
     ]
 
 
-def pages(frame: Frame, static: Static, sessions: SessionPages) -> list[web.RouteDef]:
+def pages(
+    frame: Frame,
+    static: Static,
+    sessions: SessionPages,
+    session: SessionPage,
+    trace: TracePage,
+    pictures: Pictures,
+) -> list[web.RouteDef]:
     """List the routes of the pages."""
     return [
         web.get("/", sessions.home),
         web.get("/sessions", frame.page(sessions.list)),
+        web.get("/sessions/by-id", frame.page(session.show)),
+        web.get("/sessions/by-id/live", frame.page(session.live)),
+        web.get("/sessions/{id:[^/]+}", frame.page(session.show)),
+        web.get("/sessions/{id:[^/]+}/live", frame.page(session.live)),
+        web.get("/traces/{id:[^/]+}", frame.page(trace.show)),
+        web.get("/spans/{id:[^/]+}/curl", frame.page(trace.curl)),
+        web.get(r"/pictures/{message:[^/]+}/{number:\d{1,4}}", pictures.show),
         web.get("/static/{version}/{name}", static.serve),
     ]

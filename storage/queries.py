@@ -147,7 +147,7 @@ async def list_traces(
             "after_seq": after_seq,
         },
     )
-    traces = [_trace(row) for row in rows]
+    traces = [trace_of(row) for row in rows]
     if len(traces) <= limit:
         return Page(tuple(traces), None)
     last = traces[limit - 1]
@@ -169,10 +169,11 @@ GET_TRACE: Final = f"{SELECT_TRACES} AND trace_id = :trace_id"
 async def get_trace(db: Database, project_id: int, trace_id: bytes) -> Trace | None:
     """Read one trace; None where there is none."""
     rows = await db.read(GET_TRACE, {"project_id": project_id, "trace_id": trace_id})
-    return _trace(rows[0]) if rows else None
+    return trace_of(rows[0]) if rows else None
 
 
-def _trace(row: Row) -> Trace:
+def trace_of(row: Row) -> Trace:
+    """Read a row of ``SELECT_TRACES``."""
     values = dict(zip(_TRACE, row, strict=True))
     cost_nusd = values.pop("cost_nusd")
     tokens = Tokens(**{c.removesuffix("_tokens"): values.pop(c) for c in AMOUNTS[:-1]})

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -64,9 +64,14 @@ class Conversations:
         return json_answer(orjson.Fragment(await asyncio.to_thread(_answer, session_id, page)))
 
     async def page(
-        self, session_id: str, start: int, limit: int, branches: Sequence[str], at: str = ""
+        self,
+        session_id: str,
+        start: int,
+        limit: int,
+        branches: Sequence[str],
+        at: Collection[bytes] = (),
     ) -> ConversationPage:
-        """Give a page of a conversation; with the id of a span ``at``, the page that has its turn.
+        """Give a page of a conversation; with the ids of spans ``at``, the page with their turn.
 
         Raises BadParameter where one of ``branches`` names no message.
         """
@@ -85,13 +90,16 @@ class Conversations:
 
     async def message(self, request: web.Request) -> web.Response:
         """GET /api/messages/{id}: the JSON of one message, as it was sent."""
-        found = _MESSAGE_ID.fullmatch(request.match_info["id"])
-        if found is None:
-            return not_found("message")
-        data = await transcript.message(
-            self._database, DEFAULT_PROJECT, bytes.fromhex(found[1]), int(found[2])
-        )
+        data = await self.content(request.match_info["id"])
         return not_found("message") if data is None else json_answer(orjson.Fragment(data))
+
+    async def content(self, message_id: str) -> bytes | None:
+        """Give the JSON of a message; None where there is none."""
+        found = _MESSAGE_ID.fullmatch(message_id)
+        if found is None:
+            return None
+        span_id, depth = bytes.fromhex(found[1]), int(found[2])
+        return await transcript.message(self._database, DEFAULT_PROJECT, span_id, depth)
 
     async def _sources(self, turns: Sequence[Turn], found: Sequence[Line], page: range) -> Sources:
         db = self._database
@@ -135,12 +143,11 @@ def _lines(turns: Sequence[Turn], branches: Sequence[str]) -> list[Line]:
         raise params.BadParameter(f"branch names no message here: {error.args[0][:40]!r}") from None
 
 
-def _place(found: Sequence[Line], span_id: str) -> int:
+def _place(found: Sequence[Line], spans: Collection[bytes]) -> int:
     """Find where the messages of a turn begin, or its answer is; 0 where they are not."""
-    wanted = bytes.fromhex(span_id)
     for position, line in enumerate(found):
         outcome = line.entry.outcome if line.entry else None
-        if wanted in (line.turn.span_id, outcome and outcome.span_id):
+        if line.turn.span_id in spans or (outcome and outcome.span_id in spans):
             return position
     return 0
 

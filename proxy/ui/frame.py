@@ -19,6 +19,7 @@ from aiohttp import web
 from proxy import __version__
 from proxy.api.params import BadParameter
 from proxy.ui import view
+from proxy.ui.spans import state
 from storage.database import StorageError
 
 _FOLDER: Final = Path(__file__).parent
@@ -80,7 +81,7 @@ class Frame:
             undefined=jinja2.StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
-        ).globals["view"] = view
+        ).globals.update(view=view, state=state)
 
     def render(
         self, request: web.Request, template: str, *, status: int = 200, **context: object
@@ -100,6 +101,10 @@ class Frame:
         response.headers.update(_SECURITY)
         response.headers["Cache-Control"] = "no-store"
         return response
+
+    def text(self, text: str) -> web.Response:
+        """Answer with plain text."""
+        return web.Response(text=text, headers={**_SECURITY, "Cache-Control": "no-store"})
 
     def page(self, handler: Page) -> Page:
         """Turn what a handler of a page cannot answer into a page that says so."""

@@ -57,6 +57,18 @@ class Waterfall:
     bars: tuple[Bar, ...]
     gaps: tuple[Gap, ...]
 
+    @property
+    def lanes(self) -> list[list[int]]:
+        """The numbers of the calls in each row, from left to right."""
+        lanes: list[list[int]] = [[] for _ in range(self.rows)]
+        for number in sorted(range(len(self.bars)), key=lambda n: (self.bars[n].x, n)):
+            lanes[self.bars[number].row].append(number)
+        return lanes
+
+    def gap_before(self, row: int) -> Gap | None:
+        """Give the pause before a row."""
+        return next((gap for gap in self.gaps if gap.row == row), None)
+
 
 @dataclass(slots=True)
 class _Step:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 UNKNOWN: Final = "—"
 # A price is kept in nano-USD; no more digits than that are true.
@@ -168,13 +168,89 @@ def visible(text: str) -> str:
     return text.translate(_PICTURES)
 
 
-def session_path(session_id: str) -> str:
-    """Give the path of a session's page, for any id."""
+def session_path(session_id: str, part: str = "") -> str:
+    """Give the path of a session's page, or of a part of it ("/live"), for any id."""
     if session_id in _NO_PATH:
-        return f"/sessions/by-id?id={quote(session_id, safe='')}"
-    return f"/sessions/{quote(session_id, safe='')}"
+        return f"/sessions/by-id{part}?id={quote(session_id, safe='')}"
+    return f"/sessions/{quote(session_id, safe='')}{part}"
 
 
 def trace_path(trace_id: str) -> str:
     """Give the path of a trace's page."""
     return f"/traces/{quote(trace_id, safe='')}"
+
+
+def clock(iso: str) -> Figure:
+    """Write a time of the API as the time of its day, in UTC."""
+    then = datetime.fromisoformat(iso)
+    return Figure(f"{then:%H:%M:%S}", f"{then:%Y-%m-%d %H:%M:%S}.{then.microsecond // 1000:03} UTC")
+
+
+def day(iso: str) -> str:
+    """Write the day of a time of the API, in UTC."""
+    then = datetime.fromisoformat(iso)
+    return f"{then:%A}, {then.day} {then:%B %Y}"
+
+
+def after(iso: str, start: str) -> Figure:
+    """Write how long after a start a time is: +3.2 s."""
+    passed = datetime.fromisoformat(iso) - datetime.fromisoformat(start)
+    figure = duration(max(0.0, passed.total_seconds() * 1000))
+    return Figure(f"+{figure.text}", f"{figure.exact} after the start of the session")
+
+
+def size(count: int | None) -> Figure:
+    """Write a number of bytes: 812 B, 4.3 kB, 1.2 MB."""
+    if count is None:
+        return Figure(UNKNOWN, "the size is not known")
+    text = f"{_three(count / 10**9)} GB"
+    for scale, unit in ((10**6, "MB"), (10**3, "kB")):
+        if count < 999.5 * scale:
+            text = f"{_three(count / scale)} {unit}"
+    return Figure(f"{count} B" if count < 1000 else text, plural(count, "byte"))
+
+
+# Lines and tabs are what they are; other control characters are shown.
+_LINES: Final = {code: mark for code, mark in _PICTURES.items() if code not in (0x09, 0x0A)}
+
+
+def lines(text: str | None) -> str:
+    """Give a text of several lines, with its control characters shown."""
+    return (text or "").replace("\r\n", "\n").translate(_LINES)
+
+
+def address(path: str, **query: object) -> str:
+    """Give a path with these parameters; those that are empty are left out."""
+    given = {name: value for name, value in query.items() if value}
+    return f"{path}{'&' if '?' in path else '?'}{urlencode(given, doseq=True)}" if given else path
+
+
+@dataclass(frozen=True, slots=True)
+class Pages:
+    """Where a page stands in its list: from `start`, `count` of `total`, `limit` to a page."""
+
+    start: int
+    count: int
+    total: int
+    limit: int
+
+    @property
+    def text(self) -> str:
+        """Say which these are."""
+        return f"{self.start + 1:,} to {self.start + self.count:,} of {self.total:,}"
+
+    @property
+    def previous(self) -> int | None:
+        """The start of the page before; None on the first."""
+        return max(0, self.start - self.limit) if self.start else None
+
+    @property
+    def next(self) -> int | None:
+        """The start of the next page; None on the last."""
+        stop = self.start + self.count
+        return stop if stop < self.total else None
+
+    @property
+    def last(self) -> int:
+        """The start of the last page."""
+        return max(0, self.total - 1) // self.limit * self.limit

@@ -1,0 +1,122 @@
+"""The page of one trace: its spans as a tree with bars, and all that is known of one of them.
+
+Invariant: figures are those of `proxy.api`'s views; a body is shown as text and as nothing else.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp import web
+
+from proxy.api import params
+from proxy.api.bodies import SHOWN_BYTES, description
+from proxy.api.span_views import span_view
+from proxy.api.views import trace_view
+from proxy.decode import decode
+from proxy.ui import timeline
+from proxy.ui.curl import command
+from proxy.ui.frame import Frame
+from proxy.ui.json_text import indented
+from proxy.ui.session import now_us, stretch
+from proxy.ui.spans import tree
+from storage import queries, rebuild
+from storage.database import Database
+from storage.rebuild import StoredBody
+from storage.records import DEFAULT_PROJECT, Span
+
+# Characters of one body that a page shows; the rest is behind a link.
+BODY_CHARS: Final = 100_000
+# Spans of one trace that its tree shows.
+MAX_SPANS: Final = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BodyText:
+    """The beginning of a body as text, and what bytes these are ("exact", ...)."""
+
+    text: str
+    is_cut: bool
+    description: str
+
+
+class TracePage:
+    """The handlers of /traces/{id} and /spans/{id}/curl."""
+
+    def __init__(self, frame: Frame, database: Database) -> None:
+        self._frame = frame
+        self._database = database
+
+    async def show(self, request: web.Request) -> web.Response:
+        """GET /traces/{id}?span=&view=raw: the page; without `span` it shows the first one."""
+        db = self._database
+        trace_id = params.hex_id(request.match_info["id"], 32)
+        trace = await queries.get_trace(db, DEFAULT_PROJECT, trace_id) if trace_id else None
+        if trace_id is None or trace is None:
+            raise web.HTTPNotFound
+        spans = await queries.trace_spans(db, DEFAULT_PROJECT, trace_id, MAX_SPANS)
+        span = _chosen(spans, request.query.get("span"))
+        raw = request.query.get("view") == "raw"
+        bodies = (
+            await rebuild.request_body(db, DEFAULT_PROJECT, span.span_id),
+            await rebuild.response_body(db, DEFAULT_PROJECT, span.span_id),
+        )
+        asked, answered = await asyncio.to_thread(
+            lambda: [_body_text(body, raw=raw) for body in bodies]
+        )
+        views = [span_view(one, one.input_preview, one.output_preview) for one in spans]
+        return await asyncio.to_thread(
+            lambda: self._frame.render(
+                request,
+                "trace.html",
+                trace=trace_view(trace),
+                tree=tree(views),
+                waterfall=timeline.waterfall([stretch(one) for one in spans], now_us()),
+                span=views[spans.index(span)],
+                asked=asked,
+                answered=answered,
+                shown="raw" if raw else "span",
+            )
+        )
+
+    async def curl(self, request: web.Request) -> web.Response:
+        """GET /spans/{id}/curl: a command that makes the call again, as text."""
+        db = self._database
+        span_id = params.hex_id(request.match_info["id"], 16)
+        span = await queries.get_span(db, DEFAULT_PROJECT, span_id) if span_id else None
+        if span is None:
+            raise web.HTTPNotFound
+        body = await rebuild.request_body(db, DEFAULT_PROJECT, span.span_id)
+        origin = f"{request.scheme}://{request.host}"
+        query = f"?{span.query}" if span.query else ""
+        text = command(
+            method=span.method or "POST",
+            url=f"{origin}/api/proxy/{span.upstream}{span.path}{query}",
+            content_type=span.request.content_type if span.request else None,
+            body=body.data if body else None,
+            body_url=f"{origin}/api/spans/{span.span_id.hex()}/request",
+        )
+        return self._frame.text(text)
+
+
+def _chosen(spans: tuple[Span, ...], wanted: str | None) -> Span:
+    """Find the span that is asked for.
+
+    Raises HTTPNotFound where the trace has none such.
+    """
+    for span in spans:
+        if wanted in (None, span.span_id.hex()):
+            return span
+    raise web.HTTPNotFound
+
+
+def _body_text(stored: StoredBody | None, *, raw: bool) -> BodyText | None:
+    if stored is None:
+        return None
+    data, _ = decode(stored.data, stored.content_encoding or "", SHOWN_BYTES)
+    text = data.decode("utf-8", "replace")
+    if not raw:
+        text = indented(text)
+    return BodyText(
+        text=text[:BODY_CHARS], is_cut=len(text) > BODY_CHARS, description=description(stored)
+    )
