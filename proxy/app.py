@@ -31,7 +31,7 @@ from proxy.send import Sender
 from proxy.settle import Settler
 from proxy.tasks import spawn
 from proxy.ui.frame import Frame, Static
-from proxy.ui.sessions import SessionPages
+from proxy.ui.lists import Lists
 from proxy.upstream import Upstream
 from storage import forget
 from storage.database import Database
@@ -131,11 +131,12 @@ class Traceway:
         app.cleanup_ctx.append(parts)
         health = Health(self._database, recorder, budget, forwarder.in_flight)
         sessions = Sessions(self._database, recorder)
+        traces = Traces(self._database, recorder)
         app.add_routes(
             routes(
                 forwarder,
                 sessions,
-                Traces(self._database, recorder),
+                traces,
                 Bodies(self._database),
                 Conversations(self._database),
                 health,
@@ -143,7 +144,7 @@ class Traceway:
         )
         static = Static()
         frame = Frame(app, static, recorder.reasons)
-        app.add_routes(pages(frame, static, SessionPages(frame, sessions, self._database)))
+        app.add_routes(pages(frame, static, Lists(frame, sessions, traces, self._database)))
         self._runner = web.AppRunner(
             app,
             logger=_http_log,
@@ -230,10 +231,14 @@ def routes(
     ]
 
 
-def pages(frame: Frame, static: Static, sessions: SessionPages) -> list[web.RouteDef]:
+def pages(frame: Frame, static: Static, lists: Lists) -> list[web.RouteDef]:
     """List the routes of the pages."""
     return [
-        web.get("/", sessions.home),
-        web.get("/sessions", frame.page(sessions.list)),
+        web.get("/", lists.home),
+        web.get("/sessions", frame.page(lists.sessions)),
+        web.get("/sessions/rows", frame.page(lists.session_rows)),
+        web.get("/sessions/totals", frame.page(lists.totals)),
+        web.get("/traces", frame.page(lists.traces)),
+        web.get("/traces/rows", frame.page(lists.trace_rows)),
         web.get("/static/{version}/{name}", static.serve),
     ]
