@@ -16,7 +16,10 @@ from proxy import estimate
 from proxy.api.answers import errors
 from proxy.api.bodies import Bodies
 from proxy.api.conversation import Conversations
+from proxy.api.events import Events
 from proxy.api.health import Health
+from proxy.api.hub import Hub
+from proxy.api.live import LiveTexts
 from proxy.api.sessions import Sessions
 from proxy.api.traces import Traces
 from proxy.capture import Budget
@@ -35,6 +38,7 @@ from proxy.ui.lists import Lists
 from proxy.upstream import Upstream
 from storage import forget
 from storage.database import Database
+from storage.records import DEFAULT_PROJECT
 
 # Header limits of both sides of the relay (connection.py has the upstream's).
 MAX_LINE_BYTES: Final = 64 * 1024
@@ -109,11 +113,18 @@ class Traceway:
             for name, upstream in config.upstreams.items()
         }
         forwarder = self._forwarder = Forwarder(config, senders, recorder, budget, owner)
+        hub = Hub(self._database, DEFAULT_PROJECT, LiveTexts(forwarder.in_flight))
+        recorder.after_commit = hub.told
 
         async def parts(_: web.Application) -> AsyncIterator[None]:
-            checkpoints = spawn(forwarder.checkpoint_forever(), "checkpoints")
+            background = [
+                spawn(forwarder.checkpoint_forever(), "checkpoints"),
+                spawn(hub.run(), "events"),
+                spawn(hub.prune_forever(recorder), "pruning of events"),
+            ]
             yield
-            checkpoints.cancel()
+            for task in background:
+                task.cancel()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(CUT_S):
                     await forwarder.idle.wait()
@@ -128,8 +139,13 @@ class Traceway:
                 errors,
             ]
         )
+
+        async def end_events(_: web.Application) -> None:
+            hub.close()
+
         app.cleanup_ctx.append(parts)
-        health = Health(self._database, recorder, budget, forwarder.in_flight)
+        app.on_shutdown.append(end_events)
+        health = Health(self._database, recorder, budget, forwarder.in_flight, hub)
         sessions = Sessions(self._database, recorder)
         traces = Traces(self._database, recorder)
         app.add_routes(
@@ -139,6 +155,7 @@ class Traceway:
                 traces,
                 Bodies(self._database),
                 Conversations(self._database),
+                Events(hub),
                 health,
             )
         )
@@ -202,6 +219,7 @@ def routes(
     traces: Traces,
     bodies: Bodies,
     conversations: Conversations,
+    events: Events,
     health: Health,
 ) -> list[web.RouteDef]:
     """List the routes of the proxy and the API.
@@ -224,6 +242,7 @@ def routes(
         web.get("/api/spans/{id:[^/]+}", traces.show_span),
         web.get("/api/spans/{id:[^/]+}/request", bodies.request),
         web.get("/api/spans/{id:[^/]+}/response", bodies.response),
+        web.get("/api/events", events.stream, allow_head=False),
         web.get("/api/health", health.health),
         web.get("/api/live", health.live),
         web.get("/api/ready", health.ready),

@@ -17,7 +17,7 @@ from proxy.ui import listing
 from proxy.ui.frame import Frame
 from proxy.ui.listing import SESSIONS, TRACES, Find, Kind
 from proxy.ui.snippets import snippets
-from storage import queries
+from storage import events, queries
 from storage.database import Database
 from storage.records import DEFAULT_PROJECT
 
@@ -49,6 +49,8 @@ class Lists:
         return await self._page(request, TRACES, self._traces.find)
 
     async def _page(self, request: web.Request, kind: Kind, find: Find) -> web.Response:
+        # Read first: what comes meanwhile comes twice, rather than not at all.
+        _, since = await events.bounds(self._database)
         found = await listing.read(request, kind, find)
         if found.q.strip() and not found.rows and not found.problem:
             found = replace(found, clauses=await listing.clauses(request, found, find))
@@ -58,6 +60,7 @@ class Lists:
             request,
             f"{kind.rows}.html",
             status=400 if found.problem else 200,
+            since=since,
             list=found,
             stats=stats,
             totals=None if found.q.strip() else stats,
@@ -68,20 +71,17 @@ class Lists:
     async def session_rows(self, request: web.Request) -> web.Response:
         """GET /sessions/rows?id=&new=&q=: rows of an open page, and of `new` those that `q` finds."""
         asked = request.query.getall("id", [])[:MAX_IDS]
-        found = [await queries.get_session(self._database, DEFAULT_PROJECT, id) for id in asked]
-        rows = [session_view(session) for session in found if session is not None]
+        found = await queries.get_sessions(self._database, DEFAULT_PROJECT, asked)
+        rows = [session_view(session) for session in found.values()]
         rows += await self._new(request, SESSIONS, self._sessions.find)
         return self._frame.render(request, "session_rows.html", rows=rows)
 
     async def trace_rows(self, request: web.Request) -> web.Response:
         """GET /traces/rows?id=&new=&q=: the same for traces."""
         asked = [params.hex_id(text, 32) for text in request.query.getall("id", [])[:MAX_IDS]]
-        found = [
-            await queries.get_trace(self._database, DEFAULT_PROJECT, id)
-            for id in asked
-            if id is not None
-        ]
-        rows = [trace_view(trace) for trace in found if trace is not None]
+        known = [trace_id for trace_id in asked if trace_id is not None]
+        found = await queries.get_traces(self._database, DEFAULT_PROJECT, known)
+        rows = [trace_view(trace) for trace in found.values()]
         rows += await self._new(request, TRACES, self._traces.find)
         return self._frame.render(request, "trace_rows.html", rows=rows)
 

@@ -57,9 +57,9 @@ def test_money_that_is_more_than_nothing_never_reads_as_nothing(nusd: int) -> No
     assert shown > 0
     # Two digits, and a third where the first is rounded into the next place.
     assert abs(shown - Decimal(nusd) / 10**9) <= Decimal(nusd) / 10**9 / 19
-    assert Decimal(figure.exact.strip("$").replace(",", "")) == Decimal(
-        str(nusd / 10**9)
-    ).quantize(Decimal("1e-9"))
+    assert Decimal(figure.exact.strip("$").replace(",", "")) == Decimal(str(nusd / 10**9)).quantize(
+        Decimal("1e-9")
+    )
 
 
 def test_money_that_is_not_known_says_why() -> None:
@@ -161,9 +161,7 @@ def test_a_longer_duration_never_reads_as_a_shorter(a: float, b: float) -> None:
 
     def value(text: str) -> float:
         parts = text.replace("<1", "0.5").replace(",", "").split()
-        return sum(
-            float(n) * sizes[unit] for n, unit in zip(parts[::2], parts[1::2], strict=True)
-        )
+        return sum(float(n) * sizes[unit] for n, unit in zip(parts[::2], parts[1::2], strict=True))
 
     low, high = sorted((a, b))
     assert value(view.duration(low).text) <= value(view.duration(high).text)
