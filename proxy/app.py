@@ -16,7 +16,10 @@ from proxy import estimate
 from proxy.api.answers import errors
 from proxy.api.bodies import Bodies
 from proxy.api.conversation import Conversations
+from proxy.api.events import Events
 from proxy.api.health import Health
+from proxy.api.hub import Hub
+from proxy.api.live import LiveTexts
 from proxy.api.sessions import Sessions
 from proxy.api.traces import Traces
 from proxy.capture import Budget
@@ -31,13 +34,14 @@ from proxy.send import Sender
 from proxy.settle import Settler
 from proxy.tasks import spawn
 from proxy.ui.frame import Frame, Static
+from proxy.ui.lists import Lists
 from proxy.ui.pictures import Pictures
 from proxy.ui.session import SessionPage
-from proxy.ui.sessions import SessionPages
 from proxy.ui.trace import TracePage
 from proxy.upstream import Upstream
 from storage import forget
 from storage.database import Database
+from storage.records import DEFAULT_PROJECT
 
 # Header limits of both sides of the relay (connection.py has the upstream's).
 MAX_LINE_BYTES: Final = 64 * 1024
@@ -112,11 +116,18 @@ class Traceway:
             for name, upstream in config.upstreams.items()
         }
         forwarder = self._forwarder = Forwarder(config, senders, recorder, budget, owner)
+        hub = Hub(self._database, DEFAULT_PROJECT, LiveTexts(forwarder.in_flight))
+        recorder.after_commit = hub.told
 
         async def parts(_: web.Application) -> AsyncIterator[None]:
-            checkpoints = spawn(forwarder.checkpoint_forever(), "checkpoints")
+            background = [
+                spawn(forwarder.checkpoint_forever(), "checkpoints"),
+                spawn(hub.run(), "events"),
+                spawn(hub.prune_forever(recorder), "pruning of events"),
+            ]
             yield
-            checkpoints.cancel()
+            for task in background:
+                task.cancel()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(CUT_S):
                     await forwarder.idle.wait()
@@ -131,17 +142,24 @@ class Traceway:
                 errors,
             ]
         )
+
+        async def end_events(_: web.Application) -> None:
+            hub.close()
+
         app.cleanup_ctx.append(parts)
-        health = Health(self._database, recorder, budget, forwarder.in_flight)
+        app.on_shutdown.append(end_events)
+        health = Health(self._database, recorder, budget, forwarder.in_flight, hub)
         sessions = Sessions(self._database, recorder)
+        traces = Traces(self._database, recorder)
         conversations = Conversations(self._database)
         app.add_routes(
             routes(
                 forwarder,
                 sessions,
-                Traces(self._database, recorder),
+                traces,
                 Bodies(self._database),
                 conversations,
+                Events(hub),
                 health,
             )
         )
@@ -151,7 +169,7 @@ class Traceway:
             pages(
                 frame,
                 static,
-                SessionPages(frame, sessions, self._database),
+                Lists(frame, sessions, traces, self._database),
                 SessionPage(frame, conversations, self._database),
                 TracePage(frame, self._database),
                 Pictures(conversations),
@@ -214,6 +232,7 @@ def routes(
     traces: Traces,
     bodies: Bodies,
     conversations: Conversations,
+    events: Events,
     health: Health,
 ) -> list[web.RouteDef]:
     """List the routes of the proxy and the API.
@@ -236,6 +255,7 @@ def routes(
         web.get("/api/spans/{id:[^/]+}", traces.show_span),
         web.get("/api/spans/{id:[^/]+}/request", bodies.request),
         web.get("/api/spans/{id:[^/]+}/response", bodies.response),
+        web.get("/api/events", events.stream, allow_head=False),
         web.get("/api/health", health.health),
         web.get("/api/live", health.live),
         web.get("/api/ready", health.ready),
@@ -246,19 +266,23 @@ def routes(
 def pages(
     frame: Frame,
     static: Static,
-    sessions: SessionPages,
+    lists: Lists,
     session: SessionPage,
     trace: TracePage,
     pictures: Pictures,
 ) -> list[web.RouteDef]:
     """List the routes of the pages."""
     return [
-        web.get("/", sessions.home),
-        web.get("/sessions", frame.page(sessions.list)),
+        web.get("/", lists.home),
+        web.get("/sessions", frame.page(lists.sessions)),
+        web.get("/sessions/rows", frame.page(lists.session_rows)),
+        web.get("/sessions/totals", frame.page(lists.totals)),
         web.get("/sessions/by-id", frame.page(session.show)),
         web.get("/sessions/by-id/live", frame.page(session.live)),
         web.get("/sessions/{id:[^/]+}", frame.page(session.show)),
         web.get("/sessions/{id:[^/]+}/live", frame.page(session.live)),
+        web.get("/traces", frame.page(lists.traces)),
+        web.get("/traces/rows", frame.page(lists.trace_rows)),
         web.get("/traces/{id:[^/]+}", frame.page(trace.show)),
         web.get("/spans/{id:[^/]+}/curl", frame.page(trace.curl)),
         web.get(r"/pictures/{message:[^/]+}/{number:\d{1,4}}", pictures.show),

@@ -101,6 +101,15 @@ class CallEnd:
         return replace(self, request=_bare(self.request), response=_bare(self.response))
 
 
+@dataclass(frozen=True, slots=True)
+class Overheard:
+    """What the text of a running stream is read from: the copy of what the client received."""
+
+    content_encoding: str
+    secrets: tuple[bytes, ...] = field(repr=False)
+    capture: Capture
+
+
 class Call:
     """One call from its head to its end. Not thread-safe; lives on the event loop.
 
@@ -202,6 +211,12 @@ class Call:
         """Whether the answer's own end has passed; a client acts on it at once."""
         return self.tap is not None and self.tap.ended
 
+    def overheard(self) -> Overheard | None:
+        """Let others listen to the stream as it comes; None where it may not, or is none."""
+        if self.tap is None or not self.tap.is_stream or self._capture.mode != "full":
+            return None
+        return Overheard(self._received_encoding(), self._secrets, self.tap.capture)
+
     def progress(self) -> CallProgress | None:
         """Give the stream so far if it grew since the last time, and there is room for a copy."""
         if self.tap is None or not self.tap.is_stream or self.finished:
@@ -251,11 +266,12 @@ class Call:
         return Message(
             headers=headers.redacted_json(self._answer_headers, self._secrets),
             content_type=headers.text(self._answer_index, b"content-type"),
-            content_encoding=""
-            if self._edited
-            else headers.text(self._answer_index, b"content-encoding"),
+            content_encoding=self._received_encoding(),
             body=body,
         )
+
+    def _received_encoding(self) -> str:
+        return "" if self._edited else headers.text(self._answer_index, b"content-encoding")
 
     def _elapsed_us(self) -> int:
         return (time.monotonic_ns() - self._began_ns) // 1000

@@ -98,6 +98,10 @@ class Capture:
             held_bytes=self._held_bytes + rest.tail_bytes,
         )
 
+    def piece(self, number: int) -> bytes | None:
+        """Give one of the pieces of the first part, from 0; None where it has not come (yet)."""
+        return self._head[number] if number < len(self._head) else None
+
     def so_far(self) -> Captured | None:
         """Give a second copy of the first part, itself on the budget; None where it has no room."""
         if not self._budget.take(self._held_bytes):

@@ -81,6 +81,7 @@ class Recorder:
         self.durability = durability
         self.queued_bytes = 0
         self.error: str | None = None
+        self.after_commit: Callable[[], None] = lambda: None  # in the thread; never raises
         self._database = database
         self._settler = settler
         self._budget = budget
@@ -289,9 +290,8 @@ class Recorder:
             self._settler.forget()
             if len(batch) > 1:
                 # One of them is poison, and the others must not die of it.
-                half = len(batch) // 2
-                self._save(batch[:half])
-                self._save(batch[half:])
+                for part in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
+                    self._save(part)
                 return
             outcome, refusal = self._write(map(self._settle, batch))
         if refusal is not None:
@@ -348,6 +348,7 @@ class Recorder:
                 pause_s = min(pause_s * 2, RETRY_MAX_S)
             else:
                 self.error = None
+                self.after_commit()
                 return "saved", None
         return "given up", None
 

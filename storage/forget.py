@@ -4,7 +4,7 @@ Invariant: after a deletion nothing of the deleted calls is left in any table, w
 stays, and every sum equals its fold. Giving the space back is ``Database.reclaim``.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Final
 
 from storage.aggregates import SPAN_FACTS, TRACE_COLUMNS, SpanFacts, TraceFacts, totals
@@ -12,6 +12,7 @@ from storage.contents import drop_contents
 from storage.continuation import replant
 from storage.conversation import drop_nodes, holes_of
 from storage.database import Params, Row, Transaction
+from storage.events import log_changes, log_deletion
 from storage.fulltext import TextOf
 from storage.keys import lone_key, session_key
 from storage.ledger import Ledger
@@ -62,7 +63,7 @@ def delete_session(
 
 
 def _delete(
-    tx: Transaction, project_id: int, trace_ids: Iterable[bytes], text_of: TextOf
+    tx: Transaction, project_id: int, trace_ids: Sequence[bytes], text_of: TextOf
 ) -> Deleted | None:
     """Delete traces that are of one session, or of none."""
     brought: set[int] = set()
@@ -87,6 +88,7 @@ def _delete(
     freed_bytes += sum(len(body) for row in spans for body in row[3:5] if body is not None)
     lost = [-sum(column) for column in zip(*map(totals, traces), strict=True)]
     write_totals(tx, {project_id: lost}, {project_id: -freed_bytes})
+    log_deletion(tx, project_id, session_id, trace_ids)
     return Deleted(
         traces=len(traces), spans=len(spans), contents=contents, content_bytes=freed_bytes
     )
@@ -131,5 +133,6 @@ def interrupt_running(tx: Transaction, keep_owner: bytes | None) -> int:
     ledger = Ledger(tx)
     for project_id, trace_id, span_id, *facts in rows:
         ledger.trace((project_id, trace_id)).spans[span_id] = SpanFacts.of(tuple(facts))
-    roll_up(ledger)
+        ledger.moved.append(((project_id, trace_id, span_id), 0))
+    log_changes(ledger, roll_up(ledger))
     return len(rows)

@@ -73,6 +73,8 @@ class Ledger:
         # Contents that nobody mentioned before: full text is to have them.
         self.unheard: list[int] = []
         self.spans: list[SpanKey] = []
+        # Spans that began here (1), and those that only ended (0).
+        self.moved: list[tuple[SpanKey, int]] = []
         self.late = late
         self._next_seq = next_seq
 

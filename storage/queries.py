@@ -4,11 +4,12 @@ Invariant: every statement names the project, and its work is bounded by its lim
 of the database. Lists go on after a (time, seq) that the page before gave. Search is search.py's.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from storage.aggregates import AMOUNTS
-from storage.database import Database, Params, Row, Value
+from storage.database import Database, Params, Readable, Row, Value
 from storage.parameters import clean_text
 from storage.records import RUNNING, Body, Page, Session, Span, Stats, Tokens, Trace
 from storage.squeeze import expand
@@ -85,6 +86,23 @@ async def get_session(db: Database, project_id: int, session_id: str) -> Session
     key: dict[str, Value] = {"project_id": project_id, "session_id": clean_text(session_id)}
     sessions = _sessions(await db.read(GET_SESSION, key))
     return sessions[0] if sessions else None
+
+
+async def get_sessions(
+    db: Readable, project_id: int, session_ids: Iterable[str]
+) -> dict[str, Session]:
+    """Read those of these sessions that are there, some hundreds at most."""
+    names, params = _named(project_id, session_ids)
+    if not names:
+        return {}
+    sql = f"{SELECT_SESSIONS} AND session_id IN ({names}) {WITH_MODELS}"
+    return {session.session_id: session for session in _sessions(await db.read(sql, params))}
+
+
+def _named(project_id: int, values: Iterable[Value]) -> tuple[str, Params]:
+    """Give each value a name: their list for SQL, and the parameters."""
+    params: dict[str, Value] = {f"v{n}": value for n, value in enumerate(values)}
+    return ", ".join(f":{name}" for name in params), {**params, "project_id": project_id}
 
 
 def _sessions(rows: list[Row]) -> list[Session]:
@@ -170,6 +188,17 @@ async def get_trace(db: Database, project_id: int, trace_id: bytes) -> Trace | N
     """Read one trace; None where there is none."""
     rows = await db.read(GET_TRACE, {"project_id": project_id, "trace_id": trace_id})
     return trace_of(rows[0]) if rows else None
+
+
+async def get_traces(
+    db: Readable, project_id: int, trace_ids: Iterable[bytes]
+) -> dict[bytes, Trace]:
+    """Read those of these traces that are there, some hundreds at most."""
+    names, params = _named(project_id, trace_ids)
+    if not names:
+        return {}
+    rows = await db.read(f"{SELECT_TRACES} AND trace_id IN ({names})", params)
+    return {trace.trace_id: trace for trace in map(trace_of, rows)}
 
 
 def trace_of(row: Row) -> Trace:

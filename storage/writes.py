@@ -23,6 +23,7 @@ from storage.contents import drop_contents
 from storage.continuation import answer_before, find_session, join, place_of
 from storage.conversation import brought_in, store_chain, store_envelope
 from storage.database import Row, Transaction, Value
+from storage.events import log_changes
 from storage.fulltext import await_index
 from storage.keys import SessionKey, SpanKey, TraceKey
 from storage.ledger import Ledger
@@ -73,6 +74,7 @@ def apply(tx: Transaction, batch: Batch) -> Written:
         if write.settles is not None and write.key in written:
             _settle(ledger, write.key, write.settles)
     sessions = roll_up(ledger)
+    log_changes(ledger, sessions)
     await_index(tx, ledger.unheard)
     traces = tuple(key for key, change in ledger.traces.items() if change.touched)
     return Written(tuple(ledger.spans), traces, sessions, ledger.late, len(ledger.unheard))
@@ -199,6 +201,7 @@ def _changed(ledger: Ledger, key: SpanKey, row: Row, *, inserted: int) -> None:
     if span.model is not None:
         change.models[span.model] += 1
     ledger.spans.append(key)
+    ledger.moved.append((key, inserted))
 
 
 def _store_bodies(

@@ -7,6 +7,7 @@ from typing import Literal
 from aiohttp import web
 
 from proxy.api.answers import json_answer
+from proxy.api.hub import Hub
 from proxy.api.views import stats_view
 from proxy.capture import Budget
 from proxy.recorder import Recorder
@@ -26,6 +27,7 @@ class HealthView:
     queued_bytes: int
     held_bytes: int
     limit_bytes: int
+    event_subscribers: int
     counters: dict[str, int]
 
 
@@ -33,12 +35,18 @@ class Health:
     """The handlers of /api/health, /api/live, /api/ready and /api/stats."""
 
     def __init__(
-        self, database: Database, recorder: Recorder, budget: Budget, in_flight: Set[object]
+        self,
+        database: Database,
+        recorder: Recorder,
+        budget: Budget,
+        in_flight: Set[object],
+        hub: Hub,
     ) -> None:
         self._database = database
         self._recorder = recorder
         self._budget = budget
         self._in_flight = in_flight
+        self._hub = hub
 
     async def health(self, _: web.Request) -> web.Response:
         """GET /api/health: always 200, so that it can be read; `status` says how it is."""
@@ -75,5 +83,6 @@ class Health:
             queued_bytes=recorder.queued_bytes,
             held_bytes=self._budget.used_bytes,
             limit_bytes=self._budget.limit_bytes,
+            event_subscribers=self._hub.subscribers,
             counters=asdict(recorder.losses.counters),
         )

@@ -1,14 +1,15 @@
 """The OpenAI dialect, also spoken by Azure and by most gateways: this file is its door.
 
 ``operation_of`` says what a call is; ``read_request`` and ``read_answer`` read whole bodies.
-``StreamWatch`` follows a stream on the event loop; afterwards ``assemble`` puts its answer
-together, and ``stream_text`` the text of one that is of no conversation. ``messages_key`` and
-``answer_path`` say where the messages of a conversation stand, ``read_message`` what one of them
-says. None of them raises on any input.
+``StreamWatch`` follows a stream on the event loop, where ``text_delta`` says what text an event
+adds; afterwards ``assemble`` puts its answer together, and ``stream_text`` the text of one that is
+of no conversation. ``messages_key`` and ``answer_path`` say where the messages of a conversation
+stand, ``read_message`` what one of them says. None of them raises on any input.
 """
 
 from proxy.providers.answer import read_answer
 from proxy.providers.assemble import Assembled, assemble, stream_text
+from proxy.providers.delta import text_delta
 from proxy.providers.messages import (
     TEXT_VERSION,
     MessageFacts,
@@ -36,5 +37,6 @@ __all__ = [
     "read_message",
     "read_request",
     "stream_text",
+    "text_delta",
     "text_of",
 ]

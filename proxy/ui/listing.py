@@ -14,7 +14,11 @@ from aiohttp import web
 
 from proxy.api.params import BadParameter
 
+# As `/api` counts: the first character of `q` is number 1.
 _POSITION: Final = re.compile(r"\bcharacter (\d+)")
+_CLAUSE: Final = re.compile(r'(?:[^\s"]+|"[^"]*")+')
+# More parts than anybody reads one by one.
+MAX_CLAUSES: Final = 8
 
 Find = Callable[[web.Request], Awaitable[dict[str, Any]]]
 
@@ -40,6 +44,15 @@ class Problem:
     position: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """A part of a query that matched nothing: alone it does or does not; how to go on without."""
+
+    text: str
+    empty: bool
+    without: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
     """A page of a list. `cursor` leads to the next one; None at the end."""
@@ -53,6 +66,7 @@ class Listing:
     cursor: str | None = None
     truncated: bool = False
     problem: Problem | None = None
+    clauses: Sequence[Clause] = ()
 
     @property
     def takes_new(self) -> bool:
@@ -62,26 +76,38 @@ class Listing:
     @property
     def next(self) -> str:
         """Give the address of the next page."""
-        return self._address(self.sort_by, self.descending, self.cursor)
+        return self._address(cursor=self.cursor or "")
 
     @property
     def start(self) -> str:
         """Give the address of the first page."""
-        return self._address(self.sort_by, self.descending)
+        return self._address()
+
+    @property
+    def without_q(self) -> str:
+        """Give the address of the whole list."""
+        return self._address(q="")
+
+    @property
+    def totals(self) -> str:
+        """Give the address of the sums over all that the query finds."""
+        return f"{self.kind.path}/totals?{urlencode({'q': self.q})}"
+
+    def asking(self, q: str) -> str:
+        """Give the address of the same list with another query."""
+        return self._address(q=q)
 
     def sorted_by(self, key: str) -> str:
         """Give the address of this list sorted by a column, the other way round the second time."""
-        return self._address(key, not (key == self.sort_by and self.descending))
+        ascending = key == self.sort_by and self.descending
+        return self._address(sort_by=key, sort_order="asc" if ascending else "desc")
 
-    def _address(self, sort_by: str, descending: bool, cursor: str | None = None) -> str:
-        usual = sort_by == self.kind.sort_by and descending
-        state = {
-            "q": self.q,
-            "sort_by": "" if usual else sort_by,
-            "sort_order": "" if descending else "asc",
-            "cursor": cursor or "",
-        }
-        query = urlencode({name: value for name, value in state.items() if value})
+    def _address(self, **changes: str) -> str:
+        order = "desc" if self.descending else "asc"
+        state = {"q": self.q, "sort_by": self.sort_by, "sort_order": order, **changes}
+        # What is so anyhow is left out, so that addresses stay short.
+        usual = {"q": "", "sort_by": self.kind.sort_by, "sort_order": "desc", "cursor": ""}
+        query = urlencode({name: text for name, text in state.items() if text != usual[name]})
         return f"{self.kind.path}?{query}" if query else self.kind.path
 
 
@@ -98,7 +124,7 @@ async def read(request: web.Request, kind: Kind, find: Find) -> Listing:
     return Listing(
         kind=kind,
         rows=answer.get(kind.rows, ()),
-        q=asked.get("q", "").strip(),
+        q=asked.get("q", ""),
         sort_by=asked.get("sort_by") or kind.sort_by,
         descending=asked.get("sort_order") != "asc",
         first=not asked.get("cursor"),
@@ -106,3 +132,24 @@ async def read(request: web.Request, kind: Kind, find: Find) -> Listing:
         truncated=bool(answer.get("truncated")),
         problem=problem,
     )
+
+
+async def clauses(request: web.Request, listing: Listing, find: Find) -> list[Clause]:
+    """Ask which parts of a query that matched nothing match nothing by themselves."""
+    texts = _CLAUSE.findall(listing.q)[:MAX_CLAUSES]
+    found = []
+    for n, text in enumerate(texts):
+        answer = await find(_asking(request, q=text, limit="1"))
+        rest = " ".join(texts[:n] + texts[n + 1 :])
+        found.append(Clause(text, not answer[listing.kind.rows], listing.asking(rest)))
+    return found
+
+
+async def newest(request: web.Request, kind: Kind, find: Find, limit: int = 100) -> Sequence[Any]:
+    """Ask for the newest rows of the list whose query a request has."""
+    answer = await find(_asking(request, q=request.query.get("q", ""), limit=str(limit)))
+    return tuple(answer[kind.rows])
+
+
+def _asking(request: web.Request, **query: str) -> web.Request:
+    return request.clone(rel_url=request.rel_url.with_query(query))

@@ -86,7 +86,7 @@ def test_every_table_is_strict_and_every_key_begins_with_the_project(
             continue
         columns = connection.execute(f"PRAGMA table_info({name})").fetchall()
         project = next(column for column in columns if column[1] == "project_id")
-        assert project[5] == 1 or name in ("contents", "nodes")
+        assert project[5] == 1 or name in ("contents", "nodes", "events")
     connection.close()
 
 

@@ -1,69 +1,86 @@
 // The connection to /api/events, and the indicator that says how it is.
 //
-// Owns one EventSource per page. It begins after the sequence number in <html data-since>, replays
-// by Last-Event-ID, and asks for a fresh view when events were lost ("resync"). What events mean
-// is the caller's: watch(query, take) calls take(event) for each, and take({type: "resync"}) when
-// the page must be read anew.
+// Owns one EventSource per page. It begins after the event that the page was made at (data-since of
+// <html>) and goes on after the last one that came, so that nothing is missed. What events mean is
+// the caller's: watch(query, take) hands each to take(event); {type: "resync"} says that some are
+// gone for good, and that the page must be read anew.
+
+const WORDS = {
+  live: "Live",
+  connecting: "Connecting",
+  disconnected: "Disconnected",
+  off: "Paused",
+};
+const RETRY_MS = [300, 600, 1200, 2500, 5000];
+// A browser gives one server six connections; a tab that nobody sees must not keep one of them.
+const HIDDEN_MS = 20_000;
 
 const button = document.getElementById("live");
 const text = document.getElementById("live-text");
-const WORDS = { live: "Live", connecting: "Connecting", disconnected: "Disconnected", off: "Paused" };
-const RETRY_MS = [500, 1000, 2000, 4000, 8000];
-
+let watched = null;
 let source = null;
 let last = document.documentElement.dataset.since ?? "";
-let retries = 0;
+let tries = 0;
 let timer = 0;
-let watched = null;
+
+export function watch(query, take) {
+  watched = { query, take };
+  button.hidden = false;
+  button.addEventListener("click", toggle);
+  document.addEventListener("visibilitychange", () => {
+    clearTimeout(timer);
+    if (document.hidden) timer = setTimeout(close, HIDDEN_MS);
+    else if (!source && !isOff()) connect();
+  });
+  addEventListener("pagehide", close);
+  addEventListener("pageshow", (event) => event.persisted && !isOff() && connect());
+  connect();
+}
+
+// Pauses a live page; sets a paused or a broken one going.
+export function toggle() {
+  if (!watched) return;
+  if (isOff() || button.dataset.state === "disconnected") return connect();
+  close();
+  show("off");
+}
+
+function isOff() {
+  return button.dataset.state === "off";
+}
 
 function show(state) {
-  button.hidden = false;
+  if (button.dataset.state === state) return;
   button.dataset.state = state;
   button.setAttribute("aria-pressed", String(state !== "off"));
   text.textContent = WORDS[state];
 }
 
-export function watch(query, take) {
-  watched = { query, take };
-  button.addEventListener("click", toggle);
-  addEventListener("pagehide", stop);
-  addEventListener("pageshow", (event) => event.persisted && watched && !source && connect());
-  connect();
-}
-
-export function toggle() {
-  if (!watched) return;
-  if (button.dataset.state === "disconnected" || button.dataset.state === "off") return connect();
-  stop();
-  show("off");
-}
-
-function stop() {
+function close() {
   clearTimeout(timer);
   source?.close();
   source = null;
 }
 
 function connect() {
-  stop();
-  show(retries < 2 ? "connecting" : "disconnected");
+  close();
+  show(tries < 2 ? "connecting" : "disconnected");
   const query = new URLSearchParams(watched.query);
   if (last !== "") query.set("since", last);
   source = new EventSource(`/api/events?${query}`);
   source.addEventListener("open", () => {
-    retries = 0;
+    tries = 0;
     show("live");
   });
   source.addEventListener("message", (message) => {
     if (message.lastEventId !== "") last = message.lastEventId;
     watched.take(JSON.parse(message.data));
   });
+  // By hand: the browser's own attempts end for good where the server answers with an error.
   source.addEventListener("error", () => {
-    // The browser's own attempts pause for seconds and end for good on an HTTP error.
-    stop();
-    const wait = RETRY_MS[Math.min(retries, RETRY_MS.length - 1)];
-    retries += 1;
-    show(retries < 2 ? "connecting" : "disconnected");
-    timer = setTimeout(connect, wait);
+    close();
+    timer = setTimeout(connect, RETRY_MS[Math.min(tries, RETRY_MS.length - 1)]);
+    tries += 1;
+    show(tries < 2 ? "connecting" : "disconnected");
   });
 }

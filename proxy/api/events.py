@@ -1,0 +1,99 @@
+"""GET /api/events: what changes, as it changes, as server-sent events. docs/events.md has the wire.
+
+Owns the request's meaning and the socket. Invariant: a subscriber costs at most what its socket's
+buffer holds; one that takes nothing is told ``resync``, as far as it still listens, and dropped.
+"""
+
+import asyncio
+import re
+from typing import Final
+
+from aiohttp import web
+
+from proxy.api.frames import RESYNC, Wants
+from proxy.api.hub import MAX_SUBSCRIBERS, Hub, TooManySubscribers
+from proxy.api.params import BadParameter
+from proxy.errors import error_response
+from storage.events import TYPES
+
+# A subscriber that takes nothing for so long is dropped, and so long it may take to notice it.
+STALL_S: Final = 10.0
+_HEADERS: Final = {
+    "Content-Type": "text/event-stream",
+    "Cache-Control": "no-store",
+    "X-Accel-Buffering": "no",  # nginx would collect events before it sends them on
+    "X-Content-Type-Options": "nosniff",
+}
+_NUMBER: Final = re.compile(r"\d{1,19}", re.ASCII)
+
+
+class Events:
+    """The handler of /api/events."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+
+    async def stream(self, request: web.Request) -> web.StreamResponse:
+        """GET /api/events?since=&session=&kind=&model=&progress=1, until the client leaves."""
+        since, wants = _since(request), _wants(request)
+        response = web.StreamResponse(headers=_HEADERS)
+        response.force_close()
+        try:
+            async with self._hub.subscribe(since, wants) as frames:
+                await response.prepare(request)
+                async for data in frames:
+                    async with asyncio.timeout(STALL_S):
+                        await response.write(data)
+        except TooManySubscribers:
+            message = (
+                f"{MAX_SUBSCRIBERS} subscribers watch already; that is as many as there may be"
+            )
+            return error_response(503, "too_many_subscribers", message)
+        except TimeoutError:
+            await _drop(request, response)
+        except ConnectionError:
+            pass  # it left
+        return response
+
+
+async def _drop(request: web.Request, response: web.StreamResponse) -> None:
+    """Tell a subscriber that takes nothing to begin anew, without waiting for it."""
+    transport = request.transport
+    if transport is None:
+        return
+    asyncio.get_running_loop().call_later(STALL_S, transport.abort)
+    try:
+        async with asyncio.timeout(0):
+            await response.write(RESYNC)
+    except (TimeoutError, ConnectionError):
+        pass  # it is in the buffer, or nobody is there
+
+
+def _since(request: web.Request) -> int | None:
+    """Read after which event to begin: a browser's own word wins, since it is the newer one."""
+    for name, text in (
+        ("Last-Event-ID", request.headers.get("Last-Event-ID")),
+        ("since", request.query.get("since")),
+    ):
+        if text:
+            if not _NUMBER.fullmatch(text):
+                raise BadParameter(f"{name} must be the number of an event, not {text[:40]!r}")
+            return int(text)
+    return None
+
+
+def _wants(request: web.Request) -> Wants:
+    query = request.query
+    kinds = frozenset(query["kind"].split(",")) if query.get("kind") else None
+    if kinds is not None and (unknown := kinds.difference(TYPES)):
+        known = ", ".join(TYPES)
+        raise BadParameter(f"kind must be of {known}, not {min(unknown)[:40]!r}")
+    progress = query.get("progress", "0")
+    if progress not in ("0", "1"):
+        raise BadParameter(f"progress must be 0 or 1, not {progress[:40]!r}")
+    return Wants(
+        session_id=query.get("session"),
+        kinds=kinds,
+        model=query.get("model"),
+        progress=progress == "1",
+    )

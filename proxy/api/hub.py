@@ -1,0 +1,221 @@
+"""The event hub: between the log in the database and those who watch it.
+
+Owns the newest events, rendered, in a ring that all share. Subscribers pull: each has a place in
+the log and reads on from there when it is woken, so that one that does not read holds nothing here
+and delays nobody. Invariants: events come in the order of the log, each once; a commit is read once
+for all who watch, and not at all when nobody does; who watches live and falls behind the ring is
+told to start anew (``resync``) and dropped. What has no place in the ring any more, a subscriber
+that comes back reads from the log for itself.
+"""
+
+import asyncio
+import bisect
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final
+
+from proxy.api.frames import RESYNC, Page, Wants, greeting, heartbeat, pages, render
+from proxy.api.live import LiveTexts
+from proxy.recorder import Recorder
+from storage import events, queries
+from storage.database import Database, StorageError
+from storage.events import SESSION_UPDATED, TRACE_CREATED, TRACE_UPDATED
+
+# Those who watch are woken at most so often: under load a batch of commits for each wake-up. Nobody
+# sees the difference, and 200 of them cost a tenth of what they would at each commit.
+PAUSE_S: Final = 0.050
+# What the ring holds: at 1,000 calls/s some seconds.
+RING_BYTES: Final = 16 * 1024 * 1024
+HEARTBEAT_S: Final = 15.0
+# Each is a connection, a task and some KiB.
+MAX_SUBSCRIBERS: Final = 1000
+# The log is pruned so often; in between it may grow beyond its bound.
+PRUNE_S: Final = 60.0
+
+
+class TooManySubscribers(Exception):
+    """Nobody else may watch."""
+
+
+class Hub:
+    """Hands the events of one project on. ``subscribers`` is how many watch."""
+
+    def __init__(self, database: Database, project_id: int, texts: LiveTexts) -> None:
+        self.subscribers = 0
+        self._database = database
+        self._project_id = project_id
+        self._texts = texts
+        self._loop = asyncio.get_running_loop()
+        self._closing = False
+        self._news = asyncio.Event()
+        self._grown = asyncio.Event()
+        # Pages that follow each other, from the number `_floor` up to `_last`.
+        self._ring: list[Page] = []
+        self._ring_bytes = 0
+        self._floor = self._last = 0
+
+    def told(self) -> None:
+        """Take note that something was committed, in any thread; nothing where nobody watches."""
+        if self.subscribers:
+            self._loop.call_soon_threadsafe(self._news.set)
+
+    async def run(self) -> None:
+        """Read what is committed and wake those who watch, for ever."""
+        while True:
+            if not self._texts.busy:
+                await self._news.wait()
+            # Texts first: what a call said comes before its end.
+            if self._texts.read_on():
+                self._wake()
+            if self._news.is_set():
+                self._news.clear()
+                try:
+                    await self._read_on()
+                except StorageError:
+                    self._news.set()  # it may pass with time; who watches waits
+            await asyncio.sleep(PAUSE_S)
+
+    async def prune_forever(self, recorder: Recorder) -> None:
+        """Have the log pruned from time to time, piece by piece, between the calls."""
+        while True:
+            await asyncio.sleep(PRUNE_S)
+            try:
+                while await recorder.write(events.prune):
+                    pass
+            except StorageError:
+                continue  # the next time
+
+    def close(self) -> None:
+        """End all subscriptions."""
+        self._closing = True
+        self._wake()
+
+    @asynccontextmanager
+    async def subscribe(
+        self, since: int | None, wants: Wants
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Give what comes after event ``since``, or from now on, as bytes to write.
+
+        Raises:
+            TooManySubscribers: there are as many as there may be.
+            StorageError: the log cannot be read.
+        """
+        if self.subscribers >= MAX_SUBSCRIBERS:
+            raise TooManySubscribers
+        pruned, newest = await events.bounds(self._database)
+        if not self.subscribers:  # nobody has kept the ring up
+            self._ring.clear()
+            self._ring_bytes = 0
+            self._floor = self._last = newest
+        self.subscribers += 1
+        async with AsyncExitStack() as stack:
+            stack.callback(self._leave)
+            if wants.progress:
+                stack.enter_context(self._texts.watched(wants.session_id))
+            self._news.set()
+            missed = since is not None and not pruned <= since <= newest
+            yield self._follow(newest if since is None or missed else since, missed, wants)
+
+    def _leave(self) -> None:
+        self.subscribers -= 1
+
+    async def _follow(self, position: int, missed: bool, wants: Wants) -> AsyncIterator[bytes]:
+        if missed:
+            yield RESYNC
+        yield greeting(position)
+        texts = self._texts.reader(wants.session_id) if wants.progress else None
+        is_live = False
+        due_s = self._loop.time() + HEARTBEAT_S
+        while not self._closing:
+            grown = self._grown
+            if is_live and position < self._floor:
+                yield RESYNC
+                return
+            try:
+                found = await self._behind(position)
+            except StorageError:
+                return  # a client connects again
+            if found is None:
+                position = self._last
+                yield RESYNC + greeting(position)
+                continue
+            is_silent = True
+            if texts is not None and (data := texts.read()):
+                yield data
+                is_silent = False
+            for page in found:
+                if data := wants.of(page, position):
+                    yield data
+                    is_silent = False
+                position = page.last
+            if not is_silent:
+                due_s = self._loop.time() + HEARTBEAT_S
+            elif not found:
+                is_live = True
+                try:
+                    async with asyncio.timeout_at(due_s):
+                        await grown.wait()
+                except TimeoutError:
+                    yield heartbeat(position)
+                    due_s = self._loop.time() + HEARTBEAT_S
+
+    async def _behind(self, position: int) -> Sequence[Page] | None:
+        """Give the next pages behind a place; none at the end, None where they were pruned."""
+        if position >= self._floor:
+            at = bisect.bisect_right(self._ring, position, key=_last_of)
+            return self._ring[at : at + 1]
+        found = await self._pages(position)
+        pruned, _ = await events.bounds(self._database)
+        return None if pruned > position else found
+
+    async def _read_on(self) -> None:
+        """Put into the ring what was committed since it was last read."""
+        found: Sequence[Page] = self._ring
+        while self.subscribers and found:
+            after = self._last
+            found = await self._pages(after)
+            if after != self._last:
+                return  # the ring began anew meanwhile
+            for page in found:
+                self._ring.append(page)
+                self._ring_bytes += page.held_bytes
+                self._last = page.last
+            self._drop_oldest()
+            self._wake()
+
+    def _drop_oldest(self) -> None:
+        dropped = 0
+        while self._ring_bytes > RING_BYTES:
+            self._floor = self._ring[dropped].last
+            self._ring_bytes -= self._ring[dropped].held_bytes
+            dropped += 1
+        del self._ring[:dropped]
+
+    async def _pages(self, after: int) -> list[Page]:
+        """Read on in the log, with the rows that the events name."""
+        told = await events.read_after(self._database, self._project_id, after)
+        changed = {one.event.session_id for one in told if one.event.type == SESSION_UPDATED}
+        sessions = {one for one in changed if one is not None}
+        traces = {
+            one.event.trace_id
+            for one in told
+            if one.event.trace_id is not None and one.event.type in (TRACE_CREATED, TRACE_UPDATED)
+        }
+        return list(
+            pages(
+                after,
+                render(
+                    told,
+                    await queries.get_sessions(self._database, self._project_id, sessions),
+                    await queries.get_traces(self._database, self._project_id, traces),
+                ),
+            )
+        )
+
+    def _wake(self) -> None:
+        grown, self._grown = self._grown, asyncio.Event()
+        grown.set()
+
+
+def _last_of(page: Page) -> int:
+    return page.last
