@@ -20,7 +20,7 @@ from proxy.api.views import SessionView, TraceView, session_view, trace_view
 from proxy.ui import timeline, view
 from proxy.ui.conversation import Section, sections
 from proxy.ui.frame import Frame
-from storage import breakdown, queries
+from storage import breakdown, events, queries
 from storage.breakdown import ModelShare
 from storage.database import Database
 from storage.records import DEFAULT_PROJECT, FAILED_STATES, Span
@@ -89,6 +89,8 @@ class SessionPage:
 
     async def _answer(self, request: web.Request, template: str) -> web.Response:
         db, session_id = self._database, params.session_id(request)
+        # Read first: what comes meanwhile comes twice, rather than not at all.
+        _, since = await events.bounds(db)
         session = await queries.get_session(db, DEFAULT_PROJECT, session_id)
         if session is None:
             raise web.HTTPNotFound
@@ -110,6 +112,7 @@ class SessionPage:
             lambda: self._frame.render(
                 request,
                 template,
+                since=since,
                 session=seen,
                 shown=shown,
                 body=body,

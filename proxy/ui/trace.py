@@ -20,7 +20,7 @@ from proxy.ui.frame import Frame
 from proxy.ui.json_text import indented
 from proxy.ui.session import now_us, stretch
 from proxy.ui.spans import tree
-from storage import queries, rebuild
+from storage import events, queries, rebuild
 from storage.database import Database
 from storage.rebuild import StoredBody
 from storage.records import DEFAULT_PROJECT, Span
@@ -50,6 +50,7 @@ class TracePage:
     async def show(self, request: web.Request) -> web.Response:
         """GET /traces/{id}?span=&view=raw: the page; without `span` it shows the first one."""
         db = self._database
+        _, since = await events.bounds(db)
         trace_id = params.hex_id(request.match_info["id"], 32)
         trace = await queries.get_trace(db, DEFAULT_PROJECT, trace_id) if trace_id else None
         if trace_id is None or trace is None:
@@ -69,12 +70,17 @@ class TracePage:
             lambda: self._frame.render(
                 request,
                 "trace.html",
+                since=since,
                 trace=trace_view(trace),
                 tree=tree(views),
                 waterfall=timeline.waterfall([stretch(one) for one in spans], now_us()),
                 span=views[spans.index(span)],
                 asked=asked,
                 answered=answered,
+                heads=[
+                    ("Request headers", indented(span.request_headers or "")),
+                    ("Response headers", indented(span.response_headers or "")),
+                ],
                 shown="raw" if raw else "span",
             )
         )
