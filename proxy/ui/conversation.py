@@ -10,7 +10,16 @@ from itertools import groupby
 from typing import Final
 
 from proxy.api.conversation import ConversationPage
-from proxy.api.message_views import MessageView, PartView, ThreadView, ToolCallView
+from proxy.api.message_views import (
+    TEXT_CHARS,
+    MessageView,
+    PartView,
+    ThreadView,
+    ToolCallView,
+    part_view,
+    tool_call_view,
+)
+from proxy.providers.reading import Part, Reading
 from proxy.ui.json_text import indented
 from proxy.ui.markdown import Block, Paragraph, Text, parse
 
@@ -76,6 +85,28 @@ def sections(page: ConversationPage) -> list[Section]:
         Section(threads[thread], list(group))
         for thread, group in groupby(rows, key=lambda row: row.message.thread)
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A message of one call, outside of its conversation."""
+
+    role: str
+    pieces: Sequence[Piece]
+    calls: Sequence[Call]
+
+
+def said(reading: Reading) -> Said:
+    """Lay out one message as it was read."""
+    parts = [part_view(part) for part in reading.parts or [Part("text", reading.text or None)]]
+    return Said(
+        reading.role,
+        [Piece(part.kind, parse(part.text) if part.text else (), part) for part in parts],
+        [
+            Call(tool_call_view(call, None, None), indented(call.arguments[:TEXT_CHARS]), None)
+            for call in reading.tool_calls
+        ],
+    )
 
 
 class _Layout:

@@ -4,9 +4,11 @@ Invariant: figures are those of `proxy.api`'s views; a body is shown as text and
 """
 
 import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import orjson
 from aiohttp import web
 
 from proxy.api import params
@@ -14,7 +16,10 @@ from proxy.api.bodies import SHOWN_BYTES, description
 from proxy.api.span_views import span_view
 from proxy.api.views import trace_view
 from proxy.decode import decode
+from proxy.providers.lenient import encode, mapping
+from proxy.providers.reading import Reading, answer_so_far, read
 from proxy.ui import timeline
+from proxy.ui.conversation import Said, said
 from proxy.ui.curl import command
 from proxy.ui.frame import Frame
 from proxy.ui.json_text import indented
@@ -27,17 +32,25 @@ from storage.records import DEFAULT_PROJECT, Span
 
 # Characters of one body that a page shows; the rest is behind a link.
 BODY_CHARS: Final = 100_000
-# Spans of one trace that its tree shows.
+# Spans of one trace that its tree shows, and messages of one body, the last ones.
 MAX_SPANS: Final = 1000
+MAX_MESSAGES: Final = 20
+
+MessagesIn = Callable[[bytes], list[Reading]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BodyText:
-    """The beginning of a body as text, and what bytes these are ("exact", ...)."""
+    """The beginning of a body as text, and what bytes these are ("exact", ...).
+
+    ``said`` are the last messages in it, after ``earlier`` others; none where it has no messages.
+    """
 
     text: str
     is_cut: bool
     description: str
+    said: Sequence[Said] = ()
+    earlier: int = 0
 
 
 class TracePage:
@@ -57,14 +70,13 @@ class TracePage:
             raise web.HTTPNotFound
         spans = await queries.trace_spans(db, DEFAULT_PROJECT, trace_id, MAX_SPANS)
         span = _chosen(spans, request.query.get("span"))
-        raw = request.query.get("view") == "raw"
         bodies = (
             await rebuild.request_body(db, DEFAULT_PROJECT, span.span_id),
             await rebuild.response_body(db, DEFAULT_PROJECT, span.span_id),
         )
-        asked, answered = await asyncio.to_thread(
-            lambda: [_body_text(body, raw=raw) for body in bodies]
-        )
+        raw = request.query.get("view") == "raw"
+        asked = await asyncio.to_thread(_body_text, bodies[0], _asked, raw=raw)
+        answered = await asyncio.to_thread(_body_text, bodies[1], _answered, raw=raw)
         views = [span_view(one, one.input_preview, one.output_preview) for one in spans]
         return await asyncio.to_thread(
             lambda: self._frame.render(
@@ -116,13 +128,35 @@ def _chosen(spans: tuple[Span, ...], wanted: str | None) -> Span:
     raise web.HTTPNotFound
 
 
-def _body_text(stored: StoredBody | None, *, raw: bool) -> BodyText | None:
+def _body_text(stored: StoredBody | None, messages_in: MessagesIn, *, raw: bool) -> BodyText | None:
     if stored is None:
         return None
     data, _ = decode(stored.data, stored.content_encoding or "", SHOWN_BYTES)
     text = data.decode("utf-8", "replace")
-    if not raw:
-        text = indented(text)
+    # As it is where that is asked for, else as a person reads it.
+    messages = [] if raw else messages_in(data)
+    text = text if raw else indented(text)
     return BodyText(
-        text=text[:BODY_CHARS], is_cut=len(text) > BODY_CHARS, description=description(stored)
+        text=text[:BODY_CHARS],
+        is_cut=len(text) > BODY_CHARS,
+        description=description(stored),
+        said=[said(message) for message in messages[-MAX_MESSAGES:]],
+        earlier=max(0, len(messages) - MAX_MESSAGES),
     )
+
+
+def _asked(data: bytes) -> list[Reading]:
+    """Read the messages of a request, in whichever field it has them."""
+    try:
+        request = mapping(orjson.loads(data))
+    except ValueError:
+        return []
+    found = request.get("messages") or request.get("input") or request.get("prompt")
+    values = found if isinstance(found, list) else [found] if found else []
+    return [read(encode(value)) for value in values]
+
+
+def _answered(data: bytes) -> list[Reading]:
+    """Read what a model answered; nothing where that is no message."""
+    answer = answer_so_far(data)
+    return [answer] if answer.text or answer.parts or answer.tool_calls else []

@@ -199,6 +199,19 @@ def after(iso: str, start: str) -> Figure:
     return Figure(f"+{figure.text}", f"{figure.exact} after the start of the session")
 
 
+def stretch(start: str, end: str | None) -> Figure:
+    """Write from when to when something was, in UTC, with the days where they differ."""
+    then = datetime.fromisoformat(start)
+    if end is None:
+        return Figure(f"since {then:%H:%M:%S} UTC", f"{clock(start).exact}; it has not ended yet")
+    until = datetime.fromisoformat(end)
+    if then.date() == until.date():
+        text = f"{then:%H:%M:%S} to {until:%H:%M:%S} UTC"
+    else:
+        text = f"{then.day} {then:%b %H:%M} to {until.day} {until:%b %H:%M} UTC"
+    return Figure(text, f"{clock(start).exact} to {clock(end).exact}")
+
+
 def size(count: int | None) -> Figure:
     """Write a number of bytes: 812 B, 4.3 kB, 1.2 MB."""
     if count is None:

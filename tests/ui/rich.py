@@ -6,7 +6,7 @@ import zlib
 
 from tests.calling import CUT, LEFT
 from tests.running import Running
-from tests.ui.story import S, Story, assistant, tool_call, usage, user
+from tests.ui.story import Story, assistant, tool_call, usage, user
 
 HOUR_S = 3600
 MARKDOWN = """Here is the **plan**, in *three* steps:
@@ -36,7 +36,9 @@ def png(width: int = 48, height: int = 32) -> bytes:
     """Paint a picture of its own bytes."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     rows = b"".join(
         b"\0" + b"".join(bytes((x * 5 % 256, y * 7 % 256, 140)) for x in range(width))
@@ -90,7 +92,11 @@ async def rich(tw: Running, session: str = "support-bot:user_42", *, running: bo
     )
     await story.turn(
         [
-            {"role": "tool", "tool_call_id": "c1", "content": '[{"file":"proxy/config.py","line":12}]'},
+            {
+                "role": "tool",
+                "tool_call_id": "c1",
+                "content": '[{"file":"proxy/config.py","line":12}]',
+            },
             {"role": "tool", "tool_call_id": "c2", "content": 'import tomllib\n\n"""TOML."""\n'},
         ],
         assistant("It is read in `proxy/config.py`, line 12."),
@@ -130,7 +136,7 @@ async def rich(tw: Running, session: str = "support-bot:user_42", *, running: bo
     )
     story.messages[0] = {
         "role": "system",
-        "content": "You are a careful engineer.\nAnswer in one sentence.\nUse tools where they help.",
+        "content": prompt.replace("briefly", "in one sentence"),
     }
     await story.breaks_off(user("And now in one sentence?"), "Load it with tomllib and then", CUT)
     await story.turn(

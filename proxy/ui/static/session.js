@@ -123,7 +123,7 @@ function step(selector, by) {
 bind({
   "[": () => step("[data-turn]", -1),
   "]": () => step("[data-turn]", 1),
-  e: () => step(".message.error, tr:has(.status.failed)", 1),
+  e: () => step(".message.failed, tr:has(.status.failed)", 1),
 });
 remember(root);
 watch({ session: root.dataset.session, progress: "1" }, take);
