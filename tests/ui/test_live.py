@@ -4,13 +4,14 @@ from typing import Any
 
 import openai
 import pytest
-from playwright.async_api import Page, Route, expect
+from playwright.async_api import Page, expect
 
 from storage.records import FAILED
 from tests.api.asking import save
 from tests.running import CHAT, Running
 from tests.storage.calls import end, start, trace_id
 from tests.ui.looking import findings
+from tests.ui.relay import relay
 from tests.wire import ScriptedUpstream
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -141,22 +142,17 @@ async def test_fifty_calls_of_a_time_without_connection_all_appear_once(
     tw: Running, page: Page
 ) -> None:
     await save(tw, end(start(1, session_id="s1")))
-    await live(page, f"{tw.url}/sessions?limit=100")
-
-    async def cut(route: Route) -> None:
-        await route.abort()
-
-    await page.route("**/*", cut)
-    await page.keyboard.press(".")  # off,
-    await page.keyboard.press(".")  # and on again, which fails
-    indicator = page.locator("#live")
-    await expect(indicator).to_have_text("Disconnected")
-    assert await findings(page) == []
-    await save(tw, *(end(start(n, session_id=f"s{n}")) for n in range(2, 52)))
-    await page.unroute("**/*")
-    await expect(indicator).to_have_text("Live")
-    await expect(page.locator("#rows tbody tr")).to_have_count(51)
-    assert await ids(page) == [f"s{n}" for n in range(51, 0, -1)]
+    async with relay(tw.port) as (wire, url):
+        await live(page, f"{url}/sessions?limit=100")
+        wire.cut()
+        indicator = page.locator("#live")
+        await expect(indicator).to_have_text("Disconnected")
+        assert await findings(page) == []
+        await save(tw, *(end(start(n, session_id=f"s{n}")) for n in range(2, 52)))
+        wire.mend()
+        await expect(indicator).to_have_text("Live")
+        await expect(page.locator("#rows tbody tr")).to_have_count(51)
+        assert await ids(page) == [f"s{n}" for n in range(51, 0, -1)]
 
 
 async def test_a_page_that_missed_events_for_good_reads_itself_anew(
