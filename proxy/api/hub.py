@@ -170,12 +170,11 @@ class Hub:
 
     async def _read_on(self) -> None:
         """Put into the ring what was committed since it was last read."""
-        found: Sequence[Page] = self._ring
-        while self.subscribers and found:
+        while self.subscribers:
             after = self._last
             found = await self._pages(after)
-            if after != self._last:
-                return  # the ring began anew meanwhile
+            if not found or after != self._last:
+                return  # it is at the end, or the ring began anew meanwhile
             for page in found:
                 self._ring.append(page)
                 self._ring_bytes += page.held_bytes

@@ -63,6 +63,7 @@ class Listing:
     sort_by: str
     descending: bool
     first: bool
+    limit: str = ""
     cursor: str | None = None
     truncated: bool = False
     problem: Problem | None = None
@@ -104,10 +105,12 @@ class Listing:
 
     def _address(self, **changes: str) -> str:
         order = "desc" if self.descending else "asc"
-        state = {"q": self.q, "sort_by": self.sort_by, "sort_order": order, **changes}
+        state = {"q": self.q, "sort_by": self.sort_by, "sort_order": order, "limit": self.limit}
         # What is so anyhow is left out, so that addresses stay short.
-        usual = {"q": "", "sort_by": self.kind.sort_by, "sort_order": "desc", "cursor": ""}
-        query = urlencode({name: text for name, text in state.items() if text != usual[name]})
+        usual = {"sort_by": self.kind.sort_by, "sort_order": "desc"}
+        query = urlencode(
+            {k: text for k, text in {**state, **changes}.items() if text and text != usual.get(k)}
+        )
         return f"{self.kind.path}?{query}" if query else self.kind.path
 
 
@@ -128,6 +131,7 @@ async def read(request: web.Request, kind: Kind, find: Find) -> Listing:
         sort_by=asked.get("sort_by") or kind.sort_by,
         descending=asked.get("sort_order") != "asc",
         first=not asked.get("cursor"),
+        limit=asked.get("limit", ""),
         cursor=answer.get("cursor"),
         truncated=bool(answer.get("truncated")),
         problem=problem,

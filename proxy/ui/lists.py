@@ -69,7 +69,7 @@ class Lists:
         )
 
     async def session_rows(self, request: web.Request) -> web.Response:
-        """GET /sessions/rows?id=&new=&q=: rows of an open page, and of `new` those that `q` finds."""
+        """GET /sessions/rows?id=&new=&q=: rows to show anew, and of `new` those that `q` finds."""
         asked = request.query.getall("id", [])[:MAX_IDS]
         found = await queries.get_sessions(self._database, DEFAULT_PROJECT, asked)
         rows = [session_view(session) for session in found.values()]

@@ -6,6 +6,7 @@ The browser outlives a test, so everything here runs in one event loop: a test m
 
 import os
 import shutil
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
 from tests.running import Running, running
+from tests.ui.demo import demo, talks
 from tests.wire import ScriptedUpstream
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -71,6 +73,14 @@ async def upstream() -> AsyncIterator[ScriptedUpstream]:
     await scripted.start()
     yield scripted
     await scripted.stop()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def shown(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
+    """The demo, for tests that only look."""
+    now_us = time.time_ns() // 1000
+    async with demo(tmp_path_factory.mktemp("demo"), talks(), now_us) as served:
+        yield served
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -5,6 +5,8 @@ to. It shows what the pages must cope with: failures, a cut stream, a client tha
 are estimated, models without a price, tools, a branch, calls without a session, one that runs.
 """
 
+# ruff: noqa: RUF001 (people speak in all scripts)
+
 import asyncio
 import random
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -349,7 +351,7 @@ def talks() -> list[Talk]:
             turns=[
                 Turn(
                     say="Έχω τρεις μέρες στην Αθήνα. Τι να δω πρώτα;",
-                    answer="Πρώτα την Ακρόπολη νωρίς το πρωί, μετά την Πλάκα, και το Σούνιο το απόγευμα.",
+                    answer="Πρώτα την Ακρόπολη νωρίς το πρωί, μετά την Πλάκα, και το Σούνιο.",
                     tokens=(38, 61),
                 ),
             ],

@@ -26,7 +26,6 @@ PAGES = {
 
 async def main(folder: Path) -> None:
     """Take all pictures."""
-    folder.mkdir(parents=True, exist_ok=True)
     now_us = time.time_ns() // 1000
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
@@ -59,4 +58,6 @@ async def _take(browser: Browser, url: str, folder: Path, pages: dict[str, str])
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1])))
+    target = Path(sys.argv[1])
+    target.mkdir(parents=True, exist_ok=True)
+    asyncio.run(main(target))

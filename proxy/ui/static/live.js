@@ -32,6 +32,7 @@ export function watch(query, take) {
     if (document.hidden) timer = setTimeout(close, HIDDEN_MS);
     else if (!source && !isOff()) connect();
   });
+  addEventListener("online", () => source && connect()); // the old one may be dead and not know it
   addEventListener("pagehide", close);
   addEventListener("pageshow", (event) => event.persisted && !isOff() && connect());
   connect();
