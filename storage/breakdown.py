@@ -5,12 +5,12 @@ add up to them. Reads only; the sums themselves are aggregates.py's.
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from storage.database import Database, Value
 from storage.parameters import clean_text
 from storage.queries import OLDEST_FIRST, SELECT_SPANS, SELECT_TRACES, span_of, trace_of
-from storage.records import Span, Trace, add
+from storage.records import Span, Trace
 
 # ruff: noqa: S608 (the SQL below is put together from constants of this package, never from values)
 
@@ -69,8 +69,7 @@ async def trace_states(db: Database, project_id: int, session_id: str) -> dict[s
     return dict(await db.read(TRACE_STATES, _key(project_id, session_id)))
 
 
-@dataclass(frozen=True, slots=True)
-class TurnSum:
+class TurnSum(NamedTuple):
     """What one trace of a session took; None is unknown."""
 
     trace_id: bytes
@@ -80,8 +79,9 @@ class TurnSum:
 
 
 TURN_SUMS: Final = """
-SELECT trace_id, status, cost_nusd, input_tokens, output_tokens FROM traces
-WHERE project_id = :project_id AND session_id = :session_id
+SELECT trace_id, status, cost_nusd, CASE WHEN input_tokens IS NULL THEN output_tokens
+  WHEN output_tokens IS NULL THEN input_tokens ELSE input_tokens + output_tokens END
+FROM traces WHERE project_id = :project_id AND session_id = :session_id
 ORDER BY started_at_us, seq LIMIT :limit
 """
 
@@ -89,7 +89,7 @@ ORDER BY started_at_us, seq LIMIT :limit
 async def turn_sums(db: Database, project_id: int, session_id: str) -> list[TurnSum]:
     """Read what each trace of a session took, oldest first."""
     rows = await db.read(TURN_SUMS, {**_key(project_id, session_id), "limit": MAX_TURNS})
-    return [TurnSum(row[0], row[1], row[2], add(row[3], row[4])) for row in rows]
+    return [TurnSum._make(row) for row in rows]
 
 
 PAGE_TRACES: Final = f"{SELECT_TRACES} AND session_id = :session_id {OLDEST_FIRST} OFFSET :start"

@@ -13,7 +13,7 @@ from proxy.api import params
 from proxy.api.answers import json_answer, not_found
 from proxy.api.message_views import MessageView, ThreadView
 from proxy.api.transcript import Sources, needed_contents, show_page
-from storage import queries, rebuild, transcript
+from storage import events, queries, rebuild, transcript
 from storage.database import Database
 from storage.lines import Line, lines
 from storage.records import DEFAULT_PROJECT, Span
@@ -27,7 +27,11 @@ PAGE_BYTES: Final = 32 * 1024 * 1024
 UNFINISHED: Final = 20
 # Operations of which each call is a turn, also where it left nothing but its failure.
 ANSWERING: Final = frozenset({"chat.completions", "completions", "responses"})
+# Lines of a path that is held: some MB.
+HELD_LINES: Final = 20_000
 _MESSAGE_ID: Final = re.compile(r"([0-9a-f]{16})-(\d{1,9})")
+
+_Path = tuple[list[Turn], list[Line]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +55,7 @@ class Conversations:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._held: tuple[tuple[str, tuple[str, ...], int], _Path] | None = None
 
     async def show(self, request: web.Request) -> web.Response:
         """GET /api/sessions/{id}/conversation?from=&limit=&branch=: its messages, in order."""
@@ -75,10 +80,7 @@ class Conversations:
 
         Raises BadParameter where one of ``branches`` names no message.
         """
-        turns = await transcript.session_turns(
-            self._database, DEFAULT_PROJECT, session_id, ANSWERING
-        )
-        found = await asyncio.to_thread(_lines, turns, branches)
+        turns, found = await self._read(session_id, tuple(branches))
         if at:
             start = _place(found, at) // limit * limit
         page = range(min(start, len(found)), min(start + limit, len(found)))
@@ -87,6 +89,23 @@ class Conversations:
         return ConversationPage(
             start=page.start, total=len(found), threads=threads, messages=messages
         )
+
+    async def _read(self, session_id: str, branches: tuple[str, ...]) -> _Path:
+        """Read a session's turns, and the lines of a path through them.
+
+        The last path is held, since its pages are read one after the other. Each change of the
+        database comes with an event, so that none since then means that it is the same.
+        """
+        _, newest = await events.bounds(self._database)
+        key = (session_id, branches, newest)
+        if self._held is not None and self._held[0] == key:
+            return self._held[1]
+        turns = await transcript.session_turns(
+            self._database, DEFAULT_PROJECT, session_id, ANSWERING
+        )
+        path = turns, await asyncio.to_thread(_lines, turns, branches)
+        self._held = (key, path) if len(path[1]) <= HELD_LINES else None
+        return path
 
     async def message(self, request: web.Request) -> web.Response:
         """GET /api/messages/{id}: the JSON of one message, as it was sent."""

@@ -23,10 +23,10 @@ from proxy.ui.frame import Frame
 from storage import breakdown, events, queries
 from storage.breakdown import ModelShare
 from storage.database import Database
-from storage.records import DEFAULT_PROJECT, FAILED_STATES, Span
+from storage.records import DEFAULT_PROJECT, Span
 
 # Messages, and traces, of one page: what a person scrolls through, and a browser lays out at once.
-MESSAGES: Final = 100
+MESSAGES: Final = 50
 TRACES: Final = 200
 
 
@@ -118,7 +118,7 @@ class SessionPage:
                 body=body,
                 models=[_model(share) for share in models],
                 states=states,
-                columns=timeline.columns([_turn(turn) for turn in turns]),
+                columns=timeline.columns(turns),
             )
         )
 
@@ -171,15 +171,6 @@ def stretch(span: Span) -> timeline.Stretch:
         start_us=span.started_at_us,
         end_us=span.ended_at_us,
         first_us=None if first_us is None else span.started_at_us + first_us,
-    )
-
-
-def _turn(turn: breakdown.TurnSum) -> timeline.TurnSums:
-    return timeline.TurnSums(
-        trace_id=turn.trace_id.hex(),
-        cost=usd(turn.cost_nusd),
-        tokens=turn.total_tokens,
-        failed=turn.status in FAILED_STATES,
     )
 
 

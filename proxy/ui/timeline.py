@@ -11,6 +11,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
+from proxy.api.units import usd
+from storage.breakdown import TurnSum
+from storage.records import FAILED_STATES
+
 WIDTH: Final = 1000.0
 # The narrowest bar that a person still sees and hits, on a screen of 1,000 points.
 MIN_WIDTH: Final = 3.0
@@ -139,20 +143,10 @@ def _bar(row: int, x: float, scale: float, call: Stretch, end_us: int) -> Bar:
 
 
 @dataclass(frozen=True, slots=True)
-class TurnSums:
-    """What one turn took: money in USD; None is unknown."""
-
-    trace_id: str
-    cost: float | None
-    tokens: int | None
-    failed: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Column:
     """Turns that follow each other, from ``first`` (counted from 1) to ``last``, and their sums.
 
-    ``cost_share`` and ``tokens_share`` are those of the highest column, from 0 to 1.
+    ``cost`` is in USD. The shares are those of the highest column, from 0 to 1.
     """
 
     first: int
@@ -165,22 +159,22 @@ class Column:
     tokens_share: float
 
 
-def columns(turns: Sequence[TurnSums]) -> tuple[Column, ...]:
+def columns(turns: Sequence[TurnSum]) -> tuple[Column, ...]:
     """Sum turns up to ``MAX_COLUMNS`` columns of as many turns each."""
     size = -(-len(turns) // MAX_COLUMNS) or 1
     groups = [turns[start : start + size] for start in range(0, len(turns), size)]
-    costs = [_sum([turn.cost for turn in group]) for group in groups]
-    tokens = [_sum([turn.tokens for turn in group]) for group in groups]
+    costs = [_sum([turn.cost_nusd for turn in group]) for group in groups]
+    tokens = [_sum([turn.total_tokens for turn in group]) for group in groups]
     most_cost = max((cost or 0 for cost in costs), default=0) or 1
     most_tokens = max((count or 0 for count in tokens), default=0) or 1
     return tuple(
         Column(
             first=number * size + 1,
             last=number * size + len(group),
-            trace_id=group[0].trace_id,
-            cost=cost,
-            tokens=None if count is None else int(count),
-            failed=sum(turn.failed for turn in group),
+            trace_id=group[0].trace_id.hex(),
+            cost=usd(cost),
+            tokens=count,
+            failed=sum(turn.status in FAILED_STATES for turn in group),
             cost_share=(cost or 0) / most_cost,
             tokens_share=(count or 0) / most_tokens,
         )
@@ -188,7 +182,7 @@ def columns(turns: Sequence[TurnSums]) -> tuple[Column, ...]:
     )
 
 
-def _sum(values: Sequence[float | None]) -> float | None:
+def _sum(values: Sequence[int | None]) -> int | None:
     """Add what is known; None where nothing is."""
     known = [value for value in values if value is not None]
     return sum(known) if known else None

@@ -12,10 +12,11 @@ from proxy.ui.timeline import (
     Bar,
     Gap,
     Stretch,
-    TurnSums,
     columns,
     waterfall,
 )
+from storage.breakdown import TurnSum
+from storage.records import COMPLETED, TRUNCATED
 
 S = 1_000_000
 
@@ -113,26 +114,27 @@ def test_no_call_stands_over_another_or_outside(calls: list[Stretch], now: int) 
     assert places == sorted(places)
 
 
-def turn(cost: float | None = 1.0, tokens: int | None = 10, *, failed: bool = False) -> TurnSums:
-    return TurnSums("t", cost, tokens, failed)
+def turn(cost_nusd: int | None = 1, tokens: int | None = 10, status: str = COMPLETED) -> TurnSum:
+    return TurnSum(b"\x01\xff", status, cost_nusd, tokens)
 
 
 def test_each_turn_has_a_column_as_high_as_its_share() -> None:
-    first, second = columns([turn(2.0, 10), turn(1.0, 40, failed=True)])
-    assert (first.cost_share, first.tokens_share, first.failed) == (1, 0.25, 0)
+    first, second = columns([turn(2_000_000_000, 10), turn(1_000_000_000, 40, TRUNCATED)])
+    assert (first.cost, first.cost_share, first.tokens_share, first.failed) == (2.0, 1, 0.25, 0)
     assert (second.first, second.last, second.cost_share, second.failed) == (2, 2, 0.5, 1)
+    assert first.trace_id == "01ff"
 
 
 def test_what_is_unknown_is_no_zero() -> None:
     (column,) = columns([turn(None, None)])
     assert (column.cost, column.tokens, column.cost_share) == (None, None, 0)
-    (column,) = columns([turn(0.0, 0)])
+    (column,) = columns([turn(0, 0)])
     assert (column.cost, column.tokens) == (0, 0)
     assert columns([]) == ()
 
 
 def test_many_turns_share_columns() -> None:
-    found = columns([turn(1.0 if n % 2 else None) for n in range(2005)])
+    found = columns([turn(1_000_000_000 if n % 2 else None) for n in range(2005)])
     assert len(found) <= MAX_COLUMNS
     assert [(c.first, c.last) for c in (found[0], found[1], found[-1])] == [
         *((1, 21), (22, 42), (1996, 2005)),
