@@ -1,4 +1,4 @@
-"""A session's page in a real browser, and as HTML: its figures, views, branches, pages, live parts."""
+"""A session's page in a real browser: figures, views, branches, pages, and what is live."""
 
 import re
 from collections.abc import AsyncIterator
@@ -310,8 +310,10 @@ class Feed:
             """window.EventSource = class extends EventTarget {
                  constructor() {
                    super();
-                   window.feed = (data) =>
-                     this.dispatchEvent(new MessageEvent("message", { data: JSON.stringify(data) }));
+                   window.feed = (event) => {
+                     const data = JSON.stringify(event);
+                     this.dispatchEvent(new MessageEvent("message", { data }));
+                   };
                    setTimeout(() => this.dispatchEvent(new Event("open")));
                  }
                  close() {}
