@@ -35,7 +35,7 @@ async def test_what_has_the_focus_can_be_seen(shown: Running, page: Page) -> Non
     await expect(page.locator(".skip")).to_be_in_viewport()
     await page.keyboard.press("j")
     outline = await page.evaluate(
-        "getComputedStyle(document.activeElement.querySelector('bdi')).outlineStyle"
+        "getComputedStyle(document.activeElement.closest('tr')).outlineStyle"
     )
     assert outline == "solid"
 
@@ -96,11 +96,12 @@ async def test_keys_are_letters_while_somebody_types(shown: Running, page: Page)
 
 async def suggest(route: Route) -> None:
     """Answer as /api/search/suggest does."""
+    assert "rows=sessions" in route.request.url
     if "q=status%3A&" in route.request.url:
         rows = [{"text": "status:failed"}, {"text": "status:<b>running</b>"}]
         await route.fulfill(json={"suggestions": rows, "start": 0, "end": 7})
     elif "q=st&" in route.request.url:
-        rows = [{"text": "status:", "note": "running, failed ..."}, {"text": "starred:"}]
+        rows = [{"text": "status:", "meaning": "running, failed ..."}, {"text": "starred:"}]
         await route.fulfill(json={"suggestions": rows, "start": 0, "end": 2})
     else:
         await route.fulfill(json={"suggestions": [], "start": 0, "end": 0})
