@@ -8,7 +8,7 @@ from playwright.async_api import Page
 from tests.ui.hostile import MARK
 
 # The shape of markup: its elements and the names of their attributes, in order.
-_SHAPE = """element => [...element.querySelectorAll("*")].map(
+SHAPE = """element => [...element.querySelectorAll("*")].map(
   each => [each.tagName, ...[...each.attributes].map(one => one.name).sort()].join(" "))"""
 # As a screen reader's user or a keyboard's would be shut out by them.
 _SEVERE = ("serious", "critical")
@@ -16,13 +16,7 @@ _SEVERE = ("serious", "critical")
 
 async def shapes(page: Page, selector: str) -> list[list[str]]:
     """Give the shape of every element that fits."""
-    found: list[list[str]] = await page.locator(selector).evaluate_all(f"all => all.map({_SHAPE})")
-    return found
-
-
-async def shape(page: Page) -> list[str]:
-    """Give the shape of the whole page."""
-    (found,) = await shapes(page, "html")
+    found: list[list[str]] = await page.locator(selector).evaluate_all(f"all => all.map({SHAPE})")
     return found
 
 

@@ -117,6 +117,14 @@ async def test_a_state_has_a_word_and_a_form_of_its_own(tw: Running, page: Page)
     assert len(drawn) == 2
 
 
+async def test_a_call_that_runs_says_so_where_its_answer_will_stand(
+    tw: Running, page: Page
+) -> None:
+    await save(tw, start(1, session_id="busy"))
+    await page.goto(f"{tw.url}/sessions")
+    await expect(page.locator("[data-id=busy] .last")).to_have_text("running…")
+
+
 async def test_what_is_not_known_is_a_dash_and_not_a_nought(tw: Running, page: Page) -> None:
     await save(tw, unknown_usage(end(start(1, session_id="s"))))
     await page.goto(f"{tw.url}/sessions")
@@ -232,7 +240,12 @@ async def test_lists_work_without_javascript(shown: Running, browser: Browser) -
     await context.close()
 
 
-PAGES = ["/sessions", "/traces", "/sessions?q=lighthouses+zebra", '/sessions?q="open']
+PAGES = [
+    "/sessions?limit=8",
+    "/traces?limit=8",
+    "/sessions?q=lighthouses+zebra",
+    '/sessions?q="open',
+]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -259,5 +272,5 @@ async def test_a_narrow_screen_shows_all_without_scrolling_sideways(
     for path in PAGES:
         await page.goto(shown.url + path)
         assert await width(page) == 360, path
-    await page.goto(f"{shown.url}/sessions")
+    await page.goto(shown.url + PAGES[0])
     assert await findings(page) == []

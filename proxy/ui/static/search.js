@@ -42,7 +42,11 @@ function accept(n) {
 async function complete() {
   if (!able) return;
   const mine = ++asked;
-  const query = new URLSearchParams({ q: input.value, at: input.selectionStart });
+  const query = new URLSearchParams({
+    q: input.value,
+    at: input.selectionStart,
+    rows: input.dataset.rows,
+  });
   const answer = await fetch(`/api/search/suggest?${query}`).catch(() => null);
   if (!answer?.ok) {
     able = answer?.status !== 404;
@@ -61,10 +65,10 @@ async function complete() {
       const name = document.createElement("bdi");
       name.textContent = each.text;
       option.append(name);
-      if (each.note) {
-        const note = document.createElement("span");
-        note.textContent = each.note;
-        option.append(note);
+      if (each.meaning) {
+        const meaning = document.createElement("span");
+        meaning.textContent = each.meaning;
+        option.append(meaning);
       }
       return option;
     }),
