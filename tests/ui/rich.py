@@ -6,7 +6,7 @@ import zlib
 
 from tests.calling import CUT, LEFT
 from tests.running import Running
-from tests.ui.story import Story, assistant, tool_call, usage, user
+from tests.ui.story import T0, Story, assistant, tool_call, usage, user
 
 HOUR_S = 3600
 MARKDOWN = """Here is the **plan**, in *three* steps:
@@ -63,9 +63,9 @@ TOOLS = [
 ]
 
 
-async def rich(tw: Running, session: str = "support-bot:user_42", *, running: bool = True) -> Story:
-    """Tell it."""
-    story = Story(tw, session)
+async def rich(tw: Running, *, at_us: int = T0, running: bool = True) -> Story:
+    """Tell it, from that time on."""
+    story = Story(tw, "support-bot:user_42", at_us=at_us)
     prompt = "You are a careful engineer.\nAnswer briefly.\nUse tools where they help."
     story.messages.append({"role": "system", "content": prompt})
     tools = {"request": {"tools": TOOLS}}

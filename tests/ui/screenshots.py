@@ -11,8 +11,10 @@ from pathlib import Path
 
 from playwright.async_api import Browser, async_playwright
 
+from proxy.ui import view
 from tests.ui.conftest import CHROMIUM, FLAGS
 from tests.ui.demo import demo, talks
+from tests.ui.rich import rich
 
 SIZES = {"desktop": (1440, 900), "narrow": (360, 780)}
 PAGES = {
@@ -35,6 +37,25 @@ async def main(folder: Path) -> None:
         with tempfile.TemporaryDirectory() as scratch:
             async with demo(Path(scratch), [], now_us) as tw:
                 await _take(browser, tw.url, folder, {"welcome": "/sessions"})
+        with tempfile.TemporaryDirectory() as scratch:
+            async with demo(Path(scratch), [], now_us) as tw:
+                # Twenty hours and three minutes from its first call to the one that runs.
+                story = await rich(tw, at_us=now_us - (20 * 3600 + 180) * 1_000_000)
+                await tw.saved()
+                session = view.session_path(story.session)
+                await _take(
+                    browser,
+                    tw.url,
+                    folder,
+                    {
+                        "session": session,
+                        "session-traces": view.address(session, view="traces"),
+                        "session-timeline": view.address(session, view="timeline"),
+                        "trace": view.trace_path(story.traces[0]),
+                        "trace-failed": view.trace_path(story.traces[3]),
+                        "trace-raw": view.address(view.trace_path(story.traces[0]), view="raw"),
+                    },
+                )
         untagged = [talk for talk in talks() if talk.session is None]
         with tempfile.TemporaryDirectory() as scratch:
             async with demo(Path(scratch), untagged, now_us) as tw:

@@ -275,3 +275,63 @@ def test_ids_that_a_path_cannot_carry_go_by_the_query(session_id: str) -> None:
 def test_the_path_of_a_trace_is_its_id() -> None:
     assert view.trace_path("0a" * 16) == f"/traces/{'0a' * 16}"
     assert view.trace_path("a/b") == "/traces/a%2Fb"
+
+
+def test_a_time_of_a_day_has_its_date_on_hover() -> None:
+    found = view.clock("2026-11-20T09:00:04.125000Z")
+    assert (found.text, found.exact) == ("09:00:04", "2026-11-20 09:00:04.125 UTC")
+    assert view.day("2026-11-05T23:59:59.999999Z") == "Thursday, 5 November 2026"
+
+
+def test_an_offset_is_never_negative() -> None:
+    start = "2026-11-20T09:00:00.000000Z"
+    assert view.after("2026-11-20T09:04:12.000000Z", start).text == "+4 m 12 s"
+    assert view.after("2026-11-20T08:59:59.000000Z", start).text == "+0 ms"
+
+
+def test_a_stretch_names_its_days_where_they_differ() -> None:
+    start = "2026-11-20T09:00:00.000000Z"
+    assert view.stretch(start, None).text == "since 09:00:00 UTC"
+    assert view.stretch(start, "2026-11-20T09:00:03.000000Z").text == "09:00:00 to 09:00:03 UTC"
+    other = view.stretch(start, "2026-11-21T05:02:30.000000Z")
+    assert other.text == "20 Nov 09:00 to 21 Nov 05:02 UTC"
+    assert other.exact.endswith("to 2026-11-21 05:02:30.000 UTC")
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        *((None, "—"), (0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (99_960, "100 kB")),
+        *((999_600, "1.0 MB"), (4_300_000, "4.3 MB"), (5_000_000_000, "5.0 GB")),
+    ],
+)
+def test_sizes_have_three_digits(count: int | None, text: str) -> None:
+    assert view.size(count).text == text
+
+
+def test_lines_keep_their_breaks_and_show_what_cannot_be_seen() -> None:
+    assert view.lines("a\r\nb\tc\x1b[0m\x00") == "a\nb\tc␛[0m␀"
+    assert view.lines(None) == ""
+
+
+def test_an_address_has_only_what_is_given() -> None:
+    assert view.address("/a", view="", at=None, branch=[]) == "/a"
+    assert view.address("/a?id=x", view="b c", branch=["d", "e"]) == (
+        "/a?id=x&view=b+c&branch=d&branch=e"
+    )
+
+
+def test_a_part_of_a_session_has_a_path_for_any_id() -> None:
+    assert view.session_path("a/b", "/live") == "/sessions/a%2Fb/live"
+    assert view.session_path("..", "/live") == "/sessions/by-id/live?id=.."
+
+
+def test_pages_lead_to_each_other() -> None:
+    first, middle, last = (
+        view.Pages(start, count, 120, 50) for start, count in ((0, 50), (50, 50), (100, 20))
+    )
+    assert (first.text, last.text) == ("1 to 50 of 120", "101 to 120 of 120")
+    assert [page.previous for page in (first, middle, last)] == [None, 0, 50]
+    assert [page.next for page in (first, middle, last)] == [50, 100, None]
+    assert {page.last for page in (first, middle, last)} == {100}
+    assert view.Pages(0, 0, 0, 50).last == 0
