@@ -20,6 +20,7 @@ WIDTH: Final = 1000.0
 MIN_WIDTH: Final = 3.0
 # All pauses together take at most a quarter of the width: a third of what the calls take.
 _PAUSES: Final = 3
+LONG_PAUSE_US: Final = 60_000_000
 # Columns of the strip of turns: as many as still can be told apart on a telephone.
 MAX_COLUMNS: Final = 100
 
@@ -51,6 +52,11 @@ class Gap:
     x: float
     width: float
     duration_us: int
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it is worth a line of its own."""
+        return self.duration_us >= LONG_PAUSE_US
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,22 @@
 """A session's page in a real browser: figures, views, branches, pages, and what is live."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from typing import Any
 
+import orjson
 import pytest
 import pytest_asyncio
 from playwright.async_api import Page, expect
 
+from tests.calling import DONE, USAGE, delta
 from tests.running import Running
 from tests.ui.looking import findings, width
+from tests.ui.relay import relay
 from tests.ui.rich import rich
 from tests.ui.story import Story, assistant, usage, user
+from tests.wire import Peer, ScriptedUpstream
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -202,7 +207,7 @@ async def test_a_mistake_in_an_address_is_a_page_that_says_so(
 
 async def test_a_long_session_is_read_page_by_page(tw: Running, page: Page) -> None:
     story = Story(tw)
-    for n in range(120):
+    for n in range(60):
         await story.turn(user(f"question {n}."), assistant(f"answer {n}."), pause_s=1)
     await tw.saved()
     await page.goto(f"{tw.url}/sessions/story")
@@ -213,12 +218,12 @@ async def test_a_long_session_is_read_page_by_page(tw: Running, page: Page) -> N
         if not await following.count():
             break
         await following.click()
-    said = [text for n in range(120) for text in (f"question {n}.", f"answer {n}.")]
+    said = [text for n in range(60) for text in (f"question {n}.", f"answer {n}.")]
     assert [text.strip() for text in seen] == said
     # A link to a turn opens the page that it is on.
-    await page.goto(f"{tw.url}/sessions/story?at={story.traces[70]}#t-{story.traces[70]}")
-    await expect(page.get_by_text("question 70.")).to_be_in_viewport()
-    await expect(page.locator("#pager")).to_contain_text("101 to 150 of 240")
+    await page.goto(f"{tw.url}/sessions/story?at={story.traces[40]}#t-{story.traces[40]}")
+    await expect(page.get_by_text("question 40.")).to_be_in_viewport()
+    await expect(page.locator("#pager")).to_contain_text("51 to 100 of 120")
     await expect(page.locator(".strip a")).to_have_count(60)
 
 
@@ -287,16 +292,59 @@ async def test_a_connection_that_was_cut_brings_what_it_missed_once(
     story = Story(tw)
     await grow(story, ["a"])
     await tw.saved()
+    async with relay(tw.port) as (wire, url):
+        await page.goto(f"{url}/sessions/story")
+        await expect(page.locator("#live")).to_have_attribute("data-state", "live")
+        wire.cut()
+        await grow(story, [f"{n}" for n in range(50)])
+        wire.mend()
+        await expect(page.locator("[data-metric=traces] .big")).to_have_text("51")
+        said = await page.locator(".message.answer .text").all_inner_texts()
+    assert said == ["said a", *(f"said {n}" for n in range(50))]
+
+
+async def test_a_stream_fills_in_while_it_runs(
+    tw: Running, upstream: ScriptedUpstream, page: Page
+) -> None:
+    said, ended = asyncio.Event(), asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n"
+        )
+        for words in ("The **first** words", " and 😀 more"):
+            data = delta(words)
+            await peer.send(b"%x\r\n%b\r\n" % (len(data), data))
+            await said.wait()
+        await ended.wait()
+        data = USAGE + DONE
+        await peer.send(b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data))
+
+    story = Story(tw)
+    await story.turn(user("hi"), assistant("hello"))
+    await tw.saved()
+    upstream.script = script
     await page.goto(f"{tw.url}/sessions/story")
     await expect(page.locator("#live")).to_have_attribute("data-state", "live")
-    await page.context.set_offline(True)
-    await page.evaluate("document.getElementById('live').click()")
-    await grow(story, [f"w{n}w" for n in range(50)])
-    await page.context.set_offline(False)
-    await page.evaluate("document.getElementById('live').click()")
-    await expect(page.locator("[data-metric=traces] .big")).to_have_text("51")
-    for n in range(50):
-        await expect(page.get_by_text(f"said w{n}w", exact=True)).to_have_count(1)
+    request = {"model": "gpt-4o-mini", "stream": True, "messages": [user("Tell me")]}
+    call = asyncio.create_task(
+        tw.raw(
+            headers=b"Content-Type: application/json\r\nX-Traceway-Session-Id: story\r\n",
+            body=orjson.dumps(request),
+        )
+    )
+    text = page.locator("[data-span]")
+    await expect(text).to_have_text("The **first** words")
+    said.set()
+    await expect(text).to_have_text("The **first** words and 😀 more")
+    ended.set()
+    assert (await call).status == 200
+    await expect(text).to_have_count(0)
+    answer = page.locator(".message.answer").last
+    await expect(answer.locator("strong", has_text="first")).to_have_count(1)
+    await expect(answer).to_contain_text("9 → 2 tokens")
 
 
 class Feed:

@@ -68,6 +68,18 @@ def test_a_short_pause_is_to_scale_and_a_long_one_is_marked() -> None:
     long = waterfall([Stretch(0, 3 * S), Stretch(3600 * S, 3603 * S)], 0)
     assert long.bars[1].x == 5 * WIDTH / 8
     assert long.gaps == (Gap(1, 3 * WIDTH / 8, 2 * WIDTH / 8, 3597 * S),)
+    assert long.gap_before(1) == long.gaps[0]
+    assert (long.gaps[0].is_long, long.gap_before(0)) == (True, None)
+
+
+def test_a_pause_of_seconds_is_no_long_one() -> None:
+    (gap,) = waterfall([Stretch(0, S), Stretch(20 * S, 21 * S)], 0).gaps
+    assert not gap.is_long
+
+
+def test_the_calls_of_a_row_go_from_left_to_right() -> None:
+    found = waterfall([Stretch(4 * S, 5 * S), Stretch(0, 9 * S), Stretch(1 * S, 3 * S)], 0)
+    assert found.lanes == [[1], [2, 0]]
 
 
 def test_calls_are_placed_by_their_start_and_given_in_their_own_order() -> None:

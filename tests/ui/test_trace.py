@@ -55,8 +55,8 @@ async def test_it_shows_a_call_with_its_figures_and_messages(
 async def test_an_error_stands_in_words(tw: Running, story: Story, page: Page) -> None:
     await page.goto(f"{tw.url}/traces/{story.traces[3]}")
     box = page.locator(".problem-box")
-    await expect(box).to_contain_text("Failed, HTTP 429")
-    await expect(box).to_contain_text("Rate limit reached")
+    await expect(box).to_contain_text("Failed")
+    await expect(box).to_contain_text("HTTP 429: Rate limit reached")
     await expect(box).to_contain_text("Ended by the upstream, in the body.")
 
 
