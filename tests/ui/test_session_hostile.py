@@ -9,7 +9,7 @@ from proxy.ui import view
 from tests.calling import CUT
 from tests.running import Running
 from tests.ui.hostile import HOSTILE
-from tests.ui.looking import shape, was_hacked
+from tests.ui.looking import shapes, was_hacked
 from tests.ui.rich import data_url, png
 from tests.ui.story import Story, assistant, tool_call, usage, user
 
@@ -106,7 +106,8 @@ async def test_no_text_does_anything_in_any_place(tw: Running, page: Page) -> No
         await page.goto(tw.url + path)
         await page.locator("details").evaluate_all("all => all.forEach(one => { one.open = true })")
         assert not await was_hacked(page)
-        shown = [one.lower().split(" ") for one in await shape(page)]
+        (whole,) = await shapes(page, "html")
+        shown = [one.lower().split(" ") for one in whole]
         assert {names[0] for names in shown} <= ELEMENTS
         assert {one for names in shown for one in names[1:]} <= ATTRIBUTES
     traces = [f"/traces/{trace}" for trace in story.traces]
