@@ -1,7 +1,7 @@
 """Calls as clients and providers write them, recorded without a network, at times of our own.
 
 `Story` tells a session turn by turn: it keeps the messages, sends them all again, and puts the
-record of each call where the recorder takes them.
+record of each call where the recorder takes them. `await tw.saved()` waits until all are saved.
 """
 
 from collections.abc import Sequence
@@ -105,7 +105,7 @@ class Story:
             first_token_us=None if ttft_s is None else round(ttft_s * S),
         )
         self.at_us += took_us + round(pause_s * S)
-        await self.tw.server.recorder.put(end)
+        self.tw.server.recorder.put(end)
         self.traces.append(call.start.trace_id.hex())
         return self.traces[-1]
 

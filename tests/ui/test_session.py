@@ -11,7 +11,7 @@ import pytest_asyncio
 from playwright.async_api import Page, expect
 
 from tests.calling import DONE, USAGE, delta
-from tests.running import Running
+from tests.running import Running, running
 from tests.ui.looking import findings, width
 from tests.ui.relay import relay
 from tests.ui.rich import rich
@@ -23,12 +23,13 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 HOME = "/sessions/support-bot%3Auser_42"
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def story(tw: Running) -> AsyncIterator[Story]:
-    """A session with everything, which still runs."""
-    told = await rich(tw)
-    await tw.saved()
-    yield told
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def story(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Story]:
+    """A session with everything, which still runs, for all tests that only read it."""
+    async with running(tmp_path_factory.mktemp("story"), "http://127.0.0.1:9") as tw:
+        told = await rich(tw, running=True)
+        await tw.saved()
+        yield told
 
 
 async def html(tw: Running, path: str) -> str:
@@ -50,8 +51,8 @@ def plain(text: str) -> str:
     return " ".join(re.sub(r"<[^>]*>", " ", text).split())
 
 
-async def test_it_reads_from_top_to_bottom_without_javascript(tw: Running, story: Story) -> None:
-    text = plain(await html(tw, HOME))
+async def test_it_reads_from_top_to_bottom_without_javascript(story: Story) -> None:
+    text = plain(await html(story.tw, HOME))
     said = [
         *("System prompt", "How do I load a configuration", "Here is the plan", "Tool call search"),
         *("It is read in", "A gradient. The second picture", "Changed from here on", "Truncated"),
@@ -62,9 +63,9 @@ async def test_it_reads_from_top_to_bottom_without_javascript(tw: Running, story
     assert places == sorted(places)
 
 
-async def test_its_six_metrics_are_those_of_the_api(tw: Running, story: Story, page: Page) -> None:
-    session = await tw.api("/api/sessions/support-bot%3Auser_42")
-    await page.goto(tw.url + HOME)
+async def test_its_six_metrics_are_those_of_the_api(story: Story, page: Page) -> None:
+    session = await story.tw.api("/api/sessions/support-bot%3Auser_42")
+    await page.goto(story.tw.url + HOME)
 
     async def exact(metric: str) -> str:
         figure = page.locator(f"[data-metric={metric}] .big > span")
@@ -88,9 +89,9 @@ async def test_its_six_metrics_are_those_of_the_api(tw: Running, story: Story, p
     await expect(cost).to_contain_text(f"{session['estimated_count']} calls estimated")
 
 
-async def test_the_parts_of_its_sums_add_up(tw: Running, story: Story, page: Page) -> None:
-    session = await tw.api("/api/sessions/support-bot%3Auser_42")
-    await page.goto(tw.url + HOME)
+async def test_the_parts_of_its_sums_add_up(story: Story, page: Page) -> None:
+    session = await story.tw.api("/api/sessions/support-bot%3Auser_42")
+    await page.goto(story.tw.url + HOME)
     rows = page.locator("#by-model tbody tr")
     titles = [
         [await cell.get_attribute("title") for cell in await row.locator("td > span").all()]
@@ -104,23 +105,23 @@ async def test_the_parts_of_its_sums_add_up(tw: Running, story: Story, page: Pag
     assert sum(calls) == session["span_count"]
 
 
-async def test_each_turn_has_a_bar_that_leads_to_it(tw: Running, story: Story, page: Page) -> None:
-    await page.goto(tw.url + HOME)
+async def test_each_turn_has_a_bar_that_leads_to_it(story: Story, page: Page) -> None:
+    await page.goto(story.tw.url + HOME)
     bars = page.locator(".strip a")
     assert await bars.count() == len(story.traces)
     link = await bars.nth(6).get_attribute("href")
     assert link == f"{HOME}?at={story.traces[6]}#t-{story.traces[6]}"
-    await page.goto(tw.url + link)
+    await page.goto(story.tw.url + link)
     await expect(page.locator(f"#t-{story.traces[6]}")).to_be_in_viewport()
 
 
-async def test_its_views_have_addresses(tw: Running, story: Story, page: Page) -> None:
-    await page.goto(tw.url + HOME)
+async def test_its_views_have_addresses(story: Story, page: Page) -> None:
+    await page.goto(story.tw.url + HOME)
     await page.get_by_role("navigation", name="Views").get_by_role("link", name="Traces").click()
-    await expect(page).to_have_url(f"{tw.url}{HOME}?view=traces")
+    await expect(page).to_have_url(f"{story.tw.url}{HOME}?view=traces")
     await expect(page.locator("tbody tr[data-id]")).to_have_count(len(story.traces))
     await page.get_by_role("link", name="Timeline").click()
-    await expect(page).to_have_url(f"{tw.url}{HOME}?view=timeline")
+    await expect(page).to_have_url(f"{story.tw.url}{HOME}?view=timeline")
     await expect(page.locator(".waterfall .bar-of")).to_have_count(len(story.traces))
     await expect(page.locator(".pause")).to_contain_text("20 h 00 m without a call")
     await page.go_back()
@@ -128,16 +129,16 @@ async def test_its_views_have_addresses(tw: Running, story: Story, page: Page) -
     await expect(page.locator(".conversation")).to_be_visible()
 
 
-async def test_a_trace_is_opened_and_leads_back(tw: Running, story: Story, page: Page) -> None:
-    await page.goto(tw.url + HOME)
+async def test_a_trace_is_opened_and_leads_back(story: Story, page: Page) -> None:
+    await page.goto(story.tw.url + HOME)
     await page.locator(".message.answer .links a", has_text="Trace").first.click()
-    await expect(page).to_have_url(f"{tw.url}/traces/{story.traces[0]}")
+    await expect(page).to_have_url(f"{story.tw.url}/traces/{story.traces[0]}")
     await page.get_by_role("link", name="support-bot:user_42").click()
     await expect(page.locator(f"#t-{story.traces[0]}")).to_be_attached()
 
 
-async def test_a_branch_is_chosen_by_a_link(tw: Running, story: Story, page: Page) -> None:
-    await page.goto(tw.url + HOME)
+async def test_a_branch_is_chosen_by_a_link(story: Story, page: Page) -> None:
+    await page.goto(story.tw.url + HOME)
     await expect(page.get_by_text("which I cannot open")).to_be_visible()
     await page.locator(".branches a", has_text="A gradient from blue").click()
     await expect(page.get_by_text("a cat that I was not given")).to_be_visible()
@@ -149,8 +150,8 @@ async def test_a_branch_is_chosen_by_a_link(tw: Running, story: Story, page: Pag
     )
 
 
-async def test_tool_calls_stand_with_their_results(tw: Running, story: Story, page: Page) -> None:
-    await page.goto(tw.url + HOME)
+async def test_tool_calls_stand_with_their_results(story: Story, page: Page) -> None:
+    await page.goto(story.tw.url + HOME)
     search, read = await page.locator(".tool").all()
     await expect(search).to_contain_text('"query": "tomllib"')
     await expect(search).to_contain_text('"line": 12')
@@ -159,15 +160,15 @@ async def test_tool_calls_stand_with_their_results(tw: Running, story: Story, pa
     await expect(page.locator(".conversation").get_by_text("import tomllib")).to_have_count(1)
 
 
-async def test_a_picture_is_shown_from_our_own_bytes(tw: Running, story: Story, page: Page) -> None:
+async def test_a_picture_is_shown_from_our_own_bytes(story: Story, page: Page) -> None:
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
-    await page.goto(tw.url + HOME)
+    await page.goto(story.tw.url + HOME)
     image = page.locator(".attachment img")
     await image.scroll_into_view_if_needed()
     await expect(image).to_have_js_property("naturalWidth", 48)
     await expect(page.locator(".attachment", has_text="example.com")).to_be_visible()
-    assert all(url.startswith(tw.url) for url in asked)
+    assert all(url.startswith(story.tw.url) for url in asked)
 
 
 async def test_a_session_is_found_by_an_id_of_any_kind(tw: Running) -> None:
@@ -199,10 +200,9 @@ async def test_a_session_is_found_by_an_id_of_any_kind(tw: Running) -> None:
     ],
 )
 async def test_a_mistake_in_an_address_is_a_page_that_says_so(
-    tw: Running, path: str, code: int
+    story: Story, path: str, code: int
 ) -> None:
-    await rich(tw, running=False)
-    assert await status(tw, path) == code
+    assert await status(story.tw, path) == code
 
 
 async def test_a_long_session_is_read_page_by_page(tw: Running, page: Page) -> None:
@@ -396,8 +396,8 @@ async def test_a_running_answer_grows_as_text_and_is_replaced_at_its_end(
     await expect(text.locator("*")).to_have_count(0)
 
 
-async def test_keys_step_through_turns_and_errors(tw: Running, story: Story, page: Page) -> None:
-    await page.goto(tw.url + HOME)
+async def test_keys_step_through_turns_and_errors(story: Story, page: Page) -> None:
+    await page.goto(story.tw.url + HOME)
     turns = page.locator("[data-turn]")
     for key, turn in (("]", 0), ("]", 1), ("]", 2), ("[", 1)):
         await page.keyboard.press(key)
@@ -408,26 +408,27 @@ async def test_keys_step_through_turns_and_errors(tw: Running, story: Story, pag
     await expect(page.locator(".message.failed")).not_to_have_class(re.compile("current"))
 
 
-async def test_a_call_is_copied_as_curl(tw: Running, story: Story, page: Page) -> None:
+async def test_a_call_is_copied_as_curl(story: Story, page: Page) -> None:
     await page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    await page.goto(tw.url + HOME)
+    await page.goto(story.tw.url + HOME)
     await page.get_by_role("link", name="Copy as curl").first.click()
     await expect(page.locator("a.done")).to_have_count(1)
     copied = await page.evaluate("navigator.clipboard.readText()")
-    assert copied.startswith(f"curl {tw.url}/api/proxy/openai/v1/chat/completions")
-    await expect(page).to_have_url(tw.url + HOME)
+    assert copied.startswith(f"curl {story.tw.url}/api/proxy/openai/v1/chat/completions")
+    await expect(page).to_have_url(story.tw.url + HOME)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_nothing_shuts_people_out(tw: Running, story: Story, page: Page, scheme: Any) -> None:
-    await page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
-    for view in ("", "?view=traces", "?view=timeline"):
-        await page.goto(tw.url + HOME + view)
+async def test_nothing_shuts_people_out(story: Story, page: Page) -> None:
+    await page.emulate_media(color_scheme="light", reduced_motion="reduce")
+    for view in ("?view=traces", "?view=timeline", ""):
+        await page.goto(story.tw.url + HOME + view)
         assert await findings(page) == []
+    await page.emulate_media(color_scheme="dark")
+    assert await findings(page) == []
 
 
-async def test_it_fits_a_narrow_screen(tw: Running, story: Story, page: Page) -> None:
+async def test_it_fits_a_narrow_screen(story: Story, page: Page) -> None:
     await page.set_viewport_size({"width": 360, "height": 780})
     for view in ("", "?view=traces", "?view=timeline"):
-        await page.goto(tw.url + HOME + view)
+        await page.goto(story.tw.url + HOME + view)
         assert await width(page) == 360

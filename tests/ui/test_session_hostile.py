@@ -111,8 +111,7 @@ async def test_no_text_does_anything_in_any_place(tw: Running, page: Page) -> No
         assert {names[0] for names in shown} <= ELEMENTS
         assert {one for names in shown for one in names[1:]} <= ATTRIBUTES
     traces = [f"/traces/{trace}" for trace in story.traces]
-    branches = [f"{home}?limit=1000&at={story.traces[n]}" for n in (0, 40, 80)]
-    await check(page, [*traces[::6], *(f"{trace}?view=raw" for trace in traces[::14]), *branches])
+    await check(page, [*traces[::6], *(f"{trace}?view=raw" for trace in traces[::14])])
     assert all(url.startswith((f"{tw.url}/", "data:image/png")) for url in asked)
 
 
@@ -128,8 +127,8 @@ async def test_no_name_of_a_session_changes_its_page(tw: Running, page: Page) ->
     await page.goto(f"{tw.url}/sessions/harmless")
     for paths in (
         [view.session_path(name) for name in names],
-        [view.address(view.session_path(name), view="timeline") for name in names],
-        [f"/traces/{trace}" for trace in traces],
+        [view.address(view.session_path(name), view="timeline") for name in names[::8]],
+        [f"/traces/{trace}" for trace in traces[::8]],
     ):
         first, *others = await check(page, paths)
         assert [paths[n] for n, other in enumerate(others, 1) if other != first] == []

@@ -1,14 +1,13 @@
 """A trace's page in a real browser: its tree, one span, what is raw, and the way back."""
 
 from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
 import pytest_asyncio
 from playwright.async_api import Page, expect
 
 from tests.api.asking import save
-from tests.running import Running
+from tests.running import Running, running
 from tests.storage.calls import end, span_id, start, trace_id
 from tests.ui.looking import findings, width
 from tests.ui.rich import rich
@@ -17,12 +16,13 @@ from tests.ui.story import Story, assistant, user
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def story(tw: Running) -> AsyncIterator[Story]:
-    """A session with everything, which has ended."""
-    told = await rich(tw, running=False)
-    await tw.saved()
-    yield told
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def story(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Story]:
+    """A session with everything, which has ended, for all tests that only read it."""
+    async with running(tmp_path_factory.mktemp("story"), "http://127.0.0.1:9") as tw:
+        told = await rich(tw, running=False)
+        await tw.saved()
+        yield told
 
 
 async def facts(page: Page) -> dict[str, str]:
@@ -34,10 +34,8 @@ async def facts(page: Page) -> dict[str, str]:
     }
 
 
-async def test_it_shows_a_call_with_its_figures_and_messages(
-    tw: Running, story: Story, page: Page
-) -> None:
-    await page.goto(f"{tw.url}/traces/{story.traces[0]}")
+async def test_it_shows_a_call_with_its_figures_and_messages(story: Story, page: Page) -> None:
+    await page.goto(f"{story.tw.url}/traces/{story.traces[0]}")
     found = await facts(page)
     assert (found["State"], found["Model"]) == ("completed", "gpt-4o-mini-2024-07-18")
     assert (found["Latency"], found["First token"]) == ("4.2 s", "500 ms")
@@ -47,13 +45,13 @@ async def test_it_shows_a_call_with_its_figures_and_messages(
     await expect(
         page.get_by_role("region", name="Output").locator("strong", has_text="plan")
     ).to_have_count(1)
-    (span,) = (await tw.api(f"/api/traces/{story.traces[0]}"))["spans"]
+    (span,) = (await story.tw.api(f"/api/traces/{story.traces[0]}"))["spans"]
     cost = page.locator(".facts-list div", has_text="Cost").locator("dd > span")
     assert float((await cost.get_attribute("title") or "$")[1:]) == span["kind"]["cost"]
 
 
-async def test_an_error_stands_in_words(tw: Running, story: Story, page: Page) -> None:
-    await page.goto(f"{tw.url}/traces/{story.traces[3]}")
+async def test_an_error_stands_in_words(story: Story, page: Page) -> None:
+    await page.goto(f"{story.tw.url}/traces/{story.traces[3]}")
     box = page.locator(".problem-box")
     await expect(box).to_contain_text("Failed")
     await expect(box).to_contain_text("HTTP 429: Rate limit reached")
@@ -80,11 +78,11 @@ async def test_spans_are_a_tree_and_one_is_chosen(tw: Running, page: Page) -> No
     assert (await facts(page))["Span id"] == span_id(1).hex()
 
 
-async def test_raw_bodies_are_text_as_it_was_sent(tw: Running, story: Story, page: Page) -> None:
-    await page.goto(f"{tw.url}/traces/{story.traces[0]}")
+async def test_raw_bodies_are_text_as_it_was_sent(story: Story, page: Page) -> None:
+    await page.goto(f"{story.tw.url}/traces/{story.traces[0]}")
     await page.get_by_role("link", name="Raw").click()
-    (span,) = (await tw.api(f"/api/traces/{story.traces[0]}"))["spans"]
-    async with tw.client.get(f"{tw.url}/api/spans/{span['id']}/request") as answer:
+    (span,) = (await story.tw.api(f"/api/traces/{story.traces[0]}"))["spans"]
+    async with story.tw.client.get(f"{story.tw.url}/api/spans/{span['id']}/request") as answer:
         sent = await answer.text()
     assert await page.locator("pre.body").first.inner_text() == sent
     await expect(page.locator("pre.body")).to_have_count(4)
@@ -100,8 +98,8 @@ async def test_a_body_that_is_no_conversation_is_shown_indented(tw: Running, pag
     await expect(output.locator("pre")).to_contain_text('"data": [')
 
 
-async def test_it_leads_back_to_its_turn(tw: Running, story: Story, page: Page) -> None:
-    await page.goto(f"{tw.url}/traces/{story.traces[2]}")
+async def test_it_leads_back_to_its_turn(story: Story, page: Page) -> None:
+    await page.goto(f"{story.tw.url}/traces/{story.traces[2]}")
     await page.get_by_role("link", name="support-bot:user_42").click()
     await expect(page.locator(f"#t-{story.traces[2]}")).to_be_in_viewport()
 
@@ -124,9 +122,11 @@ async def test_what_is_not_there_is_a_page_that_says_so(tw: Running, path: str) 
         assert (answer.status, answer.content_type) == (404, "text/html")
 
 
-async def test_a_span_of_another_trace_is_not_found(tw: Running, story: Story) -> None:
-    (other,) = (await tw.api(f"/api/traces/{story.traces[1]}"))["spans"]
-    async with tw.client.get(f"{tw.url}/traces/{story.traces[0]}?span={other['id']}") as answer:
+async def test_a_span_of_another_trace_is_not_found(story: Story) -> None:
+    (other,) = (await story.tw.api(f"/api/traces/{story.traces[1]}"))["spans"]
+    async with story.tw.client.get(
+        f"{story.tw.url}/traces/{story.traces[0]}?span={other['id']}"
+    ) as answer:
         assert answer.status == 404
 
 
@@ -143,16 +143,19 @@ async def test_a_call_as_a_command_names_no_key(tw: Running) -> None:
     assert "$OPENAI_API_KEY" in text
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_nothing_shuts_people_out(tw: Running, story: Story, page: Page, scheme: Any) -> None:
-    await page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
-    for path in (story.traces[0], f"{story.traces[0]}?view=raw", story.traces[3]):
-        await page.goto(f"{tw.url}/traces/{path}")
+async def test_nothing_shuts_people_out(story: Story, page: Page) -> None:
+    for scheme, path in (
+        ("light", story.traces[0]),
+        ("light", f"{story.traces[0]}?view=raw"),
+        ("dark", story.traces[3]),
+    ):
+        await page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+        await page.goto(f"{story.tw.url}/traces/{path}")
         assert await findings(page) == []
 
 
-async def test_it_fits_a_narrow_screen(tw: Running, story: Story, page: Page) -> None:
+async def test_it_fits_a_narrow_screen(story: Story, page: Page) -> None:
     await page.set_viewport_size({"width": 360, "height": 780})
     for path in (story.traces[0], f"{story.traces[0]}?view=raw"):
-        await page.goto(f"{tw.url}/traces/{path}")
+        await page.goto(f"{story.tw.url}/traces/{path}")
         assert await width(page) == 360
