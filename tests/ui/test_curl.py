@@ -3,7 +3,7 @@
 import shlex
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.ui.curl import command
@@ -27,6 +27,7 @@ def test_it_makes_the_call_again_with_a_key_from_the_environment() -> None:
     assert words(None)[-2:] == ["-H", "Content-Type: application/json"]
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), min_size=1))
 def test_any_text_is_one_word(text: str) -> None:
     if not text.startswith("@"):
@@ -41,6 +42,7 @@ def test_a_body_that_cannot_be_pasted_is_fetched(body: bytes) -> None:
     assert found[-2:] == ["--data-binary", "@-"]
 
 
+@settings(deadline=None)
 @given(st.text(), st.text(), st.text())
 def test_no_control_character_reaches_the_terminal(method: str, url: str, kind: str) -> None:
     text = command(method, url, kind, b"x", BODY_URL)

@@ -1,7 +1,7 @@
 """JSON with white space between its values, and nothing else changed."""
 
 import orjson
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.ui.json_text import MAX_INDENT, indented
@@ -30,12 +30,14 @@ def test_what_is_no_json_stays_as_it_is() -> None:
         assert indented(text) == text
 
 
+@settings(deadline=None)
 @given(VALUES)
 def test_it_means_the_same(value: object) -> None:
     data = orjson.dumps(value).decode() if not _is_big(value) else "[]"
     assert orjson.loads(indented(data)) == orjson.loads(data)
 
 
+@settings(deadline=None)
 @given(VALUES)
 def test_it_is_written_as_others_write_it(value: object) -> None:
     if not _is_big(value):

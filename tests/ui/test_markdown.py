@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable, Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.ui.markdown import (
@@ -167,17 +167,20 @@ def test_what_is_indented_belongs_to_its_item() -> None:
     assert parse("- a\nb\n\nc") == (Listing(False, (Item(None, p("a\nb")),)), *p("c"))
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="ab1 \n\t*_`[]()#-+.|~>\\!éI\r", max_size=200))
 def test_no_letter_is_lost_or_moved(text: str) -> None:
     assert letters("".join(words(parse(text)))) == letters(text)
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(["http://a", "[b](", "](", ")", "**", "`", "\n", "c", "(", " - "])))
 def test_no_letter_is_lost_among_links(pieces: list[str]) -> None:
     text = "".join(pieces)
     assert letters("".join(words(parse(text)))) == letters(text)
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_every_text_is_read_and_its_links_are_safe(text: str) -> None:
     def links(nodes: Iterable[Block | Inline]) -> Iterator[Link]:

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.api.span_views import SpanView, span_view
@@ -38,6 +38,7 @@ def test_depth_has_an_end() -> None:
     assert max(depth for _, depth in shown(*chain)) == MAX_DEPTH
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 9) | st.none(), max_size=10))
 def test_every_span_is_there_once(parents: list[int | None]) -> None:
     spans = [one(n, parent) for n, parent in enumerate(parents)]

@@ -2,7 +2,7 @@
 
 from itertools import combinations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.ui.timeline import (
@@ -106,6 +106,7 @@ CALLS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(CALLS, st.integers(0, 60))
 def test_no_call_stands_over_another_or_outside(calls: list[Stretch], now: int) -> None:
     now *= S
