@@ -6,6 +6,7 @@ Turns mistakes into one clear line each and an exit code.
 import argparse
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import resource
@@ -92,6 +93,7 @@ async def _serve(config: Config) -> None:
         server = Traceway(config, database)
         port = await server.start(sockets)
         _print_start(config, port)
+        gc.freeze()  # prices and tokenizer are here to stay: no collection need walk them again
         await stop.wait()
         print("stopping: calls in flight may end; a second signal cuts them", flush=True)
         await server.stop(config.server.drain_s, now)

@@ -8,9 +8,10 @@ rollup.py reads and writes the rows.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from operator import itemgetter
+from typing import Any, Final, NamedTuple
 
 from storage.columns import TOKEN_COLUMNS
 from storage.database import Row, Value
@@ -19,6 +20,7 @@ from storage.records import CANCELLED, COMPLETED, FAILED, FAILED_STATES, RUNNING
 
 # Sums of which each part may be unknown.
 AMOUNTS: Final = (*TOKEN_COLUMNS, "cost_nusd")
+_amounts: Final = itemgetter(*AMOUNTS)
 Amounts = tuple[int | None, ...]
 NOTHING_KNOWN: Final[Amounts] = (None,) * len(AMOUNTS)
 # 115 days; a longer trace is a mistake, and a sum over a million such still fits 64 bits.
@@ -48,6 +50,52 @@ class SpanFacts(NamedTuple):
     def of(cls, row: Row) -> "SpanFacts":
         """Read a row of ``SPAN_FACTS``."""
         return cls._make((*row[:14], row[14:]))
+
+    @classmethod
+    def of_start(cls, values: Mapping[str, Any]) -> "SpanFacts":
+        """Give what a row made of these values gives: that of a call that begins."""
+        return cls(
+            seq=values["seq"],
+            state=RUNNING,
+            started_at_us=values["started_at_us"],
+            ended_at_us=None,
+            unpriced=0,
+            estimated=0,
+            received_bytes=0,
+            stored_bytes=0,
+            model=None,
+            name=values["name"],
+            user_id=values["user_id"],
+            input_preview=None,
+            output_preview=None,
+            error=None,
+            amounts=NOTHING_KNOWN,
+        )
+
+    @classmethod
+    def of_end(cls, values: Mapping[str, Any]) -> "SpanFacts":
+        """Give what a row made of these values gives: that of a call that ended.
+
+        To read it back by RETURNING takes as long as to write it.
+        """
+        started_at_us = values["started_at_us"]
+        return cls(
+            seq=values["seq"],
+            state=values["state"],
+            started_at_us=started_at_us,
+            ended_at_us=started_at_us + values["duration_us"],
+            unpriced=int(values["cost_status"] == "unpriced"),
+            estimated=int(values["usage_source"] == "estimated"),
+            received_bytes=(values["request_size"] or 0) + (values["response_size"] or 0),
+            stored_bytes=values["stored_bytes"],
+            model=values["model"] if values["model"] is not None else values["model_requested"],
+            name=values["name"],
+            user_id=values["user_id"],
+            input_preview=values["input_preview"],
+            output_preview=values["output_preview"],
+            error=values["error"],
+            amounts=_amounts(values),
+        )
 
 
 # The bodies of a call that still runs are not counted: a checkpoint does not touch the sums.

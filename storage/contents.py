@@ -1,4 +1,4 @@
-"""Bytes, each once per project: how they are packed, stored, read back and dropped.
+"""Bytes, each once per project: how they are packed, read back and dropped.
 
 Invariant: a content's bytes are those of its SHA-256, and it is dropped only when nothing holds
 it: no span, no node, no hole of an envelope. Knows nothing of what they mean.
@@ -10,15 +10,11 @@ from typing import Final
 
 import zstandard
 
-from storage.database import DatabaseCorrupt, Transaction, Value
-from storage.records import Content
+from storage.database import DatabaseCorrupt, Transaction
 
 # Below this, compression saves little. Above, it costs a page of text 5 us, as much as writing the
 # half of it that it saves.
 COMPRESS_ABOVE_BYTES: Final = 512
-# What is large is most often there already (tools, an image that is sent with every turn), and to
-# look costs less than to compress it anew.
-LOOK_ABOVE_BYTES: Final = 16 * 1024
 
 # Compressing takes a fifth of the time with a context that is kept. Only the writer's thread may
 # use it.
@@ -33,28 +29,6 @@ class _Thread(threading.local):
 
 
 _thread = _Thread()
-
-STORE_CONTENT: Final = """
-INSERT INTO contents (project_id, sha256, encoding, size, data)
-VALUES (:project_id, :sha256, :encoding, :size, :data)
-ON CONFLICT (project_id, sha256) DO NOTHING RETURNING id
-"""
-FIND_CONTENT: Final = """
-SELECT id FROM contents WHERE project_id = :project_id AND sha256 = :sha256
-"""
-
-
-def store_content(tx: Transaction, project_id: int, content: Content) -> tuple[int, int | None]:
-    """Store a content unless it is there; return its id, and the bytes it took if it was not."""
-    values: dict[str, Value] = {"project_id": project_id, "sha256": content.sha256}
-    size = len(content.data)
-    if size > LOOK_ABOVE_BYTES and (found := tx.execute(FIND_CONTENT, values)):
-        return found[0][0], None
-    encoding, data = pack(content.data)
-    values["encoding"], values["size"], values["data"] = encoding, size, data
-    if stored := tx.execute(STORE_CONTENT, values):
-        return stored[0][0], len(data)
-    return tx.execute(FIND_CONTENT, values)[0][0], None
 
 
 def pack(data: bytes) -> tuple[str, bytes]:

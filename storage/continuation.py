@@ -40,6 +40,7 @@ def join(ledger: Ledger, change: TraceChange, session_id: str, source: str) -> N
     old_key = change.session_key
     change.session_id, change.session_source = session_id, source
     if change.has_ended_spans:
+        ledger.additions.flush()
         move(ledger.tx, change.key, old_key, change.session_key)
 
 

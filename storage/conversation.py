@@ -7,41 +7,32 @@ and what its conversation means is continuation.py's; the way back to bytes is r
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
+from storage.additions import Additions, Node
 from storage.chain import Conversation, Message
 from storage.database import DatabaseCorrupt, Params, StatementRefused, Transaction
 from storage.ledger import Ledger
-from storage.parameters import clean_text
-from storage.records import Content, Envelope
+from storage.records import Envelope
 from storage.squeeze import expand, squeeze
 
 # The id of what is in the hole of the messages: no content has it.
 MESSAGES: Final = 0
-# The last messages of an input that are most often new: the client's own form of the answer before,
-# and what is said to it. Those before them were sent with the turn before.
-NEW_MESSAGES: Final = 2
+# Messages of an input that are looked up with those of other calls. Of more, which come without the
+# beginning that the last call gave, most are there: the deepest that is costs fewer looks.
+FEW_MESSAGES: Final = 8
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(tuple[list[bytes], list[int]]).decode
-
-
-class Node(NamedTuple):
-    """A place in a chain. The depth of a first message is 1."""
-
-    id: int
-    content_id: int
-    depth: int
 
 
 @dataclass(slots=True)
 class Chain:
     """Where a call's messages stand.
 
-    ``inputs`` and ``answers`` have the contents of those of which the node is new, in order;
-    ``new`` are the contents that were not stored before.
+    ``inputs`` and ``answers`` have the contents of those of which the node is new, in order.
     """
 
     input: Node | None = None
@@ -49,7 +40,6 @@ class Chain:
     prelude: Node | None = None
     inputs: list[int] = field(default_factory=list)
     answers: list[int] = field(default_factory=list)
-    new: set[int] = field(default_factory=set)
 
     @property
     def input_id(self) -> int | None:
@@ -72,7 +62,9 @@ class Chain:
         return (self.input.depth if self.input else 0) - (self.prelude.depth if self.prelude else 0)
 
 
-def store_envelope(ledger: Ledger, project_id: int, span_seq: int, envelope: Envelope) -> bytes:
+def store_envelope(
+    additions: Additions, project_id: int, span_seq: int, envelope: Envelope
+) -> bytes:
     """Store what is in the holes of a body; return the body round them as it is kept.
 
     That is [pieces, ids] in MessagePack, squeezed: the ids of the contents in the holes.
@@ -82,11 +74,11 @@ def store_envelope(ledger: Ledger, project_id: int, span_seq: int, envelope: Env
         if hole is None:
             ids.append(MESSAGES)
         else:
-            content_id, _ = ledger.content(project_id, hole)
-            ledger.tx.execute(HOLD, {"content_id": content_id, "span_seq": span_seq})
+            content_id = additions.content(project_id, hole.sha256, hole.data)
+            additions.hold(content_id, span_seq)
             ids.append(content_id)
     packed = squeeze(_encode((envelope.pieces, ids)))
-    ledger.stored_bytes[project_id] += len(packed)
+    additions.stored_bytes[project_id] += len(packed)
     return packed
 
 
@@ -106,13 +98,21 @@ def holes_of(packed: bytes | None) -> list[int]:
     return [] if packed is None else [one for one in unpack_envelope(packed)[1] if one != MESSAGES]
 
 
-HOLD: Final = """
-INSERT INTO holes (content_id, span_seq) VALUES (:content_id, :span_seq)
-ON CONFLICT (content_id, span_seq) DO NOTHING
-"""
+def look_up(additions: Additions, project_id: int, conversations: Sequence[Conversation]) -> None:
+    """Find out at once what is there of the messages of many calls, but for those of long ones."""
+    nodes: list[bytes] = []
+    contents: list[bytes] = []
+    for conversation in conversations:
+        nodes += filter(None, (conversation.known, conversation.prelude))
+        few = conversation.messages if len(conversation.messages) <= FEW_MESSAGES else ()
+        for message in (*few, *conversation.answer):
+            nodes.append(message.node)
+            contents.append(message.sha256)
+    additions.look_up_nodes(project_id, nodes)
+    additions.look_up_contents(project_id, contents)
 
 
-def store_chain(ledger: Ledger, project_id: int, conversation: Conversation) -> Chain:
+def store_chain(additions: Additions, project_id: int, conversation: Conversation) -> Chain:
     """Store those messages of a call that are not there yet.
 
     Raises StatementRefused where the message before them, which is said to be there, is not.
@@ -120,107 +120,42 @@ def store_chain(ledger: Ledger, project_id: int, conversation: Conversation) -> 
     chain = Chain()
     parent = None
     if conversation.known is not None:
-        parent = _find(ledger.tx, project_id, conversation.known)
+        parent = additions.node(project_id, conversation.known)
         if parent is None:
             raise StatementRefused("nodes", "the messages before those of a call are not there")
-    messages = conversation.messages
-    there, chain.input = _deepest(ledger.tx, project_id, parent, messages)
-    for n, message in enumerate(messages[there:], there - len(messages)):
-        content_id = _store(ledger, project_id, message, chain, sent_again=n < -NEW_MESSAGES)
-        chain.input = _add(ledger.tx, project_id, chain.input, message, content_id)
-        chain.inputs.append(content_id)
-    there, tip = 0, chain.input
-    if not chain.inputs:  # below a new node there is nothing yet
-        there, tip = _deepest(ledger.tx, project_id, tip, conversation.answer)
-    for message in conversation.answer[there:]:
-        content_id = _store(ledger, project_id, message, chain, sent_again=False)
-        tip = _add(ledger.tx, project_id, tip, message, content_id)
-        chain.answers.append(content_id)
+    chain.input = _extend(additions, project_id, parent, conversation.messages, chain.inputs)
+    tip = _extend(additions, project_id, chain.input, conversation.answer, chain.answers)
     chain.output = tip if conversation.answer else None
     if conversation.prelude is not None:
-        chain.prelude = _find(ledger.tx, project_id, conversation.prelude)
+        chain.prelude = additions.node(project_id, conversation.prelude)
     return chain
 
 
-FIND_NODE: Final = """
-SELECT id, content_id, depth FROM nodes WHERE project_id = :project_id AND hash = :hash
-"""
-
-
-def _find(tx: Transaction, project_id: int, node: bytes) -> Node | None:
-    rows = tx.execute(FIND_NODE, {"project_id": project_id, "hash": node})
-    return Node._make(rows[0]) if rows else None
-
-
-def _deepest(
-    tx: Transaction, project_id: int, parent: Node | None, messages: Sequence[Message]
-) -> tuple[int, Node | None]:
-    """Give how many of the messages are there, and the place of the last of these."""
+def _extend(
+    additions: Additions,
+    project_id: int,
+    tip: Node | None,
+    messages: Sequence[Message],
+    added: list[int],
+) -> Node | None:
+    """Put messages behind the tip and return the last one's place; ``added`` gets what is new."""
     low, high = 0, len(messages)
     while low < high:
         middle = (low + high) // 2
-        found = _find(tx, project_id, messages[middle].node)
+        found = additions.node(project_id, messages[middle].node)
         if found is None:
             high = middle
         else:
-            low, parent = middle + 1, found
-    return low, parent
-
-
-FIND_MESSAGE: Final = """
-SELECT c.id FROM contents c JOIN messages m ON m.content_id = c.id
-WHERE c.project_id = :project_id AND c.sha256 = :sha256
-"""
-ADD_MESSAGE: Final = """
-INSERT INTO messages (content_id, role, meaning) VALUES (:content_id, :role, :meaning)
-ON CONFLICT (content_id) DO NOTHING
-"""
-
-
-def _store(
-    ledger: Ledger, project_id: int, message: Message, chain: Chain, *, sent_again: bool
-) -> int:
-    """Store what a message says, unless it is there, and return the id of that.
-
-    ``sent_again``: it is likely to be there, so that a look is worth its cost.
-    """
-    if sent_again:
-        params: Params = {"project_id": project_id, "sha256": message.sha256}
-        if found := ledger.tx.execute(FIND_MESSAGE, params):
-            return int(found[0][0])
-    content = Content(sha256=message.sha256, data=message.data)
-    content_id, is_new = ledger.content(project_id, content)
-    if is_new:
-        chain.new.add(content_id)
-    role = clean_text(message.role)
-    ledger.tx.execute(
-        ADD_MESSAGE, {"content_id": content_id, "role": role, "meaning": message.meaning}
-    )
-    return content_id
-
-
-ADD_NODE: Final = """
-INSERT INTO nodes (project_id, parent_id, content_id, depth, hash, lead)
-VALUES (:project_id, :parent_id, :content_id, :depth, :hash, :lead) RETURNING id
-"""
-
-
-def _add(
-    tx: Transaction, project_id: int, parent: Node | None, message: Message, content_id: int
-) -> Node:
-    depth = 1 if parent is None else parent.depth + 1
-    ((node_id,),) = tx.execute(
-        ADD_NODE,
-        {
-            "project_id": project_id,
-            "parent_id": None if parent is None else parent.id,
-            "content_id": content_id,
-            "depth": depth,
-            "hash": message.node,
-            "lead": message.lead,
-        },
-    )
-    return Node(node_id, content_id, depth)
+            low, tip = middle + 1, found
+    new = messages[low:]
+    additions.look_up_contents(project_id, [message.sha256 for message in new])
+    if len(messages) > FEW_MESSAGES:
+        additions.reserve(len(new))
+    for message in new:
+        content_id = additions.message(project_id, message)
+        tip = additions.add_node(project_id, tip, message, content_id)
+        added.append(content_id)
+    return tip
 
 
 # The contents of a chain from a node upwards, from one depth down to another.
@@ -235,7 +170,7 @@ SELECT content_id FROM up WHERE depth <= :depth
 """
 
 
-def brought_in(tx: Transaction, chain: Chain, fresh_count: int, *, instructs: bool) -> set[int]:
+def brought_in(ledger: Ledger, chain: Chain, fresh_count: int, *, instructs: bool) -> set[int]:
     """Give the contents that a call brings into its session.
 
     They are the last ``fresh_count`` messages of its input, its answer and, where ``instructs``,
@@ -243,16 +178,16 @@ def brought_in(tx: Transaction, chain: Chain, fresh_count: int, *, instructs: bo
     """
     brought: set[int] = set()
     if instructs and chain.prelude is not None:
-        brought |= _last(tx, chain.prelude, chain.prelude.depth, [])
+        brought |= _last(ledger, chain.prelude, chain.prelude.depth, [])
     if chain.input is not None:
-        brought |= _last(tx, chain.input, fresh_count, chain.inputs)
+        brought |= _last(ledger, chain.input, fresh_count, chain.inputs)
     if chain.output is not None:
         above = 0 if chain.input is None else chain.input.depth
-        brought |= _last(tx, chain.output, chain.output.depth - above, chain.answers)
+        brought |= _last(ledger, chain.output, chain.output.depth - above, chain.answers)
     return brought
 
 
-def _last(tx: Transaction, tip: Node, n: int, added: list[int]) -> set[int]:
+def _last(ledger: Ledger, tip: Node, n: int, added: list[int]) -> set[int]:
     """Give the last ``n`` contents of a chain, of which those ``added`` are the last."""
     contents = set(added[-n:] if n else ())
     rest = n - len(added)
@@ -260,7 +195,8 @@ def _last(tx: Transaction, tip: Node, n: int, added: list[int]) -> set[int]:
         contents.add(tip.content_id)
     elif rest > 0:
         params: Params = {"id": tip.id, "above": tip.depth - n, "depth": tip.depth - len(added)}
-        contents.update(content_id for (content_id,) in tx.execute(WALK_UP, params))
+        ledger.additions.flush()
+        contents.update(content_id for (content_id,) in ledger.tx.execute(WALK_UP, params))
     return contents
 
 

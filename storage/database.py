@@ -5,7 +5,7 @@ line that names the place and the remedy. SQL is one text for both databases, wi
 parameters. This module runs nothing; sqlite.py does.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeAlias
 
@@ -24,6 +24,17 @@ class Transaction(Protocol):
 
     def execute_many(self, sql: str, rows: Iterable[Params]) -> None:
         """Run one statement that returns nothing for each of these."""
+        ...
+
+    def insert_rows(self, sql: str, rows: Sequence[Params]) -> None:
+        """Insert many rows by few statements: the one ``VALUES (...)`` is repeated.
+
+        No parameter stands behind it.
+        """
+        ...
+
+    def look_up(self, sql: str, params: Params, keys: Sequence[Value]) -> list[Row]:
+        """Run a SELECT that ends in ``IN (:keys)`` for all these keys by few statements."""
         ...
 
 

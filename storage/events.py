@@ -136,7 +136,7 @@ def _append(tx: Transaction, told: Mapping[int, list[Event]]) -> None:
                     "told": _ENCODER.encode(piece),
                 }
             )
-    tx.execute_many(APPEND, rows)
+    tx.insert_rows(APPEND, rows)
 
 
 # The log is pruned as one, whatever project a row is of.

@@ -40,7 +40,7 @@ INSERT INTO messages_fts (messages_fts, rowid, scope, text) VALUES ('delete', :i
 
 def await_index(tx: Transaction, content_ids: Iterable[int]) -> None:
     """Put contents that are not in the index among those that are to come into it."""
-    tx.execute_many(AWAIT_INDEX, [{"id": content_id} for content_id in content_ids])
+    tx.insert_rows(AWAIT_INDEX, [{"id": content_id} for content_id in content_ids])
 
 
 def index(tx: Transaction, limit: int, text_of: TextOf) -> int:

@@ -1,18 +1,17 @@
 """What one transaction has changed so far, for rollup.py to bring the sums up to date.
 
-Invariant: a trace's row is read once, before anything changes it, and each byte that is stored is
-counted.
+Invariant: a trace's row is read once, before anything changes it.
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
+from storage.additions import Additions
 from storage.aggregates import TRACE_COLUMNS, SpanFacts, TraceFacts
-from storage.contents import store_content
-from storage.database import Transaction
+from storage.database import Params, Transaction
 from storage.keys import SpanKey, TraceKey, lone_key, session_key
-from storage.records import Content
 
 # ruff: noqa: S608 (the SQL below is put together from constants of this package, never from values)
 
@@ -56,47 +55,60 @@ class TraceChange:
         return session_key(project_id, self.session_id)
 
 
-READ_TRACE: Final = f"""
-SELECT {", ".join(TRACE_COLUMNS)} FROM traces
-WHERE project_id = :project_id AND trace_id = :trace_id
+READ_TRACES: Final = f"""
+SELECT trace_id, {", ".join(TRACE_COLUMNS)} FROM traces
+WHERE project_id = :project_id AND trace_id IN (:keys)
 """
 
 
 class Ledger:
-    """The changes of one transaction."""
+    """The changes of one transaction.
+
+    ``additions`` are its new contents, nodes and mentions. ``moved`` are the spans that began here
+    (1) or ended only (0), ``started`` the rows of those that begin and are not inserted yet.
+    ``unheard`` are contents that nobody mentioned before, which full text is to have; ``replaced``
+    those of earlier checkpoints, with their projects. ``late`` counts the changes that came too
+    late to change anything.
+    """
 
     def __init__(self, tx: Transaction, *, late: int = 0, next_seq: int = 0) -> None:
         self.tx = tx
+        self.additions = Additions(tx)
         self.traces: dict[TraceKey, TraceChange] = {}
-        # By how much the contents and envelopes of each project grew.
-        self.stored_bytes: Counter[int] = Counter()
-        # Contents that nobody mentioned before: full text is to have them.
-        self.unheard: list[int] = []
         self.spans: list[SpanKey] = []
-        # Spans that began here (1), and those that only ended (0).
         self.moved: list[tuple[SpanKey, int]] = []
+        self.started: list[Params] = []
+        self.unheard: list[int] = []
+        self.replaced: list[tuple[int, int]] = []
         self.late = late
         self._next_seq = next_seq
 
+    def look_up_traces(self, keys: Iterable[TraceKey]) -> None:
+        """Read the rows of these traces at once."""
+        for project_id, trace_ids in by_project(keys).items():
+            rows = self.tx.look_up(READ_TRACES, {"project_id": project_id}, trace_ids)
+            known = {row[0]: TraceFacts.of(row[1:]) for row in rows}
+            for trace_id in trace_ids:
+                key, old = (project_id, trace_id), known.get(trace_id)
+                session_id = None if old is None else old.session_id
+                source = None if old is None else old.session_source
+                self.traces[key] = TraceChange(key, old, session_id, source)
+
     def trace(self, key: TraceKey) -> TraceChange:
         """Give what happened to a trace; nothing yet where it is the first word of it."""
-        change = self.traces.get(key)
-        if change is None:
-            rows = self.tx.execute(READ_TRACE, {"project_id": key[0], "trace_id": key[1]})
-            old = TraceFacts.of(rows[0]) if rows else None
-            session_id = None if old is None else old.session_id
-            source = None if old is None else old.session_source
-            change = self.traces[key] = TraceChange(key, old, session_id, source)
-        return change
-
-    def content(self, project_id: int, content: Content) -> tuple[int, bool]:
-        """Store a content unless it is there; return its id and whether it is new."""
-        content_id, added_bytes = store_content(self.tx, project_id, content)
-        if added_bytes is not None:
-            self.stored_bytes[project_id] += added_bytes
-        return content_id, added_bytes is not None
+        if key not in self.traces:
+            self.look_up_traces((key,))
+        return self.traces[key]
 
     def take_seq(self) -> int:
         """Take the next of the numbers that the batch has for its spans."""
         self._next_seq += 1
         return self._next_seq - 1
+
+
+def by_project(keys: Iterable[tuple[int, bytes]]) -> dict[int, list[bytes]]:
+    """Give the ids of each project, each once."""
+    found: dict[int, dict[bytes, None]] = {}
+    for project_id, one in keys:
+        found.setdefault(project_id, {})[one] = None
+    return {project_id: list(ids) for project_id, ids in found.items()}

@@ -9,6 +9,7 @@ session mentions what it brings under a number of its own.
 from collections.abc import Iterable
 from typing import Final
 
+from storage.additions import ADD_MENTIONS
 from storage.database import Params, Transaction
 from storage.fulltext import TextOf, await_index, leave_index
 from storage.keys import TraceKey
@@ -39,31 +40,23 @@ OF_TRACE: Final = "s.project_id = :project_id AND s.trace_id = :trace_id"
 OF_SESSION: Final = "s.session_key = :session_key"
 BROUGHT_BY_TRACE: Final = BROUGHT.format(which=OF_TRACE, columns="DISTINCT b.content_id")
 
-MENTION: Final = """
-INSERT INTO mentions (content_id, session_key, span_seq)
-VALUES (:content_id, :session_key, :span_seq)
-ON CONFLICT (content_id, session_key) DO NOTHING
-"""
-MENTION_NEW: Final = f"{MENTION} RETURNING content_id"
+MENTION: Final = f"{ADD_MENTIONS} RETURNING content_id"
 ANOTHER_MENTION: Final = """
 SELECT 1 FROM mentions WHERE content_id = :content_id AND session_key <> :session_key LIMIT 1
 """
 
 
-def mention(
-    ledger: Ledger, session_key: int, span_seq: int, brought: Iterable[int], new: set[int]
-) -> None:
-    """Note that a span brings these contents, of which some are ``new``, into its session."""
-    tx = ledger.tx
-    of_new: list[Params] = []
+def mention(ledger: Ledger, session_key: int, span_seq: int, brought: Iterable[int]) -> None:
+    """Note that a span brings these contents into its session."""
+    tx, additions = ledger.tx, ledger.additions
     for content_id in brought:
-        row = {"content_id": content_id, "session_key": session_key, "span_seq": span_seq}
-        if content_id in new:
-            of_new.append(row)
-        elif not tx.execute(MENTION_NEW, row) or tx.execute(ANOTHER_MENTION, row):
-            continue
-        ledger.unheard.append(content_id)
-    tx.execute_many(MENTION, of_new)
+        if content_id in additions.fresh:
+            unheard = additions.mention(content_id, session_key, span_seq)
+        else:
+            row = {"content_id": content_id, "session_key": session_key, "span_seq": span_seq}
+            unheard = bool(tx.execute(MENTION, row)) and not tx.execute(ANOTHER_MENTION, row)
+        if unheard:
+            ledger.unheard.append(content_id)
 
 
 MOVE: Final = """

@@ -5,7 +5,7 @@ written in the order of their keys, so that two writers on PostgreSQL never wait
 a circle. Knows nothing of what a change was.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from storage.aggregates import (
@@ -19,7 +19,7 @@ from storage.aggregates import (
     fold_trace,
     totals,
 )
-from storage.database import Transaction, Value
+from storage.database import Params, Transaction, Value
 from storage.keys import SessionKey, TraceKey
 from storage.ledger import Ledger
 
@@ -31,6 +31,7 @@ def roll_up(ledger: Ledger) -> tuple[SessionKey, ...]:
     tx = ledger.tx
     sessions: dict[SessionKey, SessionChange] = {}
     projects: dict[int, list[int]] = {}
+    traces: list[Params] = []
     for key in sorted(ledger.traces):
         change = ledger.traces[key]
         if not change.touched:
@@ -40,7 +41,7 @@ def roll_up(ledger: Ledger) -> tuple[SessionKey, ...]:
             spans = read_spans(tx, key)
         session_id = change.session_id
         new = fold_trace(spans.values(), session_id, change.session_source)
-        _write_trace(tx, key, new)
+        traces.append(_trace_values(key, new))
         _add_totals(projects.setdefault(key[0], [0] * len(TOTALS)), old, new)
         if session_id is None:
             continue
@@ -56,12 +57,14 @@ def roll_up(ledger: Ledger) -> tuple[SessionKey, ...]:
             models = ((span.model, 1) for span in spans.values() if span.model is not None)
         for model, n in models:
             session.models[model] += n
+    tx.insert_rows(WRITE_TRACES, traces)
+    _write_sessions(
+        tx, [(key, sessions[key]) for key in sorted(sessions) if not sessions[key].stale]
+    )
     for session_key in sorted(sessions):
         if sessions[session_key].stale:
             recompute_session(tx, *session_key)
-        else:
-            _write_session(tx, session_key, sessions[session_key])
-    write_totals(tx, projects, ledger.stored_bytes)
+    write_totals(tx, projects, ledger.additions.stored_bytes)
     return tuple(sorted(sessions))
 
 
@@ -99,7 +102,7 @@ def recompute_session(tx: Transaction, project_id: int, session_id: str) -> None
         session.replace(None, trace)
     session.models.update(dict(tx.execute(READ_SESSION_MODELS, key)))
     name, starred = kept[0] if kept else (None, 0)
-    _write_session(tx, (project_id, session_id), session, name, starred)
+    _write_sessions(tx, [((project_id, session_id), session)], name, starred)
 
 
 READ_SPANS: Final = f"""
@@ -141,7 +144,7 @@ def _add_totals(added: list[int], old: TraceFacts | None, new: TraceFacts) -> No
             added[i] -= n
 
 
-WRITE_TRACE: Final = f"""
+WRITE_TRACES: Final = f"""
 INSERT INTO traces (project_id, trace_id, {", ".join(TRACE_COLUMNS)})
 VALUES (:project_id, :trace_id, {", ".join(f":{c}" for c in TRACE_COLUMNS)})
 ON CONFLICT (project_id, trace_id) DO UPDATE SET
@@ -149,10 +152,10 @@ ON CONFLICT (project_id, trace_id) DO UPDATE SET
 """
 
 
-def _write_trace(tx: Transaction, key: TraceKey, trace: TraceFacts) -> None:
+def _trace_values(key: TraceKey, trace: TraceFacts) -> Params:
     values: dict[str, Value] = dict(zip(TRACE_COLUMNS, (*trace[:-1], *trace.amounts), strict=True))
     values["project_id"], values["trace_id"] = key
-    tx.execute(WRITE_TRACE, values)
+    return values
 
 
 COUNTS: Final = (
@@ -198,7 +201,7 @@ def _taken(columns: tuple[str, ...], wins: str) -> str:
 
 
 # CASE instead of min() and max() of two values, which PostgreSQL calls LEAST and GREATEST.
-WRITE_SESSION: Final = f"""
+WRITE_SESSIONS: Final = f"""
 INSERT INTO sessions AS s ({", ".join(INSERTED)})
 VALUES ({", ".join(f":{c}" for c in INSERTED)})
 ON CONFLICT (project_id, session_id) DO UPDATE SET session_key = excluded.session_key,
@@ -214,7 +217,7 @@ last_ended_at_us = CASE
 {_taken(OUTPUT, ">=")},
 {_taken(ERROR, ">=")}
 """
-ADD_MODEL: Final = """
+ADD_MODELS: Final = """
 INSERT INTO session_models AS m (project_id, session_id, model, n)
 VALUES (:project_id, :session_id, :model, :n)
 ON CONFLICT (project_id, session_id, model) DO UPDATE SET n = m.n + excluded.n
@@ -224,19 +227,23 @@ DELETE FROM session_models WHERE project_id = :project_id AND session_id = :sess
 """
 
 
-def _write_session(
+def _write_sessions(
     tx: Transaction,
-    key: SessionKey,
-    change: SessionChange,
+    changes: Sequence[tuple[SessionKey, SessionChange]],
     name: str | None = None,
     starred: int = 0,
 ) -> None:
-    values = change.values(key)
-    values["name"], values["starred"] = name, starred
-    tx.execute(WRITE_SESSION, values)
-    model_values: dict[str, Value] = {"project_id": key[0], "session_id": key[1]}
-    for model, n in change.models.items():
-        if n:
-            tx.execute(ADD_MODEL, {**model_values, "model": model, "n": n})
-    if any(n < 0 for n in change.models.values()):
-        tx.execute(DELETE_UNUSED_MODELS, model_values)
+    rows: list[Params] = []
+    models: list[Params] = []
+    for key, change in changes:
+        rows.append({**change.values(key), "name": name, "starred": starred})
+        models += [
+            {"project_id": key[0], "session_id": key[1], "model": model, "n": n}
+            for model, n in change.models.items()
+            if n
+        ]
+    tx.insert_rows(WRITE_SESSIONS, rows)
+    tx.insert_rows(ADD_MODELS, models)
+    for key, change in changes:
+        if any(n < 0 for n in change.models.values()):
+            tx.execute(DELETE_UNUSED_MODELS, {"project_id": key[0], "session_id": key[1]})

@@ -12,12 +12,9 @@ becomes ours here and nowhere else.
 import asyncio
 import fcntl
 import os
-import re
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
-from operator import itemgetter
 from pathlib import Path
 from typing import Final, Literal, cast
 from urllib.parse import quote
@@ -25,7 +22,6 @@ from urllib.parse import quote
 import aiosqlite
 
 from storage.database import (
-    DatabaseCorrupt,
     DatabaseForeign,
     DatabaseLocked,
     DatabaseNewer,
@@ -34,9 +30,9 @@ from storage.database import (
     Row,
     StatementRefused,
     StorageError,
-    Value,
 )
 from storage.migrate import latest, migrate
+from storage.statements import REFUSALS, SqliteTransaction, refusal
 
 # "TWAY": tells `file`, and us, whose database this is (SQLite's PRAGMA application_id).
 APPLICATION_ID: Final = 0x54574159
@@ -59,14 +55,10 @@ OPTIMIZE_INDEX: Final = "INSERT INTO messages_fts (messages_fts) VALUES ('optimi
 # More readers than cores only wait for each other.
 READERS: Final = 4
 
-# A parameter; not the cast `::type` of PostgreSQL.
-NAME: Final = re.compile(r"(?<!:):([a-z]\w*)")
+# Of the writer; each length of a list is a statement of its own.
+CACHED_STATEMENTS: Final = 512
 
 Synchronous = Literal["NORMAL", "FULL"]
-
-# What sqlite3 raises for a statement and for values that SQLite cannot hold: integers over 64 bits
-# and lone surrogates.
-REFUSALS: Final = (sqlite3.Error, OverflowError, UnicodeError)
 
 
 def open_database(path: Path, *, synchronous: Synchronous = "NORMAL") -> "SqliteDatabase":
@@ -85,7 +77,7 @@ def open_database(path: Path, *, synchronous: Synchronous = "NORMAL") -> "Sqlite
             os.close(lock)
             raise
     except REFUSALS as error:
-        raise _ours(path, error) from error
+        raise refusal(path, error) from error
     except OSError as error:
         reason = error.strerror or str(error)
         raise DatabaseUnwritable(path, f"it cannot be opened ({reason})") from error
@@ -100,7 +92,7 @@ def open_snapshot(path: Path) -> "SqliteReaders":
     try:
         version = _look(path) if path.exists() else 0
     except REFUSALS as error:
-        raise _ours(path, error) from error
+        raise refusal(path, error) from error
     if version != latest():
         problem = "it is of an older version of this program" if version else "there is no database"
         raise StorageError(path, problem, "start the server with it once")
@@ -135,7 +127,7 @@ class SqliteReaders:
                 rows = await reader.execute_fetchall(sql, dict(params))
                 return cast("list[Row]", rows)
             except REFUSALS as error:
-                raise _ours(self.path, error) from error
+                raise refusal(self.path, error) from error
             finally:
                 # A read that was cancelled still runs to its end in the reader's thread; last in
                 # the line, that reader is the last to be taken.
@@ -154,7 +146,7 @@ class SqliteReaders:
         try:
             reader = await aiosqlite.connect(uri, uri=True, isolation_level=None)
         except sqlite3.Error as error:
-            raise _ours(self.path, error) from error
+            raise refusal(self.path, error) from error
         self._readers.append(reader)
         await reader.execute_fetchall(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS:d}")
         await reader.execute_fetchall("PRAGMA temp_store = MEMORY")
@@ -225,7 +217,7 @@ class SqliteDatabase(SqliteReaders):
         try:
             yield
         except sqlite3.Error as error:
-            raise _ours(self.path, error) from error
+            raise refusal(self.path, error) from error
 
     async def close(self) -> None:
         """Close the readers, then the writer, which empties the WAL, then let the lock go."""
@@ -234,47 +226,6 @@ class SqliteDatabase(SqliteReaders):
         self._writer.close()
         # The lock file stays: a process that had opened it meanwhile would lock a deleted file.
         os.close(self._lock)
-
-
-class SqliteTransaction:
-    """The open transaction of the writer's connection. Fulfils ``Transaction``."""
-
-    __slots__ = ("_path", "_writer")
-
-    def __init__(self, path: Path, writer: sqlite3.Connection) -> None:
-        self._path = path
-        self._writer = writer
-
-    def execute(self, sql: str, params: Params) -> list[Row]:
-        """Run one statement and return its rows."""
-        positional, values = _positional(sql)
-        try:
-            return self._writer.execute(positional, values(params)).fetchall()
-        except REFUSALS as error:
-            raise _ours(self._path, error) from error
-
-    def execute_many(self, sql: str, rows: Iterable[Params]) -> None:
-        """Run one statement that returns nothing for each of these."""
-        positional, values = _positional(sql)
-        try:
-            self._writer.executemany(positional, map(values, rows))
-        except REFUSALS as error:
-            raise _ours(self._path, error) from error
-
-
-@cache
-def _positional(sql: str) -> tuple[str, Callable[[Params], tuple[Value, ...]]]:
-    """Turn ``:name`` into ``?`` and make the function that picks the values.
-
-    sqlite3 looks up each name anew for each execution: a fifth of the time that a wide row takes.
-    Without a limit, since the writer's statements are constants.
-    """
-    names = NAME.findall(sql)
-    text = NAME.sub("?", sql)
-    if len(names) > 1:
-        return text, itemgetter(*names)
-    # itemgetter gives no tuple for fewer than two.
-    return text, lambda params: tuple(params[name] for name in names)
 
 
 def _lock(path: Path) -> int:
@@ -302,7 +253,12 @@ def _open_writer(path: Path, synchronous: Synchronous) -> sqlite3.Connection:
         if companion.exists():
             companion.chmod(0o600)
     # Opened here and used in the writer's thread: never in two at once.
-    writer = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    writer = sqlite3.connect(
+        path,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=CACHED_STATEMENTS,
+    )
     try:
         if is_new:
             # Both belong to the file's first page: before the WAL, before any table.
@@ -360,22 +316,3 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
-
-
-def _ours(path: Path, error: Exception) -> StorageError:
-    """Translate what sqlite3 raised."""
-    # The lowest byte is the primary result code (sqlite.org/rescode.html).
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return DatabaseLocked(path, None)
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return DatabaseCorrupt(path, f"it is no intact database ({error})")
-    if code in (
-        sqlite3.SQLITE_READONLY,
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_PERM,
-    ):
-        return DatabaseUnwritable(path, f"it cannot be written ({error})")
-    return StatementRefused(path, str(error))

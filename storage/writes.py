@@ -7,11 +7,12 @@ whole, as a call that ended after the deletion; its checkpoints and its start do
 Sums are rollup.py's, deletion is forget.py's.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from storage.aggregates import SPAN_FACTS, SpanFacts
+from storage.chain import Conversation
 from storage.columns import (
     CHECKPOINT_COLUMNS,
     CONVERSATION_COLUMNS,
@@ -21,12 +22,12 @@ from storage.columns import (
 )
 from storage.contents import drop_contents
 from storage.continuation import answer_before, find_session, join, place_of
-from storage.conversation import brought_in, store_chain, store_envelope
-from storage.database import Row, Transaction, Value
+from storage.conversation import brought_in, look_up, store_chain, store_envelope
+from storage.database import Transaction, Value
 from storage.events import log_changes
 from storage.fulltext import await_index
 from storage.keys import SessionKey, SpanKey, TraceKey
-from storage.ledger import Ledger
+from storage.ledger import Ledger, by_project
 from storage.mentions import mention
 from storage.parameters import UNKNOWN_SOURCE, Batch, SpanWrite
 from storage.records import RUNNING, SpanEnd
@@ -66,8 +67,12 @@ def apply(tx: Transaction, batch: Batch) -> Written:
     # One statement for all; a number that no row takes is a gap, which orders as well.
     ((last_seq,),) = tx.execute(TAKE_SEQ, {"n": n})
     ledger = Ledger(tx, late=batch.late, next_seq=last_seq - n + 1)
+    found = _look_up(ledger, batch.spans)
     for write in batch.spans:
-        _write_span(ledger, write)
+        _write_span(ledger, write, found.get(write.key))
+    _insert_started(ledger)
+    ledger.additions.flush()
+    _drop_replaced(ledger)
     # After all ends, so that a call is settled by another of its batch in whatever order they are.
     written = set(ledger.spans)
     for write in batch.spans:
@@ -84,59 +89,69 @@ def _insert(columns: Iterable[str]) -> str:
     columns = tuple(columns)
     return f"""
 INSERT INTO spans ({", ".join(columns)}) VALUES ({", ".join(f":{c}" for c in columns)})
-RETURNING {SPAN_FACTS}
 """
 
 
 ONE_SPAN: Final = "project_id = :project_id AND trace_id = :trace_id AND span_id = :span_id"
-FIND_SPAN: Final = f"""
-SELECT state, seq, response_content_id, stored_bytes FROM spans WHERE {ONE_SPAN}
+FIND_SPANS: Final = """
+SELECT trace_id, span_id, state, seq, started_at_us, response_content_id, stored_bytes FROM spans
+WHERE project_id = :project_id AND span_id IN (:keys)
 """
 INSERT_START: Final = _insert(START_COLUMNS)
 INSERT_END: Final = _insert(dict.fromkeys((*START_COLUMNS, *END_COLUMNS)))
 UPDATE_END: Final = f"""
-UPDATE spans SET {", ".join(f"{c} = :{c}" for c in END_COLUMNS)}
-WHERE {ONE_SPAN} RETURNING {SPAN_FACTS}
+UPDATE spans SET {", ".join(f"{c} = :{c}" for c in END_COLUMNS)} WHERE {ONE_SPAN}
 """
 UPDATE_CHECKPOINT: Final = f"""
 UPDATE spans SET {", ".join(f"{c} = :{c}" for c in CHECKPOINT_COLUMNS)} WHERE {ONE_SPAN}
 """
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
+class _Found(NamedTuple):
     """A span's row as a batch finds it. The content is that of its last checkpoint."""
 
     state: str
     seq: int
+    started_at_us: int
     content_id: int | None
     stored_bytes: int | None
 
 
-def _write_span(ledger: Ledger, write: SpanWrite) -> None:
-    rows = ledger.tx.execute(FIND_SPAN, _params(write.key))
-    found = _Found(*rows[0]) if rows else None
+def _look_up(ledger: Ledger, spans: Sequence[SpanWrite]) -> dict[SpanKey, _Found]:
+    """Read what is there already of these spans, and of what they bring."""
+    ledger.look_up_traces(write.key[:2] for write in spans)
+    found = {}
+    for project_id, span_ids in by_project((write.key[0], write.key[2]) for write in spans).items():
+        rows = ledger.tx.look_up(FIND_SPANS, {"project_id": project_id}, span_ids)
+        found.update({(project_id, row[0], row[1]): _Found._make(row[2:]) for row in rows})
+    conversations: dict[int, list[Conversation]] = {}
+    bodies: dict[int, list[bytes]] = {}
+    for write in spans:
+        project_id = write.key[0]
+        if write.ended is not None and write.ended.conversation is not None:
+            conversations.setdefault(project_id, []).append(write.ended.conversation)
+        for body in write.bodies.values():
+            holes = () if body.envelope is None else body.envelope.holes
+            bodies.setdefault(project_id, []).extend(
+                content.sha256 for content in (body.content, *holes) if content is not None
+            )
+    for project_id, hashes in bodies.items():
+        ledger.additions.look_up_contents(project_id, hashes)
+    for project_id, those in conversations.items():
+        look_up(ledger.additions, project_id, those)
+    return found
+
+
+def _write_span(ledger: Ledger, write: SpanWrite, found: _Found | None) -> None:
     if write.start is not None:
         if found is None:
-            seq = write.start["seq"] = ledger.take_seq()
-            _name_session(ledger, write)
-            (row,) = ledger.tx.execute(INSERT_START, write.start)
-            _changed(ledger, write.key, row, inserted=1)
-            found = _Found(RUNNING, seq, None, None)
+            found = _start(ledger, write, write.start)
         else:
             ledger.late += 1
     is_running = found is not None and found.state == RUNNING
     if write.checkpoint is not None:
         if found is not None and is_running:
-            values = {**write.checkpoint, **_params(write.key)}
-            before = ledger.stored_bytes[write.key[0]]
-            _store_bodies(ledger, write, values, found.seq)
-            added_bytes = ledger.stored_bytes[write.key[0]] - before
-            values["stored_bytes"] = added_bytes + _carried(values, found)
-            ledger.tx.execute(UPDATE_CHECKPOINT, values)
-            _drop_replaced(ledger, write.key[0], values, found)
-            # The sums stay, but who watches the call wants to know.
-            ledger.spans.append(write.key)
+            _save_progress(ledger, write, write.checkpoint, found)
         else:
             ledger.late += 1
     if write.end is not None and write.ended is not None:
@@ -144,6 +159,35 @@ def _write_span(ledger: Ledger, write: SpanWrite) -> None:
             _end(ledger, write, write.end, write.ended, found)
         else:
             ledger.late += 1
+
+
+def _start(ledger: Ledger, write: SpanWrite, values: dict[str, Value]) -> _Found:
+    values["seq"] = ledger.take_seq()
+    _name_session(ledger, write)
+    span = SpanFacts.of_start(values)
+    _changed(ledger, write.key, span, inserted=1)
+    ledger.started.append(values)
+    return _Found(RUNNING, span.seq, span.started_at_us, None, None)
+
+
+def _insert_started(ledger: Ledger) -> None:
+    ledger.tx.insert_rows(INSERT_START, ledger.started)
+    ledger.started.clear()
+
+
+def _save_progress(
+    ledger: Ledger, write: SpanWrite, checkpoint: dict[str, Value], found: _Found
+) -> None:
+    _insert_started(ledger)  # it may be of this batch
+    values = {**checkpoint, **_params(write.key)}
+    stored = ledger.additions.stored_bytes
+    before = stored[write.key[0]]
+    _store_bodies(ledger, write, values, found.seq)
+    values["stored_bytes"] = stored[write.key[0]] - before + _carried(values, found)
+    ledger.tx.execute(UPDATE_CHECKPOINT, values)
+    _replaced(ledger, write.key[0], values, found)
+    # The sums stay, but who watches the call wants to know.
+    ledger.spans.append(write.key)
 
 
 def _end(
@@ -161,16 +205,17 @@ def _end(
         find_session(ledger, change, ended, previous)
     _name_session(ledger, write)
     values["session_key"] = change.session_key
-    before = ledger.stored_bytes[project_id]
+    stored = ledger.additions.stored_bytes
+    before = stored[project_id]
     _store_bodies(ledger, write, values, seq)
     values.update(_NO_CONVERSATION)
     if ended.conversation is not None:
-        chain = store_chain(ledger, project_id, ended.conversation)
+        chain = store_chain(ledger.additions, project_id, ended.conversation)
         place = place_of(ledger, change, seq, ended, ended.conversation, previous)
         fresh_count = chain.length if place.after is None else place.after
         instructs = place.prelude_id is None or place.prelude_id != chain.prelude_id
-        brought = brought_in(ledger.tx, chain, fresh_count, instructs=instructs)
-        mention(ledger, change.session_key, seq, brought, chain.new)
+        brought = brought_in(ledger, chain, fresh_count, instructs=instructs)
+        mention(ledger, change.session_key, seq, brought)
         values["input_node_id"] = chain.input_id
         values["output_node_id"] = chain.output_id
         values["prelude_node_id"] = chain.prelude_id
@@ -178,10 +223,12 @@ def _end(
         values["base_meaning"] = place.base_meaning
         values["input_meaning"] = place.input_meaning
         values["output_meaning"] = place.output_meaning
-    values["stored_bytes"] = ledger.stored_bytes[project_id] - before + _carried(values, found)
-    (row,) = ledger.tx.execute(INSERT_END if found is None else UPDATE_END, values)
-    _changed(ledger, write.key, row, inserted=int(found is None))
-    _drop_replaced(ledger, write.key[0], values, found)
+    values["stored_bytes"] = stored[project_id] - before + _carried(values, found)
+    ledger.tx.execute(INSERT_END if found is None else UPDATE_END, values)
+    if found is not None:
+        values["started_at_us"] = found.started_at_us
+    _changed(ledger, write.key, SpanFacts.of_end(values), inserted=int(found is None))
+    _replaced(ledger, write.key[0], values, found)
 
 
 _NO_CONVERSATION: Final = dict.fromkeys(CONVERSATION_COLUMNS)
@@ -193,8 +240,7 @@ def _name_session(ledger: Ledger, write: SpanWrite) -> None:
         join(ledger, change, write.session_id, write.session_source or UNKNOWN_SOURCE)
 
 
-def _changed(ledger: Ledger, key: SpanKey, row: Row, *, inserted: int) -> None:
-    span = SpanFacts.of(row)
+def _changed(ledger: Ledger, key: SpanKey, span: SpanFacts, *, inserted: int) -> None:
     change = ledger.trace(key[:2])
     change.spans[key[2]] = span
     change.inserted += inserted
@@ -208,13 +254,15 @@ def _store_bodies(
     ledger: Ledger, write: SpanWrite, values: dict[str, Value], span_seq: int
 ) -> None:
     """Store what is kept of the bodies and put it, or its id, into ``values``."""
-    project_id = write.key[0]
+    additions, project_id = ledger.additions, write.key[0]
     for which, body in write.bodies.items():
         if body.content is not None:
-            values[f"{which}_content_id"], _ = ledger.content(project_id, body.content)
+            content = body.content
+            content_id = additions.content(project_id, content.sha256, content.data)
+            values[f"{which}_content_id"] = content_id
         elif body.envelope is not None:
             values[f"{which}_envelope"] = store_envelope(
-                ledger, project_id, span_seq, body.envelope
+                additions, project_id, span_seq, body.envelope
             )
 
 
@@ -225,14 +273,21 @@ def _carried(values: dict[str, Value], found: _Found | None) -> int:
     return (found.stored_bytes or 0) if found.content_id == values["response_content_id"] else 0
 
 
-def _drop_replaced(
+def _replaced(
     ledger: Ledger, project_id: int, values: dict[str, Value], found: _Found | None
 ) -> None:
-    """Forget the body of an earlier checkpoint."""
-    if found is None or found.content_id in (None, values["response_content_id"]):
+    """Note the body of an earlier checkpoint, which is this span's no longer."""
+    if found is None or found.content_id is None:
         return
-    _, freed_bytes = drop_contents(ledger.tx, (found.content_id,))
-    ledger.stored_bytes[project_id] -= freed_bytes
+    if found.content_id != values["response_content_id"]:
+        ledger.replaced.append((project_id, found.content_id))
+
+
+def _drop_replaced(ledger: Ledger) -> None:
+    """Forget the bodies of earlier checkpoints, when all is written that may hold them."""
+    for project_id, content_id in ledger.replaced:
+        _, freed_bytes = drop_contents(ledger.tx, (content_id,))
+        ledger.additions.stored_bytes[project_id] -= freed_bytes
 
 
 # The oldest span that has the response's id is the one that made it; those that only asked for it

@@ -147,3 +147,12 @@ class _Watched:
 
     def execute_many(self, sql: str, rows: Any) -> Any:
         return self._transaction.execute_many(sql, rows)
+
+    def insert_rows(self, sql: str, rows: Any) -> Any:
+        refuses = self._gate.refuses
+        if refuses is not None and any(row.get("session_id") == refuses for row in rows):
+            raise self._gate.refusal
+        return self._transaction.insert_rows(sql, rows)
+
+    def look_up(self, sql: str, params: Any, keys: Any) -> Any:
+        return self._transaction.look_up(sql, params, keys)

@@ -123,6 +123,7 @@ def render(
     trace_views = {
         key: orjson.Fragment(orjson.dumps(trace_view(trace))) for key, trace in traces.items()
     }
+    times = {at_us: iso(at_us) for at_us in {one.at_us for one in told}}
     frames = []
     for sequence, at_us, event in told:
         shown: dict[str, object] = {"type": event.type}
@@ -132,7 +133,7 @@ def render(
         if event.span_id is not None:
             shown["span_id"] = event.span_id.hex()
         shown["session_id"] = event.session_id
-        shown["at"] = iso(at_us)
+        shown["at"] = times[at_us]
         if event.type == SESSION_UPDATED:
             session = sessions.get(event.session_id or "")
             models = None if session is None else session.models

@@ -64,15 +64,18 @@ class Hub:
         while True:
             if not self._texts.busy:
                 await self._news.wait()
-            # Texts first: what a call said comes before its end.
-            if self._texts.read_on():
-                self._wake()
+            # Texts come after their call's beginning: its start is committed before its answer
+            # begins, so the log that is read now has those of all that are seen here.
+            fresh = self._texts.unfollowed()
             if self._news.is_set():
                 self._news.clear()
                 try:
                     await self._read_on()
                 except StorageError:
                     self._news.set()  # it may pass with time; who watches waits
+            elif self._texts.read_on():
+                self._wake()
+            self._texts.follow(fresh)
             await asyncio.sleep(PAUSE_S)
 
     async def prune_forever(self, recorder: Recorder) -> None:
@@ -173,14 +176,18 @@ class Hub:
         while self.subscribers:
             after = self._last
             found = await self._pages(after)
-            if not found or after != self._last:
-                return  # it is at the end, or the ring began anew meanwhile
+            if after != self._last:
+                return  # the ring began anew meanwhile
+            has_grown = self._texts.read_on()  # what a call said comes before its end
             for page in found:
                 self._ring.append(page)
                 self._ring_bytes += page.held_bytes
                 self._last = page.last
             self._drop_oldest()
-            self._wake()
+            if found or has_grown:
+                self._wake()
+            if not found:
+                return
 
     def _drop_oldest(self) -> None:
         dropped = 0

@@ -9,7 +9,7 @@ none is done while nobody watches. A copy that has no room in memory any more en
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 from contextlib import contextmanager
 from typing import Final
 
@@ -38,7 +38,7 @@ class LiveText:
     def __init__(self, call: Call, stream: Overheard) -> None:
         self.text = ""
         self.ended = False
-        self._call = call
+        self.call = call
         self._stream = stream
         self._decoder = decoder(stream.content_encoding, READ_BYTES)
         self._sse = SseDecoder()
@@ -50,7 +50,7 @@ class LiveText:
 
     def read_on(self, limit_bytes: int) -> int:
         """Read about so many bytes more, as far as they are here; return how many it read."""
-        is_over = self._call.finished
+        is_over = self.call.finished
         read_bytes = 0
         texts = [self._held]
         while read_bytes < limit_bytes and (piece := self._next_piece()) is not None:
@@ -74,7 +74,7 @@ class LiveText:
         if offset >= end:
             return offset, b""
         if self._frame[:2] != (offset, end):
-            start = self._call.start
+            start = self.call.start
             data = progress(
                 start.trace_id, start.span_id, start.session_id, offset, self.text[offset:end]
             )
@@ -138,34 +138,40 @@ class LiveTexts:
             if session_id is None or call.start.session_id == session_id
         ]
 
+    def unfollowed(self) -> list[LiveText]:
+        """Give the streams that run and are watched, but are not followed yet."""
+        found = []
+        for call in self._in_flight if self._watched else ():
+            if call in self._texts or call.finished or not self._is_watched(call):
+                continue
+            if (stream := call.overheard()) is not None:
+                found.append(LiveText(call, stream))
+        return found
+
+    def follow(self, texts: Iterable[LiveText]) -> None:
+        """Have these read from the next time on."""
+        self._texts.update({text.call: text for text in texts})
+
     def read_on(self) -> bool:
         """Read what passed since the last time, a bounded part; tell whether any text grew.
 
-        A text that has ended stays until the next time, so that its readers have come by.
+        A text that has ended is let go the time after, when its readers have come by.
         """
-        everybody = None in self._watched
-        wanted = {
-            call: text
-            for call, text in self._texts.items()
-            if not text.ended and (everybody or call.start.session_id in self._watched)
-        }
-        for call in self._in_flight if self._watched else ():
-            if call in wanted or call.finished:
-                continue
-            if everybody or call.start.session_id in self._watched:
-                stream = call.overheard()
-                if stream is not None:
-                    wanted[call] = LiveText(call, stream)
-        self._texts = wanted
+        for call, text in list(self._texts.items()):
+            if text.ended or not self._is_watched(call):
+                del self._texts[call]
         left_bytes = STEP_BYTES
         has_grown = False
-        for text in wanted.values():
+        for text in self._texts.values():
             had_chars = len(text.text)
             left_bytes -= text.read_on(left_bytes)
             has_grown |= len(text.text) > had_chars
             if left_bytes <= 0:
                 break
         return has_grown
+
+    def _is_watched(self, call: Call) -> bool:
+        return None in self._watched or call.start.session_id in self._watched
 
 
 class Reader:

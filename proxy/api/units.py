@@ -1,9 +1,9 @@
 """The units of the API: USD, milliseconds, ISO 8601 in UTC. Pure; unknown stays unknown."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH: Final = datetime(1970, 1, 1)  # UTC, as all times here
 
 
 def usd(nusd: int | None) -> float | None:
@@ -18,7 +18,7 @@ def ms(duration_us: float | None) -> float | None:
 
 def iso(time_us: int) -> str:
     """Write a time in microseconds as ISO 8601 with Z."""
-    return (_EPOCH + timedelta(microseconds=time_us)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return (_EPOCH + timedelta(microseconds=time_us)).isoformat(timespec="microseconds") + "Z"
 
 
 def iso_or_none(time_us: int | None) -> str | None:

@@ -5,15 +5,11 @@ import os
 
 import pytest
 
-from storage.contents import COMPRESS_ABOVE_BYTES, drop_contents, pack, store_content, unpack
+from storage.additions import Additions
+from storage.contents import COMPRESS_ABOVE_BYTES, drop_contents, pack, unpack
 from storage.database import DatabaseCorrupt
-from storage.records import Content
 from storage.sqlite import SqliteDatabase
 from tests.storage.calls import body, end, rows, spoken, start, write
-
-
-def content(data: bytes) -> Content:
-    return Content(sha256=hashlib.sha256(data).digest(), data=data)
 
 
 def test_bytes_are_compressed_only_where_that_helps() -> None:
@@ -34,20 +30,13 @@ def test_bytes_that_do_not_unpack_to_their_size_are_damage() -> None:
             unpack("zstd", size, data)
 
 
-@pytest.mark.parametrize("size", [10, 100_000])
-async def test_bytes_are_stored_once_per_project(db: SqliteDatabase, size: int) -> None:
-    with db.transaction() as tx:
-        first, added = store_content(tx, 1, content(b"a" * size))
-        assert added is not None
-        assert store_content(tx, 1, content(b"a" * size)) == (first, None)
-        assert store_content(tx, 2, content(b"a" * size)) == (first + 1, added)
-
-
 async def test_what_anything_holds_is_not_dropped(db: SqliteDatabase) -> None:
     held = spoken(start(1), ["u:a"], ["a:b"], tools=b'["t"]')
     write(db, [held, end(start(2), request=body(b"q"), response=body(b"a"))])
     ids = [one for (one,) in rows(db, "SELECT id FROM contents")]
     assert len(ids) == 5
     with db.transaction() as tx:
-        loose, _ = store_content(tx, 1, content(b"loose"))
+        additions = Additions(tx)
+        loose = additions.content(1, hashlib.sha256(b"loose").digest(), b"loose")
+        additions.flush()
         assert drop_contents(tx, [*ids, loose]) == (1, 5)

@@ -1,7 +1,6 @@
 """What a transaction remembers of the traces that it changes."""
 
 from storage.ledger import Ledger
-from storage.records import Content
 from storage.sqlite import SqliteDatabase
 from tests.storage.calls import end, start, trace_id, write
 
@@ -27,12 +26,3 @@ async def test_a_trace_that_only_runs_has_said_nothing(db: SqliteDatabase) -> No
     with db.transaction() as tx:
         assert not Ledger(tx).trace((1, trace_id(1))).has_ended_spans
         assert not Ledger(tx).trace((1, trace_id(2))).touched
-
-
-async def test_only_bytes_that_were_not_there_are_counted(db: SqliteDatabase) -> None:
-    with db.transaction() as tx:
-        ledger = Ledger(tx)
-        first = ledger.content(1, Content(sha256=b"x" * 32, data=b"hello"))
-        assert ledger.content(1, Content(sha256=b"x" * 32, data=b"hello")) == (first[0], False)
-        assert first[1]
-        assert ledger.stored_bytes == {1: 5}

@@ -300,15 +300,6 @@ async def test_space_is_given_back_a_bounded_part_at_a_time(
     assert free() == 0
 
 
-async def test_many_rows_are_one_statement(db: SqliteDatabase) -> None:
-    sql = "INSERT INTO projects (id, name) VALUES (:id, :name)"
-    with db.transaction() as tx:
-        tx.execute_many(sql, ({"id": n, "name": f"p{n}"} for n in range(2, 5)))
-    assert rows(db, "SELECT COUNT(*) FROM projects") == [(4,)]
-    with pytest.raises(StatementRefused), db.transaction() as tx:
-        tx.execute_many(sql, [{"id": 2, "name": "again"}])
-
-
 async def test_closing_leaves_one_file_and_its_lock(tmp_path: Path) -> None:
     db = open_database(tmp_path / "a.db")
     write(db, [start(1)])

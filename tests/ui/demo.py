@@ -179,14 +179,13 @@ async def demo(
         stack.push_async_callback(runner.cleanup)
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        stack.enter_context(patch("proxy.call.time", clock))
         tw = await stack.enter_async_context(running(folder, url, settings))
-        for talk in sorted(talks, key=lambda talk: -talk.ago_s):
-            clock.now_ns = now_us * 1000 - round(talk.ago_s * 1e9)
-            await _hold(tw, upstream, talk)
-        await tw.server.idle()
-        await tw.saved()
-        clock.now_ns = now_us * 1000
+        with patch("proxy.call.time", clock):
+            for talk in sorted(talks, key=lambda talk: -talk.ago_s):
+                clock.now_ns = now_us * 1000 - round(talk.ago_s * 1e9)
+                await _hold(tw, upstream, talk)
+            await tw.server.idle()
+            await tw.saved()
         yield tw
 
 

@@ -5,12 +5,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from playwright.async_api import Page
+from yarl import URL
 
 from proxy.api.units import iso
 from proxy.ui import view
 from proxy.ui.frame import Static
 from storage.database import StorageError
 from tests.api.asking import save
+from tests.api.test_answers import ODD_QUERIES
 from tests.running import Running
 from tests.storage.calls import end, start
 
@@ -19,6 +21,11 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
     " font-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+)
+# Those of the API, and what only pages have.
+ODD_PAGES = (
+    *("?id=%00", "?id=%FF", "?new=%00&q=a", "?id=..&new=..", "?sort_by=%3Cb%3E", "?sort_order=up"),
+    *("?" + "&".join(f"id={n:032x}" for n in range(150)), "?q=" + "a%20" * 60, "?q=%20%09%0A"),
 )
 
 
@@ -47,6 +54,15 @@ async def test_every_page_has_the_policy_and_is_kept_by_nobody(
         assert answer.headers["Cache-Control"] == "no-store"
         text = await answer.text()
     assert not re.search(r"<script(?! type=\"module\" src=)|<style|\sstyle=|\son\w+=", text)
+
+
+async def test_no_parameter_makes_a_page_fail(tw: Running) -> None:
+    await save(tw, end(start(1, session_id="s")))
+    for path in ("/sessions", "/traces", "/sessions/rows", "/traces/rows", "/sessions/totals"):
+        for query in (*ODD_QUERIES, *ODD_PAGES):
+            async with tw.client.get(URL(tw.url + path + query, encoded=True)) as answer:
+                assert answer.status in (200, 400), (path, query)
+                assert answer.content_type == "text/html"
 
 
 async def test_static_files_are_kept_for_ever_by_an_address_that_names_their_content(

@@ -185,3 +185,39 @@ async def test_a_paused_page_hears_nothing_until_it_goes_on(tw: Running, page: P
     await save(tw, end(start(2, session_id="b")))
     await page.locator("#live").click()
     await expect(page.locator("[data-id=b]")).to_be_visible()
+
+
+async def test_more_calls_than_a_page_has_rows_begin_the_page_anew(tw: Running, page: Page) -> None:
+    await save(tw, end(start(1, session_id="s1")))
+    await live(page, f"{tw.url}/sessions")
+    await save(tw, *(end(start(n, session_id=f"s{n}")) for n in range(2, 202)))
+    await expect(page.locator("[data-id=s201]")).to_be_visible()
+    assert await ids(page) == [f"s{n}" for n in range(201, 151, -1)]
+    await expect(page.get_by_role("link", name="Next page")).to_be_visible()
+
+
+async def test_many_calls_under_the_pointer_wait_as_few_do(tw: Running, page: Page) -> None:
+    await save(tw, end(start(1, session_id="s1")))
+    await live(page, f"{tw.url}/sessions")
+    await page.locator("[data-id=s1]").hover()
+    await save(tw, *(end(start(n, session_id=f"s{n}")) for n in range(2, 102)))
+    await expect(page.locator("#news")).to_have_text("Many new sessions")
+    assert await ids(page) == ["s1"]
+    await page.locator("#news").click()
+    await expect(page.locator("#rows tbody tr")).to_have_count(50)
+    await expect(page.locator("#news")).to_be_hidden()
+
+
+async def test_sessions_with_the_longest_ids_are_fetched_in_several_pieces(
+    tw: Running, page: Page
+) -> None:
+    await save(tw, end(start(1, session_id="first")))
+    await live(page, f"{tw.url}/sessions?limit=100")
+    await save(tw, *(end(start(n, session_id=f"{n}" + "é" * 500)) for n in range(2, 42)))
+    await expect(page.locator("#rows tbody tr")).to_have_count(41)
+
+
+async def test_the_search_of_a_page_that_was_empty_completes_too(tw: Running, page: Page) -> None:
+    await live(page, f"{tw.url}/sessions")
+    await save(tw, end(start(1, session_id="first")))
+    await expect(page.get_by_role("combobox", name="Search sessions")).to_be_visible()

@@ -2,8 +2,8 @@
 // listbox (ARIA practices): arrows choose, Tab or Enter accepts, Escape closes. Where the server
 // cannot complete, the bar is a plain field.
 
-const input = document.getElementById("q");
 const WAIT_MS = 80;
+let input = null;
 let list = null;
 let options = [];
 let chosen = -1;
@@ -91,7 +91,9 @@ function onKey(event) {
   event.preventDefault();
 }
 
-if (input) {
+export function attach() {
+  input = document.getElementById("q");
+  if (!input) return;
   list = document.createElement("ul");
   list.id = "q-options";
   list.className = "options";
