@@ -8,13 +8,14 @@
 #   make torture                    kill -9 under load, many rounds
 #   make bench                      speed, against references measured in the same run
 #   make bench-search               lists and search in a large database
+#   make screenshots                pictures of all pages, in build/screenshots (needs chromium)
 #   make lock                       new versions into the lock files (needs uv)
 #   make clean                      remove .venv and all caches
 
 PYTHON := .venv/bin/python
 ARGS ?=
 
-.PHONY: run test check compat torture bench bench-search lock clean runtime tools
+.PHONY: run test check compat torture bench bench-search screenshots lock clean runtime tools
 
 run: runtime
 	@exec $(PYTHON) -m proxy serve $(ARGS)
@@ -40,6 +41,9 @@ bench: runtime
 
 bench-search: runtime
 	@$(PYTHON) -m bench.search $(ARGS)
+
+screenshots: tools
+	@$(PYTHON) -m tests.ui.screenshots build/screenshots
 
 runtime:
 	@.ci/venv .venv requirements.lock.txt

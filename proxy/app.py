@@ -1,4 +1,4 @@
-"""The composition root: the only file that knows every part, and the list of all routes."""
+"""The composition root: the only file that knows every part, and the lists of all routes."""
 
 import asyncio
 import contextlib
@@ -34,6 +34,11 @@ from proxy.recorder import Recorder
 from proxy.send import Sender
 from proxy.settle import Settler
 from proxy.tasks import spawn
+from proxy.ui.frame import Frame, Static
+from proxy.ui.lists import Lists
+from proxy.ui.pictures import Pictures
+from proxy.ui.session import SessionPage
+from proxy.ui.trace import TracePage
 from proxy.upstream import Upstream
 from storage import forget
 from storage.database import Database
@@ -145,16 +150,31 @@ class Traceway:
         app.cleanup_ctx.append(parts)
         app.on_shutdown.append(end_events)
         health = Health(self._database, recorder, budget, forwarder.in_flight, hub)
+        sessions = Sessions(self._database, recorder)
+        traces = Traces(self._database, recorder)
+        conversations = Conversations(self._database)
         app.add_routes(
             routes(
                 forwarder,
-                Sessions(self._database, recorder),
-                Traces(self._database, recorder),
+                sessions,
+                traces,
                 Bodies(self._database),
-                Conversations(self._database),
+                conversations,
                 Events(hub),
                 Search(self._database),
                 health,
+            )
+        )
+        static = Static()
+        frame = Frame(app, static, recorder.reasons)
+        app.add_routes(
+            pages(
+                frame,
+                static,
+                Lists(frame, sessions, traces, self._database),
+                SessionPage(frame, conversations, self._database),
+                TracePage(frame, self._database),
+                Pictures(conversations),
             )
         )
         self._runner = web.AppRunner(
@@ -218,7 +238,10 @@ def routes(
     search: Search,
     health: Health,
 ) -> list[web.RouteDef]:
-    """List every route. An id's pattern matches the raw path, so that it may hold `%2F` or `{}`."""
+    """List the routes of the proxy and the API.
+
+    An id's pattern matches the raw path, so that it may hold `%2F` or `{}`.
+    """
     return [
         web.route("*", "/api/proxy/{target:.+}", forwarder.forward),
         web.get("/api/sessions", sessions.list),
@@ -244,4 +267,32 @@ def routes(
         web.get("/api/live", health.live),
         web.get("/api/ready", health.ready),
         web.get("/api/stats", health.stats),
+    ]
+
+
+def pages(
+    frame: Frame,
+    static: Static,
+    lists: Lists,
+    session: SessionPage,
+    trace: TracePage,
+    pictures: Pictures,
+) -> list[web.RouteDef]:
+    """List the routes of the pages."""
+    return [
+        web.get("/", lists.home),
+        web.get("/sessions", frame.page(lists.sessions)),
+        web.get("/sessions/rows", frame.page(lists.session_rows)),
+        web.get("/sessions/totals", frame.page(lists.session_totals)),
+        web.get("/sessions/by-id", frame.page(session.show)),
+        web.get("/sessions/by-id/live", frame.page(session.live)),
+        web.get("/sessions/{id:[^/]+}", frame.page(session.show)),
+        web.get("/sessions/{id:[^/]+}/live", frame.page(session.live)),
+        web.get("/traces", frame.page(lists.traces)),
+        web.get("/traces/rows", frame.page(lists.trace_rows)),
+        web.get("/traces/totals", frame.page(lists.trace_totals)),
+        web.get("/traces/{id:[^/]+}", frame.page(trace.show)),
+        web.get("/spans/{id:[^/]+}/curl", frame.page(trace.curl)),
+        web.get(r"/pictures/{message:[^/]+}/{number:\d{1,4}}", pictures.show),
+        web.get("/static/{version}/{name}", static.serve),
     ]

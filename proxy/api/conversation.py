@@ -2,7 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import orjson
@@ -10,8 +11,9 @@ from aiohttp import web
 
 from proxy.api import params
 from proxy.api.answers import json_answer, not_found
+from proxy.api.message_views import MessageView, ThreadView
 from proxy.api.transcript import Sources, needed_contents, show_page
-from storage import queries, rebuild, transcript
+from storage import events, queries, rebuild, transcript
 from storage.database import Database
 from storage.lines import Line, lines
 from storage.records import DEFAULT_PROJECT, Span
@@ -25,7 +27,27 @@ PAGE_BYTES: Final = 32 * 1024 * 1024
 UNFINISHED: Final = 20
 # Operations of which each call is a turn, also where it left nothing but its failure.
 ANSWERING: Final = frozenset({"chat.completions", "completions", "responses"})
+# Lines of a path that is held: some MB.
+HELD_LINES: Final = 20_000
 _MESSAGE_ID: Final = re.compile(r"([0-9a-f]{16})-(\d{1,9})")
+
+_Path = tuple[list[Turn], list[Line]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConversationPage:
+    """Some of the ``total`` messages on a path through a session, from position ``start`` on."""
+
+    start: int
+    total: int
+    threads: Sequence[ThreadView]
+    messages: Sequence[MessageView]
+
+    @property
+    def next(self) -> int | None:
+        """The position at which the next page begins; None at the end."""
+        stop = self.start + len(self.messages)
+        return stop if stop < self.total else None
 
 
 class Conversations:
@@ -33,34 +55,70 @@ class Conversations:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._held: tuple[tuple[str, tuple[str, ...], int], _Path] | None = None
 
     async def show(self, request: web.Request) -> web.Response:
         """GET /api/sessions/{id}/conversation?from=&limit=&branch=: its messages, in order."""
         session_id = params.session_id(request)
         limit = params.limit(request, DEFAULT_LIMIT)
         start = params.place(request, "from")
-        branches = [
-            name for text in request.query.getall("branch", []) for name in text.split(",") if name
-        ]
-        db = self._database
-        if await queries.get_session(db, DEFAULT_PROJECT, session_id) is None:
+        chosen = branches(request)
+        if await queries.get_session(self._database, DEFAULT_PROJECT, session_id) is None:
             return not_found("session")
-        turns = await transcript.session_turns(db, DEFAULT_PROJECT, session_id, ANSWERING)
-        found = await asyncio.to_thread(_lines, turns, branches)
+        page = await self.page(session_id, start, limit, chosen)
+        return json_answer(orjson.Fragment(await asyncio.to_thread(_answer, session_id, page)))
+
+    async def page(
+        self,
+        session_id: str,
+        start: int,
+        limit: int,
+        branches: Sequence[str],
+        at: Collection[bytes] = (),
+    ) -> ConversationPage:
+        """Give a page of a conversation; with the ids of spans ``at``, the page with their turn.
+
+        Raises BadParameter where one of ``branches`` names no message.
+        """
+        turns, found = await self._read(session_id, tuple(branches))
+        if at:
+            start = _place(found, at) // limit * limit
         page = range(min(start, len(found)), min(start + limit, len(found)))
         sources = await self._sources(turns, found, page)
-        body = await asyncio.to_thread(_answer, session_id, found, page, sources)
-        return json_answer(orjson.Fragment(body))
+        threads, messages = await asyncio.to_thread(show_page, found, page, sources)
+        return ConversationPage(
+            start=page.start, total=len(found), threads=threads, messages=messages
+        )
+
+    async def _read(self, session_id: str, branches: tuple[str, ...]) -> _Path:
+        """Read a session's turns, and the lines of a path through them.
+
+        The last path is held, since its pages are read one after the other. Each change of the
+        database comes with an event, so that none since then means that it is the same.
+        """
+        _, newest = await events.bounds(self._database)
+        key = (session_id, branches, newest)
+        if self._held is not None and self._held[0] == key:
+            return self._held[1]
+        turns = await transcript.session_turns(
+            self._database, DEFAULT_PROJECT, session_id, ANSWERING
+        )
+        path = turns, await asyncio.to_thread(_lines, turns, branches)
+        self._held = (key, path) if len(path[1]) <= HELD_LINES else None
+        return path
 
     async def message(self, request: web.Request) -> web.Response:
         """GET /api/messages/{id}: the JSON of one message, as it was sent."""
-        found = _MESSAGE_ID.fullmatch(request.match_info["id"])
-        if found is None:
-            return not_found("message")
-        data = await transcript.message(
-            self._database, DEFAULT_PROJECT, bytes.fromhex(found[1]), int(found[2])
-        )
+        data = await self.content(request.match_info["id"])
         return not_found("message") if data is None else json_answer(orjson.Fragment(data))
+
+    async def content(self, message_id: str) -> bytes | None:
+        """Give the JSON of a message; None where there is none."""
+        found = _MESSAGE_ID.fullmatch(message_id)
+        if found is None:
+            return None
+        span_id, depth = bytes.fromhex(found[1]), int(found[2])
+        return await transcript.message(self._database, DEFAULT_PROJECT, span_id, depth)
 
     async def _sources(self, turns: Sequence[Turn], found: Sequence[Line], page: range) -> Sources:
         db = self._database
@@ -91,6 +149,11 @@ class Conversations:
         return found
 
 
+def branches(request: web.Request) -> list[str]:
+    """Read the messages that lead the path: `branch`, several times or with commas between."""
+    return [name for text in request.query.getall("branch", []) for name in text.split(",") if name]
+
+
 def _lines(turns: Sequence[Turn], branches: Sequence[str]) -> list[Line]:
     tree = Tree(turns)
     try:
@@ -101,15 +164,23 @@ def _lines(turns: Sequence[Turn], branches: Sequence[str]) -> list[Line]:
         ) from None
 
 
-def _answer(session_id: str, found: Sequence[Line], page: range, sources: Sources) -> bytes:
-    threads, messages = show_page(found, page, sources)
+def _place(found: Sequence[Line], spans: Collection[bytes]) -> int:
+    """Find where the messages of a turn begin, or its answer is; 0 where they are not."""
+    for position, line in enumerate(found):
+        outcome = line.entry.outcome if line.entry else None
+        if line.turn.span_id in spans or (outcome and outcome.span_id in spans):
+            return position
+    return 0
+
+
+def _answer(session_id: str, page: ConversationPage) -> bytes:
     answer: dict[str, object] = {
         "session_id": session_id,
-        "total": len(found),
-        "count": len(messages),
-        "threads": threads,
-        "messages": messages,
+        "total": page.total,
+        "count": len(page.messages),
+        "threads": page.threads,
+        "messages": page.messages,
     }
-    if page.stop < len(found):
-        answer["next"] = page.stop
+    if page.next is not None:
+        answer["next"] = page.next
     return orjson.dumps(answer)

@@ -98,8 +98,13 @@ class ChangeView:
 class OutcomeView:
     """How a turn ended. `repeats` is the number of later turns with the same answer."""
 
+    trace_id: str
+    span_id: str
     state: str
     error: str | None
+    ended_by: str | None
+    phase: str | None
+    http_status: int | None
     started_at: str
     ended_at: str | None
     duration_ms: float | None
@@ -109,7 +114,9 @@ class OutcomeView:
     output_tokens: int | None
     cached_input_tokens: int | None
     reasoning_tokens: int | None
+    usage_source: str | None
     cost: float | None
+    cost_status: str | None
     repeats: int
 
 
@@ -183,8 +190,13 @@ def tool_call_view(call: ToolCall, result: str | None, position: int | None) -> 
 def outcome_view(span: Span, repeats: int) -> OutcomeView:
     """Show how a call ended."""
     return OutcomeView(
+        trace_id=span.trace_id.hex(),
+        span_id=span.span_id.hex(),
         state=span.state,
         error=span.error,
+        ended_by=span.ended_by,
+        phase=span.phase,
+        http_status=span.http_status,
         started_at=iso(span.started_at_us),
         ended_at=iso_or_none(span.ended_at_us),
         duration_ms=ms(span.duration_us),
@@ -194,7 +206,9 @@ def outcome_view(span: Span, repeats: int) -> OutcomeView:
         output_tokens=span.tokens.output,
         cached_input_tokens=span.tokens.cached_input,
         reasoning_tokens=span.tokens.reasoning,
+        usage_source=span.usage_source,
         cost=usd(span.cost_nusd),
+        cost_status=span.cost_status,
         repeats=repeats,
     )
 

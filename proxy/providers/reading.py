@@ -1,8 +1,9 @@
 """What a person reads in one message: its text, its parts, the tools that it calls or answers.
 
 Owns the ways in which chat messages, items of a response and prompts spell the same things.
-Invariant: nothing here raises, no text holds a NUL or a lone surrogate, and no sound, picture or
-file leaves this file, only its kind and size. Nothing is cut here. Pure; not on the event loop.
+Invariant: nothing here raises, no text holds a NUL or a lone surrogate, and no sound or file leaves
+this file, only its kind and size; a picture does as ``picture``, which is for a person's eyes
+alone. Nothing is cut here. Pure; not on the event loop.
 
 Source: types of openai-python 3.54.0 (November 2026); ``reasoning_content`` and ``reasoning`` of
 chat messages are other providers'.
@@ -11,7 +12,7 @@ chat messages are other providers'.
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 import orjson
@@ -50,7 +51,7 @@ class Part:
     """A part of a message that is not plain text, or stands beside one that is not.
 
     ``name`` is a file's name or id, or the kind of an ``other``. ``size`` is in bytes, of what is
-    in the message; ``url`` is where it is instead.
+    in the message; ``url`` is where it is instead. ``picture`` is an image's base64.
     """
 
     kind: PartKind
@@ -59,6 +60,7 @@ class Part:
     mime: str | None = None
     size: int | None = None
     url: str | None = None
+    picture: str | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +191,8 @@ def _item(kind: str, item: Mapping[str, object]) -> Reading:
         picture = _text(item.get("result"))
         mime = f"image/{_text(item.get('output_format')) or 'png'}"
         call = ToolCall(call_id, "image_generation", kind, _text(item.get("revised_prompt")))
-        parts = [Part("image", mime=mime, size=_size(picture))] if picture else []
+        image = Part("image", mime=mime, size=_size(picture), picture=picture)
+        parts = [image] if picture else []
         return _reading("assistant", parts, [call], None)
     if kind.endswith("_call"):
         name = _text(item.get("name")) or kind.removesuffix("_call")
@@ -241,7 +244,9 @@ def _address(kind: PartKind, value: object, part: Mapping[str, object]) -> Part:
     address = _text(value)
     name = _text(part.get("filename")) or _text(part.get("file_id")) or None
     if found := _DATA_URL.match(address):
-        return Part(kind, name=name, mime=found[1] or None, size=_size(address[found.end() :]))
+        data = address[found.end() :]
+        picture = data if kind == "image" else None
+        return Part(kind, name=name, mime=found[1] or None, size=_size(data), picture=picture)
     if address.lower().startswith(("http://", "https://")):
         return Part(kind, name=name, url=address if len(address) <= _ADDRESS_CHARS else None)
     return Part(kind, name=name, size=_size(address) if address else None)

@@ -28,7 +28,7 @@ ODD_QUERIES = (
 PATHS = (
     *("/api/sessions", "/api/traces", "/api/spans", "/api/search/suggest", "/api/sessions/totals"),
     *("/api/traces/totals", "/api/sessions/by-id", "/api/stats", "/api/health"),
-    *("/api/live", "/api/ready", "/api", "/", "/nothing", "/api/sessions/", "//api"),
+    *("/api/live", "/api/ready", "/api", "/nothing", "/api/sessions/", "//api"),
     *("/api/traces/" + "0" * 32, "/api/spans/" + "0" * 16, "/api/proxy", "/api/proxy/"),
     *(f"/api/{rows}/{text}" for rows in ("sessions", "traces", "spans") for text in ODD_TEXTS),
 )
@@ -82,7 +82,7 @@ async def test_a_method_that_is_not_possible_is_answered_with_those_that_are(
     assert reply.headers["Allow"] == allowed
 
 
-@pytest.mark.parametrize("path", ["/", "/api", "/api/nothing", "/api/sessions/a/b"])
+@pytest.mark.parametrize("path", ["/api", "/api/nothing", "/api/sessions/a/b"])
 async def test_a_path_that_is_not_there_is_404(tw: Running, path: str) -> None:
     assert (await ask(tw, path)).error == (404, "not_found")
 

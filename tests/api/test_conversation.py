@@ -132,3 +132,30 @@ async def test_what_is_too_much_for_a_page_is_not_read(
     first, second, _ = (await ask(tw, SESSION)).body["messages"]
     assert (first["text"], first["truncated"]) == (None, True)
     assert (second["truncated"]) is False
+
+
+async def test_what_changes_between_two_pages_is_seen(tw: Running) -> None:
+    first, second = chat(2)
+    await save(tw, first)
+    assert len(await ids(tw, "?limit=1")) == 1
+    await save(tw, second)
+    assert (await ask(tw, f"{SESSION}?limit=1")).body["total"] == 4
+    trace = (await ask(tw, "/api/sessions/s")).body["traces"][1]["id"]
+    assert (await ask(tw, f"/api/traces/{trace}", "DELETE")).status == 200
+    assert (await ask(tw, f"{SESSION}?limit=1")).body["total"] == 2
+
+
+async def test_a_branch_is_not_that_of_the_page_before(tw: Running) -> None:
+    await save(tw, call(1, ["u:1"], "a:old"), call(2, ["u:1"], "a:new"))
+    newest, other = (await ask(tw, SESSION)).body["messages"][1]["branches"]
+    assert (await ids(tw, f"?branch={other['id']}"))[1] == other["id"]
+    assert (await ids(tw))[1] == newest["id"]
+
+
+async def test_an_outcome_names_its_call_and_who_ended_it(tw: Running) -> None:
+    failed = call(2, [], state="failed", conversation=None, ended_by="upstream", phase="headers")
+    await save(tw, *chat(1), failed)
+    outcome = (await ask(tw, SESSION)).body["messages"][-1]["outcome"]
+    assert (outcome["ended_by"], outcome["phase"]) == ("upstream", "headers")
+    assert (outcome["trace_id"], outcome["span_id"]) == (f"{2:032x}", f"{2:016x}")
+    assert (outcome["usage_source"], outcome["cost_status"]) == ("provider", "priced")

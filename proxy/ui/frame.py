@@ -1,0 +1,123 @@
+"""What all pages share: the templates' environment, the frame, headers, and static files.
+
+Invariant: every page and every fragment has the headers below, so that text of strangers that got
+through all escaping would still run nothing; a static file's address names its content, so that it
+may be kept for ever.
+"""
+
+import hashlib
+import mimetypes
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import aiohttp_jinja2
+import jinja2
+from aiohttp import web
+
+from proxy import __version__
+from proxy.api.params import BadParameter
+from proxy.ui import view
+from proxy.ui.spans import state
+from storage.database import StorageError
+
+_FOLDER: Final = Path(__file__).parent
+_SECURITY: Final = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self';"
+        " connect-src 'self'; font-src 'self'; form-action 'self'; frame-ancestors 'none';"
+        " base-uri 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+_A_YEAR: Final = "public, max-age=31536000, immutable"
+
+Page = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Static:
+    """The files of static/, held in memory; `version` is a hash of them all.
+
+    The version is a folder in their address: modules that import each other by a relative path
+    stay in it, which they would not with a query.
+    """
+
+    def __init__(self, folder: Path = _FOLDER / "static") -> None:
+        self._files = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+        digest = hashlib.sha256()
+        for name, data in self._files.items():
+            digest.update(b"%b\0%d\0%b" % (name.encode(), len(data), data))
+        self.version = digest.hexdigest()[:16]
+
+    async def serve(self, request: web.Request) -> web.Response:
+        """GET /static/{version}/{name}."""
+        name = request.match_info["name"]
+        if request.match_info["version"] != self.version or name not in self._files:
+            raise web.HTTPNotFound
+        kind = "text/javascript" if name.endswith(".js") else mimetypes.guess_type(name)[0]
+        return web.Response(
+            body=self._files[name],
+            content_type=kind or "application/octet-stream",
+            charset="utf-8",
+            headers={**_SECURITY, "Cache-Control": _A_YEAR},
+        )
+
+
+class Frame:
+    """Renders pages; `reasons` says why calls are not recorded as they should be."""
+
+    def __init__(
+        self, app: web.Application, static: Static, reasons: Callable[[], list[str]]
+    ) -> None:
+        self._static = static
+        self._reasons = reasons
+        aiohttp_jinja2.setup(
+            app,
+            loader=jinja2.FileSystemLoader(_FOLDER / "templates"),
+            default_helpers=False,
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        ).globals.update(view=view, state=state)
+
+    def render(
+        self, request: web.Request, template: str, *, status: int = 200, **context: object
+    ) -> web.Response:
+        """Answer with a page, or with a fragment of one."""
+        shared = {
+            "path": request.path,
+            "static": f"/static/{self._static.version}",
+            "version": __version__,
+            "degraded": self._reasons(),
+            "now": datetime.now(UTC),
+        }
+        # Not by the library's context processors: their middleware would stand before the proxy.
+        response = aiohttp_jinja2.render_template(
+            template, request, {**shared, **context}, status=status
+        )
+        response.headers.update(_SECURITY)
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+    def text(self, text: str) -> web.Response:
+        """Answer with plain text."""
+        return web.Response(text=text, headers={**_SECURITY, "Cache-Control": "no-store"})
+
+    def page(self, handler: Page) -> Page:
+        """Turn what a handler of a page cannot answer into a page that says so."""
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            try:
+                return await handler(request)
+            except BadParameter as error:
+                status, title, message = 400, "That cannot be shown", str(error)
+            except web.HTTPNotFound:
+                status, title, message = 404, "Not here", "There is nothing at this address."
+            except StorageError as error:
+                status, title, message = 503, "The database does not answer", str(error)
+            return self.render(request, "problem.html", status=status, title=title, message=message)
+
+        return handle

@@ -1,0 +1,158 @@
+"""What a list shows: the answer of the API, as it was asked for, and the addresses around it.
+
+The seam to `proxy.api`: what its lists take and give is named here and nowhere else in the pages.
+A query that it refuses is shown with the reason. Invariant: all state of a list is in its address.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from aiohttp import web
+
+from proxy.api.lists import BadQuery
+from proxy.api.params import BadParameter
+from storage.search import Query, Rows, parse
+
+# More parts than anybody reads one by one.
+MAX_CLAUSES: Final = 8
+
+Find = Callable[[web.Request], Awaitable[dict[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A list: its path, the key of its rows in the API's answer, and how it is sorted unasked."""
+
+    path: str
+    rows: Rows
+    sort_by: str
+
+
+SESSIONS: Final = Kind("/sessions", "sessions", "last_active")
+TRACES: Final = Kind("/traces", "traces", "started")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a list was refused; `position` is where in its query, in characters from 0."""
+
+    message: str
+    position: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """A part of a query that matched nothing: alone it does or does not; how to go on without."""
+
+    text: str
+    empty: bool
+    without: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """A page of a list. `cursor` leads to the next one; None at the end."""
+
+    kind: Kind
+    rows: Sequence[Any]
+    q: str
+    sort_by: str
+    descending: bool
+    first: bool
+    limit: str = ""
+    cursor: str | None = None
+    truncated: bool = False
+    problem: Problem | None = None
+    clauses: Sequence[Clause] = ()
+
+    @property
+    def takes_new(self) -> bool:
+        """Say whether what is new belongs at the top of this page."""
+        return self.first and self.sort_by == self.kind.sort_by and self.descending
+
+    @property
+    def next(self) -> str:
+        """Give the address of the next page."""
+        return self._address(cursor=self.cursor or "")
+
+    @property
+    def start(self) -> str:
+        """Give the address of the first page."""
+        return self._address()
+
+    @property
+    def without_q(self) -> str:
+        """Give the address of the whole list."""
+        return self._address(q="")
+
+    @property
+    def totals(self) -> str:
+        """Give the address of the sums over all that the query finds."""
+        return f"{self.kind.path}/totals?{urlencode({'q': self.q})}"
+
+    def asking(self, q: str) -> str:
+        """Give the address of the same list with another query."""
+        return self._address(q=q)
+
+    def sorted_by(self, key: str) -> str:
+        """Give the address of this list sorted by a column, the other way round the second time."""
+        ascending = key == self.sort_by and self.descending
+        return self._address(sort_by=key, sort_order="asc" if ascending else "desc")
+
+    def _address(self, **changes: str) -> str:
+        order = "desc" if self.descending else "asc"
+        state = {"q": self.q, "sort_by": self.sort_by, "sort_order": order, "limit": self.limit}
+        # What is so anyhow is left out, so that addresses stay short.
+        usual = {"sort_by": self.kind.sort_by, "sort_order": "desc"}
+        query = urlencode(
+            {k: text for k, text in {**state, **changes}.items() if text and text != usual.get(k)}
+        )
+        return f"{self.kind.path}?{query}" if query else self.kind.path
+
+
+async def read(request: web.Request, kind: Kind, find: Find) -> Listing:
+    """Ask the API for the page of a list that a request names."""
+    asked = request.query
+    answer: dict[str, Any] = {}
+    problem = None
+    try:
+        answer = await find(request)
+    except BadParameter as error:
+        position = error.position if isinstance(error, BadQuery) else None
+        problem = Problem(str(error), position)
+    return Listing(
+        kind=kind,
+        rows=answer.get(kind.rows, ()),
+        q=asked.get("q", ""),
+        sort_by=asked.get("sort_by") or kind.sort_by,
+        descending=asked.get("sort_order") != "asc",
+        first=not asked.get("cursor"),
+        limit=asked.get("limit", ""),
+        cursor=answer.get("cursor"),
+        truncated=bool(answer.get("truncated")),
+        problem=problem,
+    )
+
+
+async def clauses(request: web.Request, listing: Listing, find: Find) -> list[Clause]:
+    """Ask which parts of a query that matched nothing match nothing by themselves."""
+    rows = listing.kind.rows
+    texts = [str(Query(rows, (one,))) for one in parse(listing.q, rows).conditions[:MAX_CLAUSES]]
+    found = []
+    for n, text in enumerate(texts):
+        answer = await find(_asking(request, q=text, limit="1"))
+        rest = " ".join(texts[:n] + texts[n + 1 :])
+        found.append(Clause(text, not answer[rows], listing.asking(rest)))
+    return found
+
+
+async def newest(request: web.Request, kind: Kind, find: Find, limit: int = 100) -> Sequence[Any]:
+    """Ask for the newest rows of the list whose query a request has."""
+    answer = await find(_asking(request, q=request.query.get("q", ""), limit=str(limit)))
+    return tuple(answer[kind.rows])
+
+
+def _asking(request: web.Request, **query: str) -> web.Request:
+    return request.clone(rel_url=request.rel_url.with_query(query))

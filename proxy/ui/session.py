@@ -1,0 +1,188 @@
+"""The page of one session: its figures, and its conversation, traces or timeline.
+
+Invariant: every figure is that of `proxy.api`'s views, and the parts of a sum add up to it. What
+is live is one fragment, the same that the page was made of. Formatting is view.py's.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp import web
+
+from proxy.api import params
+from proxy.api.conversation import Conversations, branches
+from proxy.api.span_views import SpanView, span_view
+from proxy.api.units import ms, usd
+from proxy.api.views import SessionView, TraceView, session_view, trace_view
+from proxy.ui import timeline, view
+from proxy.ui.conversation import Section, sections
+from proxy.ui.frame import Frame
+from storage import breakdown, events, queries
+from storage.breakdown import ModelShare
+from storage.database import Database
+from storage.records import DEFAULT_PROJECT, Span
+
+# Messages, and traces, of one page: what a person scrolls through, and a browser lays out at once.
+MESSAGES: Final = 50
+TRACES: Final = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelView:
+    """What the calls to one model took, in the units of the API."""
+
+    model: str | None
+    calls: int
+    input_tokens: int | None
+    output_tokens: int | None
+    cost: float | None
+    unpriced: int
+    estimated: int
+    avg_latency_ms: float | None
+    avg_ttft_ms: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversation:
+    """A page of the view Conversation."""
+
+    sections: Sequence[Section]
+    page: view.Pages
+    branches: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traces:
+    """A page of the view Traces."""
+
+    traces: Sequence[TraceView]
+    page: view.Pages
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeline:
+    """A page of the view Timeline; the waterfall's bars are in the order of the spans."""
+
+    spans: Sequence[SpanView]
+    waterfall: timeline.Waterfall
+    page: view.Pages
+
+
+class SessionPage:
+    """The handlers of /sessions/{id}."""
+
+    def __init__(self, frame: Frame, conversations: Conversations, database: Database) -> None:
+        self._frame = frame
+        self._conversations = conversations
+        self._database = database
+
+    async def show(self, request: web.Request) -> web.Response:
+        """GET /sessions/{id}?view=&from=&limit=&branch=&at=: the page."""
+        return await self._answer(request, "session.html")
+
+    async def live(self, request: web.Request) -> web.Response:
+        """GET /sessions/{id}/live?...: what of the same page changes while calls come."""
+        return await self._answer(request, "session_live.html")
+
+    async def _answer(self, request: web.Request, template: str) -> web.Response:
+        db, session_id = self._database, params.session_id(request)
+        # Read first: what comes meanwhile comes twice, rather than not at all.
+        _, since = await events.bounds(db)
+        session = await queries.get_session(db, DEFAULT_PROJECT, session_id)
+        if session is None:
+            raise web.HTTPNotFound
+        shown = request.query.get("view", "conversation")
+        views = {
+            "conversation": self._conversation,
+            "traces": self._traces,
+            "timeline": self._timeline,
+        }
+        if shown not in views:
+            raise params.BadParameter(f"view must be one of {', '.join(views)}")
+        seen = session_view(session)
+        body = await views[shown](request, seen)
+        models = await breakdown.model_shares(db, DEFAULT_PROJECT, seen.id)
+        states = await breakdown.trace_states(db, DEFAULT_PROJECT, seen.id)
+        turns = await breakdown.turn_sums(db, DEFAULT_PROJECT, seen.id)
+        # A page of long messages takes long enough to hold up calls that pass.
+        return await asyncio.to_thread(
+            lambda: self._frame.render(
+                request,
+                template,
+                since=since,
+                session=seen,
+                shown=shown,
+                body=body,
+                models=[_model(share) for share in models],
+                states=states,
+                columns=timeline.columns(turns),
+            )
+        )
+
+    async def _conversation(self, request: web.Request, session: SessionView) -> Conversation:
+        start, limit = params.place(request, "from"), params.limit(request, MESSAGES)
+        chosen = branches(request)
+        at = []
+        if trace_id := params.hex_id(request.query.get("at", ""), 32):
+            spans = await queries.trace_spans(self._database, DEFAULT_PROJECT, trace_id)
+            at = [span.span_id for span in spans]
+        page = await self._conversations.page(session.id, start, limit, chosen, at)
+        return Conversation(
+            sections=await asyncio.to_thread(sections, page),
+            page=view.Pages(page.start, len(page.messages), page.total, limit),
+            branches=chosen,
+        )
+
+    async def _traces(self, request: web.Request, session: SessionView) -> Traces:
+        start, limit = params.place(request, "from"), params.limit(request, TRACES)
+        traces = await breakdown.page_traces(
+            self._database, DEFAULT_PROJECT, session.id, start, limit
+        )
+        return Traces(
+            traces=[trace_view(trace) for trace in traces],
+            page=view.Pages(start, len(traces), session.trace_count, limit),
+        )
+
+    async def _timeline(self, request: web.Request, session: SessionView) -> Timeline:
+        start, limit = params.place(request, "from"), params.limit(request, TRACES)
+        spans = await breakdown.page_spans(
+            self._database, DEFAULT_PROJECT, session.id, start, limit
+        )
+        traces = len({span.trace_id for span in spans})
+        return Timeline(
+            spans=[span_view(span, None, None) for span in spans],
+            waterfall=timeline.waterfall([stretch(span) for span in spans], now_us()),
+            page=view.Pages(start, traces, session.trace_count, limit),
+        )
+
+
+def now_us() -> int:
+    """Give the time of the wall clock."""
+    return time.time_ns() // 1000
+
+
+def stretch(span: Span) -> timeline.Stretch:
+    """Give the time that a span took."""
+    first_us = span.first_token_us
+    return timeline.Stretch(
+        start_us=span.started_at_us,
+        end_us=span.ended_at_us,
+        first_us=None if first_us is None else span.started_at_us + first_us,
+    )
+
+
+def _model(share: ModelShare) -> ModelView:
+    return ModelView(
+        model=share.model,
+        calls=share.calls,
+        input_tokens=share.input_tokens,
+        output_tokens=share.output_tokens,
+        cost=usd(share.cost_nusd),
+        unpriced=share.unpriced,
+        estimated=share.estimated,
+        avg_latency_ms=ms(share.mean_duration_us),
+        avg_ttft_ms=ms(share.mean_first_token_us),
+    )

@@ -1,0 +1,185 @@
+// An open list: rows that change are fetched as the server renders them and swapped in place. What
+// is new enters at the top only where the reader is, and is not pointing at a row or standing on
+// one; else a bar counts it. Nothing is ever moved under the pointer.
+
+import { tick } from "./clock.js";
+import { watch } from "./live.js";
+import { say } from "./keys.js";
+import { attach } from "./search.js";
+
+const FLUSH_MS = 120; // events come in batches; one fetch serves them all
+const REST_MS = 400; // between two fetches
+const RETRY_MS = 2000; // after one that failed
+const MAX_QUERY = 16_000; // characters of an address, of which servers take 64 KiB
+const MAX_IDS = 50; // rows that are fetched at once, and that are added one by one
+const MAX_ROWS = 500; // a page that stays open for days begins anew
+const changed = new Set();
+const waiting = new Map(); // rows that have not entered yet, by id, the newest last
+let timer = 0;
+let many = false; // more came than are worth adding one by one
+let again = false; // the whole page is to be read anew
+
+const table = () => document.getElementById("rows");
+const body = () => table().tBodies[0];
+const row = (id) => table()?.querySelector(`tr[data-id="${CSS.escape(id)}"]`);
+const takesNew = () => "takesNew" in table().dataset;
+const markup = (text) => new DOMParser().parseFromString(text, "text/html");
+
+function idOf(event) {
+  if (table()) return table().dataset.kind === "trace" ? event.trace_id : event.session_id;
+  return event.session_id ?? event.trace_id;
+}
+
+function take(event) {
+  if (!table() && !document.querySelector("[data-empty]")) return; // nothing here can change
+  if (event.type === "resync" || !table()) again = true;
+  const id = idOf(event);
+  if (id) changed.add(id);
+  if (again || id) timer ||= setTimeout(flush, FLUSH_MS);
+}
+
+async function flush() {
+  let wait = REST_MS;
+  try {
+    await (again || !table() ? reread() : refresh());
+    await totals();
+  } catch (error) {
+    if (!(error instanceof Gone)) throw error;
+    // The server is gone, as live.js says; what was missed is read when it is back.
+    again = true;
+    wait = RETRY_MS;
+  }
+  timer = again || changed.size ? setTimeout(flush, wait) : 0;
+}
+
+class Gone extends Error {}
+
+async function get(address) {
+  const answer = await fetch(address).catch(() => null);
+  if (!answer?.ok) throw new Gone(address);
+  return answer.text();
+}
+
+// Reads the page anew: an empty page turns into a list, a list takes what it missed.
+async function reread() {
+  again = false;
+  changed.clear();
+  const fresh = markup(await get(location.href));
+  if (table()) {
+    const rows = [...fresh.querySelectorAll("#rows tbody tr")];
+    many ||= rows.some((each) => !row(each.dataset.id));
+    return place(rows.filter((each) => row(each.dataset.id)));
+  }
+  const main = document.getElementById("main");
+  main.replaceChildren(...document.importNode(fresh.getElementById("main"), true).childNodes);
+  tick(main);
+  attach();
+  if (table()) say("The first call has arrived");
+}
+
+async function refresh() {
+  const query = new URLSearchParams({ q: table().dataset.q });
+  const added = [...changed].filter((id) => !row(id));
+  if (added.length > MAX_IDS || !takesNew()) {
+    many ||= takesNew();
+    for (const id of added) changed.delete(id);
+  }
+  for (const id of changed) {
+    if (query.size > MAX_IDS || String(query).length > MAX_QUERY) break;
+    changed.delete(id);
+    query.append(row(id) ? "id" : "new", id);
+  }
+  if (!query.has("id") && !query.has("new")) return place([]);
+  // Rows alone are no document: they need a table around them.
+  const fresh = markup(`<table>${await get(`${table().dataset.rows}?${query}`)}</table>`);
+  const rows = [...fresh.querySelectorAll("tr")];
+  const found = new Set(rows.map((each) => each.dataset.id));
+  for (const id of query.getAll("id")) if (!found.has(id)) row(id)?.classList.add("gone");
+  return place(rows.reverse());
+}
+
+// Puts rows, oldest first, where they belong.
+async function place(rows) {
+  for (const each of rows) {
+    const fresh = document.importNode(each, true);
+    const old = row(fresh.dataset.id);
+    if (old) swap(old, fresh);
+    else waiting.set(fresh.dataset.id, fresh);
+  }
+  if (undisturbed()) await enter();
+  count();
+}
+
+async function enter() {
+  many ||= body().rows.length + waiting.size > MAX_ROWS;
+  if (many) return renew();
+  for (const [id, fresh] of waiting) {
+    body().prepend(fresh);
+    tick(fresh);
+    flash(fresh);
+    waiting.delete(id);
+  }
+}
+
+// Begins anew, where rows one by one would leave gaps or grow without end.
+async function renew() {
+  many = false;
+  waiting.clear();
+  const fresh = markup(await get(location.href));
+  for (const part of [".scroll", ".pager"]) {
+    document.querySelector(part).replaceWith(document.importNode(fresh.querySelector(part), true));
+  }
+  tick();
+}
+
+function count() {
+  const bar = document.getElementById("news");
+  const kind = table().dataset.kind;
+  bar.hidden = waiting.size === 0 && !many;
+  bar.textContent = many
+    ? `Many new ${kind}s`
+    : `${waiting.size} new ${kind}${waiting.size === 1 ? "" : "s"}`;
+}
+
+// The cells are exchanged, not the row: what has the focus or the pointer stays what it was.
+function swap(old, fresh) {
+  old.classList.remove("gone");
+  [...fresh.cells].forEach((cell, n) => {
+    if (old.cells[n].innerHTML === cell.innerHTML) return;
+    const focused = old.cells[n].contains(document.activeElement) && document.activeElement;
+    const at = focused ? [...old.cells[n].querySelectorAll("a, button")].indexOf(focused) : -1;
+    old.cells[n].replaceChildren(...cell.childNodes);
+    old.cells[n].querySelectorAll("a, button")[at]?.focus({ preventScroll: true });
+  });
+  tick(old);
+  flash(old);
+}
+
+function flash(element) {
+  element.classList.remove("fresh");
+  void element.offsetWidth; // starts the animation anew
+  element.classList.add("fresh");
+}
+
+function undisturbed() {
+  const inside = table().matches(":hover") || table().contains(document.activeElement);
+  return scrollY < 8 && !inside;
+}
+
+async function totals() {
+  const place = document.getElementById("totals");
+  if (!place) return;
+  const fresh = markup(await get(place.dataset.href));
+  place.replaceChildren(...document.importNode(fresh.body, true).childNodes);
+}
+
+document.addEventListener("click", async (event) => {
+  if (!event.target.closest("#news")) return;
+  scrollTo({ top: 0 });
+  await enter();
+  count();
+});
+
+attach();
+if (!document.querySelector("#totals dl")) totals().catch(() => {}); // the next event brings them
+watch({}, take);

@@ -1,0 +1,4 @@
+// What every page has: ticking times, copy buttons, the keyboard and its help.
+
+import "./clock.js";
+import "./keys.js";

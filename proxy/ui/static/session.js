@@ -1,0 +1,129 @@
+// An open session: on an event its live part is fetched as the server renders it, and merged. A
+// running answer grows by span_progress, as text and nothing else, until the server's rendering of
+// the whole message takes its place.
+
+import { tick } from "./clock.js";
+import "./copy.js";
+import { bind, current } from "./keys.js";
+import { watch } from "./live.js";
+import { merge, parse, remember } from "./merge.js";
+
+const FLUSH_MS = 120; // events come in batches; one fetch serves them all
+const REST_MS = 400; // between two fetches
+const LIVE_MESSAGES = 300; // of a last page that grows while it is open
+const NEAR_PX = 120; // from the end: the reader is at it
+
+const root = document.getElementById("session");
+const streams = new Map(); // what came of running answers: {start, count, text} by span
+let timer = 0;
+let again = false;
+
+function take(event) {
+  if (event.type === "span_progress") progress(event);
+  else schedule();
+}
+
+function schedule() {
+  again = true;
+  timer ||= setTimeout(flush, FLUSH_MS);
+}
+
+async function flush() {
+  again = false;
+  try {
+    await refresh();
+  } catch {
+    again = true; // the server is gone; live.js says so, and this goes on when it is back
+  }
+  timer = again ? setTimeout(flush, REST_MS) : 0;
+}
+
+async function refresh() {
+  const answer = await fetch(address());
+  if (answer.status === 404) return void root.classList.add("gone");
+  if (!answer.ok) throw new Error(String(answer.status));
+  const fresh = parse(`<div>${await answer.text()}</div>`).body.firstElementChild;
+  const follows = atEnd();
+  merge(root, fresh);
+  tick(root);
+  for (const span of streams.keys()) {
+    if (!place(span)) streams.delete(span);
+    else fill(span);
+  }
+  if (follows) toEnd();
+}
+
+function address() {
+  const url = new URL(root.dataset.live, location);
+  for (const [name, value] of new URLSearchParams(location.search)) {
+    if (!["at", "id"].includes(name)) url.searchParams.append(name, value);
+  }
+  const messages = document.getElementById("messages");
+  if (messages) {
+    url.searchParams.set("from", messages.dataset.start);
+    if ("last" in document.getElementById("pager").dataset) {
+      url.searchParams.set("limit", LIVE_MESSAGES);
+    }
+  }
+  return url;
+}
+
+function place(span) {
+  return root.querySelector(`[data-span="${CSS.escape(span)}"]`);
+}
+
+// Offsets count characters as Python does; a string of this language counts halves of some.
+function progress({ span_id: span, offset, text }) {
+  const known = streams.get(span) ?? { start: offset, count: 0, text: "" };
+  const end = known.start + known.count;
+  if (offset > end) Object.assign(known, { start: offset, count: 0, text: "" });
+  const fresh = [...text].slice(Math.max(0, known.start + known.count - offset));
+  known.text += fresh.join("");
+  known.count += fresh.length;
+  streams.set(span, known);
+  fill(span);
+}
+
+function fill(span) {
+  const element = place(span);
+  const { start, count, text } = streams.get(span);
+  const shown = Number(element?.dataset.length ?? -1);
+  // What is missing between the two comes with the next save of the stream.
+  if (shown < start) return schedule();
+  if (shown >= start + count) return;
+  const follows = atEnd();
+  element.append([...text].slice(shown - start).join(""));
+  element.dataset.length = start + count;
+  if (follows) toEnd();
+}
+
+function atEnd() {
+  const height = document.documentElement.scrollHeight;
+  return height > innerHeight && scrollY + innerHeight > height - NEAR_PX;
+}
+
+function toEnd() {
+  scrollTo({ top: document.documentElement.scrollHeight });
+}
+
+function step(selector, by) {
+  const all = [...root.querySelectorAll(selector)];
+  const from = current()?.getBoundingClientRect().top ?? 0;
+  const tops = all.map((element) => element.getBoundingClientRect().top);
+  const after = tops.findIndex((top) => top > from + 1);
+  const before = tops.findLastIndex((top) => top < from - 1);
+  const next = all[by > 0 ? (after < 0 ? 0 : after) : before < 0 ? all.length - 1 : before];
+  if (!next) return;
+  for (const row of root.querySelectorAll(".current")) row.classList.remove("current");
+  next.classList.add("current");
+  next.querySelector("a")?.focus({ preventScroll: true });
+  next.scrollIntoView({ block: "start" });
+}
+
+bind({
+  "[": () => step("[data-turn]", -1),
+  "]": () => step("[data-turn]", 1),
+  e: () => step(".message.failed, tr:has(.status.failed)", 1),
+});
+remember(root);
+watch({ session: root.dataset.session, progress: "1" }, take);

@@ -1,0 +1,27 @@
+// An open trace: when one of its spans begins or ends, its page is fetched and merged.
+
+import { tick } from "./clock.js";
+import "./copy.js";
+import { watch } from "./live.js";
+import { merge, parse, remember } from "./merge.js";
+
+const FLUSH_MS = 200;
+const root = document.getElementById("trace");
+let timer = 0;
+
+async function flush() {
+  timer = 0;
+  const answer = await fetch(location.href).catch(() => null);
+  if (answer?.status === 404) root.classList.add("gone");
+  if (!answer?.ok) return;
+  merge(root, parse(await answer.text()).getElementById("trace"));
+  tick(root);
+}
+
+function take(event) {
+  if (event.type !== "resync" && event.trace_id !== root.dataset.trace) return;
+  timer ||= setTimeout(flush, FLUSH_MS);
+}
+
+remember(root);
+watch(root.dataset.session ? { session: root.dataset.session } : {}, take);

@@ -1,0 +1,127 @@
+"""How the figures of a session divide: by model, by state, turn by turn, call by call.
+
+Invariant: the parts are read from the same rows of which the session's sums are made, so that they
+add up to them. Reads only; the sums themselves are aggregates.py's.
+"""
+
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from storage.database import Database, Value
+from storage.parameters import clean_text
+from storage.queries import SELECT_SPANS, SELECT_TRACES, span_of, trace_of
+from storage.records import Span, Trace
+
+# ruff: noqa: S608 (the SQL below is put together from constants of this package, never from values)
+
+# Turns of one session that are read: as many traces as an answer gives of it.
+MAX_TURNS: Final = 10_000
+# Spans of one page of traces: more than these are of a trace that is read by itself.
+MAX_SPANS: Final = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelShare:
+    """What the calls of a session to one model took; sums and means are None where unknown.
+
+    ``model`` is None for calls that named none. The means are over the calls that have the value.
+    """
+
+    model: str | None
+    calls: int
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_nusd: int | None
+    unpriced: int
+    estimated: int
+    mean_duration_us: int | None
+    mean_first_token_us: int | None
+
+
+MODEL_SHARES: Final = """
+SELECT COALESCE(s.model, s.model_requested), COUNT(*), CAST(SUM(s.input_tokens) AS BIGINT),
+CAST(SUM(s.output_tokens) AS BIGINT), CAST(SUM(s.cost_nusd) AS BIGINT),
+SUM(CASE WHEN s.cost_status = 'unpriced' THEN 1 ELSE 0 END),
+SUM(CASE WHEN s.usage_source = 'estimated' THEN 1 ELSE 0 END),
+CAST(AVG(s.duration_us) AS BIGINT), CAST(AVG(s.first_token_us) AS BIGINT)
+FROM traces t JOIN spans s ON s.project_id = t.project_id AND s.trace_id = t.trace_id
+WHERE t.project_id = :project_id AND t.session_id = :session_id
+GROUP BY COALESCE(s.model, s.model_requested)
+"""
+
+
+async def model_shares(db: Database, project_id: int, session_id: str) -> list[ModelShare]:
+    """Sum up a session's calls by model, the dearest first."""
+    rows = await db.read(MODEL_SHARES, _key(project_id, session_id))
+    names = list(ModelShare.__dataclass_fields__)
+    shares = [ModelShare(**dict(zip(names, row, strict=True))) for row in rows]
+    return sorted(shares, key=lambda one: (-(one.cost_nusd or 0), -one.calls, one.model or ""))
+
+
+TRACE_STATES: Final = """
+SELECT status, COUNT(*) FROM traces WHERE project_id = :project_id AND session_id = :session_id
+GROUP BY status
+"""
+
+
+async def trace_states(db: Database, project_id: int, session_id: str) -> dict[str, int]:
+    """Count a session's traces by status."""
+    return dict(await db.read(TRACE_STATES, _key(project_id, session_id)))
+
+
+class TurnSum(NamedTuple):
+    """What one trace of a session took; None is unknown."""
+
+    trace_id: bytes
+    status: str
+    cost_nusd: int | None
+    total_tokens: int | None
+
+
+TURN_SUMS: Final = """
+SELECT trace_id, status, cost_nusd, CASE WHEN input_tokens IS NULL THEN output_tokens
+  WHEN output_tokens IS NULL THEN input_tokens ELSE input_tokens + output_tokens END
+FROM traces WHERE project_id = :project_id AND session_id = :session_id
+ORDER BY started_at_us, seq LIMIT :limit
+"""
+
+
+async def turn_sums(db: Database, project_id: int, session_id: str) -> list[TurnSum]:
+    """Read what each trace of a session took, oldest first."""
+    rows = await db.read(TURN_SUMS, {**_key(project_id, session_id), "limit": MAX_TURNS})
+    return [TurnSum._make(row) for row in rows]
+
+
+PAGE_TRACES: Final = f"""
+{SELECT_TRACES} AND s.session_id = :session_id
+ORDER BY s.started_at_us, s.seq LIMIT :limit OFFSET :start
+"""
+
+
+async def page_traces(
+    db: Database, project_id: int, session_id: str, start: int, limit: int
+) -> list[Trace]:
+    """Read so many traces of a session, oldest first, from the one at ``start`` on."""
+    key = {**_key(project_id, session_id), "start": start, "limit": limit}
+    return [trace_of(row) for row in await db.read(PAGE_TRACES, key)]
+
+
+# The traces of a page first, so that no other row is read.
+PAGE_SPANS: Final = f"""
+{SELECT_SPANS} AND s.trace_id IN (
+  SELECT trace_id FROM traces WHERE project_id = :project_id AND session_id = :session_id
+  ORDER BY started_at_us, seq LIMIT :limit OFFSET :start
+) ORDER BY s.started_at_us, s.seq LIMIT :spans
+"""
+
+
+async def page_spans(
+    db: Database, project_id: int, session_id: str, start: int, limit: int
+) -> list[Span]:
+    """Read the spans of so many traces of a session, oldest first, from the one at ``start`` on."""
+    key = {**_key(project_id, session_id), "start": start, "limit": limit, "spans": MAX_SPANS}
+    return [span_of(row) for row in await db.read(PAGE_SPANS, key)]
+
+
+def _key(project_id: int, session_id: str) -> dict[str, Value]:
+    return {"project_id": project_id, "session_id": clean_text(session_id)}

@@ -1,0 +1,81 @@
+"""The parts of a session's sums: by model, by state, by turn; a page of its traces and spans."""
+
+from storage.breakdown import model_shares, page_spans, page_traces, trace_states, turn_sums
+from storage.queries import get_session
+from storage.records import FAILED, SpanEnd, Tokens, add
+from storage.sqlite import SqliteDatabase
+from tests.storage.calls import end, start, trace_id, unknown_usage, write
+
+
+def of(session: str, n: int, **fields: object) -> SpanEnd:
+    return end(start(n, session_id=session), **fields)
+
+
+def some(db: SqliteDatabase) -> None:
+    write(
+        db,
+        [
+            of("s", 1, cost_nusd=300, first_token_us=1000),
+            of("s", 2, model="b", tokens=Tokens(input=7), cost_nusd=900, duration_us=100_000),
+            unknown_usage(of("s", 3, model="b", duration_us=200_000)),
+            of("s", 4, model=None, state=FAILED, tokens=Tokens(), cost_nusd=None),
+            start(5, session_id="s"),
+            of("other", 6),
+        ],
+    )
+
+
+async def test_models_come_with_what_their_calls_took(db: SqliteDatabase) -> None:
+    some(db)
+    dearest, other, unnamed = await model_shares(db, 1, "s")
+    assert (dearest.model, dearest.calls, dearest.cost_nusd, dearest.unpriced) == ("b", 2, 900, 1)
+    assert (dearest.input_tokens, dearest.output_tokens) == (7, None)
+    assert (dearest.mean_duration_us, dearest.mean_first_token_us) == (150_000, None)
+    assert (other.model, other.cost_nusd, other.mean_first_token_us) == ("gpt-5", 300, 1000)
+    assert (unnamed.model, unnamed.calls, unnamed.input_tokens) == (None, 2, None)
+
+
+async def test_the_parts_add_up_to_the_session(db: SqliteDatabase) -> None:
+    some(db)
+    session = await get_session(db, 1, "s")
+    assert session is not None
+    shares = await model_shares(db, 1, "s")
+    turns = await turn_sums(db, 1, "s")
+    states = await trace_states(db, 1, "s")
+    assert sum(one.cost_nusd or 0 for one in shares) == session.cost_nusd
+    assert sum(turn.cost_nusd or 0 for turn in turns) == session.cost_nusd
+    assert sum(turn.total_tokens or 0 for turn in turns) == session.tokens.total
+    assert sum(add(one.input_tokens, one.output_tokens) or 0 for one in shares) == (
+        session.tokens.total
+    )
+    assert sum(one.calls for one in shares) == session.span_count
+    assert sum(one.unpriced for one in shares) == session.unpriced_count
+    assert states == {"completed": 3, "failed": 1, "running": 1}
+
+
+async def test_turns_come_oldest_first_and_unknown_is_none(db: SqliteDatabase) -> None:
+    some(db)
+    turns = await turn_sums(db, 1, "s")
+    assert [turn.trace_id for turn in turns] == [trace_id(n) for n in range(1, 6)]
+    assert [turn.total_tokens for turn in turns] == [15, 7, None, None, None]
+    assert [turn.cost_nusd for turn in turns] == [300, 900, None, None, None]
+
+
+async def test_pages_begin_where_they_are_told_to(db: SqliteDatabase) -> None:
+    some(db)
+    write(db, [end(start(7, trace=2))])
+    traces = await page_traces(db, 1, "s", 1, 2)
+    assert [trace.trace_id for trace in traces] == [trace_id(2), trace_id(3)]
+    spans = await page_spans(db, 1, "s", 1, 2)
+    assert [span.trace_id for span in spans] == [trace_id(2), trace_id(3), trace_id(2)]
+    assert await page_traces(db, 1, "s", 9, 2) == []
+    assert await page_spans(db, 1, "none", 0, 2) == []
+
+
+async def test_another_projects_session_of_the_same_name_is_not_read(db: SqliteDatabase) -> None:
+    some(db)
+    assert await model_shares(db, 2, "s") == []
+    assert await trace_states(db, 2, "s") == {}
+    assert await turn_sums(db, 2, "s") == []
+    assert await page_traces(db, 2, "s", 0, 9) == []
+    assert await page_spans(db, 2, "s", 0, 9) == []

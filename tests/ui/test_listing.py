@@ -1,0 +1,102 @@
+"""What a list asks of the API, and the addresses around it."""
+
+from typing import Any
+
+import pytest
+from aiohttp.test_utils import make_mocked_request
+from aiohttp.web import Request
+
+from proxy.api.params import BadParameter
+from proxy.ui.listing import SESSIONS, TRACES, Clause, Listing, Problem, clauses, newest, read
+
+asked: list[str] = []
+
+
+async def find(request: Request) -> dict[str, Any]:
+    """Stand for the API: finds three rows for any query but `nothing`, and refuses a quote."""
+    asked.append(request.rel_url.query_string)
+    q = request.query.get("q", "")
+    if (at := q.find('"')) >= 0:
+        raise BadParameter(f"q, character {at + 1}: a quote is opened")
+    if request.query.get("limit") == "x":
+        raise BadParameter("limit must be an integer")
+    found = [] if "nothing" in q else ["a", "b", "c"]
+    return {"sessions": found, "traces": found, "count": len(found), "cursor": "next"}
+
+
+async def listing(query: str = "") -> Listing:
+    asked.clear()
+    return await read(make_mocked_request("GET", f"/sessions{query}"), SESSIONS, find)
+
+
+async def test_an_address_without_a_state_is_the_newest_of_all() -> None:
+    found = await listing()
+    assert (found.rows, found.q, found.sort_by, found.descending) == (
+        ["a", "b", "c"],
+        "",
+        "last_active",
+        True,
+    )
+    assert found.first
+    assert found.takes_new
+    assert found.start == "/sessions"
+    assert found.next == "/sessions?cursor=next"
+
+
+async def test_all_state_stays_in_the_addresses_around() -> None:
+    found = await listing("?q=a%26b&sort_by=cost&sort_order=asc&limit=7&cursor=x")
+    state = "q=a%26b&sort_by=cost&sort_order=asc&limit=7"
+    assert not found.first
+    assert found.next == f"/sessions?{state}&cursor=next"
+    assert found.start == f"/sessions?{state}"
+    assert found.without_q == "/sessions?sort_by=cost&sort_order=asc&limit=7"
+    assert found.asking("c") == "/sessions?q=c&sort_by=cost&sort_order=asc&limit=7"
+    assert found.totals == "/sessions/totals?q=a%26b"
+
+
+@pytest.mark.parametrize(
+    ("query", "key", "address"),
+    [
+        ("", "cost", "/sessions?sort_by=cost"),
+        ("?sort_by=cost", "cost", "/sessions?sort_by=cost&sort_order=asc"),
+        ("?sort_by=cost&sort_order=asc", "cost", "/sessions?sort_by=cost"),
+        ("?sort_by=cost&sort_order=asc", "tokens", "/sessions?sort_by=tokens"),
+        ("?sort_by=cost", "last_active", "/sessions"),
+        ("", "last_active", "/sessions?sort_order=asc"),
+        ("?q=a&cursor=x", "cost", "/sessions?q=a&sort_by=cost"),
+    ],
+)
+async def test_a_heading_sorts_from_the_most_and_then_from_the_least(
+    query: str, key: str, address: str
+) -> None:
+    assert (await listing(query)).sorted_by(key) == address
+
+
+@pytest.mark.parametrize("query", ["?cursor=x", "?sort_by=cost", "?sort_order=asc"])
+async def test_only_the_beginning_of_the_newest_takes_what_is_new(query: str) -> None:
+    assert not (await listing(query)).takes_new
+
+
+async def test_a_query_that_is_refused_says_why_and_where() -> None:
+    found = await listing("?q=a%20%22b")
+    assert found.problem == Problem("q, character 3: a quote is opened", 3)
+    assert found.rows == ()
+    assert (await listing("?limit=x")).problem == Problem("limit must be an integer", None)
+
+
+async def test_each_part_of_a_query_is_asked_for_by_itself() -> None:
+    request = make_mocked_request("GET", "/sessions?q=model:x%20nothing&sort_by=cost")
+    found = await read(request, SESSIONS, find)
+    asked.clear()
+    assert await clauses(request, found, find) == [
+        Clause("model:x", False, "/sessions?q=nothing&sort_by=cost"),
+        Clause("nothing", True, "/sessions?q=model:x&sort_by=cost".replace(":", "%3A")),
+    ]
+    assert [query.split("&")[1] for query in asked] == ["limit=1", "limit=1"]
+
+
+async def test_what_is_new_is_asked_for_by_the_same_query() -> None:
+    request = make_mocked_request("GET", "/traces/rows?new=a&q=model:x")
+    asked.clear()
+    assert await newest(request, TRACES, find) == ("a", "b", "c")
+    assert asked == ["q=model:x&limit=100"]
