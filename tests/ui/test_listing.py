@@ -6,8 +6,10 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 from aiohttp.web import Request
 
+from proxy.api.lists import BadQuery
 from proxy.api.params import BadParameter
 from proxy.ui.listing import SESSIONS, TRACES, Clause, Listing, Problem, clauses, newest, read
+from storage.search import SearchError
 
 asked: list[str] = []
 
@@ -17,7 +19,7 @@ async def find(request: Request) -> dict[str, Any]:
     asked.append(request.rel_url.query_string)
     q = request.query.get("q", "")
     if (at := q.find('"')) >= 0:
-        raise BadParameter(f"q, character {at + 1}: a quote is opened")
+        raise BadQuery(SearchError(at, "a closing quote"))
     if request.query.get("limit") == "x":
         raise BadParameter("limit must be an integer")
     found = [] if "nothing" in q else ["a", "b", "c"]
@@ -79,7 +81,7 @@ async def test_only_the_beginning_of_the_newest_takes_what_is_new(query: str) ->
 
 async def test_a_query_that_is_refused_says_why_and_where() -> None:
     found = await listing("?q=a%20%22b")
-    assert found.problem == Problem("q, character 3: a quote is opened", 3)
+    assert found.problem == Problem("q, position 2: expected a closing quote", 2)
     assert found.rows == ()
     assert (await listing("?limit=x")).problem == Problem("limit must be an integer", None)
 
