@@ -7,13 +7,14 @@
 #   make compat                     OpenAI's own test suite through the proxy
 #   make torture                    kill -9 under load, many rounds
 #   make bench                      speed, against references measured in the same run
+#   make bench-search               lists and search in a large database
 #   make lock                       new versions into the lock files (needs uv)
 #   make clean                      remove .venv and all caches
 
 PYTHON := .venv/bin/python
 ARGS ?=
 
-.PHONY: run test check compat torture bench lock clean runtime tools
+.PHONY: run test check compat torture bench bench-search lock clean runtime tools
 
 run: runtime
 	@exec $(PYTHON) -m proxy serve $(ARGS)
@@ -36,6 +37,9 @@ torture: tools
 bench: runtime
 	@$(PYTHON) -m bench $(ARGS)
 	@$(PYTHON) -m bench.conversations
+
+bench-search: runtime
+	@$(PYTHON) -m bench.search $(ARGS)
 
 runtime:
 	@.ci/venv .venv requirements.lock.txt

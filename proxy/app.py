@@ -20,6 +20,7 @@ from proxy.api.events import Events
 from proxy.api.health import Health
 from proxy.api.hub import Hub
 from proxy.api.live import LiveTexts
+from proxy.api.search import Search
 from proxy.api.sessions import Sessions
 from proxy.api.traces import Traces
 from proxy.capture import Budget
@@ -152,6 +153,7 @@ class Traceway:
                 Bodies(self._database),
                 Conversations(self._database),
                 Events(hub),
+                Search(self._database),
                 health,
             )
         )
@@ -213,12 +215,14 @@ def routes(
     bodies: Bodies,
     conversations: Conversations,
     events: Events,
+    search: Search,
     health: Health,
 ) -> list[web.RouteDef]:
     """List every route. An id's pattern matches the raw path, so that it may hold `%2F` or `{}`."""
     return [
         web.route("*", "/api/proxy/{target:.+}", forwarder.forward),
         web.get("/api/sessions", sessions.list),
+        web.get("/api/sessions/totals", sessions.totals),
         web.get("/api/sessions/by-id", sessions.show),
         web.delete("/api/sessions/by-id", sessions.delete),
         web.get("/api/sessions/by-id/conversation", conversations.show),
@@ -227,12 +231,15 @@ def routes(
         web.get("/api/sessions/{id:[^/]+}/conversation", conversations.show),
         web.get("/api/messages/{id:[^/]+}", conversations.message),
         web.get("/api/traces", traces.list),
+        web.get("/api/traces/totals", traces.totals),
         web.get("/api/traces/{id:[^/]+}", traces.show),
         web.delete("/api/traces/{id:[^/]+}", traces.delete),
+        web.get("/api/spans", traces.list_spans),
         web.get("/api/spans/{id:[^/]+}", traces.show_span),
         web.get("/api/spans/{id:[^/]+}/request", bodies.request),
         web.get("/api/spans/{id:[^/]+}/response", bodies.response),
         web.get("/api/events", events.stream, allow_head=False),
+        web.get("/api/search/suggest", search.suggest),
         web.get("/api/health", health.health),
         web.get("/api/live", health.live),
         web.get("/api/ready", health.ready),

@@ -11,16 +11,21 @@ from aiohttp import web
 NEVER_RETRY = ("x-should-retry", "false")
 
 
-def error_body(status: int, code: str, message: str) -> bytes:
+def error_body(status: int, code: str, message: str, param: str | None = None) -> bytes:
     """Give the JSON bytes of an error; `type` follows OpenAI's split of caller and server."""
     kind = "invalid_request_error" if status < 500 else "api_error"
-    return orjson.dumps({"error": {"message": message, "type": kind, "param": None, "code": code}})
+    return orjson.dumps({"error": {"message": message, "type": kind, "param": param, "code": code}})
 
 
-def error_response(status: int, code: str, message: str) -> web.Response:
-    """Give an error answer of ours: `code` for programs, `message` one sentence for people."""
+def error_response(status: int, code: str, message: str, param: str | None = None) -> web.Response:
+    """Give an error answer of ours: `code` for programs, `message` one sentence for people.
+
+    `param` is the parameter that is at fault.
+    """
     response = web.Response(
-        status=status, body=error_body(status, code, message), content_type="application/json"
+        status=status,
+        body=error_body(status, code, message, param),
+        content_type="application/json",
     )
     response.headers["X-Traceway-Error"] = code
     if status < 500:

@@ -1,4 +1,4 @@
-"""The words of messages: an index of texts without the texts, and the sessions that have a word.
+"""The words of messages: an index of texts without the texts, and how a word is looked up in it.
 
 Invariants: each content that mentions.py hands over is either in the index or in the table
 ``unindexed``, where it waits until the writer has nothing more urgent to do: the index costs as
@@ -6,21 +6,18 @@ much as all else that a call stores, and less in larger batches. A row goes by t
 it came with, or its words stay behind. SQLite's FTS5; its terms are quoted here and nowhere else.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Final
 
 from storage.contents import unpack
 from storage.database import Database, Params, Row, Transaction
 from storage.parameters import clean_text
-from storage.queries import After, Condition, list_sessions
-from storage.records import Page, Session
 
 # ruff: noqa: S608 (the SQL below is put together from constants of this package, never from values)
 
 # The newest messages that are looked at for one word: a quarter of a second of a reader's time.
 MAX_HITS: Final = 50_000
-# Terms of one search; Google takes 32 words.
-MAX_TERMS: Final = 32
 
 # The text by which a message is found, from its bytes; the same for the same bytes.
 TextOf = Callable[[bytes], str]
@@ -81,35 +78,42 @@ def quoted(term: str) -> str:
     return '"' + term.replace('"', '""') + '"'
 
 
-HITS: Final = "SELECT rowid FROM messages_fts WHERE messages_fts MATCH :{term}"
 # Newest first, so that the limit leaves out the oldest.
-WITH_TERM: Final = f"""
-AND session_key IN (SELECT session_key FROM mentions WHERE content_id IN
-  ({HITS} ORDER BY rowid DESC LIMIT {MAX_HITS}))
+HITS: Final = f"""
+SELECT rowid FROM messages_fts WHERE messages_fts MATCH :{{term}}
+ORDER BY rowid DESC LIMIT {MAX_HITS}
 """
-COUNT_HITS: Final = f"SELECT COUNT(*) FROM ({HITS} LIMIT {MAX_HITS + 1})"
+COUNT_HITS: Final = f"""
+SELECT COUNT(*) FROM (
+  SELECT rowid FROM messages_fts WHERE messages_fts MATCH :term LIMIT {MAX_HITS + 1})
+"""
 
 
-async def sessions_with(
-    db: Database, project_id: int, terms: Sequence[str], limit: int, after: After | None = None
-) -> Page[Session]:
-    """List the sessions in which each term occurs in some message, the newest active first.
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A search for a word, or for a phrase that stands in one message; case and accents aside.
 
-    A term is a word, or a phrase that stands in one message. Case and accents do not count, and
-    terms of neither letters nor digits are passed over; without any other, no session is found.
+    ``search`` is FTS5's text, ``hits`` is how many messages it finds, up to ``MAX_HITS`` and one.
     """
-    matches = {
-        f"term_{n}": f"scope : {quoted(scope(project_id))} AND text : {quoted(clean_text(term))}"
-        for n, term in enumerate(term for term in terms if any(map(str.isalnum, term)))
-    }
-    if not matches:
-        return Page((), None)
-    if len(matches) > MAX_TERMS:
-        raise ValueError(f"more than {MAX_TERMS} terms")
-    truncated = False
-    for name, match in matches.items():
-        ((hits,),) = await db.read(COUNT_HITS.format(term=name), {name: match})
-        truncated |= hits > MAX_HITS
-    sql = "".join(WITH_TERM.format(term=name) for name in matches)
-    page = await list_sessions(db, project_id, limit, after, Condition(sql, matches))
-    return Page(page.rows, page.next_after, truncated)
+
+    search: str
+    hits: int
+
+    @property
+    def is_truncated(self) -> bool:
+        """Whether only the newest of its hits are looked at."""
+        return self.hits > MAX_HITS
+
+
+async def look_up(db: Database, project_id: int, term: str) -> Match:
+    """Make the search that has all hits of a project, and count them.
+
+    It has those of other projects as well, unless they could crowd out the project's own: the word
+    of a project is in all its messages, and takes longer to look up than all others.
+    """
+    search = f"text : {quoted(clean_text(term))}"
+    ((hits,),) = await db.read(COUNT_HITS, {"term": search})
+    if hits > MAX_HITS:
+        search = f"scope : {quoted(scope(project_id))} AND {search}"
+        ((hits,),) = await db.read(COUNT_HITS, {"term": search})
+    return Match(search, hits)

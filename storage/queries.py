@@ -1,22 +1,19 @@
-"""Reads: sessions, traces and spans as records, sums of a project. Bodies are rebuild.py's.
+"""Reads: a session, a trace or a span as a record, sums of a project. Bodies are rebuild.py's.
 
 Invariant: every statement names the project, and its work is bounded by its limit, not by the size
-of the database. Lists go on after a (time, seq) that the page before gave. Search is search.py's.
+of the database. Owns which fields a record is read from. Lists are listing.py's.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
 
 from storage.aggregates import AMOUNTS
-from storage.database import Database, Params, Readable, Row, Value
+from storage.database import Params, Readable, Row, Value
 from storage.parameters import clean_text
-from storage.records import RUNNING, Body, Page, Session, Span, Stats, Tokens, Trace
+from storage.records import RUNNING, Body, Session, Span, Stats, Tokens, Trace
 from storage.squeeze import expand
 
 # ruff: noqa: S608 (the SQL below is put together from constants of this package, never from values)
-
-After = tuple[int, int]
 
 # A trace's spans in one answer: as many traces as an answer gives of a session.
 MAX_SPANS: Final = 10_000
@@ -30,61 +27,20 @@ _SESSION: Final = (
     *AMOUNTS,
 )
 # A session comes once for each of its models, so that one statement sees one moment.
-SELECT_SESSIONS: Final = f"""
-SELECT m.model, {", ".join(f"s.{c}" for c in _SESSION)} FROM (
-  SELECT * FROM sessions WHERE project_id = :project_id"""
+SESSION_FIELDS: Final = f"m.model, {', '.join(f's.{c}' for c in _SESSION)}"
 WITH_MODELS: Final = """
-) s LEFT JOIN session_models m ON m.project_id = s.project_id AND m.session_id = s.session_id
-ORDER BY s.last_active_at_us DESC, s.seq DESC, m.model"""
-SESSIONS_AFTER: Final = "AND (last_active_at_us, seq) < (:after_us, :after_seq)"
-NEWEST_SESSIONS: Final = "ORDER BY last_active_at_us DESC, seq DESC LIMIT :limit"
+LEFT JOIN session_models m ON m.project_id = s.project_id AND m.session_id = s.session_id
+"""
+SELECT_SESSIONS: Final = f"""
+SELECT {SESSION_FIELDS} FROM sessions s {WITH_MODELS} WHERE s.project_id = :project_id
+"""
+GET_SESSION: Final = f"{SELECT_SESSIONS} AND s.session_id = :session_id ORDER BY m.model"
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """What else the rows of a list fulfil: SQL that begins with AND, and its parameters."""
-
-    sql: str
-    params: Params
-
-
-async def list_sessions(
-    db: Database,
-    project_id: int,
-    limit: int,
-    after: After | None = None,
-    having: Condition | None = None,
-) -> Page[Session]:
-    """List sessions, the most recently active first."""
-    after_us, after_seq = after or (0, 0)
-    condition = "" if after is None else SESSIONS_AFTER
-    if having is not None:
-        condition = f"{condition} {having.sql}"
-    rows = await db.read(
-        f"{SELECT_SESSIONS} {condition} {NEWEST_SESSIONS} {WITH_MODELS}",
-        # One row more than asked tells whether there is another page.
-        {
-            "project_id": project_id,
-            "limit": limit + 1,
-            "after_us": after_us,
-            "after_seq": after_seq,
-            **({} if having is None else having.params),
-        },
-    )
-    sessions = _sessions(rows)
-    if len(sessions) <= limit:
-        return Page(tuple(sessions), None)
-    last = sessions[limit - 1]
-    return Page(tuple(sessions[:limit]), (last.last_active_at_us, last.seq))
-
-
-GET_SESSION: Final = f"{SELECT_SESSIONS} AND session_id = :session_id {WITH_MODELS}"
-
-
-async def get_session(db: Database, project_id: int, session_id: str) -> Session | None:
+async def get_session(db: Readable, project_id: int, session_id: str) -> Session | None:
     """Read one session; None where there is none."""
     key: dict[str, Value] = {"project_id": project_id, "session_id": clean_text(session_id)}
-    sessions = _sessions(await db.read(GET_SESSION, key))
+    sessions = sessions_of(await db.read(GET_SESSION, key))
     return sessions[0] if sessions else None
 
 
@@ -95,8 +51,8 @@ async def get_sessions(
     names, params = _named(project_id, session_ids)
     if not names:
         return {}
-    sql = f"{SELECT_SESSIONS} AND session_id IN ({names}) {WITH_MODELS}"
-    return {session.session_id: session for session in _sessions(await db.read(sql, params))}
+    sql = f"{SELECT_SESSIONS} AND s.session_id IN ({names}) ORDER BY s.session_id, m.model"
+    return {session.session_id: session for session in sessions_of(await db.read(sql, params))}
 
 
 def _named(project_id: int, values: Iterable[Value]) -> tuple[str, Params]:
@@ -105,8 +61,8 @@ def _named(project_id: int, values: Iterable[Value]) -> tuple[str, Params]:
     return ", ".join(f":{name}" for name in params), {**params, "project_id": project_id}
 
 
-def _sessions(rows: list[Row]) -> list[Session]:
-    """Join the rows of a session, one for each of its models, which follow each other."""
+def sessions_of(rows: Iterable[Row]) -> list[Session]:
+    """Read rows of ``SESSION_FIELDS``: one for each model of a session, which follow each other."""
     found: dict[Row, list[str]] = {}
     for model, *row in rows:
         models = found.setdefault(tuple(row), [])
@@ -130,64 +86,15 @@ _TRACE: Final = (
     *("input_preview", "output_preview", "error", "last_ended_at_us"),
     *AMOUNTS,
 )
-SELECT_TRACES: Final = f"SELECT {', '.join(_TRACE)} FROM traces WHERE project_id = :project_id"
-OF_SESSION: Final = "AND session_id = :session_id"
-STARTED_BEFORE: Final = "AND (started_at_us, seq) < (:after_us, :after_seq)"
-STARTED_AFTER: Final = "AND (started_at_us, seq) > (:after_us, :after_seq)"
-NEWEST_FIRST: Final = "ORDER BY started_at_us DESC, seq DESC LIMIT :limit"
-OLDEST_FIRST: Final = "ORDER BY started_at_us, seq LIMIT :limit"
+TRACE_FIELDS: Final = ", ".join(f"s.{c}" for c in _TRACE)
+SELECT_TRACES: Final = f"SELECT {TRACE_FIELDS} FROM traces s WHERE s.project_id = :project_id"
+GET_TRACE: Final = f"{SELECT_TRACES} AND s.trace_id = :trace_id"
 
 
-async def list_traces(
-    db: Database,
-    project_id: int,
-    limit: int,
-    after: After | None = None,
-    *,
-    session_id: str | None = None,
-    newest_first: bool = True,
-) -> Page[Trace]:
-    """List the traces of a project or of one of its sessions by their start."""
-    after_us, after_seq = after or (0, 0)
-    sql = [SELECT_TRACES]
-    if session_id is not None:
-        sql.append(OF_SESSION)
-    if after is not None:
-        sql.append(STARTED_BEFORE if newest_first else STARTED_AFTER)
-    sql.append(NEWEST_FIRST if newest_first else OLDEST_FIRST)
-    rows = await db.read(
-        " ".join(sql),
-        {
-            "project_id": project_id,
-            "session_id": None if session_id is None else clean_text(session_id),
-            "limit": limit + 1,
-            "after_us": after_us,
-            "after_seq": after_seq,
-        },
-    )
-    traces = [_trace(row) for row in rows]
-    if len(traces) <= limit:
-        return Page(tuple(traces), None)
-    last = traces[limit - 1]
-    return Page(tuple(traces[:limit]), (last.started_at_us, last.seq))
-
-
-async def session_traces(
-    db: Database, project_id: int, session_id: str, limit: int, after: After | None = None
-) -> Page[Trace]:
-    """List the traces of a session, oldest first."""
-    return await list_traces(
-        db, project_id, limit, after, session_id=session_id, newest_first=False
-    )
-
-
-GET_TRACE: Final = f"{SELECT_TRACES} AND trace_id = :trace_id"
-
-
-async def get_trace(db: Database, project_id: int, trace_id: bytes) -> Trace | None:
+async def get_trace(db: Readable, project_id: int, trace_id: bytes) -> Trace | None:
     """Read one trace; None where there is none."""
     rows = await db.read(GET_TRACE, {"project_id": project_id, "trace_id": trace_id})
-    return _trace(rows[0]) if rows else None
+    return trace_of(rows[0]) if rows else None
 
 
 async def get_traces(
@@ -197,11 +104,12 @@ async def get_traces(
     names, params = _named(project_id, trace_ids)
     if not names:
         return {}
-    rows = await db.read(f"{SELECT_TRACES} AND trace_id IN ({names})", params)
-    return {trace.trace_id: trace for trace in map(_trace, rows)}
+    rows = await db.read(f"{SELECT_TRACES} AND s.trace_id IN ({names})", params)
+    return {trace.trace_id: trace for trace in map(trace_of, rows)}
 
 
-def _trace(row: Row) -> Trace:
+def trace_of(row: Row) -> Trace:
+    """Read a row of ``TRACE_FIELDS``."""
     values = dict(zip(_TRACE, row, strict=True))
     cost_nusd = values.pop("cost_nusd")
     tokens = Tokens(**{c.removesuffix("_tokens"): values.pop(c) for c in AMOUNTS[:-1]})
@@ -220,13 +128,14 @@ _SPAN: Final = (
     *AMOUNTS,
 )
 _BODY: Final = ("size", "sha256", "truncated", "redacted", "type", "encoding")
-SELECT_SPANS: Final = f"""
-SELECT {", ".join(_SPAN)},
-{", ".join(f"request_{c}" for c in _BODY)},
-request_content_id IS NOT NULL OR request_envelope IS NOT NULL, 0,
-{", ".join(f"response_{c}" for c in _BODY)},
-response_content_id IS NOT NULL OR response_envelope IS NOT NULL, response_assembled
-FROM spans s WHERE s.project_id = :project_id"""
+SPAN_FIELDS: Final = f"""
+{", ".join(f"s.{c}" for c in _SPAN)},
+{", ".join(f"s.request_{c}" for c in _BODY)},
+s.request_content_id IS NOT NULL OR s.request_envelope IS NOT NULL, 0,
+{", ".join(f"s.response_{c}" for c in _BODY)},
+s.response_content_id IS NOT NULL OR s.response_envelope IS NOT NULL, s.response_assembled
+"""
+SELECT_SPANS: Final = f"SELECT {SPAN_FIELDS} FROM spans s WHERE s.project_id = :project_id"
 TRACE_SPANS: Final = f"""
 {SELECT_SPANS} AND trace_id = :trace_id ORDER BY started_at_us, seq LIMIT :limit
 """
@@ -237,21 +146,21 @@ GET_SPAN: Final = f"""
 
 
 async def trace_spans(
-    db: Database, project_id: int, trace_id: bytes, limit: int = MAX_SPANS
+    db: Readable, project_id: int, trace_id: bytes, limit: int = MAX_SPANS
 ) -> tuple[Span, ...]:
     """Read the spans of a trace, oldest first, up to ``limit``."""
     key: dict[str, Value] = {"project_id": project_id, "trace_id": trace_id, "limit": limit}
     return tuple(span_of(row) for row in await db.read(TRACE_SPANS, key))
 
 
-async def get_span(db: Database, project_id: int, span_id: bytes) -> Span | None:
+async def get_span(db: Readable, project_id: int, span_id: bytes) -> Span | None:
     """Read one span; None where there is none."""
     rows = await db.read(GET_SPAN, {"project_id": project_id, "span_id": span_id})
     return span_of(rows[0]) if rows else None
 
 
 def span_of(row: Row) -> Span:
-    """Read a row of ``SELECT_SPANS``."""
+    """Read a row of ``SPAN_FIELDS``."""
     values = dict(zip(_SPAN, row, strict=False))
     cost_nusd = values.pop("cost_nusd")
     tokens = Tokens(**{c.removesuffix("_tokens"): values.pop(c) for c in AMOUNTS[:-1]})
@@ -308,7 +217,7 @@ FROM project_totals WHERE project_id = :project_id
 """
 
 
-async def stats(db: Database, project_id: int) -> Stats:
+async def stats(db: Readable, project_id: int) -> Stats:
     """Read the sums over a project."""
     rows = await db.read(GET_STATS, {"project_id": project_id})
     row = rows[0] if rows else (0, 0, 0, 0, 0, 0, 0, 0, None, None, None)
@@ -330,7 +239,7 @@ async def stats(db: Database, project_id: int) -> Stats:
 GET_PROJECT: Final = "SELECT id FROM projects WHERE name = :name"
 
 
-async def project_id(db: Database, name: str) -> int | None:
+async def project_id(db: Readable, name: str) -> int | None:
     """Look up a project; None where there is none."""
     rows = await db.read(GET_PROJECT, {"name": clean_text(name)})
     return rows[0][0] if rows else None

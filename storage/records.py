@@ -357,6 +357,25 @@ class Stats:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """Sums over the rows of a list. ``session_count`` is None where the rows are traces.
+
+    ``truncated``: not over all of them, but over the newest.
+    """
+
+    session_count: int | None
+    trace_count: int
+    span_count: int
+    failed_trace_count: int
+    unpriced_count: int
+    estimated_count: int
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_nusd: int | None
+    truncated: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Deleted:
     """What one deletion removed; ``content_bytes`` as stored."""
 
@@ -368,7 +387,7 @@ class Deleted:
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """One page of a list, and the (time, seq) after which the next begins; None at the end.
+    """One page of a list, and the (value, seq) after which the next begins; None at the end.
 
     ``truncated`` says that a search looked at the newest of its hits only.
     """

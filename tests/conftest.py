@@ -5,11 +5,16 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from tests.recorders import Begin, Recording, recording
 from tests.running import Running, running
 from tests.wire import ScriptedUpstream
+
+# A machine that is busy with something else makes no test fail.
+hypothesis.settings.register_profile("traceway", deadline=None)
+hypothesis.settings.load_profile("traceway")
 
 Serve = Callable[..., Awaitable[Running]]
 

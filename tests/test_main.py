@@ -11,7 +11,7 @@ import pytest
 
 from proxy import __version__
 from proxy.__main__ import main
-from storage.queries import list_traces
+from storage.listing import list_traces
 from storage.records import DEFAULT_PROJECT, Trace
 from storage.sqlite import open_database
 from tests.running import CHAT

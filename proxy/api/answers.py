@@ -30,7 +30,7 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except BadParameter as error:
-        return error_response(400, "bad_parameter", str(error))
+        return error_response(400, "bad_parameter", str(error), error.name)
     except StorageError as error:
         return error_response(503, "storage_unavailable", str(error))
     except web.HTTPNotFound:

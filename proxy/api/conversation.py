@@ -96,7 +96,9 @@ def _lines(turns: Sequence[Turn], branches: Sequence[str]) -> list[Line]:
     try:
         return lines(tree, tree.through(branches) if branches else {})
     except KeyError as error:
-        raise params.BadParameter(f"branch names no message here: {error.args[0][:40]!r}") from None
+        raise params.BadParameter(
+            f"branch names no message here: {error.args[0][:40]!r}", "branch"
+        ) from None
 
 
 def _answer(session_id: str, found: Sequence[Line], page: range, sources: Sources) -> bytes:

@@ -1,17 +1,19 @@
-"""Sessions over HTTP: the list, one with its traces, deletion."""
+"""Sessions over HTTP: the list and its sums, one with its traces, deletion."""
 
 import functools
 
 from aiohttp import web
 
-from proxy.api import params
+from proxy.api import lists, params
 from proxy.api.answers import json_answer, not_found
-from proxy.api.views import flat, session_view, trace_view
+from proxy.api.views import TotalsView, flat, session_view, totals_view, trace_view
 from proxy.providers.messages import text_of
 from proxy.recorder import Recorder
-from storage import forget, fulltext, queries
+from storage import forget, listing, queries
 from storage.database import Database
+from storage.listing import Order
 from storage.records import DEFAULT_PROJECT
+from storage.search import Name, Query
 
 # Traces of one session in one answer; more of them go on behind `cursor`.
 MAX_TRACES = 10_000
@@ -25,30 +27,40 @@ class Sessions:
         self._recorder = recorder
 
     async def list(self, request: web.Request) -> web.Response:
-        """GET /api/sessions?q=&limit=&cursor=: newest activity first."""
+        """GET /api/sessions?q=&sort_by=&sort_order=&limit=&cursor=: newest activity first."""
         return json_answer(await self.find(request))
 
     async def find(self, request: web.Request) -> dict[str, object]:
         """Give a page of sessions.
 
-        With `q`, those in whose messages all its words and "quoted phrases" occur; `truncated` says
-        that a word is so common that only the newest messages with it were looked at.
+        `truncated` says that a word is so common that only the newest messages with it were looked
+        at. A page may be short and have a cursor: so far was looked.
         """
-        db, limit, after = self._database, params.limit(request), params.cursor(request)
-        if terms := params.search(request):
+        asked = lists.asked(request, "sessions")
+        if asked.query.words:
             await self._recorder.indexed()
-            page = await fulltext.sessions_with(db, DEFAULT_PROJECT, terms, limit, after)
-        else:
-            page = await queries.list_sessions(db, DEFAULT_PROJECT, limit, after)
-        answer: dict[str, object] = {
-            "sessions": [session_view(session) for session in page.rows],
-            "count": len(page.rows),
-        }
-        if page.truncated:
-            answer["truncated"] = True
-        if (cursor := params.encode_cursor(page.next_after)) is not None:
-            answer["cursor"] = cursor
-        return answer
+        page = await listing.list_sessions(
+            self._database,
+            DEFAULT_PROJECT,
+            asked.limit,
+            asked.after,
+            query=asked.query,
+            order=asked.order,
+            now_us=asked.now_us,
+        )
+        return asked.answer(page, [session_view(session) for session in page.rows])
+
+    async def totals(self, request: web.Request) -> web.Response:
+        """GET /api/sessions/totals?q=: sums over the sessions of a list."""
+        return json_answer(await self.sums(request))
+
+    async def sums(self, request: web.Request) -> TotalsView:
+        """Give the sums over all pages of a list."""
+        query = lists.query(request, "sessions")
+        if query.words:
+            await self._recorder.indexed()
+        sums = await listing.totals(self._database, DEFAULT_PROJECT, query, lists.now_us())
+        return totals_view(sums)
 
     async def show(self, request: web.Request) -> web.Response:
         """GET /api/sessions/{id}: the session's fields, and its traces, oldest first."""
@@ -61,16 +73,23 @@ class Sessions:
         session = await queries.get_session(self._database, DEFAULT_PROJECT, session_id)
         if session is None:
             return None
-        page = await queries.session_traces(
+        asked = lists.page_of(
+            request,
+            Query("traces", (Name("session", session_id),)),
+            Order("started", descending=False),
+            params.limit(request, MAX_TRACES, MAX_TRACES),
+        )
+        page = await listing.list_traces(
             self._database,
             DEFAULT_PROJECT,
-            session_id,
-            limit=params.limit(request, MAX_TRACES, MAX_TRACES),
-            after=params.cursor(request),
+            asked.limit,
+            asked.after,
+            query=asked.query,
+            order=asked.order,
         )
         answer = flat(session_view(session))
         answer["traces"] = [trace_view(trace) for trace in page.rows]
-        if (cursor := params.encode_cursor(page.next_after)) is not None:
+        if (cursor := asked.cursor(page)) is not None:
             answer["cursor"] = cursor
         return answer
 

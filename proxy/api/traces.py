@@ -1,19 +1,25 @@
-"""Traces and spans over HTTP: the list, one trace with its spans, one span with its bodies."""
+"""Traces and spans over HTTP: their lists, one trace with its spans, one span with its bodies."""
 
 import functools
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from aiohttp import web
 
-from proxy.api import params
+from proxy.api import lists, params
 from proxy.api.answers import json_answer, not_found
 from proxy.api.bodies import json_value
+from proxy.api.params import BadParameter
 from proxy.api.span_views import span_view
-from proxy.api.views import flat, trace_view
+from proxy.api.views import TotalsView, flat, totals_view, trace_view
 from proxy.providers.messages import text_of
 from proxy.recorder import Recorder
-from storage import forget, queries, rebuild
+from storage import forget, listing, queries, rebuild
 from storage.database import Database
-from storage.records import DEFAULT_PROJECT
+from storage.records import DEFAULT_PROJECT, Page
+from storage.search import Name
+
+T = TypeVar("T")
 
 
 class Traces:
@@ -24,25 +30,56 @@ class Traces:
         self._recorder = recorder
 
     async def list(self, request: web.Request) -> web.Response:
-        """GET /api/traces?limit=&cursor=&session_id=: newest first."""
+        """GET /api/traces?q=&session_id=&sort_by=&sort_order=&limit=&cursor=: newest first."""
         return json_answer(await self.find(request))
 
     async def find(self, request: web.Request) -> dict[str, object]:
-        """Give a page of traces."""
-        page = await queries.list_traces(
-            self._database,
-            DEFAULT_PROJECT,
-            limit=params.limit(request),
-            after=params.cursor(request),
-            session_id=request.query.get("session_id"),
+        """Give a page of traces; see Sessions.find."""
+        session = request.query.get("session_id")
+        more = () if session is None else (Name("session", session),)
+        asked = lists.asked(request, "traces", *more)
+        page = await self._page(listing.list_traces, asked)
+        return asked.answer(page, [trace_view(trace) for trace in page.rows])
+
+    async def list_spans(self, request: web.Request) -> web.Response:
+        """GET /api/spans?q=&sort_by=&sort_order=&limit=&cursor=: newest first, with previews."""
+        return json_answer(await self.find_spans(request))
+
+    async def find_spans(self, request: web.Request) -> dict[str, object]:
+        """Give a page of spans; see Sessions.find."""
+        asked = lists.asked(request, "spans")
+        page = await self._page(listing.list_spans, asked)
+        return asked.answer(
+            page, [span_view(s, s.input_preview, s.output_preview) for s in page.rows]
         )
-        answer: dict[str, object] = {
-            "traces": [trace_view(trace) for trace in page.rows],
-            "count": len(page.rows),
-        }
-        if (cursor := params.encode_cursor(page.next_after)) is not None:
-            answer["cursor"] = cursor
-        return answer
+
+    async def _page(self, read: Callable[..., Awaitable[Page[T]]], asked: lists.Asked) -> Page[T]:
+        if asked.query.words:
+            await self._recorder.indexed()
+        try:
+            return await read(
+                self._database,
+                DEFAULT_PROJECT,
+                asked.limit,
+                asked.after,
+                query=asked.query,
+                order=asked.order,
+                now_us=asked.now_us,
+            )
+        except listing.TooManyRows as error:
+            raise BadParameter(str(error), "sort_by") from None
+
+    async def totals(self, request: web.Request) -> web.Response:
+        """GET /api/traces/totals?q=: sums over the traces of a list; of many, over the newest."""
+        return json_answer(await self.sums(request))
+
+    async def sums(self, request: web.Request) -> TotalsView:
+        """Give the sums over all pages of a list."""
+        query = lists.query(request, "traces")
+        if query.words:
+            await self._recorder.indexed()
+        sums = await listing.totals(self._database, DEFAULT_PROJECT, query, lists.now_us())
+        return totals_view(sums)
 
     async def show(self, request: web.Request) -> web.Response:
         """GET /api/traces/{id}: the trace's fields, and its spans without their bodies."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 
 from proxy.api.units import iso, iso_or_none, ms, usd
 from proxy.session import CONFIDENCE, Confidence
-from storage.records import Session, Stats, Trace, add
+from storage.records import Session, Stats, Totals, Trace, add
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +101,27 @@ class StatsView:
     stored_bytes: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TotalsView:
+    """Sums over the rows of a list; `session_count` is null where they are traces.
+
+    `truncated`: there are so many that the sums are over the newest.
+    """
+
+    session_count: int | None
+    trace_count: int
+    span_count: int
+    failed_trace_count: int
+    error_rate: float | None
+    input_tokens: int | None
+    output_tokens: int | None
+    total_tokens: int | None
+    cost: float | None
+    unpriced_count: int
+    estimated_count: int
+    truncated: bool
+
+
 def session_view(session: Session) -> SessionView:
     """Show a session."""
     tokens = session.tokens
@@ -185,6 +206,25 @@ def stats_view(stats: Stats) -> StatsView:
         estimated_count=stats.estimated_count,
         sent_bytes=stats.received_bytes,
         stored_bytes=stats.stored_bytes,
+    )
+
+
+def totals_view(sums: Totals) -> TotalsView:
+    """Show the sums over a list."""
+    traces = sums.trace_count
+    return TotalsView(
+        session_count=sums.session_count,
+        trace_count=traces,
+        span_count=sums.span_count,
+        failed_trace_count=sums.failed_trace_count,
+        error_rate=sums.failed_trace_count / traces if traces else None,
+        input_tokens=sums.input_tokens,
+        output_tokens=sums.output_tokens,
+        total_tokens=add(sums.input_tokens, sums.output_tokens),
+        cost=usd(sums.cost_nusd),
+        unpriced_count=sums.unpriced_count,
+        estimated_count=sums.estimated_count,
+        truncated=sums.truncated,
     )
 
 

@@ -6,6 +6,7 @@ import orjson
 import pytest
 
 from storage.database import DatabaseCorrupt
+from storage.search import KEYS
 from tests.api.asking import ask, save
 from tests.running import Running
 from tests.storage.calls import body, end, start
@@ -17,11 +18,17 @@ ODD_TEXTS = (
 )
 ODD_QUERIES = (
     *("", "?", "?&&&", "?=", "?limit", "?limit=1&limit=x", "?limit=1;cursor=2", "?%FF=%FF", "??"),
-    *(f"?{name}={text}" for name in ("limit", "cursor", "session_id", "id") for text in ODD_TEXTS),
+    *(
+        f"?{name}={text}"
+        for name in ("limit", "cursor", "session_id", "id", "q", "sort_by", "sort_order", "at")
+        for text in ODD_TEXTS
+    ),
+    *(f"?q={key}:{text}" for key in KEYS for text in ODD_TEXTS),
 )
 PATHS = (
-    *("/api/sessions", "/api/sessions/by-id", "/api/traces", "/api/stats", "/api/health"),
-    *("/api/live", "/api/ready", "/api/spans", "/api", "/", "/nothing", "/api/sessions/", "//api"),
+    *("/api/sessions", "/api/traces", "/api/spans", "/api/search/suggest", "/api/sessions/totals"),
+    *("/api/traces/totals", "/api/sessions/by-id", "/api/stats", "/api/health"),
+    *("/api/live", "/api/ready", "/api", "/", "/nothing", "/api/sessions/", "//api"),
     *("/api/traces/" + "0" * 32, "/api/spans/" + "0" * 16, "/api/proxy", "/api/proxy/"),
     *(f"/api/{rows}/{text}" for rows in ("sessions", "traces", "spans") for text in ODD_TEXTS),
 )
@@ -45,7 +52,7 @@ async def test_no_method_path_or_parameter_makes_an_error_of_ours(tw: Running) -
     await save(tw, end(start(1, session_id="s"), request=body(b"q")))
     ways = [
         *itertools.product(METHODS, PATHS, ("", "?limit=x", "?cursor=%FF")),
-        *itertools.product(("GET", "DELETE"), PATHS[:4], ODD_QUERIES),
+        *itertools.product(("GET", "DELETE"), PATHS[:7], ODD_QUERIES),
     ]
     seen = set()
     async with connect(tw.port) as peer:
@@ -75,7 +82,7 @@ async def test_a_method_that_is_not_possible_is_answered_with_those_that_are(
     assert reply.headers["Allow"] == allowed
 
 
-@pytest.mark.parametrize("path", ["/", "/api", "/api/nothing", "/api/sessions/a/b", "/api/spans"])
+@pytest.mark.parametrize("path", ["/", "/api", "/api/nothing", "/api/sessions/a/b"])
 async def test_a_path_that_is_not_there_is_404(tw: Running, path: str) -> None:
     assert (await ask(tw, path)).error == (404, "not_found")
 

@@ -249,25 +249,97 @@ async def test_a_search_goes_on_behind_its_cursor(tw: Running, upstream: Scripte
     assert [[s["id"] for s in page] for page in found] == [["s4", "s3"], ["s2", "s1"], ["s0"]]
 
 
-async def test_a_search_by_a_key_is_not_possible_yet_and_says_so(tw: Running) -> None:
-    reply = await ask(tw, "/api/sessions?q=weather%20model:gpt-5")
-    assert reply.error == (400, "bad_parameter")
-    assert "character 9" in reply.body["error"]["message"]
+@pytest.mark.parametrize(
+    ("q", "found"),
+    [
+        ("session:sess_abc123", ["sess_abc123"]),
+        ("session:sess*", ["sess_def", "sess_abc123"]),
+        ("cost:>0.50", ["sess_abc123"]),
+        ("-cost:>0.50", ["other", "sess_def"]),
+        ("tokens:>10000", ["sess_def"]),
+        ("tokens:>10k status:completed", ["sess_def"]),
+        ("status:failed", ["other"]),
+        ("since:5m", []),
+    ],
+)
+async def test_sessions_are_found_by_what_they_are(tw: Running, q: str, found: list[str]) -> None:
+    await save(
+        tw,
+        end(start(1, session_id="sess_abc123"), cost_nusd=500_000_001),
+        end(start(2, session_id="sess_def"), tokens=Tokens(input=10_000, output=1)),
+        end(start(3, session_id="other"), state=FAILED),
+    )
+    assert await listed(tw, f"?q={quote(q)}") == found
+
+
+async def test_a_query_that_is_none_says_where_and_what_was_expected(tw: Running) -> None:
+    for path in ("/api/sessions", "/api/traces", "/api/spans", "/api/sessions/totals"):
+        reply = await ask(tw, f"{path}?q=weather%20modell:gpt-5")
+        assert reply.error == (400, "bad_parameter")
+        error = reply.body["error"]
+        assert (error["type"], error["param"]) == ("invalid_request_error", "q")
+        assert error["message"].startswith("q, position 8: expected one of the keys session, ")
+
+
+async def test_sessions_are_sorted_by_any_of_their_figures_page_by_page(tw: Running) -> None:
+    costs = [5, 3, 9, 3, 7]
+    calls = [end(start(n, session_id=f"s{n}"), cost_nusd=c) for n, c in enumerate(costs)]
+    await save(tw, *calls, unknown_usage(end(start(9, session_id="unknown"))))
+    path = "/api/sessions?sort_by=cost&limit=2"
+    down = [s["id"] async for page in pages(tw, path, "sessions") for s in page]
+    assert down == ["s2", "s4", "s0", "s3", "s1", "unknown"]
+    up = [s["id"] async for page in pages(tw, f"{path}&sort_order=asc", "sessions") for s in page]
+    assert up == down[::-1]
+
+
+async def test_a_cursor_goes_on_with_its_own_list_only(tw: Running) -> None:
+    await save(tw, *(start(n, session_id=f"s{n}") for n in range(3)))
+    cursor = (await ask(tw, "/api/sessions?limit=1")).body["cursor"]
+    for path in (
+        *("/api/sessions?sort_by=cost", "/api/sessions?sort_order=asc", "/api/sessions?q=a"),
+        *("/api/traces?", "/api/spans?", "/api/sessions/s1?"),
+    ):
+        reply = await ask(tw, f"{path}&limit=1&cursor={cursor}")
+        assert reply.error == (400, "bad_parameter"), path
+        assert reply.body["error"]["param"] == "cursor"
 
 
 async def test_a_search_that_did_not_look_at_everything_says_so(
     tw: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def sessions_with(*_: object) -> Page[Session]:
+    async def list_sessions(*_: object, **__: object) -> Page[Session]:
         return Page((), None, truncated=True)
 
-    monkeypatch.setattr("storage.fulltext.sessions_with", sessions_with)
+    assert "truncated" not in (await ask(tw, "/api/sessions")).body
+    monkeypatch.setattr("storage.listing.list_sessions", list_sessions)
     assert (await ask(tw, "/api/sessions?q=the")).body == {
         "sessions": [],
         "count": 0,
         "truncated": True,
     }
-    assert "truncated" not in (await ask(tw, "/api/sessions")).body
+
+
+async def test_the_totals_of_a_filter_are_the_sums_of_its_pages(tw: Running) -> None:
+    await save(
+        tw,
+        end(start(1, session_id="a"), tokens=Tokens(input=100, output=7)),
+        unknown_usage(end(start(2, session_id="a"), state=FAILED)),
+        end(start(3, session_id="b"), usage_source="estimated", cost_nusd=2_000_000_000),
+        end(start(4)),
+    )
+    for q in ("", "cost:>1", "session:a", "session:nobody"):
+        found = (await ask(tw, f"/api/sessions?q={q}")).body["sessions"]
+        sums = (await ask(tw, f"/api/sessions/totals?q={q}")).body
+        assert sums["session_count"] == len(found)
+        for name in ("trace_count", "span_count", "failed_trace_count", "unpriced_count"):
+            assert sums[name] == sum(session[name] for session in found)
+        for name in ("input_tokens", "output_tokens", "total_tokens", "cost"):
+            known = [session[name] for session in found if session[name] is not None]
+            assert sums[name] == (pytest.approx(sum(known)) if known else None)
+        assert sums["truncated"] is False
+    assert sums["error_rate"] is None
+    assert (await ask(tw, "/api/traces/totals")).body["trace_count"] == 4
+    assert (await ask(tw, "/api/sessions/totals")).body["error_rate"] == pytest.approx(1 / 3)
 
 
 async def test_a_session_shows_what_was_sent_and_what_of_it_is_stored(

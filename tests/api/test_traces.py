@@ -61,6 +61,49 @@ async def test_traces_of_one_session_are_listed_by_its_id(tw: Running) -> None:
     assert await listed(tw, "?session_id=none") == []
 
 
+async def test_traces_and_spans_are_found_by_the_same_language(tw: Running) -> None:
+    await save(
+        tw,
+        end(start(1, session_id="s"), model="gpt-5", cost_nusd=5),
+        end(start(2, session_id="s"), model="o4", state=FAILED),
+        end(start(3), model="gpt-5"),
+    )
+    for q, names in (
+        ("model:gpt-5", ["call 3", "call 1"]),
+        ("session:s%20-status:failed", ["call 1"]),
+        ("-session:*", ["call 3"]),
+        ("errors:1", ["call 2"]),
+    ):
+        assert await listed(tw, f"?q={q}") == names
+        spans = (await ask(tw, f"/api/spans?q={q}")).body
+        assert [span["name"] for span in spans["spans"]] == names
+        assert spans["count"] == len(names)
+    both = await listed(tw, "?session_id=s&q=model:o4")
+    assert both == ["call 2"]
+
+
+async def test_the_spans_of_a_list_are_those_of_their_traces_page_by_page(tw: Running) -> None:
+    await save(tw, *(end(start(n, trace=n % 3), input_preview="hi") for n in range(1, 8)))
+    found = [s async for page in pages(tw, "/api/spans?limit=3", "spans") for s in page]
+    assert [span["name"] for span in found] == [f"call {n}" for n in range(7, 0, -1)]
+    trace = (await ask(tw, f"/api/traces/{hex_trace(1)}")).body
+    assert trace["spans"] == [span for span in reversed(found) if span["trace_id"] == trace["id"]]
+
+
+@pytest.mark.parametrize("rows", ["traces", "spans"])
+async def test_calls_are_sorted_by_cost_within_a_session_or_since_a_time(
+    tw: Running, rows: str
+) -> None:
+    await save(tw, *(end(start(n, session_id="s"), cost_nusd=9 * n % 7) for n in range(1, 6)))
+    for q in ("session:s", "since:2020-01-01"):
+        found = (await ask(tw, f"/api/{rows}?sort_by=cost&q={q}")).body[rows]
+        assert [row["name"] for row in found] == [f"call {n}" for n in (3, 2, 5, 1, 4)]
+    reply = await ask(tw, f"/api/{rows}?sort_by=cost")
+    assert reply.error == (400, "bad_parameter")
+    assert reply.body["error"]["param"] == "sort_by"
+    assert "session:ID" in reply.body["error"]["message"]
+
+
 async def test_a_trace_shows_its_spans_oldest_first_and_their_sums(tw: Running) -> None:
     await save(
         tw,

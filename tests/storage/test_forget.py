@@ -6,7 +6,7 @@ import pytest
 
 from storage.doctor import check
 from storage.forget import delete_session, delete_trace, interrupt_running
-from storage.fulltext import sessions_with
+from storage.listing import list_sessions
 from storage.queries import get_session, get_span
 from storage.rebuild import request_body
 from storage.records import (
@@ -16,6 +16,7 @@ from storage.records import (
     RUNNING,
     Deleted,
 )
+from storage.search import parse
 from storage.sqlite import SqliteDatabase
 from tests.storage.calls import (
     OWNER,
@@ -180,7 +181,7 @@ async def test_deleted_messages_are_in_no_file_full_text_included(
         write(db, others[n : n + 10])
     canary = "canary5c1f"
     write(db, [spoken(start(1, session_id="s"), [f"u:say {canary}"], [f"a:{canary} said"])])
-    (hit,) = (await sessions_with(db, 1, [canary], 10)).rows
+    (hit,) = (await list_sessions(db, 1, 10, query=parse(canary))).rows
     assert hit.session_id == "s"
     with db.transaction() as tx:
         delete_session(tx, 1, "s", text_of)
@@ -190,8 +191,8 @@ async def test_deleted_messages_are_in_no_file_full_text_included(
         db.reclaim()
     for file in db.path.parent.iterdir():
         assert canary.encode() not in file.read_bytes(), file.name
-    assert (await sessions_with(db, 1, [canary], 10)).rows == ()
-    assert len((await sessions_with(db, 1, ["w150"], 10)).rows) == 1
+    assert (await list_sessions(db, 1, 10, query=parse(canary))).rows == ()
+    assert len((await list_sessions(db, 1, 10, query=parse("w150"))).rows) == 1
 
 
 async def test_giving_space_back_makes_the_file_smaller(db: SqliteDatabase) -> None:

@@ -5,13 +5,23 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from storage import fulltext
-from storage.fulltext import MAX_TERMS, quoted, sessions_with
+from storage.fulltext import look_up, quoted
+from storage.listing import list_sessions
+from storage.records import Page, Session
+from storage.search import Query, Words
 from storage.sqlite import SqliteDatabase
 from tests.storage.calls import end, spoken, start, write
 
 
+async def sessions_with(
+    db: SqliteDatabase, *terms: str, limit: int = 100, after: tuple[int, int] | None = None
+) -> Page[Session]:
+    query = Query("sessions", tuple(map(Words, terms)))
+    return await list_sessions(db, 1, limit, after, query=query)
+
+
 async def names(db: SqliteDatabase, *terms: str) -> list[str]:
-    return [one.session_id for one in (await sessions_with(db, 1, terms, 100)).rows]
+    return [one.session_id for one in (await sessions_with(db, *terms)).rows]
 
 
 def say(db: SqliteDatabase, n: int, session: str, *asked: str, project: int = 1) -> None:
@@ -47,7 +57,7 @@ async def test_projects_do_not_find_each_other(db: SqliteDatabase) -> None:
 async def test_terms_without_a_letter_or_digit_are_passed_over(db: SqliteDatabase) -> None:
     say(db, 1, "s", "a -- b")
     assert await names(db, "a", "--", "b") == ["s"]
-    assert await names(db, "--") == await names(db, "") == await names(db) == []
+    assert await names(db, "--") == await names(db, "") == []
 
 
 @pytest.mark.parametrize("term", ["a AND", "NOT b", "text:a", "a*", "^a", "NEAR(a b)", "a'--"])
@@ -62,7 +72,7 @@ async def test_what_the_index_takes_for_its_language_is_only_words(
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(st.characters(codec=None), max_size=20))
 async def test_any_text_is_searched_without_an_error(db: SqliteDatabase, term: str) -> None:
-    assert (await sessions_with(db, 1, [term, f'"{term}'], 10)).rows == ()
+    assert await names(db, term, f'"{term}"') == []
 
 
 def test_a_quoted_term_is_one_string() -> None:
@@ -76,7 +86,7 @@ async def test_pages_go_on_where_the_last_one_ended(db: SqliteDatabase) -> None:
     found: list[str] = []
     after = None
     while True:
-        page = await sessions_with(db, 1, ["word"], 2, after)
+        page = await sessions_with(db, "word", limit=2, after=after)
         found += [one.session_id for one in page.rows]
         assert not page.truncated
         if page.next_after is None:
@@ -85,21 +95,30 @@ async def test_pages_go_on_where_the_last_one_ended(db: SqliteDatabase) -> None:
     assert found == ["s3", "s9", "s7", "s5", "s1"]
 
 
-async def test_of_a_very_common_word_the_newest_messages_are_looked_at(
-    db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("WITH_TERM", "COUNT_HITS"):
+@pytest.fixture
+def three_hits(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HITS", "COUNT_HITS"):
         text = getattr(fulltext, name).replace(str(fulltext.MAX_HITS), "3")
         monkeypatch.setattr(fulltext, name, text.replace(str(fulltext.MAX_HITS + 1), "4"))
     monkeypatch.setattr(fulltext, "MAX_HITS", 3)
+
+
+@pytest.mark.usefixtures("three_hits")
+async def test_of_a_very_common_word_the_newest_messages_are_looked_at(db: SqliteDatabase) -> None:
     for n in range(5):
         say(db, n, f"s{n}", f"word {n}")
-    page = await sessions_with(db, 1, ["word"], 10)
+    page = await sessions_with(db, "word")
     assert [one.session_id for one in page.rows] == ["s4", "s3", "s2"]
     assert page.truncated
-    assert not (await sessions_with(db, 1, ["4"], 10)).truncated
+    assert not (await sessions_with(db, "4")).truncated
 
 
-async def test_a_search_has_so_many_terms_at_most(db: SqliteDatabase) -> None:
-    with pytest.raises(ValueError, match="terms"):
-        await sessions_with(db, 1, ["a"] * (MAX_TERMS + 1), 10)
+@pytest.mark.usefixtures("three_hits")
+async def test_other_projects_do_not_crowd_out_what_a_project_said(db: SqliteDatabase) -> None:
+    say(db, 1, "s", "word")
+    for n in range(2, 9):
+        say(db, n, "s", f"word {n}", project=2)
+    page = await sessions_with(db, "word")
+    assert [(one.project_id, one.session_id) for one in page.rows] == [(1, "s")]
+    assert not page.truncated
+    assert (await look_up(db, 1, "word")).hits == 1

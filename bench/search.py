@@ -1,0 +1,175 @@
+"""How fast lists are at a size: pages, filters, orders, sums and full text, each by its median.
+
+`python -m bench.search` makes a database of 100,000 sessions and 2,000,000 traces, which takes some
+minutes and 3 GB; `--keep FILE` keeps it for the next run. Each read is what its request runs, on a
+reader's connection; the target stands beside it.
+"""
+
+import argparse
+import asyncio
+import statistics
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Final
+
+from bench import large
+from storage import listing, suggest
+from storage.listing import INDEXED, ORDERS, Order
+from storage.search import Rows, parse
+from storage.sqlite import SqliteDatabase, open_database
+
+ROUNDS: Final = 7
+PAGE_MS: Final = 100
+TOTALS_MS: Final = 500
+
+NOW_US: Final = large.FIRST_US + large.DAYS * 86_400_000_000
+FILTERS: Final = (
+    *("session:{session}", "cost:>0.50", "tokens:>10000"),
+    *(
+        "session:user_1:*",
+        "session:nobody*",
+        "cost:>1000",
+        "tokens:>1M",
+        "errors:>20",
+        "traces:>500",
+    ),
+    *("duration:>2h", "model:gpt-5", "model:llama-4-70b", "model:nothing", "status:failed"),
+    *("user:user_7", "user:nobody", "provider:openai", "provider:nobody", "since:24h", "until:24h"),
+    *("-status:completed -model:gpt-5-mini cost:0.01..1", "source:header starred:true"),
+)
+WORDS: Final = (
+    *(large.RARE, large.FREQUENT, large.COMMON, f'"{large.FREQUENT} w1"', "nothingatall"),
+    *(f"output:{large.RARE}", f"{large.FREQUENT} cost:>0.1 -status:failed", f"-{large.RARE}"),
+)
+CALLS: Final = (
+    *("", "session:{session}", "status:failed", "user:user_7", "user:nobody", "cost:>0.01"),
+    *("model:llama-4-70b", "model:nothing", "since:24h", "until:24h", large.RARE, large.FREQUENT),
+    *(large.COMMON, f"input:{large.FREQUENT}"),
+)
+LISTS: Final[dict[Rows, Callable[..., Awaitable[Any]]]] = {
+    "sessions": listing.list_sessions,
+    "traces": listing.list_traces,
+    "spans": listing.list_spans,
+}
+
+
+def main() -> None:
+    """Make the database, unless it is there, and print what each read takes."""
+    parser = argparse.ArgumentParser(prog="python -m bench.search", description=__doc__)
+    parser.add_argument("--sessions", type=int, default=100_000, help="(100,000)")
+    parser.add_argument("--traces", type=int, default=2_000_000, help="(2,000,000)")
+    parser.add_argument("--keep", type=Path, help="the database: made where it is not there")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        path = given.keep or Path(folder) / "search.db"
+        if not path.exists():
+            began = time.monotonic()
+            large.make(path, given.sessions, given.traces)
+            print(f"{given.sessions:,} sessions, {given.traces:,} traces", end=": ")
+            print(f"{path.stat().st_size / 1e6:,.0f} MB, made in {time.monotonic() - began:.0f} s")
+        asyncio.run(_measure(path))
+
+
+async def _measure(path: Path) -> None:
+    database = open_database(path)
+    try:
+        await _Bench(database).run()
+    finally:
+        await database.close()
+
+
+class _Bench:
+    def __init__(self, database: SqliteDatabase) -> None:
+        self._db = database
+        self._session = ""
+
+    async def run(self) -> None:
+        middle = await self._middle()
+        self._session = middle.session_id
+        print(f"{'':58}{'ms':>9}{'target':>9}")
+        for after, name in ((None, "first page"), (await self._deep(), "deep page")):
+            await self._list("sessions", "", after=after, name=name)
+        for by in ORDERS["sessions"]:
+            target = PAGE_MS if by in INDEXED["sessions"] else None
+            for descending in (True, False):
+                order = Order(by, descending)
+                await self._list("sessions", "", order=order, target=target)
+        for query in (*FILTERS, *WORDS):
+            await self._list("sessions", query)
+        for query in ("", *FILTERS[1:3], "model:gpt-5", "since:24h", large.FREQUENT):
+            await self._totals("sessions", query)
+        for rows in ("traces", "spans"):
+            for query in CALLS:
+                await self._list(rows, query)
+            for query in ("session:{session}", "since:24h"):
+                await self._list(rows, query, order=Order("cost"))
+        await self._totals("traces", "since:24h")
+        for query in ("", "model:", "user:user_1", "session:user_1"):
+            await self._time(
+                f"suggest {query}",
+                lambda q=query: suggest.suggest(self._db, 1, q, len(q), "sessions"),
+                PAGE_MS,
+            )
+
+    async def _middle(self) -> Any:
+        page = await listing.list_sessions(self._db, 1, 1, await self._deep())
+        return page.rows[0]
+
+    async def _deep(self) -> tuple[int, int]:
+        """Give the place in the middle of all sessions by activity."""
+        sql = "SELECT COUNT(*) FROM sessions WHERE project_id = 1"
+        ((count,),) = await self._db.read(sql, {})
+        sql = """SELECT last_active_at_us, seq FROM sessions WHERE project_id = 1
+        ORDER BY last_active_at_us DESC, seq DESC LIMIT 1 OFFSET :offset"""
+        ((value, seq),) = await self._db.read(sql, {"offset": count // 2})
+        return value, seq
+
+    async def _list(
+        self,
+        rows: Rows,
+        query: str,
+        *,
+        order: Order | None = None,
+        after: tuple[int, int] | None = None,
+        name: str = "",
+        target: int | None = PAGE_MS,
+    ) -> None:
+        parsed = parse(query.format(session=self._session), rows)
+        order = order or Order(next(iter(ORDERS[rows])))
+        name = name or query or f"by {order.by} {'down' if order.descending else 'up'}"
+        await self._time(
+            f"{rows}: {name}",
+            lambda: LISTS[rows](self._db, 1, 50, after, query=parsed, order=order, now_us=NOW_US),
+            target,
+        )
+
+    async def _totals(self, rows: Rows, query: str) -> None:
+        parsed = parse(query, rows)
+        await self._time(
+            f"totals of {rows}: {query}",
+            lambda: listing.totals(self._db, 1, parsed, NOW_US),
+            TOTALS_MS,
+        )
+
+    async def _time(
+        self, name: str, read: Callable[[], Awaitable[Any]], target: int | None
+    ) -> None:
+        figures = []
+        for _ in range(ROUNDS):
+            began = time.perf_counter()
+            found = await read()
+            figures.append((time.perf_counter() - began) * 1000)
+        median = statistics.median(figures)
+        goal = f"{target:9}" if target else f"{'':9}"
+        note = "  over" if target and median > target else ""
+        if getattr(found, "truncated", False):
+            note += "  truncated"
+        if hasattr(found, "rows"):
+            note += f"  {len(found.rows)} rows{', more' if found.next_after else ''}"
+        print(f"{name[:58]:58}{median:9.1f}{goal}{note}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

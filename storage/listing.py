@@ -1,0 +1,339 @@
+"""Lists of sessions, traces and spans: filtered, sorted, page by page, and their sums.
+
+Invariants: a page goes on behind the pair (value, seq) at which the last one ended, so that while
+rows arrive none comes twice and none is left out. The work of one page is bounded, whatever is
+asked: by its limit, and where a filter passes over rows by ``LOOKED_AT`` of them; then it may be
+short, and the next goes on behind them. Conditions are made by conditions.py.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from storage import fulltext
+from storage.conditions import Where, amount, where
+from storage.database import Database, Row, Value
+from storage.queries import (
+    SESSION_FIELDS,
+    SPAN_FIELDS,
+    TRACE_FIELDS,
+    WITH_MODELS,
+    sessions_of,
+    span_of,
+    trace_of,
+)
+from storage.records import Page, Session, Span, Totals, Trace
+from storage.search import Query, Rows
+
+# ruff: noqa: S608 (the SQL below is put together from constants of this package, never from values)
+
+T = TypeVar("T")
+After = tuple[int, int]
+
+# Rows that a filter looks at for one page: up to 2 us each.
+LOOKED_AT: Final = 100_000
+# The same where of each session all spans may be looked at: 80 us.
+LOOKED_AT_BY_SPANS: Final = 5_000
+# Traces or spans that are sorted in an order without an index: 0.3 us each.
+SORTED: Final = 500_000
+
+
+def _known(key: str, rows: Rows) -> str:
+    return f"COALESCE({amount(key, rows)}, -1)"
+
+
+# What each list is sorted by, the default first; what is unknown counts as -1, less than nothing.
+ORDERS: Final[dict[Rows, dict[str, str]]] = {
+    "sessions": {
+        "last_active": "s.last_active_at_us",
+        "started": "s.first_started_at_us",
+        "cost": "s.cost_order_nusd",
+        "tokens": "s.tokens_order",
+        **{key: _known(key, "sessions") for key in ("input_tokens", "output_tokens", "duration")},
+        "latency": "CASE WHEN s.ended_trace_count > 0"
+        " THEN s.ended_duration_us / s.ended_trace_count ELSE -1 END",
+        **{key: amount(key, "sessions") for key in ("traces", "spans", "errors")},
+    },
+    "traces": {
+        "started": "s.started_at_us",
+        **{key: _known(key, "traces") for key in ("duration", "cost", "tokens")},
+    },
+    "spans": {
+        "started": "s.started_at_us",
+        **{key: _known(key, "spans") for key in ("duration", "cost", "tokens")},
+    },
+}
+# Those that an index has.
+INDEXED: Final[dict[Rows, frozenset[str]]] = {
+    "sessions": frozenset(("last_active", "cost", "tokens")),
+    "traces": frozenset(("started",)),
+    "spans": frozenset(("started",)),
+}
+
+
+class TooManyRows(ValueError):
+    """A list cannot be sorted as asked, since too many rows would have to be read for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a list is sorted by: a key of ``ORDERS``, and ties by arrival."""
+
+    by: str
+    descending: bool = True
+
+
+NEWEST_SESSIONS: Final = Order("last_active")
+NEWEST: Final = Order("started")
+
+PAGE_OF_SESSIONS: Final = f"""
+SELECT s.place, s.seq, {SESSION_FIELDS} FROM (
+  SELECT s.*, {{place}} AS place FROM sessions s WHERE {{where}} ORDER BY {{order}} LIMIT :limit
+) s {WITH_MODELS} ORDER BY s.place {{direction}}, s.seq {{direction}}, m.model
+"""
+
+
+async def list_sessions(
+    db: Database,
+    project_id: int,
+    limit: int,
+    after: After | None = None,
+    *,
+    query: Query | None = None,
+    order: Order = NEWEST_SESSIONS,
+    now_us: int = 0,
+) -> Page[Session]:
+    """List sessions, the most recently active first; ages in a query are counted from now."""
+    query = query or Query("sessions")
+    found = await _find(db, PAGE_OF_SESSIONS, project_id, limit, after, query, order, now_us)
+    return found.page(sessions_of(row[2:] for row in found.rows), limit)
+
+
+PAGE_OF_TRACES: Final = f"""
+SELECT {{place}}, s.seq, {TRACE_FIELDS} FROM traces s
+WHERE {{where}} ORDER BY {{order}} LIMIT :limit
+"""
+
+
+async def list_traces(
+    db: Database,
+    project_id: int,
+    limit: int,
+    after: After | None = None,
+    *,
+    query: Query | None = None,
+    order: Order = NEWEST,
+    now_us: int = 0,
+) -> Page[Trace]:
+    """List traces, the newest first.
+
+    Raises:
+        TooManyRows: in an order that is not that of time.
+    """
+    query = query or Query("traces")
+    found = await _find(db, PAGE_OF_TRACES, project_id, limit, after, query, order, now_us)
+    return found.page([trace_of(row[2:]) for row in found.rows], limit)
+
+
+PAGE_OF_SPANS: Final = f"""
+SELECT {{place}}, s.seq, {SPAN_FIELDS} FROM spans s
+WHERE {{where}} ORDER BY {{order}} LIMIT :limit
+"""
+
+
+async def list_spans(
+    db: Database,
+    project_id: int,
+    limit: int,
+    after: After | None = None,
+    *,
+    query: Query | None = None,
+    order: Order = NEWEST,
+    now_us: int = 0,
+) -> Page[Span]:
+    """List spans, the newest first.
+
+    Raises:
+        TooManyRows: in an order that is not that of time.
+    """
+    query = query or Query("spans")
+    found = await _find(db, PAGE_OF_SPANS, project_id, limit, after, query, order, now_us)
+    return found.page([span_of(row[2:]) for row in found.rows], limit)
+
+
+SUMS: Final[dict[Rows, str]] = {
+    "sessions": """
+COUNT(*), SUM(s.trace_count), SUM(s.span_count), SUM(s.failed_trace_count)""",
+    "traces": """
+NULL, COUNT(*), SUM(s.span_count), SUM(CASE WHEN s.status = 'failed' THEN 1 ELSE 0 END)""",
+}
+# Sums are of 64 bits in both databases.
+TOTALS: Final = """
+SELECT {sums}, SUM(s.unpriced_count), SUM(s.estimated_count),
+CAST(SUM(s.input_tokens) AS BIGINT), CAST(SUM(s.output_tokens) AS BIGINT),
+CAST(SUM(s.cost_nusd) AS BIGINT)
+FROM {rows} s WHERE {where}
+"""
+
+
+async def totals(db: Database, project_id: int, query: Query, now_us: int = 0) -> Totals:
+    """Sum up the sessions or traces that a query finds; of too many, the newest."""
+    order = NEWEST_SESSIONS if query.rows == "sessions" else NEWEST
+    plan = await _plan(db, project_id, None, query, order, now_us, bounded=True)
+    sql = TOTALS.format(sums=SUMS[query.rows], rows=query.rows, where=plan.where)
+    (row,) = await db.read(sql, plan.params)
+    sessions, traces, *counts = row
+    spans, failed, unpriced, estimated = (n or 0 for n in counts[:4])
+    return Totals(
+        session_count=sessions,
+        trace_count=traces or 0,
+        span_count=spans,
+        failed_trace_count=failed,
+        unpriced_count=unpriced,
+        estimated_count=estimated,
+        input_tokens=counts[4],
+        output_tokens=counts[5],
+        cost_nusd=counts[6],
+        truncated=plan.truncated or plan.edge is not None,
+    )
+
+
+@dataclass(slots=True)
+class _Plan:
+    """Which rows are read, in which order.
+
+    Rows behind ``edge`` are not looked at; None: all are. ``truncated``: nor all hits of a word.
+    """
+
+    where: str
+    place: str
+    direction: str
+    params: dict[str, Value]
+    edge: After | None = None
+    truncated: bool = False
+
+    @property
+    def order(self) -> str:
+        """What the rows are sorted by."""
+        return f"{self.place} {self.direction}, s.seq {self.direction}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Rows that begin with their place, (value, seq)."""
+
+    rows: list[Row]
+    edge: After | None
+    truncated: bool
+
+    def page(self, records: Sequence[T], limit: int) -> Page[T]:
+        """Make a page of the records that the rows are of, of which the last may be one more."""
+        places = list(dict.fromkeys((row[0], row[1]) for row in self.rows))
+        if len(records) > limit:
+            return Page(tuple(records[:limit]), places[limit - 1], self.truncated)
+        return Page(tuple(records), self.edge, self.truncated)
+
+
+async def _find(
+    db: Database,
+    statement: str,
+    project_id: int,
+    limit: int,
+    after: After | None,
+    query: Query,
+    order: Order,
+    now_us: int,
+) -> _Found:
+    plan = await _plan(db, project_id, after, query, order, now_us)
+    sql = statement.format(
+        place=plan.place, where=plan.where, order=plan.order, direction=plan.direction
+    )
+    # One row more than asked tells whether there is another page.
+    rows = await db.read(sql, {**plan.params, "limit": limit + 1})
+    return _Found(rows, plan.edge, plan.truncated)
+
+
+async def _plan(
+    db: Database,
+    project_id: int,
+    after: After | None,
+    query: Query,
+    order: Order,
+    now_us: int,
+    *,
+    bounded: bool = False,
+) -> _Plan:
+    """Decide how rows are found; ``bounded``: all are to be read, not only a page of them."""
+    matches = {
+        words.text: await fulltext.look_up(db, project_id, words.text) for words in query.words
+    }
+    found = where(query, now_us, matches)
+    of_project = f"{_project(query.rows, found)} = :project_id"
+    plan = _Plan(
+        of_project,
+        ORDERS[query.rows][order.by],
+        "DESC" if order.descending else "ASC",
+        {**found.params, "project_id": project_id},
+        truncated=any(match.is_truncated for match in matches.values()),
+    )
+    if after is not None:
+        sign = "<" if order.descending else ">"
+        plan.where += f" AND ({plan.place}, s.seq) {sign} (:after_value, :after_seq)"
+        plan.params["after_value"], plan.params["after_seq"] = after
+    if order.by not in INDEXED[query.rows]:
+        if query.rows != "sessions":
+            bounds = found.sql if found.selects else found.bounds
+            await _check_sorted(db, plan, query, of_project + bounds)
+    elif found.selects:
+        plan.place += " + 0"
+    elif found.rest or bounded:
+        await _set_edge(db, plan, query.rows, found, order)
+    plan.where += found.sql
+    return plan
+
+
+def _project(rows: Rows, found: Where) -> str:
+    """Give the column of the project, or where it must not be looked up by an index a sum of it.
+
+    SQLite expects few rows of a project, and would read all of them before those of few words, or
+    before those in the order of an index that does not begin with it.
+    """
+    by_session = found.selects and not found.by_words
+    if (rows == "spans" and not by_session) or (rows == "sessions" and found.by_words):
+        return "s.project_id + 0"
+    return "s.project_id"
+
+
+COUNT_SORTED: Final = f"""
+SELECT COUNT(*) FROM (SELECT 1 FROM {{rows}} s WHERE {{where}} LIMIT {SORTED + 1})
+"""
+
+
+async def _check_sorted(db: Database, plan: _Plan, query: Query, where: str) -> None:
+    by_time = f"{query.rows} are sorted by started; in another order only"
+    if not query.is_narrow:
+        raise TooManyRows(f"{by_time} those of a session (session:ID) or of a time (since:24h)")
+    ((count,),) = await db.read(COUNT_SORTED.format(rows=query.rows, where=where), plan.params)
+    if count > SORTED:
+        raise TooManyRows(f"{by_time} up to {SORTED} of them, so let since: be shorter")
+
+
+FIND_EDGE: Final = """
+SELECT {place}, s.seq FROM {rows} s WHERE {where} ORDER BY {order} LIMIT 1 OFFSET :looked_at
+"""
+
+
+async def _set_edge(db: Database, plan: _Plan, rows: Rows, found: Where, order: Order) -> None:
+    """Bound what is looked at: find the first row that is not, where there is one."""
+    # Only in the order of time are the bounds those of the index.
+    bounds = found.bounds if order.by in ("last_active", "started") else ""
+    sql = FIND_EDGE.format(place=plan.place, rows=rows, where=plan.where + bounds, order=plan.order)
+    looked_at = LOOKED_AT_BY_SPANS if found.by_spans else LOOKED_AT
+    behind = await db.read(sql, {**plan.params, "looked_at": looked_at})
+    if behind:
+        # Between it and the row before: the next page goes on with it.
+        ((value, seq),) = behind
+        plan.edge = value, seq + (1 if order.descending else -1)
+        sign = ">=" if order.descending else "<="
+        plan.where += f" AND ({plan.place}, s.seq) {sign} (:edge_value, :edge_seq)"
+        plan.params["edge_value"], plan.params["edge_seq"] = plan.edge
