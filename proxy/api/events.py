@@ -16,8 +16,9 @@ from proxy.api.params import BadParameter
 from proxy.errors import error_response
 from storage.events import TYPES
 
-# A subscriber that takes nothing for so long is dropped, and so long it may take to notice it.
+# A subscriber that takes nothing for so long is dropped, and so long it may take to read why.
 STALL_S: Final = 10.0
+GRACE_S: Final = 10.0
 _HEADERS: Final = {
     "Content-Type": "text/event-stream",
     "Cache-Control": "no-store",
@@ -61,7 +62,7 @@ async def _drop(request: web.Request, response: web.StreamResponse) -> None:
     transport = request.transport
     if transport is None:
         return
-    asyncio.get_running_loop().call_later(STALL_S, transport.abort)
+    asyncio.get_running_loop().call_later(GRACE_S, transport.abort)
     try:
         async with asyncio.timeout(0):
             await response.write(RESYNC)

@@ -296,8 +296,7 @@ async def test_there_is_a_bound_on_subscribers_and_health_counts_them(
         assert (await ask(tw, "/api/events")).error == (503, "too_many_subscribers")
         second.peer.cut()
         async with asyncio.timeout(10):
-            while (await ask(tw, "/api/health")).body["event_subscribers"] == 2:
-                pass
+            await watched_by(tw, 1)
         async with watch(tw) as third:
             await save(tw, start(1))
             assert (await third.event())["type"] == "trace_created"
@@ -338,8 +337,32 @@ async def test_200_watch_and_one_that_does_not_read_delays_nobody_and_is_dropped
                 assert told[-1]["trace_id"] == trace_id(n - 1).hex()
             most_bytes = max(most_bytes, *buffered(tw))
         stuck.writer.transport.resume_reading()  # type: ignore[attr-defined]
-        await stuck.gone()
+        late = Watching(stuck, await stuck.head())
+        async with asyncio.timeout(10):
+            assert (await late.ended())[-1] == {"type": "resync"}
     assert 0 < most_bytes <= 4 * PAGE_BYTES < sent_bytes
+
+
+async def test_who_never_reads_again_is_cut(tw: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.api.events.STALL_S", 0.01)
+    monkeypatch.setattr("proxy.api.events.GRACE_S", 0.01)
+    async with connect(tw.port) as stuck:
+        stuck.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await stuck.send(b"GET /api/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        async with asyncio.timeout(20):
+            await watched_by(tw, 1)
+            n = 0
+            while (await ask(tw, "/api/health")).body["event_subscribers"]:
+                n += 20
+                await save(tw, *(end(start(n + i), input_preview="x" * 20_000) for i in range(20)))
+            while any(buffered(tw)):
+                await tw.saved()
+
+
+async def watched_by(tw: Running, subscribers: int) -> None:
+    """Wait until so many watch."""
+    while (await ask(tw, "/api/health")).body["event_subscribers"] != subscribers:
+        pass
 
 
 def buffered(tw: Running) -> list[int]:

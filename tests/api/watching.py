@@ -12,6 +12,10 @@ from tests.running import Running
 from tests.wire import TIMEOUT_S, Peer, Received, connect
 
 
+class Ended(Exception):
+    """The stream came to its proper end."""
+
+
 @dataclass
 class Watching:
     """A subscription; `position` is what a browser would send as Last-Event-ID."""
@@ -27,7 +31,7 @@ class Watching:
             size = int(await self.peer.reader.readuntil(b"\r\n"), 16)
             piece = (await self.peer.reader.readexactly(size + 2))[:-2]
             if not size:
-                raise EOFError
+                raise Ended
             self.buffer += piece
         block, _, self.buffer = self.buffer.partition(b"\n\n")
         fields = dict(line.split(": ", 1) for line in block.decode().split("\n"))
@@ -60,7 +64,7 @@ class Watching:
         try:
             while True:
                 found.append(await self.event())
-        except EOFError:
+        except Ended:
             return found
 
 
