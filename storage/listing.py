@@ -32,8 +32,8 @@ After = tuple[int, int]
 
 # Rows that a filter looks at for one page: up to 2 us each.
 LOOKED_AT: Final = 100_000
-# The same where of each session all spans may be looked at: 80 us.
-LOOKED_AT_BY_SPANS: Final = 5_000
+# The same where of each session all spans may be looked at: 100 us.
+LOOKED_AT_BY_SPANS: Final = 2_000
 # Traces or spans that are sorted in an order without an index: 0.3 us each.
 SORTED: Final = 500_000
 
