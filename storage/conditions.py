@@ -100,9 +100,11 @@ _ELSEWHERE: Final[dict[tuple[str, Rows], tuple[str, str]]] = {
     ),
     ("provider", "sessions"): (
         "x.provider",
-        "EXISTS (SELECT 1 FROM traces t JOIN spans x"
-        " ON x.project_id = t.project_id AND x.trace_id = t.trace_id"
-        " WHERE t.project_id = s.project_id AND t.session_id = s.session_id AND {})",
+        # Not a join, which would begin with all spans.
+        "EXISTS (SELECT 1 FROM traces t"
+        " WHERE t.project_id = s.project_id AND t.session_id = s.session_id"
+        " AND EXISTS (SELECT 1 FROM spans x"
+        " WHERE x.project_id = t.project_id AND x.trace_id = t.trace_id AND {}))",
     ),
     ("model", "traces"): (
         "COALESCE(x.model, x.model_requested)",
@@ -116,9 +118,13 @@ _ELSEWHERE: Final[dict[tuple[str, Rows], tuple[str, str]]] = {
     ),
     ("session", "spans"): (
         "t.session_id",
-        "s.trace_id IN (SELECT t.trace_id FROM traces t WHERE t.project_id = :project_id AND {})",
+        "EXISTS (SELECT 1 FROM traces t"
+        " WHERE t.project_id = s.project_id AND t.trace_id = s.trace_id AND {})",
     ),
 }
+# The same, for the spans of one session.
+_OF_SESSION: Final = """s.trace_id IN (
+SELECT t.trace_id FROM traces t WHERE t.project_id = :project_id AND t.session_id = :{})"""
 _MENTIONED: Final[dict[Rows, str]] = {
     "sessions": "s.session_key IN (SELECT n.session_key FROM {})",
     "traces": "EXISTS (SELECT 1 FROM spans x WHERE x.project_id = s.project_id"
@@ -200,6 +206,8 @@ def _words(found: Where, words: Words, rows: Rows, match: Match) -> str:
 
 def _name(found: Where, name: Name, rows: Rows) -> str:
     place = (name.key, rows)
+    if name.is_session and rows == "spans" and not name.negated:
+        return _OF_SESSION.format(found.name(name.text))
     if place in _NAMES:
         return _compared(found, _NAMES[place], name)
     column, sql = _ELSEWHERE[place]

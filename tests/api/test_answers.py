@@ -6,7 +6,6 @@ import orjson
 import pytest
 
 from storage.database import DatabaseCorrupt
-from storage.search import KEYS
 from tests.api.asking import ask, save
 from tests.running import Running
 from tests.storage.calls import body, end, start
@@ -23,7 +22,6 @@ ODD_QUERIES = (
         for name in ("limit", "cursor", "session_id", "id", "q", "sort_by", "sort_order", "at")
         for text in ODD_TEXTS
     ),
-    *(f"?q={key}:{text}" for key in KEYS for text in ODD_TEXTS),
 )
 PATHS = (
     *("/api/sessions", "/api/traces", "/api/spans", "/api/search/suggest", "/api/sessions/totals"),

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.api import lists
@@ -62,6 +62,7 @@ def test_a_query_that_is_none_says_where() -> None:
     assert (raised.value.position, raised.value.name) == (2, "q")
 
 
+@settings(deadline=None)
 @given(PLACES, st.sampled_from(sorted(ORDERS)), st.sampled_from(["", "a", "since:5m", 'b  "c"']))
 def test_a_cursor_is_read_as_it_was_written(place: tuple[int, int], rows: Rows, q: str) -> None:
     text = cursor(place, rows, q=q, sort_by="cost")
@@ -130,12 +131,14 @@ def test_a_cursor_that_no_page_gave_is_a_mistake(text: str) -> None:
         lists.asked(asked(cursor=text), "sessions")
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(codec="utf-8")))
 def test_any_cursor_is_read_or_is_a_mistake(text: str) -> None:
     with contextlib.suppress(BadParameter):
         assert lists.asked(asked(cursor=text), "sessions").after is None
 
 
+@settings(deadline=None)
 @given(st.text(), st.sampled_from(sorted(ORDERS)))
 def test_any_query_is_read_or_is_a_mistake(text: str, rows: Rows) -> None:
     with contextlib.suppress(BadQuery):

@@ -1,7 +1,7 @@
 """Numbers with suffixes are read as integers of their smallest unit, and written so again."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storage.amounts import AGO, COUNT, DURATION, MAX_AMOUNT, USD, Scale
@@ -69,11 +69,13 @@ def test_a_number_is_written_short(scale: Scale, value: int, text: str) -> None:
     assert scale.write(value) == text
 
 
+@settings(deadline=None)
 @given(st.sampled_from(SCALES), st.integers(0, MAX_AMOUNT))
 def test_a_number_is_read_as_it_was_written(scale: Scale, value: int) -> None:
     assert scale.read(scale.write(value)) == value
 
 
+@settings(deadline=None)
 @given(st.sampled_from(SCALES), st.text(max_size=30))
 def test_any_text_is_a_number_that_fits_or_none(scale: Scale, text: str) -> None:
     value = scale.read(text)

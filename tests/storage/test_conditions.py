@@ -203,9 +203,10 @@ async def test_since_looks_back_an_hour_for_what_is_active_later(db: SqliteDatab
 
 
 async def test_projects_do_not_find_each_other(db: SqliteDatabase) -> None:
-    shared = [spoken(start(n, session_id="s", project_id=n), ["u:word"]) for n in (1, 2)]
-    write(db, shared)
-    write(db, [spoken(start(3, session_id="t", project_id=2), ["u:word secret"])])
+    # Two projects may use the same ids.
+    for project, said in ((1, "word"), (2, "word secret")):
+        write(db, [spoken(start(1, session_id="s", project_id=project), [f"u:{said}"])])
+    write(db, [spoken(start(3, session_id="t", project_id=2), ["u:word"])])
     for rows in LISTS:
         for text in ("word", "session:s", "session:s word", "model:gpt-5", "since:100000d"):
             page = await LISTS[rows](db, 1, 10, query=parse(text, rows), now_us=NOW_US)

@@ -1,7 +1,6 @@
 """Lists: every order, page by page, while rows arrive; what a page works; and sums of all pages."""
 
 import random
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from storage.listing import (
 from storage.parameters import prepare
 from storage.queries import get_session, get_span, get_trace, trace_spans
 from storage.records import Page, Tokens, Totals
-from storage.search import Query, Rows, parse
+from storage.search import Query, Rows, SearchError, parse
 from storage.sqlite import SqliteDatabase, open_database
 from storage.writes import apply
 from tests.storage.calls import T0, end, span_id, spoken, start, trace_id, unknown_usage, write
@@ -283,22 +282,39 @@ async def steps(path: Path, sessions: int) -> dict[str, int]:
                 name = f"{rows} by {by} {descending}"
                 reads[name] = read(db, 1, 50, order=order)
                 reads[f"{name} after"] = read(db, 1, 50, at, order=order)
-        reads[f"{rows} common"] = read(db, 1, 50, query=parse("-status:failed model:gpt-5", rows))
+        for text in COMMON:
+            if (query := _parsed(text, rows)) is not None:
+                reads[f"{rows} {text} common"] = read(db, 1, 50, query=query, now_us=middle)
     taken = {}
     for name, read in reads.items():
         counted = 0
-        assert await read
+        found = await read
+        assert len(found.rows) == 50 if name.endswith("common") else found
         taken[name] = counted
     await db.close()
     return taken
 
 
+# Each is fulfilled by all rows: a page of them is the first that are looked at.
+COMMON = (
+    *("model:gpt-5", "provider:openai", "user:u*", "status:completed", "session:s*", "cost:>=0"),
+    *("-status:failed -model:o4 -provider:none", "since:9d until:0s", "errors:0", "source:header"),
+    *("tokens:<1M", "duration:500", "-none", "-starred:true", "traces:1 spans:1"),
+)
+
+
+def _parsed(text: str, rows: Rows) -> Query | None:
+    try:
+        return parse(text, rows)
+    except SearchError:
+        return None
+
+
 def call(n: int) -> Any:
     """Make a session of one call that costs more than the one before."""
-    ended = end(
-        start(n, session_id=f"s{n}"), cost_nusd=10 * n, tokens=Tokens(input=10 * n, output=0)
-    )
-    return replace(ended, model="gpt-5")
+    begun = start(n, session_id=f"s{n}", user_id=f"u{n}", provider="openai")
+    tokens = Tokens(input=10 * n, output=0)
+    return end(begun, cost_nusd=10 * n, tokens=tokens, model="gpt-5")
 
 
 async def test_no_page_works_more_in_a_large_database(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storage.search import (
@@ -195,6 +195,7 @@ PIECES = st.sampled_from(
 QUERIES = st.one_of(st.text(max_size=60), st.lists(PIECES, max_size=12).map("".join))
 
 
+@settings(deadline=None)
 @given(QUERIES, st.sampled_from(sorted(STATUSES)))
 def test_what_is_accepted_prints_itself_and_is_read_as_the_same(text: str, rows: Rows) -> None:
     try:
@@ -244,6 +245,7 @@ CONDITIONS = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(CONDITIONS, max_size=5))
 def test_any_conditions_are_read_as_they_are_printed(conditions: list[Any]) -> None:
     query = Query("sessions", tuple(conditions))
