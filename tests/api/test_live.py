@@ -154,6 +154,7 @@ def test_a_call_is_followed_to_its_end_and_then_let_go() -> None:
         assert shown(reader.read()) == [(0, "Hello")]
         in_flight.add(call)  # `strict` saves it before it lets it go
         step(texts)
+        step(texts)
         assert texts.of(None) == []
         in_flight.clear()
         assert not texts.busy
