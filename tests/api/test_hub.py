@@ -68,7 +68,7 @@ async def numbers(frames: AsyncIterator[bytes], count: int) -> list[int]:
 
 def ids(data: bytes) -> list[int]:
     blocks = [block.split(b"\n") for block in data.split(b"\n\n")]
-    return [int(lines[0].removeprefix(b"id: ")) for lines in blocks if len(lines) == 2]
+    return [int(one[0][4:]) for one in blocks if len(one) == 2 and one[1].startswith(b"data: ")]
 
 
 def save(hub: Hub, db: SqliteDatabase, *changes: Any) -> None:
