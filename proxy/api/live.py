@@ -168,8 +168,6 @@ class LiveTexts:
             had_chars = len(text.text)
             left_bytes -= text.read_on(left_bytes)
             has_grown |= len(text.text) > had_chars
-            if left_bytes <= 0:
-                break
         return has_grown
 
     def _is_watched(self, call: Call) -> bool:

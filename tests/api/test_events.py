@@ -351,11 +351,12 @@ async def test_who_never_reads_again_is_cut(tw: Running, monkeypatch: pytest.Mon
         await stuck.send(b"GET /api/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
         async with asyncio.timeout(20):
             await watched_by(tw, 1)
+            sockets = transports(tw)
             n = 0
             while (await ask(tw, "/api/health")).body["event_subscribers"]:
                 n += 20
                 await save(tw, *(end(start(n + i), input_preview="x" * 20_000) for i in range(20)))
-            while any(buffered(tw)):
+            while any(socket.get_write_buffer_size() for socket in sockets):
                 await tw.saved()
 
 
@@ -367,8 +368,13 @@ async def watched_by(tw: Running, subscribers: int) -> None:
 
 def buffered(tw: Running) -> list[int]:
     """Give the bytes that wait in the server for each of its clients."""
+    return [transport.get_write_buffer_size() for transport in transports(tw)]
+
+
+def transports(tw: Running) -> list[asyncio.Transport]:
+    """Give the server's connections."""
     runner = tw.server._runner
     assert runner is not None
     assert runner.server is not None
-    transports = [connection.transport for connection in runner.server.connections]
-    return [t.get_write_buffer_size() for t in transports if t is not None]
+    found = [connection.transport for connection in runner.server.connections]
+    return [transport for transport in found if transport is not None]

@@ -68,7 +68,7 @@ async def numbers(frames: AsyncIterator[bytes], count: int) -> list[int]:
 
 def ids(data: bytes) -> list[int]:
     blocks = [block.split(b"\n") for block in data.split(b"\n\n")]
-    return [int(lines[0].removeprefix(b"id: ")) for lines in blocks if len(lines) == 2]
+    return [int(one[0][4:]) for one in blocks if len(one) == 2 and one[1].startswith(b"data: ")]
 
 
 def save(hub: Hub, db: SqliteDatabase, *changes: Any) -> None:
@@ -247,16 +247,31 @@ async def test_who_left_at_once_has_nothing_read(
     assert reads.of_log == 0
 
 
-async def test_what_is_of_other_projects_is_passed_over(hub: Hub, db: SqliteDatabase) -> None:
+async def test_what_is_of_other_projects_is_passed_over(
+    hub: Hub, db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_module, "HEARTBEAT_S", 0.01)
     write(db, [start(1)])
     write(db, [start(n, project_id=2) for n in range(2, 9)])
     async with hub.subscribe(1, EVERYTHING) as frames:
         await anext(frames)
         assert ids(await anext(frames)) == [2]
-        more = asyncio.ensure_future(anext(frames))
+        assert await anext(frames) == heartbeat(16)
         save(hub, db, start(9, project_id=2))
         save(hub, db, start(10))
-        assert ids(await more) == [19, 20]
+        assert await numbers(frames, 2) == [19, 20]
+
+
+async def test_many_commits_at_once_are_read_piece_by_piece(
+    hub: Hub, db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "READ", events.READ.replace("500", "1"))
+    async with hub.subscribe(None, EVERYTHING) as frames:
+        await anext(frames)
+        for n in range(5):
+            write(db, [start(n)])
+        hub.told()
+        assert await numbers(frames, 10) == list(range(1, 11))
 
 
 async def test_the_bound_on_subscribers_holds_and_those_who_leave_make_room(

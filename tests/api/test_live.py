@@ -130,6 +130,7 @@ def test_nothing_is_read_while_nobody_watches_and_nothing_of_other_sessions() ->
     assert (texts.busy, texts.of(None)) == (False, [])
     with texts.watched("s"):
         assert texts.busy
+        assert [text.call for text in texts.unfollowed()] == [call]
         step(texts)
         assert len(texts.of(None)) == len(texts.of("s")) == 1
     assert not texts.busy
@@ -151,8 +152,28 @@ def test_a_call_is_followed_to_its_end_and_then_let_go() -> None:
         assert texts.busy
         assert step(texts)
         assert shown(reader.read()) == [(0, "Hello")]
+        in_flight.add(call)  # `strict` saves it before it lets it go
         step(texts)
-        assert (texts.of(None), texts.busy) == ([], False)
+        step(texts)
+        assert texts.of(None) == []
+        in_flight.clear()
+        assert not texts.busy
+
+
+def test_a_long_stream_that_ended_is_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "STEP_BYTES", 100)
+    call = streaming()
+    in_flight = {call}
+    texts = LiveTexts(in_flight)
+    with texts.watched(None):
+        hear(call, *(delta("word ") for _ in range(50)))
+        step(texts)
+        call.finish(COMPLETE)
+        in_flight.clear()
+        (text,) = texts.of(None)
+        while texts.busy:
+            texts.read_on()
+    assert text.text == "word " * 50
 
 
 @pytest.mark.parametrize("how", ["preview", "off"])
