@@ -13,7 +13,7 @@ from aiohttp import web
 
 from proxy.api.lists import BadQuery
 from proxy.api.params import BadParameter
-from storage.search import Query, Rows, parse
+from storage.search import Query, Rows, SearchError, parse
 
 # More parts than anybody reads one by one.
 MAX_CLAUSES: Final = 8
@@ -36,7 +36,7 @@ TRACES: Final = Kind("/traces", "traces", "started")
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why a list was refused; `position` is where in its query, in characters from 0."""
+    """Why a list was refused; of a query, `position` is where, in characters from 0."""
 
     message: str
     position: int | None
@@ -62,6 +62,7 @@ class Listing:
     descending: bool
     first: bool
     limit: str = ""
+    narrow: bool = False
     cursor: str | None = None
     truncated: bool = False
     problem: Problem | None = None
@@ -97,9 +98,17 @@ class Listing:
         return self._address(q=q)
 
     def sorted_by(self, key: str) -> str:
-        """Give the address of this list sorted by a column, the other way round the second time."""
+        """Give the address of this list sorted by a column, the other way round the second time.
+
+        All traces are sorted by their start only: another order begins with those of a day.
+        """
         ascending = key == self.sort_by and self.descending
-        return self._address(sort_by=key, sort_order="asc" if ascending else "desc")
+        unbounded = self.kind is TRACES and key != TRACES.sort_by and not self.narrow
+        return self._address(
+            q=f"{self.q} since:24h".strip() if unbounded else self.q,
+            sort_by=key,
+            sort_order="asc" if ascending else "desc",
+        )
 
     def _address(self, **changes: str) -> str:
         order = "desc" if self.descending else "asc"
@@ -120,16 +129,18 @@ async def read(request: web.Request, kind: Kind, find: Find) -> Listing:
     try:
         answer = await find(request)
     except BadParameter as error:
-        position = error.position if isinstance(error, BadQuery) else None
-        problem = Problem(str(error), position)
+        problem = Problem(str(error), error.position if isinstance(error, BadQuery) else None)
+    q = asked.get("q", "")
+    query = _parsed(q, kind)
     return Listing(
         kind=kind,
         rows=answer.get(kind.rows, ()),
-        q=asked.get("q", ""),
+        q=q,
         sort_by=asked.get("sort_by") or kind.sort_by,
         descending=asked.get("sort_order") != "asc",
         first=not asked.get("cursor"),
         limit=asked.get("limit", ""),
+        narrow=query.is_narrow,
         cursor=answer.get("cursor"),
         truncated=bool(answer.get("truncated")),
         problem=problem,
@@ -139,12 +150,13 @@ async def read(request: web.Request, kind: Kind, find: Find) -> Listing:
 async def clauses(request: web.Request, listing: Listing, find: Find) -> list[Clause]:
     """Ask which parts of a query that matched nothing match nothing by themselves."""
     rows = listing.kind.rows
-    texts = [str(Query(rows, (one,))) for one in parse(listing.q, rows).conditions[:MAX_CLAUSES]]
+    parts = _parsed(listing.q, listing.kind).conditions
     found = []
-    for n, text in enumerate(texts):
+    for n, part in enumerate(parts[:MAX_CLAUSES]):
+        text = str(Query(rows, (part,)))
         answer = await find(_asking(request, q=text, limit="1"))
-        rest = " ".join(texts[:n] + texts[n + 1 :])
-        found.append(Clause(text, not answer[rows], listing.asking(rest)))
+        rest = Query(rows, parts[:n] + parts[n + 1 :])
+        found.append(Clause(text, not answer[rows], listing.asking(str(rest))))
     return found
 
 
@@ -152,6 +164,14 @@ async def newest(request: web.Request, kind: Kind, find: Find, limit: int = 100)
     """Ask for the newest rows of the list whose query a request has."""
     answer = await find(_asking(request, q=request.query.get("q", ""), limit=str(limit)))
     return tuple(answer[kind.rows])
+
+
+def _parsed(q: str, kind: Kind) -> Query:
+    """Read a query; what is none has no parts."""
+    try:
+        return parse(q, kind.rows)
+    except SearchError:
+        return Query(kind.rows)
 
 
 def _asking(request: web.Request, **query: str) -> web.Request:

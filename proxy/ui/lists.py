@@ -3,8 +3,8 @@
 Invariant: every figure is the API's. Formatting is view.py's, what is shown where the templates'.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from aiohttp import web
@@ -12,7 +12,7 @@ from aiohttp import web
 from proxy.api import params
 from proxy.api.sessions import Sessions
 from proxy.api.traces import Traces
-from proxy.api.views import StatsView, session_view, stats_view, trace_view
+from proxy.api.views import StatsView, TotalsView, session_view, stats_view, trace_view
 from proxy.ui import listing
 from proxy.ui.frame import Frame
 from proxy.ui.listing import SESSIONS, TRACES, Find, Kind
@@ -63,7 +63,8 @@ class Lists:
             since=since,
             list=found,
             stats=stats,
-            totals=None if found.q.strip() else stats,
+            # Of a query they may take longer than the page does, and come after it.
+            totals=None if found.q.strip() else _all(stats, kind),
             base_url=base_url,
             snippets=snippets(base_url),
         )
@@ -94,13 +95,45 @@ class Lists:
 
     async def session_totals(self, request: web.Request) -> web.Response:
         """GET /sessions/totals?q=: the sums over the sessions that `q` finds."""
-        totals = await self._sessions.sums(request)
-        return self._frame.render(request, "totals.html", totals=totals)
+        return await self._totals(request, SESSIONS, self._sessions.sums)
 
     async def trace_totals(self, request: web.Request) -> web.Response:
         """GET /traces/totals?q=: the sums over the traces that `q` finds."""
-        totals = await self._traces.sums(request)
+        return await self._totals(request, TRACES, self._traces.sums)
+
+    async def _totals(
+        self,
+        request: web.Request,
+        kind: Kind,
+        sums: Callable[[web.Request], Awaitable[TotalsView]],
+    ) -> web.Response:
+        asks = request.query.get("q", "").strip()
+        totals = await sums(request) if asks else _all(await self._stats(), kind)
         return self._frame.render(request, "totals.html", totals=totals)
 
     async def _stats(self) -> StatsView:
         return stats_view(await queries.stats(self._database, DEFAULT_PROJECT))
+
+
+@dataclass(frozen=True, slots=True)
+class _All:
+    """The sums over everything, which are kept and need not be counted."""
+
+    session_count: int | None
+    trace_count: int
+    total_tokens: int | None
+    cost: float | None
+    unpriced_count: int
+    estimated_count: int
+    truncated: bool = False
+
+
+def _all(stats: StatsView, kind: Kind) -> _All:
+    return _All(
+        stats.session_count if kind is SESSIONS else None,
+        stats.trace_count,
+        stats.total_tokens,
+        stats.cost,
+        stats.unpriced_count,
+        stats.estimated_count,
+    )

@@ -127,6 +127,20 @@ async def test_tab_accepts_a_key_and_then_a_value(shown: Running, page: Page) ->
     await expect(page.locator("#q")).to_be_focused()
 
 
+async def test_keys_alone_find_what_failed(shown: Running, page: Page) -> None:
+    await page.goto(f"{shown.url}/sessions")
+    await page.keyboard.press("/")
+    options = page.get_by_role("option")
+    for typed, first in (("statu", "status:"), ("fa", "status:failed")):
+        await page.keyboard.type(typed)
+        await expect(options.first.locator("bdi")).to_have_text(first)
+        await page.keyboard.press("Tab")
+    await page.keyboard.press("Enter")
+    await page.wait_for_url("**/sessions?q=status%3Afailed*")
+    found = await shown.api("/api/sessions?q=status:failed")
+    await expect(page.locator("#rows tbody tr")).to_have_count(found["count"])
+
+
 async def test_without_completion_the_search_is_a_plain_field(shown: Running, page: Page) -> None:
     async def missing(route: Route) -> None:
         await route.fulfill(status=404, body="")

@@ -1,15 +1,15 @@
 """What a list asks of the API, and the addresses around it."""
 
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from aiohttp.test_utils import make_mocked_request
 from aiohttp.web import Request
 
-from proxy.api.lists import BadQuery
+from proxy.api.lists import query
 from proxy.api.params import BadParameter
 from proxy.ui.listing import SESSIONS, TRACES, Clause, Listing, Problem, clauses, newest, read
-from storage.search import SearchError
 
 asked: list[str] = []
 
@@ -18,8 +18,7 @@ async def find(request: Request) -> dict[str, Any]:
     """Stand for the API: finds three rows for any query but `nothing`, and refuses a quote."""
     asked.append(request.rel_url.query_string)
     q = request.query.get("q", "")
-    if (at := q.find('"')) >= 0:
-        raise BadQuery(SearchError(at, "a closing quote"))
+    query(request, "sessions")
     if request.query.get("limit") == "x":
         raise BadParameter("limit must be an integer")
     found = [] if "nothing" in q else ["a", "b", "c"]
@@ -81,7 +80,9 @@ async def test_only_the_beginning_of_the_newest_takes_what_is_new(query: str) ->
 
 async def test_a_query_that_is_refused_says_why_and_where() -> None:
     found = await listing("?q=a%20%22b")
-    assert found.problem == Problem("q, position 2: expected a closing quote", 2)
+    assert found.problem is not None
+    assert found.problem.message.startswith("q, position 2: expected")
+    assert found.problem.position == 2
     assert found.rows == ()
     assert (await listing("?limit=x")).problem == Problem("limit must be an integer", None)
 
@@ -102,3 +103,20 @@ async def test_what_is_new_is_asked_for_by_the_same_query() -> None:
     asked.clear()
     assert await newest(request, TRACES, find) == ("a", "b", "c")
     assert asked == ["q=model:x&limit=100"]
+
+
+@pytest.mark.parametrize(
+    ("q", "key", "address"),
+    [
+        ("", "cost", "/traces?q=since%3A24h&sort_by=cost"),
+        ("model:x", "cost", "/traces?q=model%3Ax+since%3A24h&sort_by=cost"),
+        ("since:1h", "cost", "/traces?q=since%3A1h&sort_by=cost"),
+        ("session:a", "duration", "/traces?q=session%3Aa&sort_by=duration"),
+        ("model:x", "started", "/traces?q=model%3Ax&sort_order=asc"),
+    ],
+)
+async def test_traces_are_sorted_otherwise_within_a_time_or_a_session_only(
+    q: str, key: str, address: str
+) -> None:
+    request = make_mocked_request("GET", f"/traces?q={quote(q)}")
+    assert (await read(request, TRACES, find)).sorted_by(key) == address

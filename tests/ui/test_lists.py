@@ -177,6 +177,35 @@ async def test_headings_sort_and_turn_round(shown: Running, page: Page) -> None:
     await expect(page.locator("th[aria-sort]")).to_have_count(1)
 
 
+async def test_a_heading_of_traces_sorts_those_of_a_day(shown: Running, page: Page) -> None:
+    await page.goto(f"{shown.url}/traces")
+    await page.get_by_role("columnheader", name="Cost").get_by_role("link").click()
+    await expect(page.locator("#q")).to_have_value("since:24h")
+    found = await shown.api("/api/traces?q=since:24h&sort_by=cost")
+    assert await ids(page) == [trace["id"] for trace in found["traces"]]
+
+
+@pytest.mark.parametrize("kind", ["sessions", "traces"])
+@pytest.mark.parametrize("q", ["status:failed", "cost:>0.001 -model:o3-mini", "hills"])
+async def test_the_totals_of_a_search_are_the_apis(
+    shown: Running, page: Page, kind: str, q: str
+) -> None:
+    await page.goto(f"{shown.url}/{kind}?q={q}")
+    found = await shown.api(f"/api/{kind}?q={q}")
+    assert await ids(page) == [row["id"] for row in found[kind]] != []
+    sums = await shown.api(f"/api/{kind}/totals?q={q}")
+    notes = {"unpriced": sums["unpriced_count"], "estimated": sums["estimated_count"]}
+    counts = [] if kind == "traces" else [f"{sums['session_count']:,}"]
+    await expect(page.locator("#totals dd")).to_have_text(
+        [
+            *counts,
+            f"{sums['trace_count']:,}",
+            view.tokens(sums["total_tokens"], estimated=sums["estimated_count"]).text,
+            view.money(sums["cost"], **notes).text,
+        ]
+    )
+
+
 async def test_a_query_that_is_refused_shows_where(tw: Running, page: Page) -> None:
     answer = await page.goto(f'{tw.url}/sessions?q=refund "open')
     assert answer is not None

@@ -57,10 +57,10 @@ async def test_the_first_call_turns_the_empty_page_into_the_list(tw: Running, pa
     await live(page, f"{tw.url}/sessions")
     await expect(page.locator(".welcome")).to_be_visible()
     await save(tw, end(start(1, session_id="first")))
-    await expect(page.locator("[data-id=first]")).to_be_visible(timeout=1000)
+    await expect(page.locator("[data-id=first]")).to_be_visible()
     await expect(page.locator(".welcome")).to_have_count(0)
     await save(tw, end(start(2, session_id="second")))
-    await expect(page.locator("[data-id=second]")).to_be_visible(timeout=1000)
+    await expect(page.locator("[data-id=second]")).to_be_visible()
 
 
 async def test_a_row_changes_where_it_stands(tw: Running, page: Page) -> None:
