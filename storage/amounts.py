@@ -11,8 +11,8 @@ from fractions import Fraction
 from types import MappingProxyType
 from typing import Final
 
-# In the smallest unit: a billion USD, thirty thousand years; two of them fit 64 bits.
-MAX_AMOUNT: Final = 10**18
+# In the smallest unit: a billion USD, thirty thousand years. As many digits as a number may have.
+MAX_AMOUNT: Final = 10**18 - 1
 
 _NUMBER: Final = re.compile(
     r"(?P<digits>[0-9]{1,18}(?:\.[0-9]{1,12})?|\.[0-9]{1,12})(?P<suffix>[A-Za-z]*)"

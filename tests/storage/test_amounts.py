@@ -63,10 +63,12 @@ def test_anything_else_is_no_number(scale: Scale, text: str) -> None:
         (AGO, 86_400_000_000, "1d"),
         (AGO, 0, "0s"),
         (AGO, 1_500_000, "1.5s"),
+        (COUNT, MAX_AMOUNT, "9" * 18),
     ],
 )
 def test_a_number_is_written_short(scale: Scale, value: int, text: str) -> None:
     assert scale.write(value) == text
+    assert scale.read(text) == value
 
 
 @settings(deadline=None)

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from storage.amounts import MAX_AMOUNT
 from storage.search import (
     KEYS,
     MAX_CHARS,
@@ -211,7 +212,7 @@ def test_what_is_accepted_prints_itself_and_is_read_as_the_same(text: str, rows:
 
 NAMES = st.sampled_from(["session", "model", "provider", "user", "source"])
 COUNTS = st.sampled_from(["cost", "tokens", "duration", "traces", "spans", "errors"])
-AMOUNTS = st.integers(0, 10**18)
+AMOUNTS = st.integers(0, MAX_AMOUNT)
 
 
 @st.composite
