@@ -21,7 +21,7 @@ run: runtime
 	@exec $(PYTHON) -m proxy serve $(ARGS)
 
 test: tools
-	@$(PYTHON) -m pytest -m "not kill" $(ARGS)
+	@$(PYTHON) -m pytest -n auto -m "not kill" $(ARGS)
 
 check: tools
 	@$(PYTHON) -m ruff check .
