@@ -5,7 +5,7 @@ do, or a `Refused`, which says what the server said. Shows nothing and tries not
 """
 
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Final, Literal, TypeVar
@@ -128,7 +128,7 @@ class Client:
                 f"{self.url} is not a Traceway server of this version: {error}"
             ) from None
 
-    async def follow(self, since: int | None, params: Params) -> AsyncIterator[Told]:
+    async def follow(self, since: int | None, params: Params) -> AsyncGenerator[Told, None]:
         """Read events as they come, those that came together at once, until the server ends it.
 
         Raises:

@@ -74,9 +74,9 @@ async def _answers(client: Client, session_id: str) -> AsyncIterator[bytes]:
 
 def _head(session: SessionView, screen: Screen) -> Iterator[str]:
     yield from (screen.paint(line, "strong") for line in wrap(session.id, screen.width))
+    yield screen.paint(session.status, session.status)
     named = [session.name, session.user_id and f"user {session.user_id}", *session.models]
-    rest = safe(", ".join(text for text in named if text))
-    yield f"{screen.paint(session.status, session.status)}{', ' if rest else ''}{rest}"
+    yield from wrap(", ".join(text for text in named if text), screen.width)
     yield ""
     cost = view.money(
         session.cost, unpriced=session.unpriced_count, estimated=session.estimated_count
@@ -102,7 +102,7 @@ def _head(session: SessionView, screen: Screen) -> Iterator[str]:
     ]
     for name, figure, exact in figures:
         aside = f"  ({exact})" if exact and exact != figure else ""
-        yield f"{name:<16}{figure}{screen.paint(aside, 'faint')}"
+        yield from wrap(f"{name:<16}{figure}{aside}", screen.width)
 
 
 class _Writer:
@@ -151,9 +151,9 @@ class _Writer:
             yield f"    one of {len(message.branches)} branches, of which this is the newest"
 
     def _outcome(self, outcome: OutcomeView) -> Iterator[str]:
-        said = [self._screen.paint(outcome.state, outcome.state)]
+        said = [outcome.state]
         if outcome.model is not None:
-            said.append(safe(outcome.model))
+            said.append(outcome.model)
         tokens = [outcome.input_tokens, outcome.output_tokens]
         if any(number is not None for number in tokens):
             sent, answered = (str(view.tokens(number)) for number in tokens)
@@ -161,7 +161,9 @@ class _Writer:
         said += [str(view.money(outcome.cost)), str(view.duration(outcome.duration_ms))]
         if outcome.repeats:
             said.append(f"answered so {view.plural(outcome.repeats, 'time')} more")
-        yield f"    = {', '.join(said)}"
+        state = self._screen.paint(outcome.state, outcome.state)
+        for line in self._text(f"= {', '.join(said)}"):
+            yield line.replace(f"= {outcome.state}", f"= {state}")
         if outcome.error is not None:
             for line in self._text(f"error: {outcome.error}"):
                 yield self._screen.paint(line, "failed")

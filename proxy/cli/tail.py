@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
@@ -86,12 +87,13 @@ class _Tail:
         while True:
             try:
                 params = {"kind": ",".join(self._kinds)}
-                async for told in self._client.follow(self.position, params):
-                    if is_broken or not was_here:
-                        self._greet(is_broken)
-                        is_broken, was_here = False, True
-                    await self._take(told.events)
-                    self.position = told.position
+                async with aclosing(self._client.follow(self.position, params)) as stream:
+                    async for told in stream:
+                        if is_broken or not was_here:
+                            self._greet(is_broken)
+                            is_broken, was_here = False, True
+                        await self._take(told.events)
+                        self.position = told.position
             except (NoAnswer, Refused) as error:
                 if not was_here or (isinstance(error, Refused) and error.status < 500):
                     raise

@@ -1,6 +1,5 @@
 """`traceway sessions`: the table, the JSON, pages, what it says when there is nothing."""
 
-import os
 import signal
 
 import orjson
@@ -122,4 +121,3 @@ async def test_who_stops_reading_ends_it_quietly(tw: Running) -> None:
         await command.process.wait()
         assert await command.note() == ""
         assert command.process.returncode == 128 + signal.SIGPIPE
-    assert os.name == "posix"

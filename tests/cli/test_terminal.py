@@ -1,5 +1,7 @@
 """Text of attackers does nothing to a terminal, and nothing is wider than it may be."""
 
+# ruff: noqa: RUF001 (people write in all scripts)
+
 import asyncio
 import json
 import os
@@ -197,7 +199,7 @@ def test_columns_stand_one_below_the_other() -> None:
 def test_a_state_is_coloured_and_stays_a_word() -> None:
     states = Column("STATUS", ["failed", "completed", "other"], 1, states=True)
     coloured = list(table([states], Screen(None, colours=True)))
-    assert coloured[1:] == ["\x1b[31mfailed\x1b[0m   ", "\x1b[32mcompleted\x1b[0m", "other"]
+    assert coloured[1:] == ["\x1b[31mfailed\x1b[0m", "\x1b[32mcompleted\x1b[0m", "other"]
     plain = [re.sub(r"\x1b\[\d*m", "", line).rstrip() for line in coloured]
     assert plain == list(table([states], Screen()))
 
