@@ -3,8 +3,6 @@
 import orjson
 import pytest
 
-from proxy.cli import show
-from storage.records import FAILED
 from tests.api.asking import ask as ask_api
 from tests.api.asking import save
 from tests.cli.asking import Said, ask, started
@@ -143,7 +141,7 @@ async def test_texts_of_attackers_do_nothing_to_the_terminal(
 ) -> None:
     said: list[object] = [{"role": "system", "content": HOSTILE[0]}]
     client = Talking(tw, upstream, "s")
-    for text in HOSTILE:
+    for text in (" ".join(HOSTILE), *HOSTILE):
         said.append({"role": "user", "content": text})
         function = {"name": text, "arguments": text}
         called = {"id": text, "type": "function", "function": function}
@@ -160,5 +158,3 @@ async def test_texts_of_attackers_do_nothing_to_the_terminal(
     rows = (await ask_api(tw, "/api/sessions/s")).body
     assert orjson.loads(whole.splitlines()[0]) == rows
     assert rows["last_error"]
-    assert rows["status"] == FAILED
-    assert show.SESSION == "/api/sessions/by-id"

@@ -1,5 +1,6 @@
 """`traceway tail`: calls as they end, one line each, over breaks, restarts and floods."""
 
+import asyncio
 import signal
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.cli.asking import Said, Started, started
 from tests.cli.talking import Reply, Talking, assistant
 from tests.cli.test_terminal import HOSTILE, obeyed
 from tests.running import Running, running
+from tests.served import START_S
 from tests.storage.calls import end, start
 from tests.wire import ScriptedUpstream
 
@@ -155,6 +157,24 @@ async def test_a_restart_of_the_server_is_survived_and_nothing_is_missed_or_told
         assert await interrupted(command) == END
     assert broken == f"traceway: the connection to {tw.url} broke; trying again"
     assert [orjson.loads(line)["span"]["name"] for line in lines] == ["call 1", "call 2"]
+
+
+async def test_what_ends_while_the_connection_is_broken_is_shown_after_it(
+    tmp_path: Path, upstream: ScriptedUpstream
+) -> None:
+    async with AsyncExitStack() as stack:
+        first = await stack.enter_async_context(AsyncExitStack())
+        tw = await first.enter_async_context(running(tmp_path, upstream.url))
+        command = await stack.enter_async_context(started("tail", "--json", "--url", tw.url))
+        async with asyncio.timeout(START_S):
+            while not (await ask_api(tw, "/api/health")).body["event_subscribers"]:
+                pass
+        await first.aclose()
+        assert "broke" in await command.note()
+        port = {"server.port": str(tw.port)}
+        tw = await stack.enter_async_context(running(tmp_path, upstream.url, port))
+        await save(tw, end(start(1)))
+        assert orjson.loads(await command.line())["span"]["name"] == "call 1"
 
 
 async def test_who_comes_back_too_late_is_told_that_calls_are_missing(tw: Running) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from storage import conditions
+from storage import conditions, listing
 from storage.conditions import LOOKS_BACK_US, where
 from storage.database import Database
 from storage.fulltext import Match
@@ -214,8 +214,9 @@ async def test_projects_do_not_find_each_other(db: SqliteDatabase) -> None:
 
 
 async def test_rows_are_found_by_their_ids_as_far_as_they_fulfil_the_rest(
-    db: SqliteDatabase,
+    db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(listing, "LOOKED_AT", 1)  # however many rows are newer
     write(db, [end(start(n, session_id="s")) for n in range(1, 6)])
     write(db, [spoken(start(9, project_id=2), ["u:word"])])
     for rows, name in (("traces", trace_id), ("spans", span_id)):
