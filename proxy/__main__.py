@@ -1,4 +1,4 @@
-"""The command line: `traceway serve` and `traceway doctor`.
+"""The command line: `traceway serve` and `traceway doctor`; proxy/cli has what asks a server.
 
 Turns mistakes into one clear line each and an exit code.
 """
@@ -18,6 +18,8 @@ from typing import Final
 
 from proxy import __version__
 from proxy.app import Traceway
+from proxy.cli import sessions, show, tail
+from proxy.cli.command import add_options, asking
 from proxy.config import Config, ConfigError, load
 from proxy.listen import CannotListen, listen
 from proxy.providers.messages import text_of
@@ -32,7 +34,10 @@ SWITCH_INTERVAL_S: Final = 0.0005
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; give the exit code."""
-    options = _parser().parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:2] == ["sessions", "show"]:  # a command of two words
+        given[:2] = ["sessions show"]
+    options = _parser().parse_args(given)
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
     )
@@ -176,9 +181,10 @@ def _parser() -> argparse.ArgumentParser:
         prog="traceway", description="A reverse proxy for LLM APIs that records calls as sessions."
     )
     parser.add_argument("--version", action="version", version=__version__)
-    parser.set_defaults(port=None, upstream=[])
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--config", type=Path, metavar="FILE", help="a TOML file")
+    parser.set_defaults(port=None, db=None, upstream=[])
+    configured = argparse.ArgumentParser(add_help=False)
+    configured.add_argument("--config", type=Path, metavar="FILE", help="a TOML file")
+    common = argparse.ArgumentParser(add_help=False, parents=[configured])
     common.add_argument("--db", metavar="FILE", help="the database (traceway.db)")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     serve_command = commands.add_parser("serve", parents=[common], help="start the proxy")
@@ -200,6 +206,15 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="first write the file anew without what was deleted; the server must be stopped",
     )
+    for name, command, what in (
+        ("sessions", sessions, "list sessions"),
+        ("sessions show", show, "read a session: its metrics and its conversation"),
+        ("tail", tail, "show calls as they end"),
+    ):
+        asking_command = commands.add_parser(name, parents=[configured], help=what)
+        command.add_arguments(asking_command)
+        add_options(asking_command)
+        asking_command.set_defaults(run=asking(command.run))
     return parser
 
 

@@ -12,7 +12,7 @@ from storage import fulltext
 from storage.database import Value
 from storage.fulltext import Match
 from storage.parameters import clean_text
-from storage.search import Amount, Condition, Name, Query, Rows, Starred, Time, Words
+from storage.search import Amount, Condition, Ids, Name, Query, Rows, Starred, Time, Words
 
 # `since` finds what began up to so long before it and was active later; and what still runs.
 LOOKS_BACK_US: Final = 3_600 * 1_000_000
@@ -60,6 +60,7 @@ _ERRORS: Final[dict[Rows, str]] = {
     "traces": "CASE WHEN s.status = 'failed' THEN 1 ELSE 0 END",
     "spans": "CASE WHEN s.state IN ('failed', 'truncated', 'interrupted') THEN 1 ELSE 0 END",
 }
+_IDS: Final[dict[Rows, str]] = {"traces": "s.trace_id", "spans": "s.span_id"}
 _AMOUNTS: Final = {
     "cost": "s.cost_nusd",
     "tokens": "COALESCE(s.input_tokens + s.output_tokens, s.input_tokens, s.output_tokens)",
@@ -165,7 +166,9 @@ def where(query: Query, now_us: int, matches: Mapping[str, Match]) -> Where:
             found.bounds += f" AND {sql}"
         else:
             found.rest += f" AND {sql}"
-            found.selects |= isinstance(condition, Name) and condition.is_session
+            found.selects |= isinstance(condition, Ids) or (
+                isinstance(condition, Name) and condition.is_session
+            )
     found.selects |= found.by_words
     return found
 
@@ -194,6 +197,9 @@ def _condition(
             return f"s.starred = {int(condition.value)}"
         case Time():
             return _time(found, condition, rows, now_us)
+        case Ids():
+            names = ", ".join(f":{found.name(one)}" for one in condition.ids)
+            return f"{_IDS[rows]} IN ({names})"
 
 
 def _words(found: Where, words: Words, rows: Rows, match: Match) -> str:

@@ -128,7 +128,15 @@ class Time:
         return f"{self.key}:{moment.removesuffix('+00:00')}Z"
 
 
-Condition = Words | Name | Amount | Starred | Time
+@dataclass(frozen=True, slots=True)
+class Ids:
+    """Traces or spans by their own ids; asked beside a query, and no clause of the language."""
+
+    ids: tuple[bytes, ...]
+    negated: Literal[False] = False
+
+
+Condition = Words | Name | Amount | Starred | Time | Ids
 
 
 @dataclass(frozen=True, slots=True)

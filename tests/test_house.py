@@ -34,6 +34,7 @@ WITHOUT_TESTS = {
     "proxy/__init__.py",
     "proxy/__main__.py",  # the command line: tests/test_main.py starts it as a process
     "proxy/api/__init__.py",
+    "proxy/cli/__init__.py",
     "proxy/providers/__init__.py",
     "proxy/providers/openai.py",  # a door: names that are tested where they are made
     "proxy/ui/__init__.py",
@@ -75,7 +76,7 @@ def data_plane() -> tuple[str, ...]:
         source
         for source in SOURCES
         if source.startswith("proxy/")
-        and not source.startswith(("proxy/api/", "proxy/ui/"))
+        and not source.startswith(("proxy/api/", "proxy/cli/", "proxy/ui/"))
         and source not in parts
     )
 
@@ -96,12 +97,19 @@ def test_storage_knows_nobody() -> None:
 
 
 def test_the_data_plane_knows_neither_the_api_nor_the_pages_nor_the_whole() -> None:
-    for module in ("proxy.api", "proxy.ui", "proxy.app"):
+    for module in ("proxy.api", "proxy.cli", "proxy.ui", "proxy.app"):
         assert importing(module, data_plane()) == set()
 
 
 def test_only_the_command_line_knows_the_whole() -> None:
     assert importing("proxy.app") <= {"proxy/__main__.py"}
+
+
+def test_the_commands_know_a_server_by_its_api_alone() -> None:
+    commands = tuple(source for source in SOURCES if source.startswith("proxy/cli/"))
+    for module in ("storage", "aiohttp.web", "proxy.app", "proxy.recorder"):
+        assert importing(module, commands) == set()
+    assert importing("proxy.cli") - {*commands} == {"proxy/__main__.py"}
 
 
 def test_of_the_data_plane_only_the_recorder_writes_to_storage() -> None:

@@ -10,6 +10,8 @@ from aiohttp import web
 
 MAX_LIMIT: Final = 1000
 DEFAULT_LIMIT: Final = 50
+# Ids in one `id`: a parameter each in SQL, and 3 KiB of the request's line.
+MAX_IDS: Final = 100
 _HEX: Final = re.compile(r"[0-9a-f]*")
 
 
@@ -57,6 +59,22 @@ def session_id(request: web.Request) -> str:
         return request.query["id"]
     except KeyError:
         raise BadParameter("id is missing", "id") from None
+
+
+def ids(request: web.Request, digits: int) -> tuple[bytes, ...] | None:
+    """Read `id`, ids of so many hex digits with commas between; None where it is not there.
+
+    Raises:
+        BadParameter: one is none, or there are more than ``MAX_IDS``.
+    """
+    if "id" not in request.query:
+        return None
+    texts = request.query["id"].split(",")
+    found = [one for text in texts if (one := hex_id(text, digits)) is not None]
+    if len(found) != len(texts) or len(found) > MAX_IDS:
+        expected = f"up to {MAX_IDS} ids of {digits} hex digits, with commas between"
+        raise BadParameter(f"id must be {expected}", "id")
+    return tuple(found)
 
 
 def hex_id(text: str, digits: int) -> bytes | None:

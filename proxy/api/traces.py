@@ -17,7 +17,7 @@ from proxy.recorder import Recorder
 from storage import forget, listing, queries, rebuild
 from storage.database import Database
 from storage.records import DEFAULT_PROJECT, Page
-from storage.search import Name
+from storage.search import Condition, Ids, Name
 
 T = TypeVar("T")
 
@@ -30,24 +30,28 @@ class Traces:
         self._recorder = recorder
 
     async def list(self, request: web.Request) -> web.Response:
-        """GET /api/traces?q=&session_id=&sort_by=&sort_order=&limit=&cursor=: newest first."""
+        """GET /api/traces?q=&session_id=&id=&sort_by=&sort_order=&limit=&cursor=: newest first."""
         return json_answer(await self.find(request))
 
     async def find(self, request: web.Request) -> dict[str, object]:
         """Give a page of traces; see Sessions.find."""
-        session = request.query.get("session_id")
-        more = () if session is None else (Name("session", session),)
+        more: list[Condition] = []
+        if (session := request.query.get("session_id")) is not None:
+            more.append(Name("session", session))
+        if (ids := params.ids(request, 32)) is not None:
+            more.append(Ids(ids))
         asked = lists.asked(request, "traces", *more)
         page = await self._page(listing.list_traces, asked)
         return asked.answer(page, [trace_view(trace) for trace in page.rows])
 
     async def list_spans(self, request: web.Request) -> web.Response:
-        """GET /api/spans?q=&sort_by=&sort_order=&limit=&cursor=: newest first, with previews."""
+        """GET /api/spans?q=&id=&sort_by=&sort_order=&limit=&cursor=: newest first, in brief."""
         return json_answer(await self.find_spans(request))
 
     async def find_spans(self, request: web.Request) -> dict[str, object]:
         """Give a page of spans; see Sessions.find."""
-        asked = lists.asked(request, "spans")
+        ids = params.ids(request, 16)
+        asked = lists.asked(request, "spans", *(() if ids is None else (Ids(ids),)))
         page = await self._page(listing.list_spans, asked)
         return asked.answer(
             page, [span_view(s, s.input_preview, s.output_preview) for s in page.rows]

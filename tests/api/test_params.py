@@ -36,6 +36,20 @@ def test_a_list_may_have_another_limit() -> None:
 
 
 @pytest.mark.parametrize(
+    ("query", "found"),
+    [("", None), ("id=0a", (b"\n",)), ("id=0a,ff,0a", (b"\n", b"\xff", b"\n"))],
+)
+def test_ids_have_commas_between(query: str, found: tuple[bytes, ...] | None) -> None:
+    assert params.ids(asked(query), 2) == found
+
+
+@pytest.mark.parametrize("text", ["", ",", "0a,", "0A", "0a,x", ",".join(["0a"] * 101)])
+def test_what_is_no_list_of_ids_is_a_mistake_that_says_what_it_could_be(text: str) -> None:
+    with pytest.raises(BadParameter, match="id must be up to 100 ids of 2 hex digits"):
+        params.ids(asked(f"id={text}"), 2)
+
+
+@pytest.mark.parametrize(
     ("text", "found"),
     [
         ("00ff", b"\x00\xff"),

@@ -82,6 +82,22 @@ async def test_traces_and_spans_are_found_by_the_same_language(tw: Running) -> N
     assert both == ["call 2"]
 
 
+async def test_those_of_some_ids_are_listed_that_fulfil_the_query(tw: Running) -> None:
+    await save(tw, *(end(start(n), cost_nusd=n) for n in range(1, 5)), start(5), start(6))
+    for rows, digits in (("traces", 32), ("spans", 16)):
+        ids = ",".join(f"{n:0{digits}x}" for n in (5, 3, 2, 77))
+        for q, names in (
+            ("", ["call 5", "call 3", "call 2"]),
+            ("cost:>0.000000002", ["call 3"]),
+            ("status:running", ["call 5"]),
+            ("cost:4", []),
+        ):
+            found = (await ask(tw, f"/api/{rows}?q={q}&id={ids}")).body[rows]
+            assert [row["name"] for row in found] == names, (rows, q)
+        refused = await ask(tw, f"/api/{rows}?id=x")
+        assert refused.error == (400, "bad_parameter")
+
+
 async def test_the_spans_of_a_list_are_those_of_their_traces_page_by_page(tw: Running) -> None:
     await save(tw, *(end(start(n, trace=n % 3), input_preview="hi") for n in range(1, 8)))
     found = [s async for page in pages(tw, "/api/spans?limit=3", "spans") for s in page]

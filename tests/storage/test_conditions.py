@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from storage import conditions
+from storage import conditions, listing
 from storage.conditions import LOOKS_BACK_US, where
 from storage.database import Database
 from storage.fulltext import Match
-from storage.search import KEYS, STATUSES, Name, Query, Rows, parse
+from storage.search import KEYS, STATUSES, Ids, Name, Query, Rows, parse
 from storage.sqlite import SqliteDatabase, open_database
-from tests.storage.calls import T0, end, spoken, start, unknown_usage, write
+from tests.storage.calls import T0, end, span_id, spoken, start, trace_id, unknown_usage, write
 from tests.storage.mixed import LISTS, MODELS, NOW_US, SESSIONS, WORDS, world
 
 NAMES: dict[str, tuple[str | None, ...]] = {
@@ -212,6 +212,19 @@ async def test_projects_do_not_find_each_other(db: SqliteDatabase) -> None:
             page = await LISTS[rows](db, 1, 10, query=parse(text, rows), now_us=NOW_US)
             assert [row.project_id for row in page.rows] == [1], (rows, text)
         assert await found(db, parse("secret", rows)) == []
+
+
+async def test_rows_are_found_by_their_ids_as_far_as_they_fulfil_the_rest(
+    db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "LOOKED_AT", 1)  # however many rows are newer
+    write(db, [end(start(n, session_id="s")) for n in range(1, 6)])
+    write(db, [spoken(start(9, project_id=2), ["u:word"])])
+    for rows, name in (("traces", trace_id), ("spans", span_id)):
+        one_of = Ids(tuple(name(n) for n in (1, 4, 9)))
+        assert await found(db, Query(rows, (one_of,))) == [1, 4]
+        assert await found(db, Query(rows, (Name("model", "gpt-5"), one_of))) == [1, 4]
+        assert await found(db, Query(rows, (Name("model", "gpt-6"), one_of))) == []
 
 
 def test_no_value_is_part_of_the_sql() -> None:
