@@ -260,7 +260,9 @@ def _without(secrets: tuple[bytes, ...], data: bytes) -> bytes:
 
 def without(text: str, secrets: tuple[bytes, ...]) -> str:
     """Redact text, in which a secret may stand that bytes of JSON or of a stream did not show."""
-    return headers.redact(text.encode(errors="replace"), secrets).decode(errors="replace")
+    data = text.encode(errors="replace")
+    shown = headers.redact(data, secrets)
+    return text if shown is data else shown.decode(errors="replace")
 
 
 def _put_together(message: Half, read: _Plain, data: bytes, envelope: Envelope | None) -> Body:

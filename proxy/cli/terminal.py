@@ -112,7 +112,7 @@ def _prefix(text: str, width: int) -> int:
 
 def clip(text: str, width: int | None) -> str:
     """Cut safe text to a width of at least 1, with `…` where something is missing."""
-    if width is None or _prefix(text, width) == len(text):
+    if width is None or columns(text) <= width:
         return text
     return (text[: _prefix(text, width - 1)] if width > 2 else "") + "…"
 

@@ -62,7 +62,9 @@ async def started(
     *arguments: str, terminal: int = asyncio.subprocess.PIPE, **environ: str
 ) -> AsyncIterator[Started]:
     """Start a command, with a clock that shows UTC; ``terminal`` is what it writes to."""
-    inherited = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+    # Whoever runs the tests may have set either.
+    shape = ("NO_COLOR", "COLUMNS")
+    inherited = {name: value for name, value in os.environ.items() if name not in shape}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "proxy", *arguments),
         cwd=ROOT,
