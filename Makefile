@@ -13,6 +13,9 @@
 #   make clean                      remove .venv and all caches
 
 PYTHON := .venv/bin/python
+# Bytecode is kept, whatever the environment says: tests start a hundred processes, and to compile
+# the sources anew takes each of them half a second.
+export PYTHONDONTWRITEBYTECODE :=
 ARGS ?=
 
 .PHONY: run test check compat torture bench bench-search screenshots lock clean runtime tools

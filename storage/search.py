@@ -392,7 +392,7 @@ def _space(text: str, at: int) -> int:
 
 def _quoted(text: str) -> str:
     """Write a value, in quotes where it would be read otherwise without them."""
-    return text if _BARE.fullmatch(text) and not text.endswith("*") else _in_quotes(text)
+    return text if _BARE.fullmatch(text) and not re.search(r"^//|\*$", text) else _in_quotes(text)
 
 
 def _in_quotes(text: str) -> str:

@@ -147,6 +147,7 @@ def test_spans_have_states_that_traces_have_not() -> None:
     [
         ('  COST:>0.50   "word" "two words" ', 'cost:>0.5 word "two words"'),
         ('"-x" "a:b" "http://x" -y', '"-x" "a:b" http://x -y'),
+        ('input:"//x" session:"a*"', 'input:"//x" session:"a*"'),
         (
             'session:"plain" session:"a*" session:"a b"*',
             'session:plain session:"a*" session:"a b"*',
