@@ -13,8 +13,9 @@ from proxy.capture import Budget
 from proxy.pricing import Prices
 from proxy.recorder import Recorder
 from proxy.settle import Settler
-from storage.sqlite import SqliteDatabase, open_database
+from storage.sqlite import SqliteDatabase
 from tests.calling import Gate
+from tests.databases import opened
 
 
 @dataclass
@@ -45,7 +46,7 @@ async def recording(
     budget: Budget | None = None,
 ) -> AsyncIterator[Recording]:
     """Run a recorder; at the end everything that it held must be given back."""
-    database = open_database(folder / "traceway.db")
+    database = opened(folder / "traceway.db")
     gate = Gate(database)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(database, "transaction", gate.transaction)

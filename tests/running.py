@@ -12,7 +12,8 @@ import orjson
 
 from proxy.app import Traceway
 from proxy.config import Config, load
-from storage.sqlite import SqliteDatabase, open_database
+from storage.sqlite import SqliteDatabase
+from tests.databases import opened
 from tests.wire import Received, connect
 
 CHAT = "/api/proxy/openai/v1/chat/completions"
@@ -100,7 +101,7 @@ async def running(
     }
     config = load(None, {}, overrides)
     strict = config.recording.durability == "strict"
-    database = open_database(config.database.path, synchronous="FULL" if strict else "NORMAL")
+    database = opened(config.database.path, synchronous="FULL" if strict else "NORMAL")
     server = Traceway(config, database)
     try:
         port = await server.start()

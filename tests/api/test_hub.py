@@ -16,8 +16,9 @@ from proxy.api.live import LiveTexts
 from proxy.tasks import spawn
 from storage import events
 from storage.database import DatabaseLocked
-from storage.sqlite import SqliteDatabase, open_database
+from storage.sqlite import SqliteDatabase
 from tests.calling import Gate
+from tests.databases import opened
 from tests.recorders import Begin
 from tests.storage.calls import end, start, write
 
@@ -26,9 +27,9 @@ EVERYTHING = Wants()
 
 @pytest.fixture
 async def db(tmp_path: Path) -> AsyncIterator[SqliteDatabase]:
-    opened = open_database(tmp_path / "traceway.db")
-    yield opened
-    await opened.close()
+    database = opened(tmp_path / "traceway.db")
+    yield database
+    await database.close()
 
 
 @pytest.fixture

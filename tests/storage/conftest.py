@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from storage.sqlite import SqliteDatabase, open_database
+from storage.sqlite import SqliteDatabase
+from tests.databases import opened
 
 
 @pytest.fixture
 async def db(tmp_path: Path) -> AsyncIterator[SqliteDatabase]:
-    opened = open_database(tmp_path / "traceway.db")
-    yield opened
-    await opened.close()
+    database = opened(tmp_path / "traceway.db")
+    yield database
+    await database.close()
