@@ -164,7 +164,7 @@ def _print_start(config: Config, port: int) -> None:
         path = "/v1" if name == "openai" else ""
         print(f"  base URL   http://{host}:{port}/api/proxy/{name}{path}  ->  {upstream.url}{path}")
     print("  sessions   send the header X-Traceway-Session-Id: any text")
-    print(f"  read them  http://{host}:{port}/api/sessions")
+    print(f"  read them  http://{host}:{port}/sessions")
     print(f"  data       {config.database.path.resolve()}", flush=True)
 
 

@@ -25,7 +25,7 @@ class Served:
 
     @property
     def port(self) -> int:
-        found = re.search(r"http://(?:\[.*?\]|[^:/]+):(\d+)/api/sessions", "\n".join(self.lines))
+        found = re.search(r"http://(?:\[.*?\]|[^:/]+):(\d+)/sessions", "\n".join(self.lines))
         assert found is not None, self.lines
         return int(found[1])
 

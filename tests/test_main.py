@@ -63,7 +63,7 @@ async def test_a_server_says_where_to_call_and_where_the_data_is(tmp_path: Path)
             f"  base URL   {at}/api/proxy/openai/v1  ->  https://api.openai.com/v1",
             f"  base URL   {at}/api/proxy/local  ->  http://127.0.0.1:9/x",
             "  sessions   send the header X-Traceway-Session-Id: any text",
-            f"  read them  {at}/api/sessions",
+            f"  read them  {at}/sessions",
             f"  data       {tmp_path / 'traceway.db'}",
         ]
 
@@ -75,7 +75,7 @@ async def test_a_server_answers_at_the_host_that_it_is_given(
     if host == "::1" and not has_ipv6():
         pytest.skip("this machine has no IPv6")
     async with served(tmp_path, environ={"TRACEWAY_SERVER_HOST": host}) as server:
-        assert f"  read them  http://{at}:{server.port}/api/sessions" in server.lines
+        assert f"  read them  http://{at}:{server.port}/sessions" in server.lines
         reader, writer = await asyncio.open_connection(host, server.port)
         peer = Peer(reader, writer)
         await peer.send(f"GET /api/live HTTP/1.1\r\nHost: {at}:{server.port}\r\n\r\n".encode())
