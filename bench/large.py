@@ -5,6 +5,7 @@ English; one call in twenty fails, and of one in ten nothing is known of tokens 
 and mentions are there; bodies are not, since no list reads them.
 """
 
+import asyncio
 import random
 import sqlite3
 from collections import Counter
@@ -76,7 +77,7 @@ class Talk:
 
 def make(path: Path, sessions: int, traces: int) -> None:
     """Make a database with so many sessions and traces, which are of one month."""
-    open_database(path)._writer.close()
+    asyncio.run(open_database(path).close())  # with its tables, and its lock let go
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("PRAGMA synchronous = OFF")
     connection.execute("PRAGMA cache_size = -200000")
