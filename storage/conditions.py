@@ -130,12 +130,17 @@ _MENTIONED: Final[dict[Rows, str]] = {
     "sessions": "s.session_key IN (SELECT n.session_key FROM {})",
     "traces": "EXISTS (SELECT 1 FROM spans x WHERE x.project_id = s.project_id"
     " AND x.trace_id = s.trace_id AND x.seq IN (SELECT n.span_seq FROM {}))",
-    "spans": "s.seq IN (SELECT n.span_seq FROM {})",
+    # By no index: the newest rows are tested in order, and not all that are found read and sorted.
+    "spans": "s.seq + 0 IN (SELECT n.span_seq FROM {})",
 }
 # The same, for few of them.
-_TRACES_MENTIONED: Final = """s.trace_id IN (
+_FEW_MENTIONED: Final[dict[Rows, str]] = {
+    **_MENTIONED,
+    "traces": """s.trace_id IN (
 SELECT x.trace_id FROM spans x WHERE x.project_id + 0 = :project_id
-AND x.seq IN (SELECT n.span_seq FROM {}))"""
+AND x.seq IN (SELECT n.span_seq FROM {}))""",
+    "spans": "s.seq IN (SELECT n.span_seq FROM {})",
+}
 _MENTIONS: Final = "({hits}) h JOIN mentions n ON n.content_id = h.rowid {side}"
 _OF_SIDE: Final = {
     "": "",
@@ -206,7 +211,7 @@ def _words(found: Where, words: Words, rows: Rows, match: Match) -> str:
     hits = fulltext.HITS.format(term=found.name(match.search))
     few = match.hits <= FEW_HITS and not words.negated
     found.by_words |= few
-    mentioned = _TRACES_MENTIONED if few and rows == "traces" else _MENTIONED[rows]
+    mentioned = (_FEW_MENTIONED if few else _MENTIONED)[rows]
     return mentioned.format(_MENTIONS.format(hits=hits, side=_OF_SIDE[words.key]))
 
 
