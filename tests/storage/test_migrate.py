@@ -70,6 +70,32 @@ def test_a_newer_schema_is_left_alone(connection: sqlite3.Connection) -> None:
     connection.close()
 
 
+@pytest.mark.parametrize(("contents", "nodes", "newest"), [((), (), 0), ((7,), (9, 3), 9)])
+def test_ids_go_on_behind_those_that_an_older_version_gave(
+    connection: sqlite3.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    contents: tuple[int, ...],
+    nodes: tuple[int, ...],
+    newest: int,
+) -> None:
+    every = available()
+    monkeypatch.setattr(module, "available", lambda: every[:2])
+    migrate(connection, PLACE)
+    for one in contents:
+        connection.execute(
+            "INSERT INTO contents VALUES (?, 1, ?, '', 1, x'61')", (one, b"%d" % one)
+        )
+    for one in nodes:
+        connection.execute(
+            "INSERT INTO nodes VALUES (?, 1, NULL, 7, 1, ?, x'')", (one, b"%d" % one)
+        )
+    monkeypatch.setattr(module, "available", lambda: every)
+    migrate(connection, PLACE)
+    found = connection.execute("SELECT value FROM counters WHERE name = 'id'").fetchall()
+    assert found == [(newest,)]
+    connection.close()
+
+
 def test_every_table_is_strict_and_every_key_begins_with_the_project(
     connection: sqlite3.Connection,
 ) -> None:
