@@ -14,7 +14,7 @@ from storage.fulltext import Match
 from storage.parameters import clean_text
 from storage.search import Amount, Condition, Ids, Name, Query, Rows, Starred, Time, Words
 
-# `since` finds what began up to so long before it and was active later; and what still runs.
+# `since` finds what began up to so long before it, and was active later or still runs.
 LOOKS_BACK_US: Final = 3_600 * 1_000_000
 
 

@@ -6,7 +6,8 @@ from aiohttp import web
 
 from proxy.api import lists, params
 from proxy.api.answers import json_answer, not_found
-from proxy.api.views import TotalsView, flat, session_view, totals_view, trace_view
+from proxy.api.finding import Finder
+from proxy.api.views import TotalsView, flat, session_view, trace_view
 from proxy.providers.messages import text_of
 from proxy.recorder import Recorder
 from storage import forget, listing, queries
@@ -25,6 +26,7 @@ class Sessions:
     def __init__(self, database: Database, recorder: Recorder) -> None:
         self._database = database
         self._recorder = recorder
+        self._finder = Finder(database, recorder)
 
     async def list(self, request: web.Request) -> web.Response:
         """GET /api/sessions?q=&sort_by=&sort_order=&limit=&cursor=: newest activity first."""
@@ -37,17 +39,7 @@ class Sessions:
         at. A page may be short and have a cursor: so far was looked.
         """
         asked = lists.asked(request, "sessions")
-        if asked.query.words:
-            await self._recorder.indexed()
-        page = await listing.list_sessions(
-            self._database,
-            DEFAULT_PROJECT,
-            asked.limit,
-            asked.after,
-            query=asked.query,
-            order=asked.order,
-            now_us=asked.now_us,
-        )
+        page = await self._finder.page(listing.list_sessions, asked)
         return asked.answer(page, [session_view(session) for session in page.rows])
 
     async def totals(self, request: web.Request) -> web.Response:
@@ -56,11 +48,7 @@ class Sessions:
 
     async def sums(self, request: web.Request) -> TotalsView:
         """Give the sums over all pages of a list."""
-        query = lists.query(request, "sessions")
-        if query.words:
-            await self._recorder.indexed()
-        sums = await listing.totals(self._database, DEFAULT_PROJECT, query, lists.now_us())
-        return totals_view(sums)
+        return await self._finder.sums(request, "sessions")
 
     async def show(self, request: web.Request) -> web.Response:
         """GET /api/sessions/{id}: the session's fields, and its traces, oldest first."""
@@ -79,14 +67,7 @@ class Sessions:
             Order("started", descending=False),
             params.limit(request, MAX_TRACES, MAX_TRACES),
         )
-        page = await listing.list_traces(
-            self._database,
-            DEFAULT_PROJECT,
-            asked.limit,
-            asked.after,
-            query=asked.query,
-            order=asked.order,
-        )
+        page = await self._finder.page(listing.list_traces, asked)
         answer = flat(session_view(session))
         answer["traces"] = [trace_view(trace) for trace in page.rows]
         if (cursor := asked.cursor(page)) is not None:

@@ -1,25 +1,21 @@
 """Traces and spans over HTTP: their lists, one trace with its spans, one span with its bodies."""
 
 import functools
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
 
 from aiohttp import web
 
 from proxy.api import lists, params
 from proxy.api.answers import json_answer, not_found
 from proxy.api.bodies import json_value
-from proxy.api.params import BadParameter
+from proxy.api.finding import Finder
 from proxy.api.span_views import span_view
-from proxy.api.views import TotalsView, flat, totals_view, trace_view
+from proxy.api.views import TotalsView, flat, trace_view
 from proxy.providers.messages import text_of
 from proxy.recorder import Recorder
 from storage import forget, listing, queries, rebuild
 from storage.database import Database
-from storage.records import DEFAULT_PROJECT, Page
+from storage.records import DEFAULT_PROJECT
 from storage.search import Condition, Ids, Name
-
-T = TypeVar("T")
 
 
 class Traces:
@@ -28,6 +24,7 @@ class Traces:
     def __init__(self, database: Database, recorder: Recorder) -> None:
         self._database = database
         self._recorder = recorder
+        self._finder = Finder(database, recorder)
 
     async def list(self, request: web.Request) -> web.Response:
         """GET /api/traces?q=&session_id=&id=&sort_by=&sort_order=&limit=&cursor=: newest first."""
@@ -41,7 +38,7 @@ class Traces:
         if (ids := params.ids(request, 32)) is not None:
             more.append(Ids(ids))
         asked = lists.asked(request, "traces", *more)
-        page = await self._page(listing.list_traces, asked)
+        page = await self._finder.page(listing.list_traces, asked)
         return asked.answer(page, [trace_view(trace) for trace in page.rows])
 
     async def list_spans(self, request: web.Request) -> web.Response:
@@ -52,26 +49,10 @@ class Traces:
         """Give a page of spans; see Sessions.find."""
         ids = params.ids(request, 16)
         asked = lists.asked(request, "spans", *(() if ids is None else (Ids(ids),)))
-        page = await self._page(listing.list_spans, asked)
+        page = await self._finder.page(listing.list_spans, asked)
         return asked.answer(
             page, [span_view(s, s.input_preview, s.output_preview) for s in page.rows]
         )
-
-    async def _page(self, read: Callable[..., Awaitable[Page[T]]], asked: lists.Asked) -> Page[T]:
-        if asked.query.words:
-            await self._recorder.indexed()
-        try:
-            return await read(
-                self._database,
-                DEFAULT_PROJECT,
-                asked.limit,
-                asked.after,
-                query=asked.query,
-                order=asked.order,
-                now_us=asked.now_us,
-            )
-        except listing.TooManyRows as error:
-            raise BadParameter(str(error), "sort_by") from None
 
     async def totals(self, request: web.Request) -> web.Response:
         """GET /api/traces/totals?q=: sums over the traces of a list; of many, over the newest."""
@@ -79,11 +60,7 @@ class Traces:
 
     async def sums(self, request: web.Request) -> TotalsView:
         """Give the sums over all pages of a list."""
-        query = lists.query(request, "traces")
-        if query.words:
-            await self._recorder.indexed()
-        sums = await listing.totals(self._database, DEFAULT_PROJECT, query, lists.now_us())
-        return totals_view(sums)
+        return await self._finder.sums(request, "traces")
 
     async def show(self, request: web.Request) -> web.Response:
         """GET /api/traces/{id}: the trace's fields, and its spans without their bodies."""
