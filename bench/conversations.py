@@ -19,8 +19,7 @@ from pathlib import Path
 import orjson
 
 from proxy.call import COMPLETE, Call, CallEnd
-from proxy.capture import Budget
-from proxy.config import CapturePolicy
+from proxy.capture import Budget, CapturePolicy
 from proxy.headers import index
 from proxy.pricing import Prices
 from proxy.providers.messages import text_of

@@ -12,25 +12,30 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
-from proxy import estimate
+from proxy import estimate, operator_socket
+from proxy.access import ADMIN, ANY, OPEN, READ, WRITE, Access, Denied
 from proxy.api.answers import errors
 from proxy.api.bodies import Bodies
 from proxy.api.conversation import Conversations
 from proxy.api.events import Events
+from proxy.api.granting import Granting
 from proxy.api.health import Health
-from proxy.api.hub import Hub
-from proxy.api.live import LiveTexts
+from proxy.api.hubs import Hubs
+from proxy.api.keys import Keys
 from proxy.api.search import Search
 from proxy.api.sessions import Sessions
 from proxy.api.traces import Traces
 from proxy.capture import Budget
 from proxy.config import Config
+from proxy.config_values import is_loopback
 from proxy.errors import error_response
 from proxy.forward import Forwarder
 from proxy.guard import Guard, Handler
-from proxy.listen import BACKLOG, listen
+from proxy.keyring import Keyring
+from proxy.listen import BACKLOG, CannotListen, listen
 from proxy.pricing import Prices
 from proxy.recorder import Recorder
+from proxy.routes import Route, add_routes
 from proxy.send import Sender
 from proxy.settle import Settler
 from proxy.tasks import spawn
@@ -40,9 +45,9 @@ from proxy.ui.pictures import Pictures
 from proxy.ui.session import SessionPage
 from proxy.ui.trace import TracePage
 from proxy.upstream import Upstream
-from storage import forget
+from proxy.vault import Vault
+from storage import api_keys, forget
 from storage.database import Database
-from storage.records import DEFAULT_PROJECT
 
 # Header limits of both sides of the relay (connection.py has the upstream's).
 MAX_LINE_BYTES: Final = 64 * 1024
@@ -51,6 +56,12 @@ MAX_FIELDS: Final = 1000
 KEEPALIVE_S: Final = 75.0
 # How long calls that were cut have to leave their record.
 CUT_S: Final = 1.0
+
+_NEEDS_KEYS: Final = (
+    "cannot listen on {host} without keys, since other machines reach it and whoever does could"
+    " spend your provider's money: make a key first (traceway keys create --name NAME --scope"
+    ' admin), or set mode = "keys" in [auth]'
+)
 
 _log = logging.getLogger("traceway")
 _http_log = logging.getLogger("traceway.http")
@@ -86,6 +97,7 @@ class Traceway:
         self._runner: web.AppRunner | None = None
         self._forwarder: Forwarder | None = None
         self._stopping = False
+        self._operator_path = operator_socket.path_of(config.database.path)
 
     async def start(self, sockets: Sequence[socket.socket] = ()) -> int:
         """Begin to serve, and give the port; `sockets` are those of `listen`, by default our own.
@@ -116,15 +128,21 @@ class Traceway:
             name: Sender(Upstream(name, upstream), config.server.max_request_bytes)
             for name, upstream in config.upstreams.items()
         }
-        forwarder = self._forwarder = Forwarder(config, senders, recorder, budget, owner)
-        hub = Hub(self._database, DEFAULT_PROJECT, LiveTexts(forwarder.in_flight))
-        recorder.after_commit = hub.told
+        keyring = Keyring(config.auth.mode, await recorder.write(api_keys.grants))
+        if not keyring.keys_are_on and not is_loopback(config.server.host):
+            await recorder.close()
+            raise CannotListen(_NEEDS_KEYS.format(host=config.server.host))
+        granting = Granting(keyring, recorder)
+        access = Access(keyring, granting.note_use, _refused)
+        vault = Vault(os.environ)
+        forwarder = self._forwarder = Forwarder(config, senders, recorder, budget, owner, vault)
+        hubs = Hubs(self._database, forwarder.in_flight)
+        recorder.after_commit = hubs.told
 
         async def parts(_: web.Application) -> AsyncIterator[None]:
             background = [
                 spawn(forwarder.checkpoint_forever(), "checkpoints"),
-                spawn(hub.run(), "events"),
-                spawn(hub.prune_forever(recorder), "pruning of events"),
+                spawn(hubs.prune_forever(recorder), "pruning of events"),
             ]
             yield
             for task in background:
@@ -138,44 +156,50 @@ class Traceway:
 
         app = web.Application(
             middlewares=[
-                Guard([*config.server.allowed_hosts, config.server.host]).middleware,
+                Guard(
+                    [*config.server.allowed_hosts, config.server.host],
+                    config.server.allowed_origins,
+                ).middleware,
                 self._refuse_while_stopping,
+                access.middleware,
                 errors,
             ]
         )
 
         async def end_events(_: web.Application) -> None:
-            hub.close()
+            hubs.close()
 
         app.cleanup_ctx.append(parts)
         app.on_shutdown.append(end_events)
-        health = Health(self._database, recorder, budget, forwarder.in_flight, hub)
+        health = Health(self._database, recorder, budget, forwarder.in_flight, hubs)
         sessions = Sessions(self._database, recorder)
         traces = Traces(self._database, recorder)
         conversations = Conversations(self._database)
-        app.add_routes(
-            routes(
-                forwarder,
-                sessions,
-                traces,
-                Bodies(self._database),
-                conversations,
-                Events(hub),
-                Search(self._database),
-                health,
-            )
-        )
         static = Static()
         frame = Frame(app, static, recorder.reasons)
-        app.add_routes(
-            pages(
-                frame,
-                static,
-                Lists(frame, sessions, traces, self._database),
-                SessionPage(frame, conversations, self._database),
-                TracePage(frame, self._database),
-                Pictures(conversations),
-            )
+        access.needs = add_routes(
+            app,
+            [
+                *routes(
+                    forwarder,
+                    sessions,
+                    traces,
+                    Bodies(self._database),
+                    conversations,
+                    Events(hubs, access),
+                    Search(self._database),
+                    health,
+                    Keys(granting),
+                ),
+                *pages(
+                    frame,
+                    static,
+                    Lists(frame, sessions, traces, self._database),
+                    SessionPage(frame, conversations, self._database),
+                    TracePage(frame, self._database),
+                    Pictures(conversations),
+                ),
+            ],
         )
         self._runner = web.AppRunner(
             app,
@@ -190,9 +214,21 @@ class Traceway:
             shutdown_timeout=0.05,  # `stop` has drained before; 0 would be for ever
         )
         await self._runner.setup()
-        for sock in sockets:
+        for sock in [*sockets, *self._operators()]:
             await web.SockSite(self._runner, sock, backlog=BACKLOG).start()
         return int(sockets[0].getsockname()[1])
+
+    def _operators(self) -> list[socket.socket]:
+        """Give the socket of the database's owner, where there can be one."""
+        try:
+            return [operator_socket.listen(self._operator_path)]
+        except OSError as error:
+            _log.warning(
+                "no socket for commands at %s (%s): they need the server stopped, or a key",
+                self._operator_path,
+                error.strerror or error,
+            )
+            return []
 
     async def idle(self) -> None:
         """Wait until no call is in flight."""
@@ -215,6 +251,7 @@ class Traceway:
             wait.cancel()
         self._forwarder.stopping = True
         await self._runner.cleanup()
+        operator_socket.remove(self._operator_path)
 
     @web.middleware
     async def _refuse_while_stopping(
@@ -228,6 +265,10 @@ class Traceway:
         return response
 
 
+def _refused(_: web.Request, denied: Denied) -> web.Response:
+    return web.Response(status=denied.status, text=str(denied))
+
+
 def routes(
     forwarder: Forwarder,
     sessions: Sessions,
@@ -237,36 +278,45 @@ def routes(
     events: Events,
     search: Search,
     health: Health,
-) -> list[web.RouteDef]:
-    """List the routes of the proxy and the API.
+    keys: Keys,
+) -> list[Route]:
+    """List the routes of the proxy and the API, with what each needs.
 
     An id's pattern matches the raw path, so that it may hold `%2F` or `{}`.
     """
     return [
-        web.route("*", "/api/proxy/{target:.+}", forwarder.forward),
-        web.get("/api/sessions", sessions.list),
-        web.get("/api/sessions/totals", sessions.totals),
-        web.get("/api/sessions/by-id", sessions.show),
-        web.delete("/api/sessions/by-id", sessions.delete),
-        web.get("/api/sessions/by-id/conversation", conversations.show),
-        web.get("/api/sessions/{id:[^/]+}", sessions.show),
-        web.delete("/api/sessions/{id:[^/]+}", sessions.delete),
-        web.get("/api/sessions/{id:[^/]+}/conversation", conversations.show),
-        web.get("/api/messages/{id:[^/]+}", conversations.message),
-        web.get("/api/traces", traces.list),
-        web.get("/api/traces/totals", traces.totals),
-        web.get("/api/traces/{id:[^/]+}", traces.show),
-        web.delete("/api/traces/{id:[^/]+}", traces.delete),
-        web.get("/api/spans", traces.list_spans),
-        web.get("/api/spans/{id:[^/]+}", traces.show_span),
-        web.get("/api/spans/{id:[^/]+}/request", bodies.request),
-        web.get("/api/spans/{id:[^/]+}/response", bodies.response),
-        web.get("/api/events", events.stream, allow_head=False),
-        web.get("/api/search/suggest", search.suggest),
-        web.get("/api/health", health.health),
-        web.get("/api/live", health.live),
-        web.get("/api/ready", health.ready),
-        web.get("/api/stats", health.stats),
+        Route("*", "/api/proxy/{target:.+}", forwarder.forward, WRITE),
+        Route("GET", "/api/sessions", sessions.list, READ),
+        Route("GET", "/api/sessions/totals", sessions.totals, READ),
+        Route("GET", "/api/sessions/by-id", sessions.show, READ),
+        Route("DELETE", "/api/sessions/by-id", sessions.delete, ADMIN),
+        Route("GET", "/api/sessions/by-id/conversation", conversations.show, READ),
+        Route("GET", "/api/sessions/{id:[^/]+}", sessions.show, READ),
+        Route("DELETE", "/api/sessions/{id:[^/]+}", sessions.delete, ADMIN),
+        Route("GET", "/api/sessions/{id:[^/]+}/conversation", conversations.show, READ),
+        Route("GET", "/api/messages/{id:[^/]+}", conversations.message, READ),
+        Route("GET", "/api/traces", traces.list, READ),
+        Route("GET", "/api/traces/totals", traces.totals, READ),
+        Route("GET", "/api/traces/{id:[^/]+}", traces.show, READ),
+        Route("DELETE", "/api/traces/{id:[^/]+}", traces.delete, ADMIN),
+        Route("GET", "/api/spans", traces.list_spans, READ),
+        Route("GET", "/api/spans/{id:[^/]+}", traces.show_span, READ),
+        Route("GET", "/api/spans/{id:[^/]+}/request", bodies.request, READ),
+        Route("GET", "/api/spans/{id:[^/]+}/response", bodies.response, READ),
+        Route("GET", "/api/events", events.stream, READ),
+        Route("POST", "/api/events/tickets", events.ticket, READ),
+        Route("GET", "/api/search/suggest", search.suggest, READ),
+        Route("GET", "/api/stats", health.stats, READ),
+        Route("GET", "/api/health", health.health, READ),
+        Route("GET", "/api/live", health.live, OPEN),
+        Route("GET", "/api/ready", health.ready, OPEN),
+        Route("GET", "/api/self", keys.whoami, ANY),
+        Route("GET", "/api/keys", keys.list, ADMIN),
+        Route("POST", "/api/keys", keys.create, ADMIN),
+        Route("DELETE", "/api/keys/{id:[^/]+}", keys.revoke, ADMIN),
+        Route("GET", "/api/projects", keys.list_projects, ADMIN),
+        Route("POST", "/api/projects", keys.create_project, ADMIN),
+        Route("PATCH", "/api/projects/{name:[^/]+}", keys.change_project, ADMIN),
     ]
 
 
@@ -277,22 +327,22 @@ def pages(
     session: SessionPage,
     trace: TracePage,
     pictures: Pictures,
-) -> list[web.RouteDef]:
+) -> list[Route]:
     """List the routes of the pages."""
     return [
-        web.get("/", lists.home),
-        web.get("/sessions", frame.page(lists.sessions)),
-        web.get("/sessions/rows", frame.page(lists.session_rows)),
-        web.get("/sessions/totals", frame.page(lists.session_totals)),
-        web.get("/sessions/by-id", frame.page(session.show)),
-        web.get("/sessions/by-id/live", frame.page(session.live)),
-        web.get("/sessions/{id:[^/]+}", frame.page(session.show)),
-        web.get("/sessions/{id:[^/]+}/live", frame.page(session.live)),
-        web.get("/traces", frame.page(lists.traces)),
-        web.get("/traces/rows", frame.page(lists.trace_rows)),
-        web.get("/traces/totals", frame.page(lists.trace_totals)),
-        web.get("/traces/{id:[^/]+}", frame.page(trace.show)),
-        web.get("/spans/{id:[^/]+}/curl", frame.page(trace.curl)),
-        web.get(r"/pictures/{message:[^/]+}/{number:\d{1,4}}", pictures.show),
-        web.get("/static/{version}/{name}", static.serve),
+        Route("GET", "/", lists.home, READ),
+        Route("GET", "/sessions", frame.page(lists.sessions), READ),
+        Route("GET", "/sessions/rows", frame.page(lists.session_rows), READ),
+        Route("GET", "/sessions/totals", frame.page(lists.session_totals), READ),
+        Route("GET", "/sessions/by-id", frame.page(session.show), READ),
+        Route("GET", "/sessions/by-id/live", frame.page(session.live), READ),
+        Route("GET", "/sessions/{id:[^/]+}", frame.page(session.show), READ),
+        Route("GET", "/sessions/{id:[^/]+}/live", frame.page(session.live), READ),
+        Route("GET", "/traces", frame.page(lists.traces), READ),
+        Route("GET", "/traces/rows", frame.page(lists.trace_rows), READ),
+        Route("GET", "/traces/totals", frame.page(lists.trace_totals), READ),
+        Route("GET", "/traces/{id:[^/]+}", frame.page(trace.show), READ),
+        Route("GET", "/spans/{id:[^/]+}/curl", frame.page(trace.curl), READ),
+        Route("GET", r"/pictures/{message:[^/]+}/{number:\d{1,4}}", pictures.show, READ),
+        Route("GET", "/static/{version}/{name}", static.serve, OPEN),
     ]

@@ -14,7 +14,7 @@ from typing import Final
 from proxy import headers
 from proxy.call import CallEnd, CallProgress
 from proxy.call import Message as Half
-from proxy.config import CapturePolicy
+from proxy.capture import CapturePolicy
 from proxy.conversation import Conversations, Question
 from proxy.decode import decode
 from proxy.prefixes import Owner

@@ -13,8 +13,7 @@ from typing import Literal
 import uuid_utils
 
 from proxy import headers, session
-from proxy.capture import Budget, Capture, Captured
-from proxy.config import CapturePolicy
+from proxy.capture import Budget, Capture, Captured, CapturePolicy
 from proxy.headers import Index, RawHeaders
 from proxy.providers.facts import AnswerFacts, Operation
 from proxy.providers.openai import operation_of
@@ -113,7 +112,8 @@ class Overheard:
 class Call:
     """One call from its head to its end. Not thread-safe; lives on the event loop.
 
-    `checkpoint` is the ticket of its last checkpoint, `media_type` the answer's.
+    `checkpoint` is the ticket of its last checkpoint, `media_type` the answer's. `outgoing` are the
+    headers that it goes upstream with, before what is the relay's own is taken from them.
     """
 
     def __init__(
@@ -139,7 +139,8 @@ class Call:
         self._secrets = headers.credentials(request_headers, query)
         self._request_headers = request_headers
         self._request_index = request_index
-        path = target.path.decode("utf-8", "replace")
+        path = headers.redact_path(target.path, self._secrets).decode("utf-8", "replace")
+        self.outgoing = request_headers
         self.operation = operation_of(method, path)
         self.request = Capture(body_bytes, budget)
         self.injected = False
@@ -181,6 +182,11 @@ class Call:
             path=path,
             query=redacted_query.decode("utf-8", "replace") or None,
         )
+
+    def goes_with(self, provider_key: bytes) -> None:
+        """Have it go upstream with the project's key; whatever quotes that is not recorded."""
+        self.outgoing = headers.with_provider_key(self._request_headers, provider_key)
+        self._secrets += headers.credentials(self.outgoing, b"")
 
     def answered(self, status: int, answer_headers: RawHeaders, *, edited: bool) -> None:
         """Note the answer's head, as the upstream sent it; `edited`: the client gets it plain."""

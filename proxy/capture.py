@@ -6,14 +6,41 @@ that stops growing says so and still knows the length and the SHA-256 of the who
 """
 
 import hashlib
+import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal, cast
 
 # The end of a body whose middle is not kept: enough for the usage object that stands there.
 TAIL_BYTES: Final = 64 * 1024
 # Kept of every body, even when the budget is spent: what a list shows of it, and as much of its
 # end, where a small answer has its usage.
 PREVIEW_BYTES: Final = 2000
+
+
+_POLICY: Final = re.compile(r"(full|preview|off)|preview\(([0-9]{1,9})\)")
+
+CaptureMode = Literal["full", "preview", "off"]
+
+
+@dataclass(frozen=True, slots=True)
+class CapturePolicy:
+    """How much of a call's bodies is kept: all up to the cap, the first bytes, or nothing."""
+
+    mode: CaptureMode = "full"
+    preview_bytes: int = PREVIEW_BYTES
+
+
+FULL: Final = CapturePolicy()
+
+
+def parse_capture(text: str) -> CapturePolicy | None:
+    """Read `full`, `preview`, `preview(N)` (N bytes) or `off`; None for anything else."""
+    found = _POLICY.fullmatch(text.strip().lower())
+    if found is None:
+        return None
+    if found[2] is not None:
+        return CapturePolicy("preview", int(found[2]))
+    return CapturePolicy(cast(CaptureMode, found[1]))
 
 
 class Budget:

@@ -19,46 +19,25 @@ from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal, TypeVar, cast, get_args, get_type_hints
 
 from proxy import config_values as values
-from proxy.capture import PREVIEW_BYTES
+from proxy.capture import FULL, CapturePolicy
+from proxy.keyring import AuthMode
 from proxy.pricing import CustomPrice
 
 T = TypeVar("T")
 Reader = Callable[[object], Any]
 Durability = Literal["safe", "strict", "fast"]
 InjectUsage = Literal["always", "auto", "never"]
-CaptureMode = Literal["full", "preview", "off"]
+Unpriced = Literal["refuse", "allow"]
 Key = tuple[str, ...]  # ("server", "port"), ("upstreams", "openai", "url")
 
-_CAPTURE: Final = re.compile(r"(full|preview|off)|preview\(([0-9]{1,9})\)")
 # SQLite refuses a value of more than 10^9 bytes (SQLITE_MAX_LENGTH).
 _MAX_BODY_BYTES: Final = 1_000_000_000
 _TIB: Final = 1 << 40
 _DAY_S: Final = 86_400
-
-
-@dataclass(frozen=True, slots=True)
-class CapturePolicy:
-    """How much of a call's bodies is kept: all up to the cap, the first bytes, or nothing."""
-
-    mode: CaptureMode = "full"
-    preview_bytes: int = PREVIEW_BYTES
-
-
-def parse_capture(text: str) -> CapturePolicy | None:
-    """Read `full`, `preview`, `preview(N)` (N bytes) or `off`; None for anything else."""
-    found = _CAPTURE.fullmatch(text.strip().lower())
-    if found is None:
-        return None
-    if found[2] is not None:
-        return CapturePolicy("preview", int(found[2]))
-    return CapturePolicy(cast(CaptureMode, found[1]))
-
-
-def _capture(value: object) -> CapturePolicy:
-    policy = parse_capture(value) if isinstance(value, str) else None
-    if policy is None:
-        raise ValueError('"full", "preview", "preview(N)" with N bytes, or "off"')
-    return policy
+_NEEDS_KEYS: Final = (
+    '"keys" or "auto", since other machines reach server.host, and whoever does could spend your'
+    " provider's money"
+)
 
 
 # A key is a field: its annotation holds the reader that checks a value for it.
@@ -68,9 +47,10 @@ def _capture(value: object) -> CapturePolicy:
 class ServerConfig:
     """Where we listen, and for whom."""
 
-    host: Annotated[str, values.loopback] = "127.0.0.1"
+    host: Annotated[str, values.host] = "127.0.0.1"
     port: Annotated[int, values.integer(0, 65_535, "a TCP port (0: any free one)")] = 3000
     allowed_hosts: Annotated[tuple[str, ...], values.host_names] = ()
+    allowed_origins: Annotated[tuple[str, ...], values.origins] = ()
     max_request_bytes: Annotated[int, values.integer(0, _TIB, "bytes (0: no limit)")] = 0
     drain_s: Annotated[float, values.number(0, 600, "seconds")] = 10.0
 
@@ -88,7 +68,7 @@ class RecordingConfig:
 
     durability: Annotated[Durability, values.choice(*get_args(Durability))] = "safe"
     memory_bytes: Annotated[int, values.integer(1 << 20, _TIB, "bytes")] = 64 << 20
-    capture: Annotated[CapturePolicy, _capture] = CapturePolicy()
+    capture: Annotated[CapturePolicy, values.capture] = FULL
     body_bytes: Annotated[int, values.integer(0, _MAX_BODY_BYTES, "bytes")] = 8 << 20
     checkpoint_s: Annotated[float, values.number(0.1, 60, "seconds")] = 2.0
     keep_raw_streams: Annotated[bool, values.boolean] = False
@@ -99,6 +79,23 @@ class SessionsConfig:
     """How a call that names no session gets one."""
 
     infer: Annotated[bool, values.boolean] = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthConfig:
+    """Whether keys are needed, and what the providers' keys are sealed with."""
+
+    mode: Annotated[AuthMode, values.choice(*get_args(AuthMode))] = "auto"
+    key_file: Annotated[Path | None, values.maybe_file_path] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitsConfig:
+    """What keys and sessions may use."""
+
+    calls_per_minute: Annotated[int, values.integer(0, 1_000_000, "calls (0: no limit)")] = 0
+    reserve_output_tokens: Annotated[int, values.integer(0, 10_000_000, "tokens")] = 4096
+    unpriced: Annotated[Unpriced, values.choice(*get_args(Unpriced))] = "refuse"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +125,8 @@ class Config:
     database: DatabaseConfig = field(default_factory=DatabaseConfig)
     recording: RecordingConfig = field(default_factory=RecordingConfig)
     sessions: SessionsConfig = field(default_factory=SessionsConfig)
+    auth: AuthConfig = field(default_factory=AuthConfig)
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
     upstreams: Mapping[str, UpstreamConfig] = field(default_factory=lambda: {"openai": OPENAI})
     prices: tuple[CustomPrice, ...] = ()
 
@@ -138,6 +137,8 @@ _SECTIONS: Final[Mapping[str, type[Any]]] = MappingProxyType(
         "database": DatabaseConfig,
         "recording": RecordingConfig,
         "sessions": SessionsConfig,
+        "auth": AuthConfig,
+        "limits": LimitsConfig,
     }
 )
 # The tables there are, and how many names lead to one.
@@ -199,6 +200,8 @@ def load(
     database = loading.take(DatabaseConfig, ("database",))
     recording = loading.take(RecordingConfig, ("recording",))
     sessions = loading.take(SessionsConfig, ("sessions",))
+    auth = loading.take(AuthConfig, ("auth",))
+    limits = loading.take(LimitsConfig, ("limits",))
     upstreams = {name: loading.take_upstream(name) for name in loading.upstream_names()}
     prices = [loading.take_price(number) for number in loading.below("prices")]
     loading.report_unknown_keys()
@@ -208,6 +211,8 @@ def load(
             _Setting(recording.body_bytes, f"memory_bytes is {recording.memory_bytes}"),
             "at most recording.memory_bytes, which bounds the bodies of all calls in memory",
         )
+    if server and auth and auth.mode == "off" and not values.is_loopback(server.host):
+        loading.report(("auth", "mode"), _Setting("off", f"host is {server.host}"), _NEEDS_KEYS)
     if loading.problems:
         raise ConfigError(tuple(loading.problems))
     # Nothing is None where there was no problem.
@@ -216,6 +221,8 @@ def load(
         database=cast(DatabaseConfig, database),
         recording=cast(RecordingConfig, recording),
         sessions=cast(SessionsConfig, sessions),
+        auth=cast(AuthConfig, auth),
+        limits=cast(LimitsConfig, limits),
         upstreams=cast(dict[str, UpstreamConfig], upstreams),
         prices=tuple(cast(list[CustomPrice], prices)),
     )

@@ -13,8 +13,13 @@ from typing import Any, Final
 
 from yarl import URL
 
+from proxy.capture import CapturePolicy, parse_capture
+
 _NAME: Final = re.compile(r"[a-z0-9_-]{1,32}")
 _HOST: Final = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+_ORIGIN: Final = re.compile(
+    r"https?://([A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|\[[0-9a-fA-F:]+\])(:\d{1,5})?"
+)
 # Far above every price there is (USD 600 for o1-pro's output): more is a slip of the pen.
 _MAX_USD_PER_MILLION: Final = 1_000_000
 
@@ -69,22 +74,39 @@ def name(value: object) -> str:
     raise ValueError('a name of 1 to 32 characters out of a-z, 0-9, "_" and "-"')
 
 
-def loopback(value: object) -> str:
-    """Read an address that only this machine reaches."""
-    if isinstance(value, str) and (value == "localhost" or _is_loopback(value)):
+def host(value: object) -> str:
+    """Read an address of this machine, or its name."""
+    if isinstance(value, str) and (_HOST.fullmatch(value) or _address(value) is not None):
         return value
-    raise ValueError(
-        'a loopback address ("127.0.0.1", "::1" or "localhost"): there are no keys yet, so whoever'
-        " reaches the port can spend your provider's money; to use it from another machine, open"
-        " a tunnel there: ssh -L 3000:127.0.0.1:3000 HOST"
-    )
+    raise ValueError('the address or name of this machine, as "127.0.0.1", "0.0.0.0" or "::1"')
 
 
-def _is_loopback(text: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine reaches an address."""
+    address = _address(host)
+    return host == "localhost" if address is None else address.is_loopback
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        return ipaddress.ip_address(text).is_loopback
+        return ipaddress.ip_address(text)
     except ValueError:
-        return False
+        return None
+
+
+def origins(value: object) -> tuple[str, ...]:
+    """Read a list of origins, as browsers send them: scheme, host and perhaps a port."""
+    if isinstance(value, list) and all(isinstance(o, str) and _ORIGIN.fullmatch(o) for o in value):
+        return tuple(origin.lower() for origin in value)
+    raise ValueError('a list of origins, as ["https://app.example.com"]')
+
+
+def capture(value: object) -> CapturePolicy:
+    """Read how much is kept of bodies."""
+    policy = parse_capture(value) if isinstance(value, str) else None
+    if policy is None:
+        raise ValueError('"full", "preview", "preview(N)" with N bytes, or "off"')
+    return policy
 
 
 def host_names(value: object) -> tuple[str, ...]:
@@ -99,6 +121,11 @@ def file_path(value: object) -> Path:
     if isinstance(value, str) and value.strip() and "\0" not in value:
         return Path(value).expanduser()
     raise ValueError("the path of a file")
+
+
+def maybe_file_path(value: object) -> Path | None:
+    """Read a path, or nothing where the text is empty."""
+    return None if value in ("", None) else file_path(value)
 
 
 def http_url(value: object) -> str:

@@ -13,16 +13,17 @@ from urllib.parse import quote
 from aiohttp import web
 
 from proxy import headers, session
+from proxy.access import Principal, principal_of
 from proxy.call import CLIENT_LEFT, COMPLETE, SERVER_STOPPED, Call, EndedBy, Ending, Phase
-from proxy.capture import Budget
-from proxy.config import CapturePolicy, Config, parse_capture
+from proxy.capture import Budget, CapturePolicy, parse_capture
+from proxy.config import Config
 from proxy.connection import Answer, ClientFault, UpstreamFault
 from proxy.downstream import RelayedResponse, cut, sandbox
 from proxy.errors import error_response
 from proxy.recorder import Recorder
 from proxy.send import Sender, Sent
 from proxy.target import BadTarget, Target, proxied
-from storage.records import DEFAULT_PROJECT
+from proxy.vault import Vault
 
 _log = logging.getLogger("traceway")
 
@@ -49,6 +50,7 @@ class Forwarder:
         recorder: Recorder,
         budget: Budget,
         owner: bytes,
+        vault: Vault,
     ) -> None:
         self.in_flight: set[Call] = set()
         self.idle = asyncio.Event()
@@ -59,6 +61,7 @@ class Forwarder:
         self._recorder = recorder
         self._budget = budget
         self._owner = owner
+        self._vault = vault
         self._strict = config.recording.durability == "strict"
 
     async def forward(self, request: web.Request) -> web.StreamResponse:
@@ -107,9 +110,9 @@ class Forwarder:
     def _begin(self, request: web.Request) -> tuple[Call, Target]:
         raw = request.raw_headers
         raw_target = request.raw_path.encode("utf-8", "surrogateescape")
+        principal = principal_of(request)
         if headers.holds_our_key(raw, raw_target):
-            message = "this server has no keys: send your provider's key instead of a tw_sk_ key"
-            raise Refused(401, "keys_are_off", message)
+            _check_our_key(raw, raw_target, principal)
         try:
             target = proxied(raw_target)
             index = headers.index(raw)
@@ -118,7 +121,7 @@ class Forwarder:
             raise Refused(400, "bad_request", str(error)) from error
         sender = self._senders.get(target.upstream)
         call = Call(
-            project_id=DEFAULT_PROJECT,
+            project_id=principal.project.id,
             owner=self._owner,
             method=request.method,
             target=target,
@@ -147,6 +150,7 @@ class Forwarder:
     ) -> tuple[web.StreamResponse, Ending]:
         try:
             sender = self._sender_for(request, target)
+            self._give_provider_key(request, call, target)
             if self._strict and not await self._recorder.committed(saved):
                 message = "the call could not be recorded, so it was not made"
                 raise Refused(503, "recording_unavailable", message)
@@ -176,6 +180,21 @@ class Forwarder:
         if request.headers.get("Transfer-Encoding", "chunked").lower() != "chunked":
             raise Refused(501, "unsupported", "transfer codings but chunked are unsupported")
         return sender
+
+    def _give_provider_key(self, request: web.Request, call: Call, target: Target) -> None:
+        """Have a call that came with our key alone go out with its project's."""
+        if not headers.has_our_key_for_theirs(request.raw_headers):
+            return
+        project = principal_of(request).project
+        key = self._vault.key(project, target.upstream)
+        if key is None:
+            message = (
+                f"project {project.name!r} has no key for upstream {target.upstream!r}: an admin"
+                " sets it (docs/keys.md), or send your provider's own in Authorization and the"
+                " tw_sk_ key in X-Traceway-Api-Key"
+            )
+            raise Refused(422, "no_provider_key", message)
+        call.goes_with(key.encode())
 
     async def _deliver(
         self, request: web.Request, call: Call, sent: Sent
@@ -238,6 +257,19 @@ class Forwarder:
         return Ending(
             ended_by="client", phase=phase, code=CLIENT_LEFT, error="the client left before the end"
         )
+
+
+def _check_our_key(raw: headers.RawHeaders, raw_target: bytes, principal: Principal) -> None:
+    """See that a key of ours stands only where it ends here: it never goes upstream."""
+    if principal.way == "open":
+        message = "this server has no keys: send your provider's key instead of a tw_sk_ key"
+        raise Refused(401, "keys_are_off", message)
+    if headers.holds_our_key(headers.with_provider_key(headers.end_to_end(raw), b""), raw_target):
+        message = (
+            "a tw_sk_ key stands where it would go upstream: it belongs into Authorization or"
+            " X-Traceway-Api-Key alone"
+        )
+        raise Refused(400, "misplaced_key", message)
 
 
 def _response(call: Call, answer: Answer, *, edited: bool) -> RelayedResponse:

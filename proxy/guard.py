@@ -1,12 +1,12 @@
 """Who may talk to this server at all: checks that come before every route. Pure but for the answer.
 
-Without keys, the danger on a developer's machine is a web page: DNS rebinding gives it our address
+The danger on a developer's machine is a web page: DNS rebinding gives it our address
 under its own name, and a simple POST needs no permission. Invariant: a request for another host,
 or from another origin, reaches no handler, so that it costs nothing and changes nothing.
 """
 
 import re
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -19,6 +19,9 @@ MAX_HEAD_BYTES: Final = 256 * 1024
 _LOCAL: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 # Fetch Metadata (W3C): what a page of another origin cannot leave out or forge.
 _OWN_SITES: Final = frozenset({"same-origin", "none"})
+
+# The one address that pages of other origins may be allowed to read ([server] allowed_origins).
+EVENTS: Final = "/api/events"
 
 _AUTHORITY: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:]*)(?::[0-9]*)?")
 
@@ -37,9 +40,13 @@ class Refusal(Exception):
 class Guard:
     """Checks target, Host and Origin of a request."""
 
-    def __init__(self, hosts: Iterable[str]) -> None:
-        """Allow the loopback names and `hosts` (lower case, IPv6 in brackets, without ports)."""
+    def __init__(self, hosts: Iterable[str], origins: Iterable[str] = ()) -> None:
+        """Allow the loopback names and `hosts` (lower case, IPv6 in brackets, without ports).
+
+        Pages of `origins` may read the event stream, and nothing else.
+        """
         self._hosts = _LOCAL | {host.rstrip(".") for host in hosts}
+        self._origins = frozenset(origins)
 
     def check(self, request: web.Request) -> None:
         """Let a request pass.
@@ -63,13 +70,21 @@ class Guard:
                 f"this server does not answer for Host {shown!r}: use 127.0.0.1 or localhost, or"
                 " add the name to [server] allowed_hosts",
             )
-        for origin in request.headers.getall("Origin", []):
+        origins = request.headers.getall("Origin", [])
+        if origins and self._may_watch(request, origins):
+            return
+        for origin in origins:
             if not _is_own(origin, hosts[0]):
                 raise Refusal(
                     403, "foreign_origin", f"pages of {origin[:100]!r} may not call this server"
                 )
         if not _OWN_SITES.issuperset(request.headers.getall("Sec-Fetch-Site", [])):
             raise Refusal(403, "cross_site", "pages of other sites may not call this server")
+
+    def _may_watch(self, request: web.Request, origins: Sequence[str]) -> bool:
+        """Tell whether a page of another origin is one that may read the event stream."""
+        is_known = len(origins) == 1 and origins[0].lower() in self._origins
+        return is_known and request.method == "GET" and request.path == EVENTS
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -79,6 +94,14 @@ class Guard:
         except Refusal as refusal:
             return error_response(refusal.status, refusal.code, str(refusal))
         return await handler(request)
+
+
+def shared_with(request: web.Request) -> dict[str, str]:
+    """Give the headers that let a page of another origin read what it may ask for, once let in."""
+    origin = request.headers.get("Origin")
+    if origin is None or _is_own(origin, request.headers["Host"]):
+        return {}
+    return {"Access-Control-Allow-Origin": origin, "Vary": "Origin"}
 
 
 def host_name(authority: str) -> str:

@@ -61,10 +61,16 @@ SECRET_HEADERS: Final = frozenset(
     }
 )
 # Where a caller's API key stands; the first one there is, is the caller.
-_KEY_HEADERS: Final = (b"authorization", b"api-key", b"x-api-key", b"x-goog-api-key")
+KEY_HEADERS: Final = (b"authorization", b"api-key", b"x-api-key", b"x-goog-api-key")
 _CALLER_BYTES: Final = 8
 SECRET_PARAMETERS: Final = frozenset(
     {b"access_token", b"api-key", b"api_key", b"apikey", b"key", b"sig", b"signature", b"token"}
+)
+# API keys by how their providers write them: OpenAI and Anthropic, Google, Groq, xAI, Hugging Face,
+# Replicate, Perplexity, NVIDIA, GitHub. For paths, where none has a name that gives it away.
+_ANY_KEY_BYTES: Final = 20
+_ANY_KEY: Final = re.compile(
+    rb"\b(?:sk-|AIza|gsk_|xai-|hf_|r8_|pplx-|nvapi-|gh[opsu]_|github_pat_)[A-Za-z0-9_-]{16,}"
 )
 # How many of the pairs in a value are cookies; attributes follow the one that is set.
 _COOKIES: Final[Mapping[bytes, int | None]] = MappingProxyType({b"cookie": None, b"set-cookie": 1})
@@ -147,9 +153,36 @@ def holds_our_key(headers: RawHeaders, target: bytes) -> bool:
     return b"tw_sk_" in unquote_to_bytes(target) or b"tw_sk_" in b"\0".join(chain(*headers))
 
 
+def has_our_key_for_theirs(headers: RawHeaders) -> bool:
+    """Tell whether a key of ours stands where the provider's would."""
+    return any(name.lower() in KEY_HEADERS and _ends_in_our_key(value) for name, value in headers)
+
+
+def with_provider_key(headers: RawHeaders, key: bytes) -> list[tuple[bytes, bytes]]:
+    """Put the provider's key where ours stands, in the same header after the same scheme.
+
+    What `Connection` says of such a header counts for the client's, which ends here.
+    """
+    swapped = []
+    for name, value in headers:
+        lowered = name.lower()
+        if lowered in KEY_HEADERS and _ends_in_our_key(value):
+            scheme = value[: value.rindex(b"tw_sk_")]
+            value = (scheme or (b"Bearer " if lowered == b"authorization" else b"")) + key
+        elif lowered == b"connection":
+            options = value.split(b",")
+            value = b",".join(o for o in options if o.strip().lower() not in KEY_HEADERS)
+        swapped.append((name, value))
+    return swapped
+
+
+def _ends_in_our_key(value: bytes) -> bool:
+    return value.rpartition(b" ")[2].startswith(b"tw_sk_")
+
+
 def caller(index: Index) -> bytes | None:
     """Tell the API keys of callers apart: 8 bytes of a hash, None for a call without a key."""
-    for name in _KEY_HEADERS:
+    for name in KEY_HEADERS:
         if key := _SCHEME.sub(b"", index.get(name, b""), count=1).strip():
             return hashlib.blake2b(key, digest_size=_CALLER_BYTES).digest()
     return None
@@ -182,6 +215,11 @@ def redact(data: bytes, secrets: Iterable[bytes]) -> bytes:
         if secret in data:
             data = data.replace(secret, REDACTED)
     return OUR_KEY.sub(REDACTED, data) if b"tw_sk_" in data else data
+
+
+def redact_path(path: bytes, secrets: Iterable[bytes]) -> bytes:
+    """Replace in a raw path the call's secrets, and what looks like anybody's API key."""
+    return _ANY_KEY.sub(REDACTED, redact(path, secrets)) if len(path) > _ANY_KEY_BYTES else path
 
 
 def redact_query(query: bytes, secrets: Iterable[bytes]) -> bytes:

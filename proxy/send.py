@@ -110,7 +110,7 @@ class Sender:
         plain = Request(
             method=request.method.encode("ascii"),
             target=self.upstream.target(target.raw),
-            headers=headers.request_headers(request.raw_headers, self.upstream.authority),
+            headers=headers.request_headers(call.outgoing, self.upstream.authority),
             body=body,
             chunked="Transfer-Encoding" in request.headers,
         )

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from proxy import session
 from proxy.bodies import Answered, Asked, BodyReader, without
 from proxy.call import CLIENT_LEFT, SERVER_STOPPED, CallEnd, CallProgress, Ending
-from proxy.config import CapturePolicy
+from proxy.capture import CapturePolicy
 from proxy.conversation import conversation_of
 from proxy.estimate import tokens_of
 from proxy.pricing import Prices

@@ -10,8 +10,7 @@ from typing import Any
 import orjson
 
 from proxy.call import COMPLETE, Call, CallEnd, Ending
-from proxy.capture import Budget
-from proxy.config import CapturePolicy, parse_capture
+from proxy.capture import Budget, CapturePolicy, parse_capture
 from proxy.headers import index
 from proxy.session import SessionRef
 from proxy.target import proxied

@@ -8,12 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.capture import CapturePolicy, parse_capture
 from proxy.config import (
-    CapturePolicy,
     Config,
     ConfigError,
     load,
-    parse_capture,
 )
 from proxy.pricing import CustomPrice
 
@@ -136,7 +135,7 @@ def test_every_mistake_is_reported_at_once_with_key_value_source_and_expectation
         [server]
         port = 99_999
         prot = 3000
-        host = "0.0.0.0"
+        host = "0.0.0.0:80"
         [recording]
         durability = "sage"
         [upstreams.vllm]
@@ -152,7 +151,7 @@ def test_every_mistake_is_reported_at_once_with_key_value_source_and_expectation
     found = problems(file, environ, {"database.path": "", "upstreams.vllm.uri": "http://a"})
     for start in [
         'TRACEWAY_SEVER_PORT = "1" (environment): expected the name TRACEWAY_SERVER_PORT',
-        'server.host = "0.0.0.0" (traceway.toml): expected a loopback address',
+        'server.host = "0.0.0.0:80" (traceway.toml): expected the address or name of this machine',
         "server.port = 99999 (traceway.toml): expected a TCP port (0: any free one), an integer",
         'database.path = "" (command line): expected the path of a file',
         'recording.durability = "sage" (traceway.toml): expected one of "safe", "strict", "fast"',
@@ -171,10 +170,12 @@ def test_every_mistake_is_reported_at_once_with_key_value_source_and_expectation
     assert found == []
 
 
-def test_a_host_that_others_reach_is_refused_with_what_to_do_instead() -> None:
-    [line] = problems(overrides={"server.host": "0.0.0.0"})  # noqa: S104  # it is refused
-    assert "there are no keys yet" in line
-    assert "ssh -L" in line
+def test_a_host_that_others_reach_without_keys_is_a_mistake() -> None:
+    [line] = problems(
+        overrides={"server.host": "0.0.0.0", "auth.mode": "off"}  # noqa: S104  # it is refused
+    )
+    assert 'auth.mode = "off"' in line
+    assert "other machines reach" in line
 
 
 def test_a_body_cap_above_the_memory_bound_is_a_mistake() -> None:

@@ -107,7 +107,7 @@ def test_all_mistakes_of_a_configuration_are_reported_at_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "traceway.toml"
-    file.write_text('[server]\nhost = "0.0.0.0"\n[recording]\ndurabilty = "safe"\n')
+    file.write_text('[server]\nhost = "a:b"\n[recording]\ndurabilty = "safe"\n')
     monkeypatch.setenv("TRACEWAY_SERVER_DRAIN_S", "soon")
 
     code = main(

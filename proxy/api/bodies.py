@@ -12,13 +12,13 @@ from typing import Final, TypeVar
 import orjson
 from aiohttp import web
 
+from proxy.access import project_id
 from proxy.api import params
 from proxy.api.answers import not_found
 from proxy.decode import decode
 from storage import rebuild
 from storage.database import Database
 from storage.rebuild import StoredBody
-from storage.records import DEFAULT_PROJECT
 
 T = TypeVar("T")
 
@@ -59,7 +59,7 @@ class Bodies:
         span_id = params.hex_id(request.match_info["id"], 16)
         if span_id is None:
             return not_found("span")
-        stored = await read(self._database, DEFAULT_PROJECT, span_id)
+        stored = await read(self._database, project_id(request), span_id)
         if stored is None:
             return not_found(f"{which} body")
         answer = web.Response(body=stored.data, headers=_HEADERS)

@@ -9,6 +9,7 @@ from typing import Final
 import orjson
 from aiohttp import web
 
+from proxy.access import project_id
 from proxy.api import params
 from proxy.api.answers import json_answer, not_found
 from proxy.api.message_views import MessageView, ThreadView
@@ -16,7 +17,7 @@ from proxy.api.transcript import Sources, needed_contents, show_page
 from storage import events, queries, rebuild, transcript
 from storage.database import Database
 from storage.lines import Line, lines
-from storage.records import DEFAULT_PROJECT, Span
+from storage.records import Span
 from storage.threads import Tree, Turn
 
 # Messages of a page.
@@ -55,7 +56,7 @@ class Conversations:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._held: tuple[tuple[str, tuple[str, ...], int], _Path] | None = None
+        self._held: tuple[tuple[int, str, tuple[str, ...], int], _Path] | None = None
 
     async def show(self, request: web.Request) -> web.Response:
         """GET /api/sessions/{id}/conversation?from=&limit=&branch=: its messages, in order."""
@@ -63,13 +64,15 @@ class Conversations:
         limit = params.limit(request, DEFAULT_LIMIT)
         start = params.place(request, "from")
         chosen = branches(request)
-        if await queries.get_session(self._database, DEFAULT_PROJECT, session_id) is None:
+        project = project_id(request)
+        if await queries.get_session(self._database, project, session_id) is None:
             return not_found("session")
-        page = await self.page(session_id, start, limit, chosen)
+        page = await self.page(project, session_id, start, limit, chosen)
         return json_answer(orjson.Fragment(await asyncio.to_thread(_answer, session_id, page)))
 
     async def page(
         self,
+        project: int,
         session_id: str,
         start: int,
         limit: int,
@@ -80,62 +83,64 @@ class Conversations:
 
         Raises BadParameter where one of ``branches`` names no message.
         """
-        turns, found = await self._read(session_id, tuple(branches))
+        turns, found = await self._read(project, session_id, tuple(branches))
         if at:
             start = _place(found, at) // limit * limit
         page = range(min(start, len(found)), min(start + limit, len(found)))
-        sources = await self._sources(turns, found, page)
+        sources = await self._sources(project, turns, found, page)
         threads, messages = await asyncio.to_thread(show_page, found, page, sources)
         return ConversationPage(
             start=page.start, total=len(found), threads=threads, messages=messages
         )
 
-    async def _read(self, session_id: str, branches: tuple[str, ...]) -> _Path:
+    async def _read(self, project: int, session_id: str, branches: tuple[str, ...]) -> _Path:
         """Read a session's turns, and the lines of a path through them.
 
         The last path is held, since its pages are read one after the other. Each change of the
         database comes with an event, so that none since then means that it is the same.
         """
         _, newest = await events.bounds(self._database)
-        key = (session_id, branches, newest)
+        key = (project, session_id, branches, newest)
         if self._held is not None and self._held[0] == key:
             return self._held[1]
-        turns = await transcript.session_turns(
-            self._database, DEFAULT_PROJECT, session_id, ANSWERING
-        )
+        turns = await transcript.session_turns(self._database, project, session_id, ANSWERING)
         path = turns, await asyncio.to_thread(_lines, turns, branches)
         self._held = (key, path) if len(path[1]) <= HELD_LINES else None
         return path
 
     async def message(self, request: web.Request) -> web.Response:
         """GET /api/messages/{id}: the JSON of one message, as it was sent."""
-        data = await self.content(request.match_info["id"])
+        data = await self.content(project_id(request), request.match_info["id"])
         return not_found("message") if data is None else json_answer(orjson.Fragment(data))
 
-    async def content(self, message_id: str) -> bytes | None:
+    async def content(self, project: int, message_id: str) -> bytes | None:
         """Give the JSON of a message; None where there is none."""
         found = _MESSAGE_ID.fullmatch(message_id)
         if found is None:
             return None
         span_id, depth = bytes.fromhex(found[1]), int(found[2])
-        return await transcript.message(self._database, DEFAULT_PROJECT, span_id, depth)
+        return await transcript.message(self._database, project, span_id, depth)
 
-    async def _sources(self, turns: Sequence[Turn], found: Sequence[Line], page: range) -> Sources:
+    async def _sources(
+        self, project: int, turns: Sequence[Turn], found: Sequence[Line], page: range
+    ) -> Sources:
         db = self._database
         shown = [found[position] for position in page]
         seqs = {line.turn.seq for line in shown}
         seqs |= {line.entry.outcome.seq for line in shown if line.entry and line.entry.outcome}
-        spans = await transcript.turn_spans(db, DEFAULT_PROJECT, sorted(seqs))
+        spans = await transcript.turn_spans(db, project, sorted(seqs))
         return Sources(
             contents=await transcript.message_contents(
-                db, DEFAULT_PROJECT, needed_contents(found, page), PAGE_BYTES
+                db, project, needed_contents(found, page), PAGE_BYTES
             ),
             spans=spans,
-            unfinished=await self._unfinished(shown, spans),
+            unfinished=await self._unfinished(project, shown, spans),
             starts_us=[turn.started_at_us for turn in turns],
         )
 
-    async def _unfinished(self, shown: Sequence[Line], spans: dict[int, Span]) -> dict[int, bytes]:
+    async def _unfinished(
+        self, project: int, shown: Sequence[Line], spans: dict[int, Span]
+    ) -> dict[int, bytes]:
         """Read what came of answers that have no messages: of calls that run, or were cut."""
         ends = [line.turn for line in shown if line.entry and line.entry.said is None]
         found = {}
@@ -143,7 +148,7 @@ class Conversations:
             span = spans.get(turn.seq)
             if span is None or span.response is None or not span.response.stored:
                 continue
-            body = await rebuild.response_body(self._database, DEFAULT_PROJECT, turn.span_id)
+            body = await rebuild.response_body(self._database, project, turn.span_id)
             if body is not None:
                 found[turn.seq] = body.data
         return found

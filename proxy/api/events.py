@@ -6,14 +6,20 @@ buffer holds; one that takes nothing is told ``resync``, as far as it still list
 
 import asyncio
 import re
+import time
+from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import web
 
+from proxy.access import Access, principal_of
+from proxy.api.answers import json_answer
 from proxy.api.frames import RESYNC, Wants
-from proxy.api.hub import MAX_SUBSCRIBERS, Hub, TooManySubscribers
+from proxy.api.hubs import MAX_SUBSCRIBERS, Hubs, TooManySubscribers
 from proxy.api.params import BadParameter
 from proxy.errors import error_response
+from proxy.guard import shared_with
+from proxy.tickets import TICKET_S
 from storage.events import TYPES
 
 # A subscriber that takes nothing for so long is dropped, and so long it may take to read why.
@@ -28,21 +34,41 @@ _HEADERS: Final = {
 _NUMBER: Final = re.compile(r"\d{1,19}", re.ASCII)
 
 
-class Events:
-    """The handler of /api/events."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TicketView:
+    """What opens the stream once, as `?token=`, within so many seconds."""
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+    token: str
+    expires_in_s: float
+
+
+class Events:
+    """The handlers of /api/events and /api/events/tickets."""
+
+    def __init__(self, hubs: Hubs, access: Access) -> None:
+        self._hubs = hubs
+        self._access = access
+
+    async def ticket(self, request: web.Request) -> web.Response:
+        """POST /api/events/tickets: let a page open the stream that can send no key."""
+        token = self._access.tickets.issue(principal_of(request), time.monotonic())
+        return json_answer(TicketView(token=token, expires_in_s=TICKET_S), status=201)
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
-        """GET /api/events?since=&session=&kind=&model=&progress=1, until the client leaves."""
+        """GET /api/events?since=&session=&kind=&model=&progress=1, until the client leaves.
+
+        It also ends when what let the client in no longer does; seen at the next event or comment.
+        """
         since, wants = _since(request), _wants(request)
-        response = web.StreamResponse(headers=_HEADERS)
+        principal = principal_of(request)
+        response = web.StreamResponse(headers={**_HEADERS, **shared_with(request)})
         response.force_close()
         try:
-            async with self._hub.subscribe(since, wants) as frames:
+            async with self._hubs.subscribe(principal.project.id, since, wants) as frames:
                 await response.prepare(request)
                 async for data in frames:
+                    if not self._access.is_still(principal):
+                        break
                     async with asyncio.timeout(STALL_S):
                         await response.write(data)
         except TooManySubscribers:

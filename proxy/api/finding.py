@@ -8,13 +8,14 @@ from typing import TypeVar
 
 from aiohttp import web
 
+from proxy.access import project_id
 from proxy.api import lists
 from proxy.api.params import BadParameter
 from proxy.api.views import TotalsView, totals_view
 from proxy.recorder import Recorder
 from storage import listing
 from storage.database import Database
-from storage.records import DEFAULT_PROJECT, Page
+from storage.records import Page
 from storage.search import Rows
 
 T = TypeVar("T")
@@ -27,8 +28,10 @@ class Finder:
         self._database = database
         self._recorder = recorder
 
-    async def page(self, read: Callable[..., Awaitable[Page[T]]], asked: lists.Asked) -> Page[T]:
-        """Read a page by one of listing.py's functions.
+    async def page(
+        self, project: int, read: Callable[..., Awaitable[Page[T]]], asked: lists.Asked
+    ) -> Page[T]:
+        """Read a page of a project's rows by one of listing.py's functions.
 
         Raises:
             BadParameter: there are too many rows for the order that is asked for.
@@ -38,7 +41,7 @@ class Finder:
         try:
             return await read(
                 self._database,
-                DEFAULT_PROJECT,
+                project,
                 asked.limit,
                 asked.after,
                 query=asked.query,
@@ -53,5 +56,5 @@ class Finder:
         query = lists.query(request, rows)
         if query.words:
             await self._recorder.indexed()
-        sums = await listing.totals(self._database, DEFAULT_PROJECT, query, lists.now_us())
+        sums = await listing.totals(self._database, project_id(request), query, lists.now_us())
         return totals_view(sums)

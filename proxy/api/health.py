@@ -6,14 +6,14 @@ from typing import Literal
 
 from aiohttp import web
 
+from proxy.access import project_id
 from proxy.api.answers import json_answer
-from proxy.api.hub import Hub
+from proxy.api.hubs import Hubs
 from proxy.api.views import stats_view
 from proxy.capture import Budget
 from proxy.recorder import Recorder
 from storage import queries
 from storage.database import Database, StorageError
-from storage.records import DEFAULT_PROJECT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,13 +40,13 @@ class Health:
         recorder: Recorder,
         budget: Budget,
         in_flight: Set[object],
-        hub: Hub,
+        hubs: Hubs,
     ) -> None:
         self._database = database
         self._recorder = recorder
         self._budget = budget
         self._in_flight = in_flight
-        self._hub = hub
+        self._hubs = hubs
 
     async def health(self, _: web.Request) -> web.Response:
         """GET /api/health: always 200, so that it can be read; `status` says how it is."""
@@ -68,9 +68,9 @@ class Health:
             return json_answer({"status": "unavailable", "reasons": reasons}, status=503)
         return json_answer({"status": "ok"})
 
-    async def stats(self, _: web.Request) -> web.Response:
+    async def stats(self, request: web.Request) -> web.Response:
         """GET /api/stats: the project's totals."""
-        return json_answer(stats_view(await queries.stats(self._database, DEFAULT_PROJECT)))
+        return json_answer(stats_view(await queries.stats(self._database, project_id(request))))
 
     def _view(self) -> HealthView:
         recorder = self._recorder
@@ -83,6 +83,6 @@ class Health:
             queued_bytes=recorder.queued_bytes,
             held_bytes=self._budget.used_bytes,
             limit_bytes=self._budget.limit_bytes,
-            event_subscribers=self._hub.subscribers,
+            event_subscribers=self._hubs.subscribers,
             counters=asdict(recorder.losses.counters),
         )

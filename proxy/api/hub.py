@@ -16,7 +16,6 @@ from typing import Final
 
 from proxy.api.frames import RESYNC, Page, Wants, greeting, heartbeat, pages, render
 from proxy.api.live import LiveTexts
-from proxy.recorder import Recorder
 from storage import events, queries
 from storage.database import Database, StorageError
 from storage.events import SESSION_UPDATED, TRACE_CREATED, TRACE_UPDATED
@@ -28,14 +27,6 @@ PAUSE_S: Final = 0.050
 # What the ring holds: at 1,000 calls/s some seconds.
 RING_BYTES: Final = 16 * 1024 * 1024
 HEARTBEAT_S: Final = 15.0
-# Each is a connection, a task and some KiB.
-MAX_SUBSCRIBERS: Final = 1000
-# The log is pruned so often; in between it may grow beyond its bound.
-PRUNE_S: Final = 60.0
-
-
-class TooManySubscribers(Exception):
-    """Nobody else may watch."""
 
 
 class Hub:
@@ -80,16 +71,6 @@ class Hub:
             self._texts.follow(fresh)
             await asyncio.sleep(PAUSE_S)
 
-    async def prune_forever(self, recorder: Recorder) -> None:
-        """Have the log pruned from time to time, piece by piece, between the calls."""
-        while True:
-            await asyncio.sleep(PRUNE_S)
-            try:
-                while await recorder.write(events.prune):
-                    pass
-            except StorageError:
-                continue  # the next time
-
     def close(self) -> None:
         """End all subscriptions."""
         self._closing = True
@@ -102,11 +83,8 @@ class Hub:
         """Give what comes after event ``since``, or from now on, as bytes to write.
 
         Raises:
-            TooManySubscribers: there are as many as there may be.
             StorageError: the log cannot be read.
         """
-        if self.subscribers >= MAX_SUBSCRIBERS:
-            raise TooManySubscribers
         pruned, newest = await events.bounds(self._database)
         if not self.subscribers:  # nobody has kept the ring up
             self._ring.clear()

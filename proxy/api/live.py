@@ -106,10 +106,11 @@ class LiveText:
 
 
 class LiveTexts:
-    """The texts of the calls in flight that somebody watches."""
+    """The texts of a project's calls in flight that somebody watches."""
 
-    def __init__(self, in_flight: Set[Call]) -> None:
+    def __init__(self, in_flight: Set[Call], project_id: int) -> None:
         self._in_flight = in_flight
+        self._project_id = project_id
         self._watched: Counter[str | None] = Counter()
         self._texts: dict[Call, LiveText] = {}
 
@@ -171,7 +172,10 @@ class LiveTexts:
         return has_grown
 
     def _is_watched(self, call: Call) -> bool:
-        return None in self._watched or call.start.session_id in self._watched
+        start = call.start
+        if start.project_id != self._project_id:
+            return False
+        return None in self._watched or start.session_id in self._watched
 
 
 class Reader:

@@ -2,11 +2,11 @@
 
 from aiohttp import web
 
+from proxy.access import project_id
 from proxy.api.answers import json_answer
 from proxy.api.params import BadParameter
 from storage import suggest
 from storage.database import Database
-from storage.records import DEFAULT_PROJECT
 from storage.search import MAX_CHARS, STATUSES
 
 
@@ -29,6 +29,8 @@ class Search:
             raise BadParameter(f"at must be a place in q, from 0 to {len(query)}", "at")
         for rows in STATUSES:
             if rows == request.query.get("rows", "sessions"):
-                found = await suggest.suggest(self._database, DEFAULT_PROJECT, query, int(at), rows)
+                found = await suggest.suggest(
+                    self._database, project_id(request), query, int(at), rows
+                )
                 return json_answer(found)
         raise BadParameter(f"rows must be one of {', '.join(STATUSES)}", "rows")

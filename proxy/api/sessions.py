@@ -4,6 +4,7 @@ import functools
 
 from aiohttp import web
 
+from proxy.access import project_id
 from proxy.api import lists, params
 from proxy.api.answers import json_answer, not_found
 from proxy.api.finding import Finder
@@ -13,7 +14,6 @@ from proxy.recorder import Recorder
 from storage import forget, listing, queries
 from storage.database import Database
 from storage.listing import Order
-from storage.records import DEFAULT_PROJECT
 from storage.search import Name, Query
 
 # Traces of one session in one answer; more of them go on behind `cursor`.
@@ -39,7 +39,7 @@ class Sessions:
         at. A page may be short and have a cursor: so far was looked.
         """
         asked = lists.asked(request, "sessions")
-        page = await self._finder.page(listing.list_sessions, asked)
+        page = await self._finder.page(project_id(request), listing.list_sessions, asked)
         return asked.answer(page, [session_view(session) for session in page.rows])
 
     async def totals(self, request: web.Request) -> web.Response:
@@ -58,7 +58,7 @@ class Sessions:
     async def one(self, request: web.Request) -> dict[str, object] | None:
         """Give a session with its traces; None where there is none."""
         session_id = params.session_id(request)
-        session = await queries.get_session(self._database, DEFAULT_PROJECT, session_id)
+        session = await queries.get_session(self._database, project_id(request), session_id)
         if session is None:
             return None
         asked = lists.page_of(
@@ -67,7 +67,7 @@ class Sessions:
             Order("started", descending=False),
             params.limit(request, MAX_TRACES, MAX_TRACES),
         )
-        page = await self._finder.page(listing.list_traces, asked)
+        page = await self._finder.page(project_id(request), listing.list_traces, asked)
         answer = flat(session_view(session))
         answer["traces"] = [trace_view(trace) for trace in page.rows]
         if (cursor := asked.cursor(page)) is not None:
@@ -79,7 +79,7 @@ class Sessions:
         deleted = await self._recorder.write(
             functools.partial(
                 forget.delete_session,
-                project_id=DEFAULT_PROJECT,
+                project_id=project_id(request),
                 session_id=params.session_id(request),
                 text_of=text_of,
             ),

@@ -4,6 +4,7 @@ import functools
 
 from aiohttp import web
 
+from proxy.access import project_id
 from proxy.api import lists, params
 from proxy.api.answers import json_answer, not_found
 from proxy.api.bodies import json_value
@@ -14,7 +15,6 @@ from proxy.providers.messages import text_of
 from proxy.recorder import Recorder
 from storage import forget, listing, queries, rebuild
 from storage.database import Database
-from storage.records import DEFAULT_PROJECT
 from storage.search import Condition, Ids, Name
 
 
@@ -38,7 +38,7 @@ class Traces:
         if (ids := params.ids(request, 32)) is not None:
             more.append(Ids(ids))
         asked = lists.asked(request, "traces", *more)
-        page = await self._finder.page(listing.list_traces, asked)
+        page = await self._finder.page(project_id(request), listing.list_traces, asked)
         return asked.answer(page, [trace_view(trace) for trace in page.rows])
 
     async def list_spans(self, request: web.Request) -> web.Response:
@@ -49,7 +49,7 @@ class Traces:
         """Give a page of spans; see Sessions.find."""
         ids = params.ids(request, 16)
         asked = lists.asked(request, "spans", *(() if ids is None else (Ids(ids),)))
-        page = await self._finder.page(listing.list_spans, asked)
+        page = await self._finder.page(project_id(request), listing.list_spans, asked)
         return asked.answer(
             page, [span_view(s, s.input_preview, s.output_preview) for s in page.rows]
         )
@@ -72,10 +72,10 @@ class Traces:
         trace_id = params.hex_id(request.match_info["id"], 32)
         if trace_id is None:
             return None
-        trace = await queries.get_trace(self._database, DEFAULT_PROJECT, trace_id)
+        trace = await queries.get_trace(self._database, project_id(request), trace_id)
         if trace is None:
             return None
-        spans = await queries.trace_spans(self._database, DEFAULT_PROJECT, trace_id)
+        spans = await queries.trace_spans(self._database, project_id(request), trace_id)
         answer = flat(trace_view(trace))
         answer["spans"] = [span_view(s, s.input_preview, s.output_preview) for s in spans]
         return answer
@@ -88,7 +88,7 @@ class Traces:
         deleted = await self._recorder.write(
             functools.partial(
                 forget.delete_trace,
-                project_id=DEFAULT_PROJECT,
+                project_id=project_id(request),
                 trace_id=trace_id,
                 text_of=text_of,
             ),
@@ -101,9 +101,9 @@ class Traces:
         span_id = params.hex_id(request.match_info["id"], 16)
         if span_id is None:
             return not_found("span")
-        span = await queries.get_span(self._database, DEFAULT_PROJECT, span_id)
+        span = await queries.get_span(self._database, project_id(request), span_id)
         if span is None:
             return not_found("span")
-        asked = await rebuild.request_body(self._database, DEFAULT_PROJECT, span_id)
-        answered = await rebuild.response_body(self._database, DEFAULT_PROJECT, span_id)
+        asked = await rebuild.request_body(self._database, project_id(request), span_id)
+        answered = await rebuild.response_body(self._database, project_id(request), span_id)
         return json_answer(span_view(span, await json_value(asked), await json_value(answered)))

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from proxy.access import project_id
 from proxy.api import params
 from proxy.api.sessions import Sessions
 from proxy.api.traces import Traces
@@ -19,7 +20,6 @@ from proxy.ui.listing import SESSIONS, TRACES, Find, Kind
 from proxy.ui.snippets import snippets
 from storage import events, queries
 from storage.database import Database
-from storage.records import DEFAULT_PROJECT
 
 # Rows that an open page asks for at once: those that it shows, twice over.
 MAX_IDS: Final = 100
@@ -54,7 +54,7 @@ class Lists:
         found = await listing.read(request, kind, find)
         if found.q.strip() and not found.rows and not found.problem:
             found = replace(found, clauses=await listing.clauses(request, found, find))
-        stats = await self._stats()
+        stats = await self._stats(request)
         base_url = f"{request.scheme}://{request.host}/api/proxy/openai/v1"
         return self._frame.render(
             request,
@@ -72,7 +72,7 @@ class Lists:
     async def session_rows(self, request: web.Request) -> web.Response:
         """GET /sessions/rows?id=&new=&q=: rows to show anew, and of `new` those that `q` finds."""
         asked = request.query.getall("id", [])[:MAX_IDS]
-        found = await queries.get_sessions(self._database, DEFAULT_PROJECT, asked)
+        found = await queries.get_sessions(self._database, project_id(request), asked)
         rows = [session_view(session) for session in found.values()]
         rows += await self._new(request, SESSIONS, self._sessions.find)
         return self._frame.render(request, "session_rows.html", rows=rows)
@@ -81,7 +81,7 @@ class Lists:
         """GET /traces/rows?id=&new=&q=: the same for traces."""
         asked = [params.hex_id(text, 32) for text in request.query.getall("id", [])[:MAX_IDS]]
         known = [trace_id for trace_id in asked if trace_id is not None]
-        found = await queries.get_traces(self._database, DEFAULT_PROJECT, known)
+        found = await queries.get_traces(self._database, project_id(request), known)
         rows = [trace_view(trace) for trace in found.values()]
         rows += await self._new(request, TRACES, self._traces.find)
         return self._frame.render(request, "trace_rows.html", rows=rows)
@@ -108,11 +108,11 @@ class Lists:
         sums: Callable[[web.Request], Awaitable[TotalsView]],
     ) -> web.Response:
         asks = request.query.get("q", "").strip()
-        totals = await sums(request) if asks else _all(await self._stats(), kind)
+        totals = await sums(request) if asks else _all(await self._stats(request), kind)
         return self._frame.render(request, "totals.html", totals=totals)
 
-    async def _stats(self) -> StatsView:
-        return stats_view(await queries.stats(self._database, DEFAULT_PROJECT))
+    async def _stats(self, request: web.Request) -> StatsView:
+        return stats_view(await queries.stats(self._database, project_id(request)))
 
 
 @dataclass(frozen=True, slots=True)

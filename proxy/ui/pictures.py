@@ -11,6 +11,7 @@ from typing import Final
 
 from aiohttp import web
 
+from proxy.access import project_id
 from proxy.api.conversation import Conversations
 from proxy.providers.reading import read
 
@@ -29,7 +30,7 @@ class Pictures:
 
     async def show(self, request: web.Request) -> web.Response:
         """GET /pictures/{message}/{number}: an image of a message, counted from 0."""
-        data = await self._conversations.content(request.match_info["message"])
+        data = await self._conversations.content(project_id(request), request.match_info["message"])
         number = int(request.match_info["number"])
         found = None if data is None else await asyncio.to_thread(picture, data, number)
         if found is None:

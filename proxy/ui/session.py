@@ -12,6 +12,7 @@ from typing import Final
 
 from aiohttp import web
 
+from proxy.access import project_id
 from proxy.api import params
 from proxy.api.conversation import Conversations, branches
 from proxy.api.span_views import SpanView, span_view
@@ -23,7 +24,7 @@ from proxy.ui.frame import Frame
 from storage import breakdown, events, queries
 from storage.breakdown import ModelShare
 from storage.database import Database
-from storage.records import DEFAULT_PROJECT, Span
+from storage.records import Span
 
 # Messages, and traces, of one page: what a person scrolls through, and a browser lays out at once.
 MESSAGES: Final = 50
@@ -88,10 +89,10 @@ class SessionPage:
         return await self._answer(request, "session_live.html")
 
     async def _answer(self, request: web.Request, template: str) -> web.Response:
-        db, session_id = self._database, params.session_id(request)
+        db, project, session_id = self._database, project_id(request), params.session_id(request)
         # Read first: what comes meanwhile comes twice, rather than not at all.
         _, since = await events.bounds(db)
-        session = await queries.get_session(db, DEFAULT_PROJECT, session_id)
+        session = await queries.get_session(db, project, session_id)
         if session is None:
             raise web.HTTPNotFound
         shown = request.query.get("view", "conversation")
@@ -104,9 +105,9 @@ class SessionPage:
             raise params.BadParameter(f"view must be one of {', '.join(views)}")
         seen = session_view(session)
         body = await views[shown](request, seen)
-        models = await breakdown.model_shares(db, DEFAULT_PROJECT, seen.id)
-        states = await breakdown.trace_states(db, DEFAULT_PROJECT, seen.id)
-        turns = await breakdown.turn_sums(db, DEFAULT_PROJECT, seen.id)
+        models = await breakdown.model_shares(db, project, seen.id)
+        states = await breakdown.trace_states(db, project, seen.id)
+        turns = await breakdown.turn_sums(db, project, seen.id)
         # A page of long messages takes long enough to hold up calls that pass.
         return await asyncio.to_thread(
             lambda: self._frame.render(
@@ -127,9 +128,11 @@ class SessionPage:
         chosen = branches(request)
         at = []
         if trace_id := params.hex_id(request.query.get("at", ""), 32):
-            spans = await queries.trace_spans(self._database, DEFAULT_PROJECT, trace_id)
+            spans = await queries.trace_spans(self._database, project_id(request), trace_id)
             at = [span.span_id for span in spans]
-        page = await self._conversations.page(session.id, start, limit, chosen, at)
+        page = await self._conversations.page(
+            project_id(request), session.id, start, limit, chosen, at
+        )
         return Conversation(
             sections=await asyncio.to_thread(sections, page),
             page=view.Pages(page.start, len(page.messages), page.total, limit),
@@ -139,7 +142,7 @@ class SessionPage:
     async def _traces(self, request: web.Request, session: SessionView) -> Traces:
         start, limit = params.place(request, "from"), params.limit(request, TRACES)
         traces = await breakdown.page_traces(
-            self._database, DEFAULT_PROJECT, session.id, start, limit
+            self._database, project_id(request), session.id, start, limit
         )
         return Traces(
             traces=[trace_view(trace) for trace in traces],
@@ -149,7 +152,7 @@ class SessionPage:
     async def _timeline(self, request: web.Request, session: SessionView) -> Timeline:
         start, limit = params.place(request, "from"), params.limit(request, TRACES)
         spans = await breakdown.page_spans(
-            self._database, DEFAULT_PROJECT, session.id, start, limit
+            self._database, project_id(request), session.id, start, limit
         )
         traces = len({span.trace_id for span in spans})
         return Timeline(

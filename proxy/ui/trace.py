@@ -11,6 +11,7 @@ from typing import Final
 import orjson
 from aiohttp import web
 
+from proxy.access import project_id
 from proxy.api import params
 from proxy.api.bodies import SHOWN_BYTES, description
 from proxy.api.span_views import span_view
@@ -28,7 +29,7 @@ from proxy.ui.spans import tree
 from storage import events, queries, rebuild
 from storage.database import Database
 from storage.rebuild import StoredBody
-from storage.records import DEFAULT_PROJECT, Span
+from storage.records import Span
 
 # Characters of one body that a page shows; the rest is behind a link.
 BODY_CHARS: Final = 100_000
@@ -62,17 +63,17 @@ class TracePage:
 
     async def show(self, request: web.Request) -> web.Response:
         """GET /traces/{id}?span=&view=raw: the page; without `span` it shows the first one."""
-        db = self._database
+        db, project = self._database, project_id(request)
         _, since = await events.bounds(db)
         trace_id = params.hex_id(request.match_info["id"], 32)
-        trace = await queries.get_trace(db, DEFAULT_PROJECT, trace_id) if trace_id else None
+        trace = await queries.get_trace(db, project, trace_id) if trace_id else None
         if trace_id is None or trace is None:
             raise web.HTTPNotFound
-        spans = await queries.trace_spans(db, DEFAULT_PROJECT, trace_id, MAX_SPANS)
+        spans = await queries.trace_spans(db, project, trace_id, MAX_SPANS)
         span = _chosen(spans, request.query.get("span"))
         bodies = (
-            await rebuild.request_body(db, DEFAULT_PROJECT, span.span_id),
-            await rebuild.response_body(db, DEFAULT_PROJECT, span.span_id),
+            await rebuild.request_body(db, project, span.span_id),
+            await rebuild.response_body(db, project, span.span_id),
         )
         raw = request.query.get("view") == "raw"
         asked = await asyncio.to_thread(_body_text, bodies[0], _asked, raw=raw)
@@ -99,12 +100,12 @@ class TracePage:
 
     async def curl(self, request: web.Request) -> web.Response:
         """GET /spans/{id}/curl: a command that makes the call again, as text."""
-        db = self._database
+        db, project = self._database, project_id(request)
         span_id = params.hex_id(request.match_info["id"], 16)
-        span = await queries.get_span(db, DEFAULT_PROJECT, span_id) if span_id else None
+        span = await queries.get_span(db, project, span_id) if span_id else None
         if span is None:
             raise web.HTTPNotFound
-        body = await rebuild.request_body(db, DEFAULT_PROJECT, span.span_id)
+        body = await rebuild.request_body(db, project, span.span_id)
         origin = f"{request.scheme}://{request.host}"
         query = f"?{span.query}" if span.query else ""
         text = command(

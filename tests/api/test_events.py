@@ -290,7 +290,7 @@ async def test_a_bad_last_event_id_is_named(tw: Running) -> None:
 async def test_there_is_a_bound_on_subscribers_and_health_counts_them(
     tw: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proxy.api.hub.MAX_SUBSCRIBERS", 2)
+    monkeypatch.setattr("proxy.api.hubs.MAX_SUBSCRIBERS", 2)
     async with watch(tw), watch(tw) as second:
         assert (await ask(tw, "/api/health")).body["event_subscribers"] == 2
         assert (await ask(tw, "/api/events")).error == (503, "too_many_subscribers")

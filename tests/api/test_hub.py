@@ -11,15 +11,13 @@ import pytest
 
 from proxy.api import hub as hub_module
 from proxy.api.frames import RESYNC, Wants, greeting, heartbeat
-from proxy.api.hub import Hub, TooManySubscribers
+from proxy.api.hub import Hub
 from proxy.api.live import LiveTexts
 from proxy.tasks import spawn
 from storage import events
 from storage.database import DatabaseLocked
 from storage.sqlite import SqliteDatabase
-from tests.calling import Gate
 from tests.databases import opened
-from tests.recorders import Begin
 from tests.storage.calls import end, start, write
 
 EVERYTHING = Wants()
@@ -34,7 +32,7 @@ async def db(tmp_path: Path) -> AsyncIterator[SqliteDatabase]:
 
 @pytest.fixture
 async def hub(db: SqliteDatabase) -> AsyncIterator[Hub]:
-    made = Hub(db, 1, LiveTexts(set()))
+    made = Hub(db, 1, LiveTexts(set(), 1))
     task = spawn(made.run(), "hub under test")
     yield made
     made.close()
@@ -273,37 +271,6 @@ async def test_many_commits_at_once_are_read_piece_by_piece(
             write(db, [start(n)])
         hub.told()
         assert await numbers(frames, 10) == list(range(1, 11))
-
-
-async def test_the_bound_on_subscribers_holds_and_those_who_leave_make_room(
-    hub: Hub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(hub_module, "MAX_SUBSCRIBERS", 1)
-    async with hub.subscribe(None, EVERYTHING):
-        with pytest.raises(TooManySubscribers):
-            async with hub.subscribe(None, EVERYTHING):
-                pass
-    async with hub.subscribe(None, EVERYTHING):
-        assert hub.subscribers == 1
-
-
-async def test_the_writer_prunes_the_log_from_time_to_time(
-    begin: Begin, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(hub_module, "PRUNE_S", 0.001)
-    monkeypatch.setattr(events, "MAX_EVENTS", 2)
-    monkeypatch.setattr(events, "PRUNED_ROWS", 2)
-    recording = await begin()
-    assert isinstance(recording.gate, Gate)
-    pruning = Hub(recording.database, 1, LiveTexts(set()))
-    recording.gate.failures.append(DatabaseLocked("traceway.db", None))
-    task = spawn(pruning.prune_forever(recording.recorder), "pruning under test")
-    for n in range(7):
-        await recording.recorder.put(start(n))
-    async with asyncio.timeout(10):
-        while await recording.rows("SELECT MIN(sequence) FROM events") != [(14,)]:
-            pass
-    task.cancel()
 
 
 async def test_a_session_is_shown_as_it_is_when_it_is_told(hub: Hub, db: SqliteDatabase) -> None:

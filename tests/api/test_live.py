@@ -16,6 +16,7 @@ from proxy.api.frames import PAGE_BYTES
 from proxy.api.live import LiveTexts
 from proxy.call import COMPLETE, Call
 from proxy.capture import Budget
+from storage.records import DEFAULT_PROJECT
 from tests.api.watching import kinds, watch
 from tests.calling import DONE, EVENTS, a_call, delta
 from tests.running import CHAT, Running
@@ -72,7 +73,7 @@ def text_of(call: Call, texts: LiveTexts, *pieces: bytes) -> str:
 
 def test_a_reader_hears_each_piece_once_and_a_late_one_all_from_the_beginning() -> None:
     call = streaming()
-    texts = LiveTexts({call})
+    texts = LiveTexts({call}, DEFAULT_PROJECT)
     with texts.watched("s"), texts.watched(None):
         first, everything, other = (texts.reader(one) for one in ("s", None, "other"))
         hear(call, delta("Hel"))
@@ -90,7 +91,7 @@ def test_a_reader_hears_each_piece_once_and_a_late_one_all_from_the_beginning() 
 
 def test_frames_are_rendered_once_for_all_who_are_at_one_place() -> None:
     call = streaming()
-    texts = LiveTexts({call})
+    texts = LiveTexts({call}, DEFAULT_PROJECT)
     with texts.watched(None):
         hear(call, delta("Hello"))
         step(texts)
@@ -101,7 +102,7 @@ def test_frames_are_rendered_once_for_all_who_are_at_one_place() -> None:
 
 def test_a_reader_takes_a_page_of_all_texts_at_a_time() -> None:
     calls = {streaming() for _ in range(20)}
-    texts = LiveTexts(calls)
+    texts = LiveTexts(calls, DEFAULT_PROJECT)
     for call in calls:
         hear(call, delta("x" * 5_000), delta("y" * 20_000))
     with texts.watched(None):
@@ -118,12 +119,12 @@ def test_a_reader_takes_a_page_of_all_texts_at_a_time() -> None:
 def test_what_was_said_before_anybody_watched_is_heard_too() -> None:
     call = streaming()
     hear(call, delta("Hel"), delta("lo"))
-    assert text_of(call, LiveTexts({call}), delta("!"), DONE) == "Hello!"
+    assert text_of(call, LiveTexts({call}, DEFAULT_PROJECT), delta("!"), DONE) == "Hello!"
 
 
 def test_nothing_is_read_while_nobody_watches_and_nothing_of_other_sessions() -> None:
     call, other = streaming("s"), streaming("t")
-    texts = LiveTexts({call, other})
+    texts = LiveTexts({call, other}, DEFAULT_PROJECT)
     hear(call, delta("Hello"))
     hear(other, delta("Hello"))
     assert not step(texts)
@@ -141,7 +142,7 @@ def test_nothing_is_read_while_nobody_watches_and_nothing_of_other_sessions() ->
 def test_a_call_is_followed_to_its_end_and_then_let_go() -> None:
     call = streaming()
     in_flight = {call}
-    texts = LiveTexts(in_flight)
+    texts = LiveTexts(in_flight, DEFAULT_PROJECT)
     with texts.watched(None):
         reader = texts.reader(None)
         hear(call, delta("Hel"))
@@ -164,7 +165,7 @@ def test_a_long_stream_that_ended_is_read_to_its_end(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(live, "STEP_BYTES", 100)
     call = streaming()
     in_flight = {call}
-    texts = LiveTexts(in_flight)
+    texts = LiveTexts(in_flight, DEFAULT_PROJECT)
     with texts.watched(None):
         hear(call, *(delta("word ") for _ in range(50)))
         step(texts)
@@ -179,7 +180,7 @@ def test_a_long_stream_that_ended_is_read_to_its_end(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("how", ["preview", "off"])
 def test_a_call_that_is_not_recorded_in_full_is_not_heard(how: str) -> None:
     call = streaming(capture=how)
-    assert text_of(call, LiveTexts({call}), delta("Hello"), DONE) == ""
+    assert text_of(call, LiveTexts({call}, DEFAULT_PROJECT), delta("Hello"), DONE) == ""
 
 
 def test_an_answer_that_is_no_stream_is_not_heard() -> None:
@@ -193,7 +194,7 @@ def test_a_copy_that_has_no_room_ends_the_text() -> None:
     call = a_call(body_bytes=100)
     call.answered(200, EVENTS, edited=False)
     hear(call, delta("a"), delta("b"))
-    assert text_of(call, LiveTexts({call}), delta("c"), DONE) == "a"
+    assert text_of(call, LiveTexts({call}, DEFAULT_PROJECT), delta("c"), DONE) == "a"
 
 
 def test_a_compressed_stream_is_heard() -> None:
@@ -201,7 +202,9 @@ def test_a_compressed_stream_is_heard() -> None:
     call.answered(200, (*EVENTS, (b"Content-Encoding", b"gzip")), edited=False)
     packed = gzip.compress(b"".join(delta(str(n)) for n in range(100)) + DONE)
     pieces = [packed[at : at + 50] for at in range(0, len(packed), 50)]
-    assert text_of(call, LiveTexts({call}), *pieces) == "".join(map(str, range(100)))
+    assert text_of(call, LiveTexts({call}, DEFAULT_PROJECT), *pieces) == "".join(
+        map(str, range(100))
+    )
 
 
 def test_a_step_reads_a_bounded_part_and_the_next_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +215,7 @@ def test_a_step_reads_a_bounded_part_and_the_next_goes_on(monkeypatch: pytest.Mo
     long = streaming()
     hear(bomb, gzip.compress(b":" + bytes(8 << 20) + b"\n\n" + delta("bang")))
     hear(long, *(delta("word ") for _ in range(50)))
-    texts = LiveTexts({bomb, long})
+    texts = LiveTexts({bomb, long}, DEFAULT_PROJECT)
     reader = texts.reader(None)
     heard = ""
     steps = 0
@@ -232,14 +235,17 @@ def test_a_secret_is_cut_out_wherever_the_events_part_it(secret: str, width: int
     said = f"the key is {secret}, {secret} and {secret}"
     call = streaming(headers=((b"Authorization", f"Bearer {secret}".encode()),))
     pieces = [delta(said[at : at + width]) for at in range(0, len(said), width)]
-    heard = text_of(call, LiveTexts({call}), *pieces, DONE)
+    heard = text_of(call, LiveTexts({call}, DEFAULT_PROJECT), *pieces, DONE)
     assert heard == "the key is [redacted], [redacted] and [redacted]"
 
 
 def test_the_beginning_of_a_secret_that_does_not_go_on_is_text() -> None:
     call = streaming(headers=((b"Authorization", f"Bearer {KEY}".encode()),))
     pieces = [delta(piece) for piece in ("what is ", KEY[:20], " and tw", "_s", "?t")]
-    assert text_of(call, LiveTexts({call}), *pieces) == f"what is {KEY[:20]} and tw_s?t"
+    assert (
+        text_of(call, LiveTexts({call}, DEFAULT_PROJECT), *pieces)
+        == f"what is {KEY[:20]} and tw_s?t"
+    )
 
 
 def test_half_a_character_waits_for_the_other_half() -> None:
@@ -248,7 +254,7 @@ def test_half_a_character_waits_for_the_other_half() -> None:
         b'data: {"choices":[{"delta":{"content":"%b"}}]}\n\n' % text
         for text in (b"a\\ud83d", b"\\ude00b\\ud83d")
     ]
-    assert text_of(call, LiveTexts({call}), *halves, DONE) == "a\U0001f600b\ufffd"
+    assert text_of(call, LiveTexts({call}, DEFAULT_PROJECT), *halves, DONE) == "a\U0001f600b\ufffd"
 
 
 @given(st.lists(st.text(max_size=20), max_size=20), st.integers(0, 2**32))
@@ -257,7 +263,7 @@ def test_the_text_is_that_of_the_events_however_they_are_cut(words: list[str], s
     call = a_call(Budget(1 << 20))
     call.answered(200, EVENTS, edited=False)
     stream = b"".join(map(delta, words)) + DONE
-    heard = text_of(call, LiveTexts({call}), *cut(stream, chance))
+    heard = text_of(call, LiveTexts({call}, DEFAULT_PROJECT), *cut(stream, chance))
     assert heard == "".join(words).replace("\0", "\ufffd")
 
 

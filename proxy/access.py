@@ -1,0 +1,264 @@
+"""Who makes a request, and whether they may: the one place where keys and scopes are checked.
+
+Comes after the guard and before every handler. Invariants: each route says what it needs, and one
+that says nothing needs a key; every wrong key has the same answer; a handler works in the project
+that stands here and in no other. What a key stands for is the keyring's.
+"""
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from aiohttp import web
+
+from proxy.errors import error_response
+from proxy.guard import EVENTS, Handler
+from proxy.headers import KEY_HEADERS
+from proxy.keyring import KEY_PREFIX, Keyring
+from proxy.throttle import Throttle
+from proxy.tickets import Tickets
+from storage.grants import SCOPES, ApiKey, Project, Scope, SignIn
+
+Way = Literal["open", "key", "cookie", "ticket", "operator"]
+Need = frozenset[Scope] | None
+# What a route needs: one of these scopes; nobody's, for what says no more than that we are here.
+OPEN: Final[Need] = None
+ANY: Final[Need] = frozenset(SCOPES)
+READ: Final[Need] = frozenset({"read", "admin"})
+WRITE: Final[Need] = frozenset({"write", "admin"})
+ADMIN: Final[Need] = frozenset({"admin"})
+
+OUR_KEY_HEADER: Final = "X-Traceway-Api-Key"
+PROJECT_HEADER: Final = "X-Traceway-Project"
+COOKIE: Final = "traceway_sign_in"
+_PROXY: Final = "/api/proxy/"
+_KEY_HEADERS: Final = tuple(name.decode() for name in KEY_HEADERS)
+_SAFE: Final = frozenset({"GET", "HEAD"})
+_LET_IN: Final = {
+    "read": "reads what is recorded",
+    "write": "makes calls and hands in traces",
+    "admin": "does that and manages",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """Who makes a request: what they may do, where, and how we know.
+
+    ``key`` is None where none is needed, and for the operator, who comes by a socket that only the
+    owner of the database can open.
+    """
+
+    project: Project
+    scope: Scope
+    key: ApiKey | None
+    way: Way
+    sign_in: SignIn | None = None
+
+
+_PRINCIPAL: Final = web.RequestKey("principal", Principal)
+
+
+def principal_of(request: web.Request) -> Principal:
+    """Give who makes a request; every request that a handler sees has one, but on open routes."""
+    return request[_PRINCIPAL]
+
+
+def maybe_principal_of(request: web.Request) -> Principal | None:
+    """Give who makes a request, None on an open route where nobody says who they are."""
+    return request.get(_PRINCIPAL)
+
+
+def project_id(request: web.Request) -> int:
+    """Give the project that a request is about."""
+    return request[_PRINCIPAL].project.id
+
+
+class Denied(Exception):
+    """Who makes a request may not: status, code and one sentence."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+# The same for a key that is missing, wrong, revoked or no key at all.
+_UNKNOWN: Final = (
+    "this needs a key of this server: send it as `Authorization: Bearer tw_sk_...`, or in"
+    f" {OUR_KEY_HEADER} beside your provider's key"
+)
+_OTHER_PROJECT: Final = "this key may not work in the project that X-Traceway-Project names"
+
+
+class Access:
+    """Lets requests in.
+
+    ``needs`` says what each handler needs. ``refused`` answers for the pages; ``note_use`` is told
+    of a key that was used, once a minute at most.
+    """
+
+    def __init__(
+        self,
+        keyring: Keyring,
+        note_use: Callable[[ApiKey, int], None],
+        refused: Callable[[web.Request, Denied], web.Response],
+    ) -> None:
+        self.needs: Mapping[Any, Need] = {}
+        self.tickets: Tickets[Principal] = Tickets()
+        self._keyring = keyring
+        self._note_use = note_use
+        self._refused = refused
+        self._throttle = Throttle()
+
+    @web.middleware
+    async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Find out who makes a request, and hand it on if they may."""
+        need = self.needs.get(request.match_info.handler, ANY)
+        try:
+            principal = self.identify(request)
+            if principal is not None:
+                request[_PRINCIPAL] = principal
+                if need is not None:
+                    _check(request, principal, need)
+            elif need is not None:
+                await self._slow_down(request)
+                raise Denied(401, "unauthorized", _UNKNOWN)
+        except Denied as denied:
+            return self._answer(request, denied)
+        return await handler(request)
+
+    def identify(self, request: web.Request) -> Principal | None:
+        """Give who makes a request; None where there is nothing that lets them in.
+
+        Raises:
+            Denied: they may not work in the project that they name, or there is none.
+        """
+        if not self._keyring.keys_are_on:
+            found = Principal(
+                project=self._keyring.default_project, scope="admin", key=None, way="open"
+            )
+        elif _is_operator(request):
+            found = Principal(
+                project=self._keyring.default_project, scope="admin", key=None, way="operator"
+            )
+        else:
+            known = self._known(request)
+            if known is None:
+                return None
+            found = known
+        wanted = request.headers.get(PROJECT_HEADER)
+        if wanted is None or wanted == found.project.name:
+            return found
+        if found.scope != "admin":
+            raise Denied(403, "other_project", _OTHER_PROJECT)
+        if (project := self._keyring.project_named(wanted)) is None:
+            raise Denied(
+                404,
+                "unknown_project",
+                f"there is no project {wanted[:64]!r}; /api/projects has all",
+            )
+        return Principal(
+            project=project, scope="admin", key=found.key, way=found.way, sign_in=found.sign_in
+        )
+
+    def is_still(self, principal: Principal) -> bool:
+        """Tell whether somebody who was let in still would be: for what goes on for long."""
+        if principal.way == "open":
+            return not self._keyring.keys_are_on
+        return principal.key is None or self._keyring.is_good(principal.key)
+
+    def of_key(self, key: ApiKey) -> Principal | None:
+        """Give who a key is; None where its project is gone."""
+        project = self._keyring.project(key.project_id)
+        if project is None:
+            return None
+        return Principal(project=project, scope=key.scope, key=key, way="key")
+
+    def _known(self, request: web.Request) -> Principal | None:
+        now_us = time.time_ns() // 1000
+        principal = None
+        if (secret := offered_key(request)) is not None:
+            key = self._keyring.key(secret)
+            principal = self.of_key(key) if key is not None else None
+        elif request.path.startswith(_PROXY):
+            return None  # a cookie opens no way to money
+        elif "token" in request.query and request.path == EVENTS:
+            principal = self.tickets.take(request.query["token"], time.monotonic())
+            return principal if principal is not None and self.is_still(principal) else None
+        elif cookie := request.cookies.get(COOKIE):
+            principal = self._signed_in(cookie, now_us)
+        key = principal.key if principal is not None else None
+        if key is not None and self._keyring.used(key, now_us):
+            self._note_use(key, now_us)
+        return principal
+
+    def _signed_in(self, cookie: str, now_us: int) -> Principal | None:
+        if (found := self._keyring.sign_in(cookie, now_us)) is None:
+            return None
+        sign_in, key = found
+        project = self._keyring.project(sign_in.project_id)
+        if project is None:
+            return None
+        return Principal(project=project, scope=key.scope, key=key, way="cookie", sign_in=sign_in)
+
+    async def _slow_down(self, request: web.Request) -> None:
+        pause_s = self._throttle.failed(request.remote or "", time.monotonic())
+        if not pause_s:
+            return
+        self._throttle.waiting += 1
+        try:
+            await asyncio.sleep(pause_s)
+        finally:
+            self._throttle.waiting -= 1
+
+    def _answer(self, request: web.Request, denied: Denied) -> web.Response:
+        if request.path.startswith("/api/"):
+            response = error_response(denied.status, denied.code, str(denied))
+        else:
+            response = self._refused(request, denied)
+        if denied.status == 401:
+            # RFC 9110 section 11.6.1: a 401 says how one is let in.
+            response.headers["WWW-Authenticate"] = 'Bearer realm="traceway"'
+        return response
+
+
+def _check(request: web.Request, principal: Principal, need: frozenset[Scope]) -> None:
+    if principal.scope not in need:
+        scopes = " or ".join(scope for scope in SCOPES if scope in need)
+        raise Denied(
+            403,
+            "forbidden",
+            f"a key of scope {principal.scope} {_LET_IN[principal.scope]}; this needs {scopes}",
+        )
+    if principal.way == "cookie" and request.method not in _SAFE and not _says_where(request):
+        raise Denied(
+            403, "forbidden", "a change by cookie must say from which page it comes; use a key"
+        )
+
+
+def _says_where(request: web.Request) -> bool:
+    # The guard has let through only what comes from our own pages, where it says so; browsers do.
+    return "Origin" in request.headers or "Sec-Fetch-Site" in request.headers
+
+
+def offered_key(request: web.Request) -> str | None:
+    """Give the key of ours that a request offers, in whatever header; None where there is none."""
+    own = request.headers.get(OUR_KEY_HEADER)
+    if own is not None:
+        return own.strip()
+    for name in _KEY_HEADERS:
+        for value in request.headers.getall(name, ()):
+            secret = value.rpartition(" ")[2]
+            if secret.startswith(KEY_PREFIX):
+                return secret
+    return None
+
+
+def _is_operator(request: web.Request) -> bool:
+    # By the socket's own kind: the peer's address may be unknown where it has just left.
+    sock = request.transport.get_extra_info("socket") if request.transport is not None else None
+    return sock is not None and sock.family == socket.AF_UNIX

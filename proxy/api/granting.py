@@ -1,0 +1,51 @@
+"""Changing who may come in: written first, then known to the keyring, then said.
+
+Invariant: when a change is answered, the next request already meets it.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from proxy.keyring import Keyring
+from proxy.recorder import Recorder
+from storage import api_keys
+from storage.database import Transaction
+from storage.grants import ApiKey, Grants
+
+T = TypeVar("T")
+
+
+class Granting:
+    """Writes projects, keys and sign-ins, one change after the other."""
+
+    def __init__(self, keyring: Keyring, recorder: Recorder) -> None:
+        self.keyring = keyring
+        self._recorder = recorder
+        self._one = asyncio.Lock()
+
+    async def change(self, work: Callable[[Transaction, int], T]) -> T:
+        """Run a function of storage.api_keys, of a transaction and the time in microseconds.
+
+        Raises:
+            StorageError: the database does not take it.
+        """
+
+        def both(tx: Transaction) -> tuple[T, Grants]:
+            result = work(tx, time.time_ns() // 1000)
+            return result, api_keys.grants(tx)
+
+        async with self._one:
+            # To its end, also when who asked for it leaves: what is written must be known here.
+            return await asyncio.shield(self._apply(both))
+
+    async def _apply(self, both: Callable[[Transaction], tuple[T, Grants]]) -> T:
+        result, grants = await self._recorder.write(both)
+        self.keyring.hold(grants)
+        return result
+
+    def note_use(self, key: ApiKey, now_us: int) -> None:
+        """Write down that a key was used, without waiting for it."""
+        noted = self._recorder.write(lambda tx: api_keys.note_use(tx, key.id, now_us))
+        noted.add_done_callback(lambda done: done.cancelled() or done.exception())

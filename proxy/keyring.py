@@ -1,0 +1,103 @@
+"""Which keys, projects and sign-ins there are: all of them in memory, asked on every request.
+
+Invariants: one process writes the database, and it puts here what it has written before it says so,
+so a key that was revoked is refused from the next request on. Keys are known by the SHA-256 of all
+of their 256 random bits: no slow hash is needed, and to look one up tells nothing about another,
+because a guess has no part in common with a hash. Writing is proxy/api's; reads no clock.
+"""
+
+import hashlib
+import secrets
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final, Literal
+
+from storage.grants import ApiKey, Grants, Project, SignIn
+from storage.records import DEFAULT_PROJECT
+
+AuthMode = Literal["auto", "keys", "off"]
+
+KEY_PREFIX: Final = "tw_sk_"
+SIGN_IN_PREFIX: Final = "tw_si_"
+_SECRET_BYTES: Final = 32
+# Uses of a key within this time are noted once.
+_USE_US: Final = 60 * 1_000_000
+
+
+def new_secret(prefix: str) -> str:
+    """Make a secret of 256 random bits."""
+    return prefix + secrets.token_urlsafe(_SECRET_BYTES)
+
+
+def hashed(secret: str) -> bytes:
+    """Give what a secret is known by."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
+
+
+class Keyring:
+    """All that a server knows of who may come in."""
+
+    def __init__(self, mode: AuthMode, grants: Grants) -> None:
+        self._mode = mode
+        self.hold(grants)
+
+    def hold(self, grants: Grants) -> None:
+        """Know these from now on, and nothing else."""
+        self._projects = {project.id: project for project in grants.projects}
+        self._named = {project.name: project for project in grants.projects}
+        self._keys = {key.id: key for key in grants.keys}
+        self._good = {key.sha256: key.id for key in grants.keys if key.revoked_at_us is None}
+        self._sign_ins = {one.sha256: one for one in grants.sign_ins}
+        self.keys_are_on = self._mode == "keys" or (self._mode == "auto" and bool(self._keys))
+
+    @property
+    def keys(self) -> Sequence[ApiKey]:
+        """All keys, also the revoked ones, oldest first."""
+        return tuple(self._keys.values())
+
+    @property
+    def projects(self) -> Sequence[Project]:
+        """All projects, oldest first."""
+        return tuple(self._projects.values())
+
+    @property
+    def default_project(self) -> Project:
+        """The project of whoever needs no key."""
+        return self._projects[DEFAULT_PROJECT]
+
+    def project(self, project_id: int) -> Project | None:
+        """Give a project by its id."""
+        return self._projects.get(project_id)
+
+    def project_named(self, name: str) -> Project | None:
+        """Give a project by its name."""
+        return self._named.get(name)
+
+    def key_by_id(self, key_id: int) -> ApiKey | None:
+        """Give a key, also a revoked one."""
+        return self._keys.get(key_id)
+
+    def key(self, secret: str) -> ApiKey | None:
+        """Give the key that a secret is, unless it was revoked."""
+        key_id = self._good.get(hashed(secret))
+        return None if key_id is None else self._keys[key_id]
+
+    def is_good(self, key: ApiKey) -> bool:
+        """Tell whether a key that was let in still would be."""
+        return key.sha256 in self._good
+
+    def sign_in(self, secret: str, now_us: int) -> tuple[SignIn, ApiKey] | None:
+        """Give the browser that a cookie's secret is, and its key."""
+        found = self._sign_ins.get(hashed(secret))
+        if found is None or found.expires_at_us <= now_us:
+            return None
+        key = self._keys.get(found.key_id)
+        return (found, key) if key is not None and self.is_good(key) else None
+
+    def used(self, key: ApiKey, now_us: int) -> bool:
+        """Note that a key was used; tell whether that is to be written down."""
+        known = self._keys[key.id]
+        if known.last_used_at_us is not None and now_us - known.last_used_at_us < _USE_US:
+            return False
+        self._keys[key.id] = replace(known, last_used_at_us=now_us)
+        return True

@@ -1,0 +1,63 @@
+"""The operator's socket: a Unix socket beside the database, by which its owner needs no key.
+
+Commands that write ask the server by it while one runs. Invariant: only who may read the database
+can connect (mode 0600), and the lock of the database is held by whoever makes one.
+"""
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+# sun_path of Linux has 108 bytes with its NUL, that of macOS 104.
+_MAX_BYTES: Final = 103
+
+
+def path_of(database: Path) -> Path:
+    """Give where the socket of a database is."""
+    return Path(f"{database.resolve()}.sock")
+
+
+@contextmanager
+def address(path: Path) -> Iterator[str]:
+    """Give an address for a path that may be longer than one can be, as long as the block runs."""
+    if len(os.fsencode(path)) <= _MAX_BYTES:
+        yield str(path)
+        return
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
+
+
+def listen(path: Path) -> socket.socket:
+    """Listen there, in place of what a dead process left.
+
+    Raises:
+        OSError: it cannot be; the folder's file system or the length of its name may be why.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # Before it is there, since for a moment anybody could connect to what is only changed after.
+    before = os.umask(0o177)
+    try:
+        with address(path) as at:
+            sock.bind(at)
+        sock.listen()
+    except OSError:
+        sock.close()
+        raise
+    finally:
+        os.umask(before)
+    return sock
+
+
+def remove(path: Path) -> None:
+    """Take it away, for nobody listens any more."""
+    with contextlib.suppress(OSError):
+        path.unlink()
