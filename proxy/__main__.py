@@ -13,7 +13,7 @@ import resource
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -133,21 +133,17 @@ async def _alone(config: Config) -> AsyncIterator[Path]:
         raise Taken(
             f"{error}; or name its server with --url, and a key in {KEY_VARIABLE}"
         ) from None
-    try:
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(database.close)
         try:
-            folder = TemporaryDirectory(prefix="traceway-")
-            sock = operator_socket.listen(path := Path(folder.name, "sock"))
+            folder = stack.enter_context(TemporaryDirectory(prefix="traceway-"))
+            sock = operator_socket.listen(path := Path(folder, "sock"))
         except OSError as error:
             raise NoAnswer(f"there can be no socket in the temporary folder: {error}") from None
-        with folder:
-            server = Traceway(config, database)
-            await server.start(private=sock)
-            try:
-                yield path
-            finally:
-                await server.stop(0, asyncio.Event())
-    finally:
-        await database.close()
+        server = Traceway(config, database)
+        await server.start(private=sock)
+        stack.push_async_callback(server.stop, 0, asyncio.Event())
+        yield path
 
 
 def examine(config: Config, options: argparse.Namespace) -> int:

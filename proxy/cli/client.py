@@ -32,6 +32,8 @@ KEY_VARIABLE: Final = "TRACEWAY_API_KEY"
 
 # A list may take the server seconds where a filter passes over many rows.
 _ASKING: Final = aiohttp.ClientTimeout(total=60, sock_connect=5)
+# A change takes milliseconds, and waits for as long as the database cannot be written.
+CHANGING: Final = aiohttp.ClientTimeout(total=15, sock_connect=5)
 # The server sends a comment every 15 s: after three of them that did not come nobody is there.
 _FOLLOWING: Final = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=45)
 _ID: Final = re.compile(rb"^id: ?(\d+)\r?$", re.MULTILINE)
@@ -136,7 +138,11 @@ class Client:
         Raises:
             NoAnswer, Refused: there is none.
         """
-        return await self._ask("GET", self._at(path, params), None)
+        try:
+            async with self._session.get(self._at(path, params)) as answer:
+                return await self._read(answer)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise self._nobody(error) from None
 
     async def send(self, method: str, path: str, body: Body | None = None) -> bytes:
         """Have the server change something, and read the JSON of its answer.
@@ -145,21 +151,30 @@ class Client:
             NoAnswer, Refused: it did not, or nobody knows.
         """
         data = None if body is None else orjson.dumps(body)
-        return await self._ask(method, self._at(path, {}), data)
-
-    async def _ask(self, method: str, url: URL, data: bytes | None) -> bytes:
         headers = {} if data is None else {"Content-Type": "application/json"}
-        # A change that is led elsewhere would arrive there as something else.
-        leads = method == "GET"
         try:
+            # One that is led elsewhere would arrive there as something else.
             async with self._session.request(
-                method, url, data=data, headers=headers, allow_redirects=leads
+                method,
+                self._at(path, {}),
+                data=data,
+                headers=headers,
+                timeout=CHANGING,
+                allow_redirects=False,
             ) as answer:
-                body = await answer.read()
-                await self._check(answer, "application/json")
-                return body
-        except (aiohttp.ClientError, TimeoutError) as error:
+                return await self._read(answer)
+        except aiohttp.ClientConnectorError as error:
             raise self._nobody(error) from None
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise NoAnswer(
+                f"{self.place} did not say whether it is done ({str(error) or 'it takes long'}):"
+                " look at what it lists, and at its log"
+            ) from None
+
+    async def _read(self, answer: aiohttp.ClientResponse) -> bytes:
+        body = await answer.read()
+        await self._check(answer, "application/json")
+        return body
 
     async def read(self, kind: type[T], path: str, params: Params) -> T:
         """Read an answer as a dataclass.
@@ -246,7 +261,9 @@ class Client:
 
     def _nobody(self, error: Exception) -> NoAnswer:
         reason = getattr(error, "os_error", error)
-        why = "" if isinstance(reason, ConnectionRefusedError) else f" ({reason or 'no answer'})"
+        why = (
+            "" if isinstance(reason, ConnectionRefusedError) else f" ({str(reason) or 'no answer'})"
+        )
         return NoAnswer(
             f"no server answers at {self.place}{why}:"
             " start it with `traceway serve`, or say with --url where it is"
