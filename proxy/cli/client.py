@@ -257,6 +257,11 @@ class Client:
                 f"there is no project {self._project!r}: `traceway projects list` shows all, and"
                 f" `traceway projects create {self._project}` makes it"
             )
+        if told.code == "other_project":
+            return (
+                f"the key in {KEY_VARIABLE} may not work in project {self._project!r}:"
+                " leave --project out, or use an admin key"
+            )
         return None
 
     def _nobody(self, error: Exception) -> NoAnswer:
