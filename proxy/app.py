@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import Final
 
 from aiohttp import web
@@ -22,6 +23,7 @@ from proxy.api.granting import Granting
 from proxy.api.health import Health
 from proxy.api.hubs import Hubs
 from proxy.api.keys import Keys
+from proxy.api.provider_keys import ProviderKeys
 from proxy.api.search import Search
 from proxy.api.sessions import Sessions
 from proxy.api.traces import Traces
@@ -36,6 +38,7 @@ from proxy.listen import BACKLOG, CannotListen, listen
 from proxy.pricing import Prices
 from proxy.recorder import Recorder
 from proxy.routes import Route, add_routes
+from proxy.sealing import KeyFile, KeyFileError
 from proxy.send import Sender
 from proxy.settle import Settler
 from proxy.tasks import spawn
@@ -46,7 +49,7 @@ from proxy.ui.session import SessionPage
 from proxy.ui.trace import TracePage
 from proxy.upstream import Upstream
 from proxy.vault import Vault
-from storage import api_keys, forget
+from storage import api_keys, forget, provider_keys
 from storage.database import Database
 
 # Header limits of both sides of the relay (connection.py has the upstream's).
@@ -109,10 +112,14 @@ class Traceway:
         With `private`, a Unix socket, it serves there alone, for a command; the port is then 0.
 
         Raises:
+            BadKey: a provider key of the environment cannot be one.
             CannotListen: the port cannot be had.
+            KeyFileError: the stored provider keys cannot be opened.
             StorageError: the calls that a dead process left cannot be ended.
         """
         config = self._config
+        key_file = config.auth.key_file or Path(f"{config.database.path.resolve()}.key")
+        vault = Vault(os.environ, config.upstreams, KeyFile(key_file))
         sockets = [private] if private else sockets or listen(config.server)
         budget = Budget(config.recording.memory_bytes)
         prices = Prices(config.prices)
@@ -141,7 +148,11 @@ class Traceway:
             raise CannotListen(_NEEDS_KEYS.format(host=config.server.host))
         granting = Granting(keyring, recorder)
         access = Access(keyring, granting.note_use, _refused)
-        vault = Vault(os.environ)
+        try:
+            vault.load(await recorder.write(provider_keys.sealed_keys))
+        except KeyFileError:
+            await recorder.close()
+            raise
         forwarder = self._forwarder = Forwarder(config, senders, recorder, budget, owner, vault)
         hubs = Hubs(self._database, forwarder.in_flight)
         recorder.after_commit = hubs.told
@@ -197,6 +208,7 @@ class Traceway:
                     Search(self._database),
                     health,
                     Keys(granting),
+                    ProviderKeys(vault, recorder, config.upstreams),
                 ),
                 *pages(
                     frame,
@@ -286,6 +298,7 @@ def routes(
     search: Search,
     health: Health,
     keys: Keys,
+    providers: ProviderKeys,
 ) -> list[Route]:
     """List the routes of the proxy and the API, with what each needs.
 
@@ -321,6 +334,9 @@ def routes(
         Route("GET", "/api/keys", keys.list, ADMIN),
         Route("POST", "/api/keys", keys.create, ADMIN),
         Route("DELETE", "/api/keys/{id:[^/]+}", keys.revoke, ADMIN),
+        Route("GET", "/api/provider-keys", providers.list, ADMIN),
+        Route("PUT", "/api/provider-keys/{upstream:[^/]+}", providers.put, ADMIN),
+        Route("DELETE", "/api/provider-keys/{upstream:[^/]+}", providers.delete, ADMIN),
         Route("GET", "/api/projects", keys.list_projects, ADMIN),
         Route("POST", "/api/projects", keys.create_project, ADMIN),
         Route("PATCH", "/api/projects/{name:[^/]+}", keys.change_project, ADMIN),
