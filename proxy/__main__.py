@@ -20,9 +20,9 @@ from typing import Final
 
 from proxy import __version__, operator_socket
 from proxy.app import Traceway
-from proxy.cli import keys, projects, sessions, show, tail
+from proxy.cli import keys, projects, provider_keys, sessions, show, tail
 from proxy.cli.client import KEY_VARIABLE, NoAnswer
-from proxy.cli.command import Add, Work, add_options, add_project, asking
+from proxy.cli.command import Add, Before, Work, add_options, add_project, asking
 from proxy.cli.reach import Taken
 from proxy.config import Config, ConfigError, load
 from proxy.keyring import Keyring
@@ -30,8 +30,9 @@ from proxy.listen import CannotListen, listen
 from proxy.providers.messages import text_of
 from proxy.sealing import KeyFileError
 from proxy.vault import BadKey
-from storage import doctor, provider_keys
+from storage import doctor
 from storage.database import DatabaseLocked, StorageError
+from storage.provider_keys import delete_all
 from storage.sqlite import SqliteDatabase, open_database, open_snapshot
 
 # The recorder's thread shares the interpreter with the event loop: half a millisecond is how long
@@ -178,7 +179,7 @@ async def _forget_provider_keys(path: Path) -> int:
     database = open_database(path)
     try:
         with database.transaction() as transaction:
-            return provider_keys.delete_all(transaction)
+            return delete_all(transaction)
     finally:
         await database.close()
 
@@ -289,6 +290,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, group, what in (
         ("keys", keys, "make, list and revoke keys"),
         ("projects", projects, "make, list and change projects"),
+        ("provider-keys", provider_keys, "store the keys with which projects call upstreams"),
     ):
         below = commands.add_parser(name, help=what).add_subparsers(
             required=True, metavar="COMMAND"
@@ -302,10 +304,12 @@ def _adding(
 ) -> Add:
     """Give what adds a command of a group: one that needs no server that runs."""
 
-    def add(name: str, what: str, work: Work) -> argparse.ArgumentParser:
+    def add(
+        name: str, what: str, work: Work, before: Before | None = None
+    ) -> argparse.ArgumentParser:
         command = add_parser(name, parents=[common], help=what)
         add_options(command)
-        command.set_defaults(run=asking(work, _alone))
+        command.set_defaults(run=asking(work, _alone, before))
         return command
 
     return add

@@ -10,7 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Final, get_args
+from typing import Final, Protocol, get_args
 
 from proxy import config_values
 from proxy.api.keys import ProjectName
@@ -21,8 +21,16 @@ from proxy.config import Config
 
 Work = Callable[[Client, argparse.Namespace, Screen], Awaitable[None]]
 Run = Callable[[Config, argparse.Namespace], int]
-# Adds one command of a group, by its name and what it does.
-Add = Callable[[str, str, Work], argparse.ArgumentParser]
+Before = Callable[[argparse.Namespace], None]
+
+
+class Add(Protocol):
+    """Adds one command of a group, by its name and what it does; `before` it reaches a server."""
+
+    def __call__(
+        self, name: str, what: str, work: Work, before: Before | None = None
+    ) -> argparse.ArgumentParser: ...
+
 
 BROKEN_PIPE: Final = 141
 # Characters of a query that are shown on each side of what is wrong with it.
@@ -72,13 +80,15 @@ def _url(text: str) -> str:
         raise argparse.ArgumentTypeError(f"expected {error}") from None
 
 
-def asking(work: Work, alone: Alone | None = None) -> Run:
+def asking(work: Work, alone: Alone | None = None, before: Before | None = None) -> Run:
     """Make a command of what it does with a server; with `alone`, it needs none that runs."""
 
     def run(config: Config, options: argparse.Namespace) -> int:
         # A terminal of another encoding shows `?` for what it does not have.
         sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
         try:
+            if before is not None:
+                before(options)
             asyncio.run(_work(work, config, options, alone))
             sys.stdout.flush()
         except NoAnswer as failure:

@@ -34,7 +34,7 @@ curl "https://api.traceway.ai/api/sessions/sess_abc123" \\
 """
 PROJECTS = ("alpha", "beta")
 PROVIDER_KEYS = {
-    f"TRACEWAY_PROVIDER_KEY_OPENAI__{name.upper()}": f"sk-of-{name}" for name in PROJECTS
+    f"TRACEWAY_PROVIDER_KEY_OPENAI__{name.upper()}": f"sk-of-{name}-0123456789" for name in PROJECTS
 }
 
 
@@ -95,7 +95,11 @@ async def test_the_three_commands_do_what_the_document_says_in_two_projects(
     assert [len(sessions[name]) for name in PROJECTS] == [1, 2]
     assert not sessions["alpha"] & sessions["beta"]
     sent = [request.get(b"Authorization") for request in upstream.requests]
-    assert sent == [b"Bearer sk-of-alpha", b"Bearer sk-of-beta", b"Bearer sk-of-beta"]
+    assert sent == [
+        b"Bearer sk-of-alpha-0123456789",
+        b"Bearer sk-of-beta-0123456789",
+        b"Bearer sk-of-beta-0123456789",
+    ]
     for request in upstream.requests:
         assert request.target == b"/v1/chat/completions"
         assert request.body == b'{"model": "gpt-4o", "messages": [...]}'
