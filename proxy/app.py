@@ -25,6 +25,7 @@ from proxy.api.keys import Keys
 from proxy.api.search import Search
 from proxy.api.sessions import Sessions
 from proxy.api.traces import Traces
+from proxy.budget import Budgets
 from proxy.capture import Budget
 from proxy.config import Config
 from proxy.config_values import is_loopback
@@ -32,6 +33,7 @@ from proxy.errors import error_response
 from proxy.forward import Forwarder
 from proxy.guard import Guard, Handler
 from proxy.keyring import Keyring
+from proxy.limits import RateLimits
 from proxy.listen import BACKLOG, CannotListen, listen
 from proxy.pricing import Prices
 from proxy.recorder import Recorder
@@ -46,7 +48,7 @@ from proxy.ui.session import SessionPage
 from proxy.ui.trace import TracePage
 from proxy.upstream import Upstream
 from proxy.vault import Vault
-from storage import api_keys, forget
+from storage import api_keys, budgets, forget
 from storage.database import Database
 
 # Header limits of both sides of the relay (connection.py has the upstream's).
@@ -135,7 +137,16 @@ class Traceway:
         granting = Granting(keyring, recorder)
         access = Access(keyring, granting.note_use, _refused)
         vault = Vault(os.environ)
-        forwarder = self._forwarder = Forwarder(config, senders, recorder, budget, owner, vault)
+        limits = RateLimits(config.limits.calls_per_minute)
+        spending = Budgets(
+            prices,
+            config.limits,
+            lambda asked: recorder.write(lambda tx: budgets.reserve(tx, asked)),
+            config.server.max_request_bytes,
+        )
+        forwarder = self._forwarder = Forwarder(
+            config, senders, recorder, budget, owner, vault, limits, spending
+        )
         hubs = Hubs(self._database, forwarder.in_flight)
         recorder.after_commit = hubs.told
 

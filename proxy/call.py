@@ -73,7 +73,7 @@ class CallEnd:
     """Everything that is known of an ended call, not yet read for its meaning (settle.py).
 
     `status` is the upstream's; `stream` what the tap saw of an event stream; `injected` says that
-    the usage was asked for by us.
+    the usage was asked for by us, `reserved` that the call may have a reservation.
     """
 
     start: SpanStart
@@ -89,6 +89,7 @@ class CallEnd:
     response: Message
     stream: AnswerFacts | None
     injected: bool
+    reserved: bool = False
 
     @property
     def held_bytes(self) -> int:
@@ -114,6 +115,8 @@ class Call:
 
     `checkpoint` is the ticket of its last checkpoint, `media_type` the answer's. `outgoing` are the
     headers that it goes upstream with, before what is the relay's own is taken from them.
+    `limit_nusd` is what its session may cost; `reserved`: it may have a reservation. `sent`: its
+    request may have begun to leave.
     """
 
     def __init__(
@@ -130,6 +133,7 @@ class Call:
         capture: CapturePolicy,
         body_bytes: int,
         budget: Budget,
+        limit_nusd: int | None = None,
     ) -> None:
         self._began_ns = time.monotonic_ns()
         self._budget = budget
@@ -143,6 +147,9 @@ class Call:
         self.outgoing = request_headers
         self.operation = operation_of(method, path)
         self.request = Capture(body_bytes, budget)
+        self.limit_nusd = limit_nusd
+        self.reserved = False
+        self.sent = False
         self.injected = False
         self.status: int | None = None
         self.tap: Tap | None = None
@@ -266,6 +273,7 @@ class Call:
             response=self._response(self.tap.capture.captured()) if self.tap else Message(),
             stream=self.tap.facts() if self.tap is not None else None,
             injected=self.injected,
+            reserved=self.reserved,
         )
 
     def _response(self, body: Captured) -> Message:

@@ -106,6 +106,7 @@ class Settler:
             previous_response_id=asked.facts.previous_response_id,
             keeps_state=asked.facts.keeps_state,
             infer_session=self._infer,
+            reserved=call.reserved,
             tokens=usage.tokens,
             usage_source=usage.source,
             cost_nusd=cost.nusd,

@@ -101,6 +101,19 @@ SELECT (SELECT COUNT(*) FROM spans s LEFT JOIN traces t
 + (SELECT COUNT(*) FROM traces t WHERE NOT EXISTS (
   SELECT 1 FROM spans s WHERE s.project_id = t.project_id AND s.trace_id = t.trace_id))
 """,
+    "budgets of sessions that are not there": """
+SELECT COUNT(*) FROM session_budgets b WHERE NOT EXISTS (
+  SELECT 1 FROM sessions s WHERE s.project_id = b.project_id AND s.session_id = b.session_id)
+""",
+    "reservations of calls whose cost is known": """
+SELECT COUNT(*) FROM reservations r JOIN spans s ON s.project_id = r.project_id
+  AND s.trace_id = r.trace_id AND s.span_id = r.span_id WHERE s.cost_nusd IS NOT NULL
+""",
+    "reservations of calls that are not there": """
+SELECT COUNT(*) FROM reservations r WHERE NOT EXISTS (
+  SELECT 1 FROM spans s WHERE s.project_id = r.project_id
+  AND s.trace_id = r.trace_id AND s.span_id = r.span_id)
+""",
     "sessions without traces": """
 SELECT COUNT(*) FROM sessions s WHERE NOT EXISTS (
   SELECT 1 FROM traces t WHERE t.project_id = s.project_id AND t.session_id = s.session_id)
