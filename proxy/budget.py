@@ -89,9 +89,7 @@ class Budgets:
         session_id = call.start.session_id
         if session_id is None or call.operation.bills == "nothing":
             return None
-        body = await take_body(request, call.request, self._max_request_bytes, MAX_BODY_BYTES)
-        if not isinstance(body, bytes):
-            raise ClientFault("budget_request_too_large", _TOO_LARGE, status=413)
+        body = await self._read(request, call)
         amount_nusd = await asyncio.to_thread(
             self._most,
             call,
@@ -118,6 +116,14 @@ class Budgets:
         if not budget.fits(amount_nusd):
             call.reserved = False
             raise _exceeded(session_id, budget, amount_nusd)
+        return body
+
+    async def _read(self, request: web.Request, call: Call) -> bytes:
+        body = None
+        if (request.content_length or 0) <= MAX_BODY_BYTES:
+            body = await take_body(request, call.request, self._max_request_bytes, MAX_BODY_BYTES)
+        if not isinstance(body, bytes):
+            raise ClientFault("budget_request_too_large", _TOO_LARGE, status=413)
         return body
 
     def _most(self, call: Call, body: bytes, content_type: str, coding: str) -> int | None:
