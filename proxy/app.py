@@ -182,7 +182,7 @@ class Traceway:
 
         app.cleanup_ctx.append(parts)
         app.on_shutdown.append(end_events)
-        health = Health(self._database, recorder, budget, forwarder.in_flight, hubs)
+        health = Health(self._database, recorder, budget, forwarder.in_flight, hubs, limits)
         sessions = Sessions(self._database, recorder)
         traces = Traces(self._database, recorder)
         conversations = Conversations(self._database)

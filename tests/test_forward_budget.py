@@ -423,6 +423,23 @@ async def test_a_call_without_a_budget_reads_no_body_before_it_is_sent(
     assert await stand(tw) is None
 
 
+async def test_a_projects_default_holds_for_sessions_that_the_headers_name_unless_they_say_more(
+    tw: Running, upstream: ScriptedUpstream
+) -> None:
+    upstream.answers(answer())
+    project = {"session_budget_usd": 0.05}
+    async with tw.client.patch(f"{tw.url}/api/projects/default", json=project) as changed:
+        assert changed.status == 200, await changed.text()
+    assert [(await call(tw, headers=SESSION)).status for _ in range(2)] == [200, 429]
+    assert (await call(tw, headers=BUDGET)).status == 200
+    assert (await stand(tw) or {})["limit_usd"] == 1
+    # A session that is found in the body, or inferred, is not known before the call.
+    named = BODY.replace(b"{", b'{"session_id": "s", ', 1)
+    assert (await call(tw, named, headers=b"")).status == 200
+    other = SESSION.replace(b": s", b": t")
+    assert [(await call(tw, headers=other)).status for _ in range(2)] == [200, 429]
+
+
 async def test_a_deleted_session_begins_with_a_whole_budget(
     tw: Running, upstream: ScriptedUpstream
 ) -> None:

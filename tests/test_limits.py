@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.errors import Refused
 from proxy.limits import RateLimits
+from storage.grants import ApiKey
 
 
 def taken(limits: RateLimits, times_s: list[float], limit: int | None = None) -> list[float]:
@@ -80,3 +82,24 @@ def test_in_any_time_there_are_no_more_calls_than_a_minutes_and_that_times_share
     for start_s in passed:
         within = sum(start_s <= at_s <= start_s + window_s for at_s in passed)
         assert within <= limit + limit * window_s / 60 + 1e-6
+
+
+def test_a_refusal_says_the_limit_and_when_to_call_again() -> None:
+    key = ApiKey(
+        id=1,
+        project_id=1,
+        name="n",
+        scope="write",
+        sha256=b"",
+        last_four="abcd",
+        created_at_us=0,
+        calls_per_minute=1,
+    )
+    limits = RateLimits(0)
+    limits.admit(key, 0.0)
+    with pytest.raises(Refused, match="1 calls a minute") as raised:
+        limits.admit(key, 18.5)
+    answer = raised.value.answer()
+    assert (answer.status, answer.headers["Retry-After"]) == (429, "42")
+    assert "x-should-retry" not in answer.headers
+    limits.admit(key, 60.5)

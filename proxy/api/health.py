@@ -11,6 +11,7 @@ from proxy.api.answers import json_answer
 from proxy.api.hubs import Hubs
 from proxy.api.views import stats_view
 from proxy.capture import Budget
+from proxy.limits import RateLimits
 from proxy.recorder import Recorder
 from storage import queries
 from storage.database import Database, StorageError
@@ -18,7 +19,10 @@ from storage.database import Database, StorageError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthView:
-    """`degraded` means: calls are forwarded, and not all of them are recorded as they should be."""
+    """`degraded` means: calls are forwarded, and not all of them are recorded as they should be.
+
+    `refused_calls` were over their key's calls per minute: they went nowhere and are not recorded.
+    """
 
     status: Literal["ok", "degraded"]
     reasons: list[str]
@@ -28,6 +32,7 @@ class HealthView:
     held_bytes: int
     limit_bytes: int
     event_subscribers: int
+    refused_calls: int
     counters: dict[str, int]
 
 
@@ -41,12 +46,14 @@ class Health:
         budget: Budget,
         in_flight: Set[object],
         hubs: Hubs,
+        limits: RateLimits,
     ) -> None:
         self._database = database
         self._recorder = recorder
         self._budget = budget
         self._in_flight = in_flight
         self._hubs = hubs
+        self._limits = limits
 
     async def health(self, _: web.Request) -> web.Response:
         """GET /api/health: always 200, so that it can be read; `status` says how it is."""
@@ -84,5 +91,6 @@ class Health:
             held_bytes=self._budget.used_bytes,
             limit_bytes=self._budget.limit_bytes,
             event_subscribers=self._hubs.subscribers,
+            refused_calls=self._limits.refused_calls,
             counters=asdict(recorder.losses.counters),
         )
