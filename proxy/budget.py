@@ -87,7 +87,7 @@ class Budgets:
             ClientFault: its body cannot be taken.
         """
         session_id = call.start.session_id
-        if session_id is None or call.operation.bills == "nothing":
+        if session_id is None or not _may_cost(request, call):
             return None
         body = await self._read(request, call)
         amount_nusd = await asyncio.to_thread(
@@ -131,8 +131,10 @@ class Budgets:
 
         Not on the event loop: to count the tokens of a long text takes tens of milliseconds.
         """
-        plain, _ = decode(body, coding, MAX_BODY_BYTES) if coding else (body, True)
-        weight = weigh(call.operation, plain, content_type)
+        plain, whole = decode(body, coding, MAX_BODY_BYTES) if coding else (body, True)
+        weight = weigh(call.operation, plain, content_type) if whole else None
+        if not call.operation.name:
+            return 0 if weight is not None and weight.model is None else None
         if weight is None:
             return None
         most = weight.output_tokens
@@ -160,6 +162,14 @@ class Budgets:
         if not asked.done() or asked.cancelled() or asked.exception() is not None:
             raise Refused(503, "budget_unavailable", _UNAVAILABLE)
         return asked.result()
+
+
+def _may_cost(request: web.Request, call: Call) -> bool:
+    """Tell whether a call may be billed: by what it is, or, where that is unknown, by its model."""
+    if call.operation.bills != "nothing":
+        return True
+    is_json = "json" in request.headers.get("Content-Type", "").lower()
+    return not call.operation.name and request.method == "POST" and is_json
 
 
 _TOO_LARGE: Final = (

@@ -156,6 +156,7 @@ class Request:
     """As much of a request as is looked at."""
 
     can_read_body = True
+    method = "POST"
     content_length = None
 
     def __init__(self, body: bytes) -> None:
@@ -203,6 +204,18 @@ async def test_a_call_that_bills_nothing_reserves_nothing_and_is_not_read() -> N
     call = await admit(ledger, target=b"/api/proxy/openai/v1/models", method="GET")
     assert ledger.asked == []
     assert not call.reserved
+
+
+UNHEARD_OF = b"/api/proxy/openai/v1/messages"
+
+
+async def test_what_we_do_not_know_may_cost_something_where_it_names_a_model() -> None:
+    ledger = Ledger(ROOM)
+    with pytest.raises(Refused) as raised:
+        await admit(ledger, ask(), target=UNHEARD_OF)
+    assert raised.value.code == "session_budget_unpriced"
+    await admit(ledger, b'{"name": "a store"}', target=UNHEARD_OF)
+    assert [one.amount_nusd for one in ledger.asked] == [0]
 
 
 async def test_a_call_of_unknown_price_is_refused_or_reserves_nothing_as_configured() -> None:
