@@ -11,14 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy import budget
+from proxy.backlog import RECORD_BYTES
 from proxy.budget import Budgets, session_limit
+from proxy.capture import Budget
 from proxy.config import LimitsConfig
 from proxy.errors import Refused
 from proxy.estimate import tokens_of
 from proxy.pricing import CustomPrice, Prices
 from proxy.session import SessionRef
+from storage import budgets
 from storage.spending import Reservation, SessionBudget
-from tests.calling import a_call
+from tests.calling import ANSWER, a_call, answered
+from tests.recorders import Begin
 
 SESSION = SessionRef("s", "header")
 # One token in costs 1,000 nano-USD and one out 10,000.
@@ -87,8 +91,8 @@ def test_without_the_header_the_projects_default_holds_for_a_session_that_is_kno
 def most(
     body: bytes, content_type: str = JSON, coding: str = "", limits: LimitsConfig | None = None
 ) -> int | None:
-    budgets = Budgets(PRICES, limits or LimitsConfig(), _never, 0)
-    return budgets._most(a_call(), body, content_type, coding)
+    spending = Budgets(PRICES, limits or LimitsConfig(), _never, 0)
+    return spending._most(a_call(), body, content_type, coding)
 
 
 def _never(_: Reservation) -> asyncio.Future[SessionBudget]:
@@ -182,9 +186,9 @@ async def admit(
     path = target or b"/api/proxy/openai/v1/chat/completions"
     one = a_call(session="s", request=b"", target=path, **call)
     limits = LimitsConfig(unpriced=unpriced)
-    budgets = Budgets(PRICES, limits, ledger.reserve, 0)
+    spending = Budgets(PRICES, limits, ledger.reserve, 0)
     request: Any = Request(body)
-    assert await budgets.admit(request, one, 10**9) == (body if ledger.asked else None)
+    assert await spending.admit(request, one, 10**9) == (body if ledger.asked else None)
     return one
 
 
@@ -269,9 +273,38 @@ async def test_what_cannot_be_reserved_is_refused_and_its_end_gives_back_what_ma
     answer: Exception | None,
 ) -> None:
     call = a_call(session="s", request=b"")
-    budgets = Budgets(PRICES, LimitsConfig(), Ledger(answer).reserve, 0)
+    spending = Budgets(PRICES, LimitsConfig(), Ledger(answer).reserve, 0)
     request: Any = Request(ask())
     with pytest.raises(Refused) as raised:
-        await budgets.admit(request, call, 10**9)
+        await spending.admit(request, call, 10**9)
     assert (raised.value.status, raised.value.code) == (503, "budget_unavailable")
     assert call.reserved
+
+
+# And when a record is lost.
+
+
+async def test_what_a_call_reserved_stays_when_its_record_is_lost_for_want_of_memory(
+    begin: Begin,
+) -> None:
+    recording = await begin(budget=Budget(RECORD_BYTES))
+    call, other = a_call(session="s", request=b""), a_call(session="s", request=b"")
+    asked = Reservation(
+        project_id=1,
+        trace_id=call.start.trace_id,
+        span_id=call.start.span_id,
+        session_id="s",
+        limit_nusd=10**9,
+        amount_nusd=7,
+    )
+    recording.recorder.put(call.start)
+    await recording.recorder.write(lambda tx: budgets.reserve(tx, asked))
+    call.reserved = True
+    recording.gate.shut()
+    recording.recorder.put(other.start)
+    await recording.gate.waiting.wait()
+    recording.recorder.put(answered(call, ANSWER))
+    recording.gate.open()
+    await recording.flush()
+    assert recording.recorder.losses.counters.dropped_records == 1
+    assert await recording.rows("SELECT amount_nusd FROM reservations") == [(7,)]

@@ -195,11 +195,12 @@ async def test_a_deleted_trace_leaves_what_the_others_of_its_session_reserved(
 
 async def test_a_reservation_whose_call_was_lost_goes_with_its_session(db: SqliteDatabase) -> None:
     assert reserve(db, 1, 100)
-    found = {finding.what for finding in await check(db, text_of)}
-    assert found == {
+    found = {finding.what: finding.remedy for finding in await check(db, text_of)}
+    assert set(found) == {
         "reservations of calls that are not there",
         "budgets of sessions that are not there",
     }
+    assert "delete their sessions" in found["reservations of calls that are not there"]
     with db.transaction() as tx:
         assert forget.delete_session(tx, 1, "s", text_of) is None
     assert await check(db, text_of) == []
