@@ -452,10 +452,13 @@ async def test_a_deleted_session_begins_with_a_whole_budget(
     assert (await call(tw, headers=BUDGET.replace(b"1.00", b"0.05"))).status == 200
 
 
-async def test_a_budget_holds_after_a_restart(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+@pytest.mark.parametrize("durability", ["safe", "strict", "fast"])
+async def test_a_budget_holds_after_a_restart(
+    tmp_path: Path, upstream: ScriptedUpstream, durability: str
+) -> None:
     upstream.answers(answer())
     for statuses in ([200], [429]):
-        async with priced(tmp_path, upstream) as tw:
+        async with priced(tmp_path, upstream, **{"recording.durability": durability}) as tw:
             headers = BUDGET.replace(b"1.00", b"0.07")
             assert [(await call(tw, headers=headers)).status for _ in statuses] == statuses
 

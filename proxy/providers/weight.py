@@ -23,9 +23,11 @@ Medium = Literal["text", "sound", "picture"]
 # Tokens round a message and round a call, where OpenAI's models take 4 and 3.
 _MESSAGE_TOKENS: Final = 8
 _CALL_TOKENS: Final = 32
-# A picture takes a model of OpenAI up to 3,800 tokens, but for gpt-4o-mini, which counts up to
-# 48,000 for it. What is only named, by an address or an id, counts the same.
+# A picture takes a model of OpenAI up to 3,800 tokens, but for gpt-4o-mini, where it is 2,833 and
+# 5,667 for each of at most 8 tiles. What is only named, by an address or an id, counts the same.
 _PART_TOKENS: Final = 4_000
+_MINI: Final = "gpt-4o-mini"
+_MINI_PICTURE_TOKENS: Final = 2_833 + 8 * 5_667
 # A token of sound is a tenth of a second, which is never less than this at 8 kbit/s or more.
 _SOUND_BYTES: Final = 100
 # Text out of a file, and its pages as pictures: a guess from PDFs, not a bound.
@@ -93,11 +95,12 @@ def weigh(operation: Operation, body: bytes, content_type: str) -> Weight | None
         *items(request.additional_messages),
     ]
     prompts = max(1, sum(isinstance(one, str | list) for one in items(request.prompt)))
-    sound, pictures, files = _parts(messages)
+    model = name(request.model)
+    sound, pictures, files = _parts(messages, _picture_tokens(model))
     ids = _token_ids(request.prompt) + _token_ids(request.input)
     frames = _CALL_TOKENS + _MESSAGE_TOKENS * (len(messages) + prompts)
     return Weight(
-        model=name(request.model),
+        model=model,
         service_tier=name(request.service_tier),
         text=input_text(body, content_type),
         beside_tokens=frames + ids + sound + pictures + files,
@@ -111,14 +114,15 @@ def weigh(operation: Operation, body: bytes, content_type: str) -> Weight | None
 
 def _form(operation: Operation, body: bytes, content_type: str) -> Weight:
     fields = form_fields(body, content_type)
+    model = name(fields.get("model"))
     sound = pictures = 0
     if operation.name in _SOUND_OPERATIONS:
         sound = max(_PART_TOKENS, len(body) // _SOUND_BYTES)
     else:
-        pictures = _PART_TOKENS * body.count(b"filename")
+        pictures = _picture_tokens(model) * body.count(b"filename")
     number = fields.get("n", "")
     return Weight(
-        model=name(fields.get("model")),
+        model=model,
         service_tier=None,
         text=input_text(body, content_type),
         beside_tokens=_CALL_TOKENS + sound + pictures,
@@ -128,6 +132,10 @@ def _form(operation: Operation, body: bytes, content_type: str) -> Weight:
         answers=int(number) if number.isdecimal() and 0 < len(number) < 10 else 1,
         medium=_medium(operation, None),
     )
+
+
+def _picture_tokens(model: str | None) -> int:
+    return _MINI_PICTURE_TOKENS if model is not None and _MINI in model else _PART_TOKENS
 
 
 def _medium(operation: Operation, modalities: object) -> Medium:
@@ -161,7 +169,7 @@ def _token_ids(value: object) -> int:
     return found
 
 
-def _parts(messages: list[object]) -> tuple[int, int, int]:
+def _parts(messages: list[object], picture_tokens: int) -> tuple[int, int, int]:
     """Count the tokens of sound, pictures and files in these messages and items."""
     sound = pictures = files = 0
     for message in map(mapping, messages):
@@ -172,7 +180,7 @@ def _parts(messages: list[object]) -> tuple[int, int, int]:
                 if not isinstance(kind, str):
                     continue
                 if kind in _PICTURES:
-                    pictures += _PART_TOKENS
+                    pictures += picture_tokens
                 elif kind in _SOUNDS:
                     sound += max(_PART_TOKENS, _bytes_in(part) // _SOUND_BYTES)
                 elif kind in _FILES:

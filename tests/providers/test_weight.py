@@ -91,6 +91,12 @@ def test_a_picture_counts_the_same_however_it_is_given() -> None:
         assert found.sound_tokens == 0
 
 
+@pytest.mark.parametrize("model", ["gpt-4o-mini", "openai/gpt-4o-mini-2024-07-18"])
+def test_a_picture_for_the_model_that_counts_most_for_it_counts_so(model: str) -> None:
+    picture = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
+    assert weight(model=model, messages=message(picture)).picture_tokens == 48_169
+
+
 def test_sound_and_files_count_by_their_size_and_never_for_nothing() -> None:
     small = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "mp3"}}
     large = {"type": "input_audio", "input_audio": {"data": "A" * 4_000_000, "format": "mp3"}}
