@@ -23,7 +23,9 @@ from proxy.cli.command import add_options, asking
 from proxy.config import Config, ConfigError, load
 from proxy.listen import CannotListen, listen
 from proxy.providers.messages import text_of
-from storage import doctor
+from proxy.sealing import KeyFileError
+from proxy.vault import BadKey
+from storage import doctor, provider_keys
 from storage.database import StorageError
 from storage.sqlite import open_database, open_snapshot
 
@@ -52,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     try:
         return int(options.run(config, options))
-    except (CannotListen, StorageError) as error:
+    except (BadKey, CannotListen, KeyFileError, StorageError) as error:
         print(f"traceway: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:  # before there was anything to stop
@@ -77,7 +79,9 @@ def serve(config: Config, _options: argparse.Namespace) -> int:
     """Serve until a signal comes.
 
     Raises:
+        BadKey: a provider key of the environment cannot be one.
         CannotListen: the port cannot be had.
+        KeyFileError: the stored provider keys cannot be opened.
         StorageError: the database cannot be used.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -110,13 +114,15 @@ def examine(config: Config, options: argparse.Namespace) -> int:
     """Look at everything that is stored, and say what does not fit; 1 where something does not.
 
     A server may go on with the database meanwhile; with `--vacuum` it must not, since the file is
-    written anew first, without anything that was deleted.
+    written anew first, without anything that was deleted; nor with `--forget-provider-keys`.
 
     Raises:
         StorageError: the database cannot be used.
     """
     path = config.database.path.resolve()
     open_snapshot(path)  # refuses what is no database of ours before anything is written
+    if options.forget_provider_keys:
+        print(f"{path}: {asyncio.run(_forget_provider_keys(path))} provider keys forgotten")
     if options.vacuum:
         before_bytes = path.stat().st_size
         asyncio.run(_vacuum(path))
@@ -126,6 +132,15 @@ def examine(config: Config, options: argparse.Namespace) -> int:
         print(f"{finding.what}: {finding.count}; {finding.remedy}")
     print(f"{path}: {len(findings) or 'no'} findings")
     return 1 if findings else 0
+
+
+async def _forget_provider_keys(path: Path) -> int:
+    database = open_database(path)
+    try:
+        with database.transaction() as transaction:
+            return provider_keys.delete_all(transaction)
+    finally:
+        await database.close()
 
 
 async def _vacuum(path: Path) -> None:
@@ -205,6 +220,12 @@ def _parser() -> argparse.ArgumentParser:
         "--vacuum",
         action="store_true",
         help="first write the file anew without what was deleted; the server must be stopped",
+    )
+    doctor_command.add_argument(
+        "--forget-provider-keys",
+        action="store_true",
+        help="first delete all stored provider keys, where the key file is lost; the server must"
+        " be stopped",
     )
     for name, command, what in (
         ("sessions", sessions, "list sessions"),

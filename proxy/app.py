@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import Final
 
 from aiohttp import web
@@ -22,6 +23,7 @@ from proxy.api.granting import Granting
 from proxy.api.health import Health
 from proxy.api.hubs import Hubs
 from proxy.api.keys import Keys
+from proxy.api.provider_keys import ProviderKeys
 from proxy.api.search import Search
 from proxy.api.sessions import Sessions
 from proxy.api.traces import Traces
@@ -38,6 +40,7 @@ from proxy.listen import BACKLOG, CannotListen, listen
 from proxy.pricing import Prices
 from proxy.recorder import Recorder
 from proxy.routes import Route, add_routes
+from proxy.sealing import KeyFile, KeyFileError
 from proxy.send import Sender
 from proxy.settle import Settler
 from proxy.tasks import spawn
@@ -48,7 +51,7 @@ from proxy.ui.session import SessionPage
 from proxy.ui.trace import TracePage
 from proxy.upstream import Upstream
 from proxy.vault import Vault
-from storage import api_keys, budgets, forget
+from storage import api_keys, budgets, forget, provider_keys
 from storage.database import Database
 
 # Header limits of both sides of the relay (connection.py has the upstream's).
@@ -105,10 +108,14 @@ class Traceway:
         """Begin to serve, and give the port; `sockets` are those of `listen`, by default our own.
 
         Raises:
+            BadKey: a provider key of the environment cannot be one.
             CannotListen: the port cannot be had.
+            KeyFileError: the stored provider keys cannot be opened.
             StorageError: the calls that a dead process left cannot be ended.
         """
         config = self._config
+        key_file = config.auth.key_file or Path(f"{config.database.path.resolve()}.key")
+        vault = Vault(os.environ, config.upstreams, KeyFile(key_file))
         sockets = sockets or listen(config.server)
         budget = Budget(config.recording.memory_bytes)
         prices = Prices(config.prices)
@@ -136,7 +143,11 @@ class Traceway:
             raise CannotListen(_NEEDS_KEYS.format(host=config.server.host))
         granting = Granting(keyring, recorder)
         access = Access(keyring, granting.note_use, _refused)
-        vault = Vault(os.environ)
+        try:
+            vault.load(await recorder.write(provider_keys.sealed_keys))
+        except KeyFileError:
+            await recorder.close()
+            raise
         limits = RateLimits(config.limits.calls_per_minute)
         spending = Budgets(
             prices,
@@ -201,6 +212,7 @@ class Traceway:
                     Search(self._database),
                     health,
                     Keys(granting),
+                    ProviderKeys(vault, recorder, config.upstreams),
                 ),
                 *pages(
                     frame,
@@ -290,6 +302,7 @@ def routes(
     search: Search,
     health: Health,
     keys: Keys,
+    providers: ProviderKeys,
 ) -> list[Route]:
     """List the routes of the proxy and the API, with what each needs.
 
@@ -325,6 +338,9 @@ def routes(
         Route("GET", "/api/keys", keys.list, ADMIN),
         Route("POST", "/api/keys", keys.create, ADMIN),
         Route("DELETE", "/api/keys/{id:[^/]+}", keys.revoke, ADMIN),
+        Route("GET", "/api/provider-keys", providers.list, ADMIN),
+        Route("PUT", "/api/provider-keys/{upstream:[^/]+}", providers.put, ADMIN),
+        Route("DELETE", "/api/provider-keys/{upstream:[^/]+}", providers.delete, ADMIN),
         Route("GET", "/api/projects", keys.list_projects, ADMIN),
         Route("POST", "/api/projects", keys.create_project, ADMIN),
         Route("PATCH", "/api/projects/{name:[^/]+}", keys.change_project, ADMIN),

@@ -15,6 +15,7 @@ import uuid_utils
 from proxy import headers, session
 from proxy.capture import Budget, Capture, Captured, CapturePolicy
 from proxy.headers import Index, RawHeaders
+from proxy.mask import Mask, spellings
 from proxy.providers.facts import AnswerFacts, Operation
 from proxy.providers.openai import operation_of
 from proxy.tap import Tap
@@ -114,9 +115,10 @@ class Call:
     """One call from its head to its end. Not thread-safe; lives on the event loop.
 
     `checkpoint` is the ticket of its last checkpoint, `media_type` the answer's. `outgoing` are the
-    headers that it goes upstream with, before what is the relay's own is taken from them.
-    `limit_nusd` is what its session may cost; `reserved`: it may have a reservation. `sent`: its
-    request may have begun to leave.
+    headers that it goes upstream with, before what is the relay's own is taken from them; `mask`
+    hides the provider's key in the answer to a caller who did not send it. `lacks_key` says that
+    there is no key for it to go with. `limit_nusd` is what its session may cost; `reserved`: it may
+    have a reservation. `sent`: its request may have begun to leave.
     """
 
     def __init__(
@@ -134,7 +136,9 @@ class Call:
         body_bytes: int,
         budget: Budget,
         limit_nusd: int | None = None,
+        provider_key: bytes | None = None,
     ) -> None:
+        """Begin it. `provider_key` is for a caller who sent a key of ours alone, b"" for none."""
         self._began_ns = time.monotonic_ns()
         self._budget = budget
         self._body_bytes = body_bytes
@@ -143,8 +147,12 @@ class Call:
         self._secrets = headers.credentials(request_headers, query)
         self._request_headers = request_headers
         self._request_index = request_index
-        path = headers.redact_path(target.path, self._secrets).decode("utf-8", "replace")
         self.outgoing = request_headers
+        self.lacks_key = provider_key == b""
+        self.mask: Mask | None = None
+        if provider_key:
+            self._goes_with(provider_key)
+        path = headers.redact_path(target.path, self._secrets).decode("utf-8", "replace")
         self.operation = operation_of(method, path)
         self.request = Capture(body_bytes, budget)
         self.limit_nusd = limit_nusd
@@ -189,11 +197,6 @@ class Call:
             path=path,
             query=redacted_query.decode("utf-8", "replace") or None,
         )
-
-    def goes_with(self, provider_key: bytes) -> None:
-        """Have it go upstream with the project's key; whatever quotes that is not recorded."""
-        self.outgoing = headers.with_provider_key(self._request_headers, provider_key)
-        self._secrets += headers.credentials(self.outgoing, b"")
 
     def answered(self, status: int, answer_headers: RawHeaders, *, edited: bool) -> None:
         """Note the answer's head, as the upstream sent it; `edited`: the client gets it plain."""
@@ -275,6 +278,14 @@ class Call:
             injected=self.injected,
             reserved=self.reserved,
         )
+
+    def _goes_with(self, provider_key: bytes) -> None:
+        outgoing = headers.with_provider_key(self._request_headers, provider_key)
+        # A key that comes back compressed cannot be seen.
+        self.outgoing = headers.with_plain_answer(outgoing)
+        spelled = spellings(provider_key)
+        self._secrets += spelled
+        self.mask = Mask(spelled)
 
     def _response(self, body: Captured) -> Message:
         return Message(

@@ -19,7 +19,7 @@ from proxy.budget import Budgets, session_limit
 from proxy.call import CLIENT_LEFT, COMPLETE, SERVER_STOPPED, Call, EndedBy, Ending, Phase
 from proxy.capture import Budget, CapturePolicy, parse_capture
 from proxy.config import Config
-from proxy.connection import Answer, ClientFault, UpstreamFault
+from proxy.connection import ClientFault, UpstreamFault
 from proxy.downstream import RelayedResponse, cut, sandbox
 from proxy.errors import Refused, error_response
 from proxy.limits import RateLimits
@@ -111,8 +111,10 @@ class Forwarder:
         principal = principal_of(request)
         if principal.key is not None:
             self._limits.admit(principal.key, time.monotonic())
+        is_swapped = False
         if headers.holds_our_key(raw, raw_target):
             _check_our_key(raw, raw_target, principal)
+            is_swapped = headers.has_our_key_for_theirs(raw)
         try:
             target = proxied(raw_target)
             index = headers.index(raw)
@@ -120,6 +122,7 @@ class Forwarder:
         except (BadTarget, session.ControlCharacter) as error:
             raise Refused(400, "bad_request", str(error)) from error
         sender = self._senders.get(target.upstream)
+        key = self._vault.key(principal.project, target.upstream) or "" if is_swapped else None
         call = Call(
             project_id=principal.project.id,
             owner=self._owner,
@@ -133,6 +136,7 @@ class Forwarder:
             body_bytes=self._config.recording.body_bytes,
             budget=self._budget,
             limit_nusd=session_limit(index, session_ref, principal.project.session_budget_nusd),
+            provider_key=None if key is None else key.encode(),
         )
         return call, target
 
@@ -151,7 +155,8 @@ class Forwarder:
     ) -> tuple[web.StreamResponse, Ending]:
         try:
             sender = self._sender_for(request, target)
-            self._give_provider_key(request, call, target)
+            if call.lacks_key:
+                raise _no_key(principal_of(request).project.name, target.upstream)
             if self._strict and not await self._recorder.committed(saved):
                 message = "the call could not be recorded, so it was not made"
                 raise Refused(503, "recording_unavailable", message)
@@ -185,40 +190,22 @@ class Forwarder:
             raise Refused(501, "unsupported", "transfer codings but chunked are unsupported")
         return sender
 
-    def _give_provider_key(self, request: web.Request, call: Call, target: Target) -> None:
-        """Have a call that came with our key alone go out with its project's."""
-        if not headers.has_our_key_for_theirs(request.raw_headers):
-            return
-        project = principal_of(request).project
-        key = self._vault.key(project, target.upstream)
-        if key is None:
-            message = (
-                f"project {project.name!r} has no key for upstream {target.upstream!r}: an admin"
-                " sets it (docs/keys.md), or send your provider's own in Authorization and the"
-                " tw_sk_ key in X-Traceway-Api-Key"
-            )
-            raise Refused(422, "no_provider_key", message)
-        call.goes_with(key.encode())
-
     async def _deliver(
         self, request: web.Request, call: Call, sent: Sent
     ) -> tuple[web.StreamResponse, Ending]:
         """Hand the answer on as it comes; the tap sees each piece after the client has it."""
         answer, editor = sent.exchange.answer, sent.editor
-        call.answered(answer.status, answer.headers, edited=editor is not None)
-        response = _response(call, answer, edited=editor is not None)
+        reframed = editor is not None and editor.reframes
+        call.answered(answer.status, answer.headers, edited=reframed)
+        response = _response(call, sent, reframed=reframed)
         try:
             if self._strict:
                 return response, await self._deliver_strictly(request, call, sent, response)
             await response.prepare(request)
-            async for piece in sent.pieces():
-                received = piece if editor is None else editor.feed(piece)
+            async for piece, received in sent.pieces():
                 if received:
                     await response.write(received)
                 call.relayed(piece, received)
-            if editor is not None and (rest := editor.finish()):
-                await response.write(rest)
-                call.relayed(b"", rest)
             await response.write_eof()
         except (ClientFault, UpstreamFault) as fault:
             cut(request)
@@ -229,19 +216,15 @@ class Forwarder:
         self, request: web.Request, call: Call, sent: Sent, response: RelayedResponse
     ) -> Ending:
         """Hand the answer on, but let the client see its end only when that is saved."""
-        answer, editor = sent.exchange.answer, sent.editor
+        answer = sent.exchange.answer
         held: list[bytes] = []
-        async for piece in sent.pieces():
-            received = piece if editor is None else editor.feed(piece)
+        async for piece, received in sent.pieces():
             call.relayed(piece, received)
             if held or answer.complete or call.at_its_end:
                 held.append(received)
             else:
                 await response.prepare(request)
                 await response.write(received)
-        if editor is not None and (rest := editor.finish()):
-            call.relayed(b"", rest)
-            held.append(rest)
         if await self._recorder.committed(self._recorder.put(call.finish(COMPLETE))):
             await response.prepare(request)
             await response.write(b"".join(held))
@@ -276,15 +259,25 @@ def _check_our_key(raw: headers.RawHeaders, raw_target: bytes, principal: Princi
         raise Refused(400, "misplaced_key", message)
 
 
-def _response(call: Call, answer: Answer, *, edited: bool) -> RelayedResponse:
-    """Give the client's answer: the upstream's head, less what is not for it, and our marks."""
-    relayed = headers.end_to_end(answer.headers)
-    if edited:
-        relayed = headers.without(relayed, b"content-length", b"content-encoding")
-    ours = [*_marks(call), *sandbox(call.media_type)]
-    return RelayedResponse(
-        answer.status, answer.reason, [*relayed, *ours], None if edited else answer.length
+def _no_key(project: str, upstream: str) -> Refused:
+    message = (
+        f"project {project!r} has no key for upstream {upstream!r}: an admin sets it"
+        " (docs/provider-keys.md), or send your provider's own in Authorization and the tw_sk_ key"
+        " in X-Traceway-Api-Key"
     )
+    return Refused(422, "no_provider_key", message)
+
+
+def _response(call: Call, sent: Sent, *, reframed: bool) -> RelayedResponse:
+    """Give the client's answer: the upstream's head, less what is not for it, and our marks."""
+    answer = sent.exchange.answer
+    reason: bytes = answer.reason
+    relayed: headers.RawHeaders = headers.end_to_end(answer.headers)
+    if sent.editor is not None:
+        reason, relayed = sent.editor.head(reason, relayed)
+    ours = [*_marks(call), *sandbox(call.media_type)]
+    length = None if reframed else answer.length
+    return RelayedResponse(answer.status, reason, [*relayed, *ours], length)
 
 
 def _marks(call: Call) -> headers.RawHeaders:

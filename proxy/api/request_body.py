@@ -16,6 +16,8 @@ T = TypeVar("T", bound=msgspec.Struct)
 # A name and some figures: a body of more is none of these.
 MAX_BYTES: Final = 64 * 1024
 _VALUE: Final = re.compile(r" '.*'", re.DOTALL)
+# The name of a field that is not known is shown where it looks like one: it may be a value, too.
+_ODD_NAME: Final = re.compile(r"(?<=unknown field) `(?![a-z_]{1,40}`).*`", re.DOTALL)
 
 
 async def read(request: web.Request, kind: type[T]) -> T:
@@ -32,7 +34,8 @@ async def read(request: web.Request, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(bytes(body), type=kind)
     except msgspec.ValidationError as error:
-        what = _VALUE.sub("", str(error)).replace("`", "").replace(" - at $.", " for ")
+        what = _ODD_NAME.sub("", _VALUE.sub("", str(error)))
+        what = what.replace("`", "").replace(" - at $.", " for ")
         raise BadParameter(f"the body is not what it should be: {what}") from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise BadParameter("the body must be JSON, an object") from None
