@@ -28,6 +28,7 @@ from proxy.api.search import Search
 from proxy.api.sessions import Sessions
 from proxy.api.traces import Traces
 from proxy.budget import Budgets
+from proxy.call_log import log_calls
 from proxy.capture import Budget
 from proxy.config import Config
 from proxy.config_values import is_loopback
@@ -38,7 +39,7 @@ from proxy.keyring import Keyring
 from proxy.limits import RateLimits
 from proxy.listen import BACKLOG, CannotListen, listen
 from proxy.pricing import Prices
-from proxy.recorder import Recorder
+from proxy.recorder import Ended, Recorder
 from proxy.routes import Route, add_routes
 from proxy.sealing import KeyFile, KeyFileError
 from proxy.send import Sender
@@ -193,7 +194,15 @@ class Traceway:
 
         app.cleanup_ctx.append(parts)
         app.on_shutdown.append(end_events)
-        health = Health(self._database, recorder, budget, forwarder.in_flight, hubs, limits)
+        health = Health(self._database, recorder, budget, forwarder.in_flight, hubs, limits, config)
+
+        def after_ends(calls: Sequence[Ended]) -> None:
+            health.figures.ended(calls)
+            if config.server.log_calls:
+                log_calls(calls)
+
+        recorder.after_ends = after_ends
+        recorder.after_seconds = health.figures.committed
         sessions = Sessions(self._database, recorder)
         traces = Traces(self._database, recorder)
         conversations = Conversations(self._database)
@@ -332,6 +341,7 @@ def routes(
         Route("GET", "/api/search/suggest", search.suggest, READ),
         Route("GET", "/api/stats", health.stats, READ),
         Route("GET", "/api/health", health.health, READ),
+        Route("GET", "/metrics", health.metrics, READ),
         Route("GET", "/api/live", health.live, OPEN),
         Route("GET", "/api/ready", health.ready, OPEN),
         Route("GET", "/api/self", keys.whoami, ANY),

@@ -90,6 +90,7 @@ class CallEnd:
     response: Message
     stream: AnswerFacts | None
     injected: bool
+    added_us: int | None = None
     reserved: bool = False
 
     @property
@@ -118,7 +119,8 @@ class Call:
     headers that it goes upstream with, before what is the relay's own is taken from them; `mask`
     hides the provider's key in the answer to a caller who did not send it. `lacks_key` says that
     there is no key for it to go with. `limit_nusd` is what its session may cost; `reserved`: it may
-    have a reservation. `sent`: its request may have begun to leave.
+    have a reservation. `sent`: its request may have begun to leave. `body_wait_us` is how long its
+    client took to send its body where that had to be there first.
     """
 
     def __init__(
@@ -158,6 +160,9 @@ class Call:
         self.limit_nusd = limit_nusd
         self.reserved = False
         self.sent = False
+        self.body_wait_us = 0
+        self._added_us: int | None = None
+        self._heard_us = 0
         self.injected = False
         self.status: int | None = None
         self.tap: Tap | None = None
@@ -197,6 +202,21 @@ class Call:
             path=path,
             query=redacted_query.decode("utf-8", "replace") or None,
         )
+
+    def leaves(self) -> None:
+        """Note that its request is handed to the connection."""
+        self.sent = True
+        self._added_us = self._elapsed_us() - self.body_wait_us
+
+    def heard(self) -> None:
+        """Note that the head of its answer is here."""
+        self._heard_us = self._elapsed_us()
+
+    def handed_on(self) -> None:
+        """Note that its client has the head of the answer."""
+        if self._added_us is not None:
+            self._added_us += self._elapsed_us() - self._heard_us
+            self._heard_us = self._elapsed_us()
 
     def answered(self, status: int, answer_headers: RawHeaders, *, edited: bool) -> None:
         """Note the answer's head, as the upstream sent it; `edited`: the client gets it plain."""
@@ -276,6 +296,7 @@ class Call:
             response=self._response(self.tap.capture.captured()) if self.tap else Message(),
             stream=self.tap.facts() if self.tap is not None else None,
             injected=self.injected,
+            added_us=self._added_us if self.status is not None else None,
             reserved=self.reserved,
         )
 

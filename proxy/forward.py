@@ -164,6 +164,7 @@ class Forwarder:
             if call.limit_nusd is not None:
                 body = await self._budgets.admit(request, call, call.limit_nusd)
             sent = await sender.send(request, call, target, body)
+            call.heard()
         except (Refused, ClientFault, UpstreamFault) as fault:
             response = _answer_to(fault)
             response.headers.extend((name.decode(), value.decode()) for name, value in _marks(call))
@@ -202,6 +203,7 @@ class Forwarder:
             if self._strict:
                 return response, await self._deliver_strictly(request, call, sent, response)
             await response.prepare(request)
+            call.handed_on()
             async for piece, received in sent.pieces():
                 if received:
                     await response.write(received)

@@ -7,6 +7,7 @@ it, and then as the client wrote it.
 """
 
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
@@ -159,8 +160,10 @@ class Sender:
         )
         if body is None:
             whole_bytes = MAX_BODY_BYTES if editable else 0
+            began_ns = time.monotonic_ns()
             body = await take_body(request, call.request, self._limit_bytes, whole_bytes)
-        call.sent = True
+            call.body_wait_us = (time.monotonic_ns() - began_ns) // 1000
+        call.leaves()
         plain = Request(
             method=request.method.encode("ascii"),
             target=self.upstream.target(target.raw),
