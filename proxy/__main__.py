@@ -20,6 +20,7 @@ from typing import Final
 
 from proxy import __version__, operator_socket
 from proxy.app import Traceway
+from proxy.call_log import JsonLines, TextLines
 from proxy.cli import keys, projects, provider_keys, sessions, show, tail
 from proxy.cli.client import KEY_VARIABLE, NoAnswer
 from proxy.cli.command import Add, Before, Work, add_options, add_project, asking
@@ -46,9 +47,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given[:2] == ["sessions", "show"]:  # a command of two words
         given[:2] = ["sessions show"]
     options = _parser().parse_args(given)
-    logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
-    )
     overrides, mistakes = _overrides(options)
     try:
         config = load(options.config, os.environ, overrides)
@@ -58,6 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lines = "\n".join(mistakes)
         print(f"traceway: the configuration has mistakes:\n{lines}", file=sys.stderr)
         return 2
+    lines_to_stderr = logging.StreamHandler(sys.stderr)
+    lines_to_stderr.setFormatter(JsonLines() if config.server.log_format == "json" else TextLines())
+    logging.basicConfig(level=logging.INFO, handlers=[lines_to_stderr])
     try:
         return int(options.run(config, options))
     except (BadKey, CannotListen, KeyFileError, StorageError) as error:
@@ -69,7 +70,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _overrides(options: argparse.Namespace) -> tuple[dict[str, str], list[str]]:
     """Give what the command line sets, by key, and what cannot be one."""
-    texts = {"server.port": options.port, "database.path": options.db}
+    texts = {
+        "server.port": options.port,
+        "server.log_format": options.log_format,
+        "database.path": options.db,
+    }
     overrides = {key: text for key, text in texts.items() if text is not None}
     mistakes = []
     for upstream in options.upstream:
@@ -247,7 +252,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="traceway", description="A reverse proxy for LLM APIs that records calls as sessions."
     )
     parser.add_argument("--version", action="version", version=__version__)
-    parser.set_defaults(port=None, db=None, upstream=[])
+    parser.set_defaults(port=None, db=None, log_format=None, upstream=[])
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--config", type=Path, metavar="FILE", help="a TOML file")
     common.add_argument("--db", metavar="FILE", help="the database (traceway.db)")
@@ -255,6 +260,9 @@ def _parser() -> argparse.ArgumentParser:
     serve_command = commands.add_parser("serve", parents=[common], help="start the proxy")
     serve_command.set_defaults(run=serve)
     serve_command.add_argument("--port", help="the port to listen on (3000)")
+    serve_command.add_argument(
+        "--log-format", metavar="FORMAT", help="text, or json: an object a line"
+    )
     serve_command.add_argument(
         "--upstream",
         action="append",

@@ -27,6 +27,8 @@ from proxy.api.provider_keys import ProviderKeys
 from proxy.api.search import Search
 from proxy.api.sessions import Sessions
 from proxy.api.traces import Traces
+from proxy.budget import Budgets
+from proxy.call_log import log_calls
 from proxy.capture import Budget
 from proxy.config import Config
 from proxy.config_values import is_loopback
@@ -34,9 +36,10 @@ from proxy.errors import error_response
 from proxy.forward import Forwarder
 from proxy.guard import Guard, Handler
 from proxy.keyring import Keyring
+from proxy.limits import RateLimits
 from proxy.listen import BACKLOG, CannotListen, listen
 from proxy.pricing import Prices
-from proxy.recorder import Recorder
+from proxy.recorder import Ended, Recorder
 from proxy.routes import Route, add_routes
 from proxy.sealing import KeyFile, KeyFileError
 from proxy.send import Sender
@@ -49,7 +52,7 @@ from proxy.ui.session import SessionPage
 from proxy.ui.trace import TracePage
 from proxy.upstream import Upstream
 from proxy.vault import Vault
-from storage import api_keys, forget, provider_keys
+from storage import api_keys, budgets, forget, provider_keys
 from storage.database import Database
 
 # Header limits of both sides of the relay (connection.py has the upstream's).
@@ -153,7 +156,16 @@ class Traceway:
         except KeyFileError:
             await recorder.close()
             raise
-        forwarder = self._forwarder = Forwarder(config, senders, recorder, budget, owner, vault)
+        limits = RateLimits(config.limits.calls_per_minute)
+        spending = Budgets(
+            prices,
+            config.limits,
+            lambda asked: recorder.write(lambda tx: budgets.reserve(tx, asked)),
+            config.server.max_request_bytes,
+        )
+        forwarder = self._forwarder = Forwarder(
+            config, senders, recorder, budget, owner, vault, limits, spending
+        )
         hubs = Hubs(self._database, forwarder.in_flight)
         recorder.after_commit = hubs.told
 
@@ -189,7 +201,15 @@ class Traceway:
 
         app.cleanup_ctx.append(parts)
         app.on_shutdown.append(end_events)
-        health = Health(self._database, recorder, budget, forwarder.in_flight, hubs)
+        health = Health(self._database, recorder, budget, forwarder.in_flight, hubs, limits, config)
+
+        def after_ends(calls: Sequence[Ended]) -> None:
+            health.figures.ended(calls)
+            if config.server.log_calls:
+                log_calls(calls)
+
+        recorder.after_ends = after_ends
+        recorder.after_seconds = health.figures.committed
         sessions = Sessions(self._database, recorder)
         traces = Traces(self._database, recorder)
         conversations = Conversations(self._database)
@@ -328,6 +348,7 @@ def routes(
         Route("GET", "/api/search/suggest", search.suggest, READ),
         Route("GET", "/api/stats", health.stats, READ),
         Route("GET", "/api/health", health.health, READ),
+        Route("GET", "/metrics", health.metrics, READ),
         Route("GET", "/api/live", health.live, OPEN),
         Route("GET", "/api/ready", health.ready, OPEN),
         Route("GET", "/api/self", keys.whoami, ANY),

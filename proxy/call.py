@@ -74,7 +74,7 @@ class CallEnd:
     """Everything that is known of an ended call, not yet read for its meaning (settle.py).
 
     `status` is the upstream's; `stream` what the tap saw of an event stream; `injected` says that
-    the usage was asked for by us.
+    the usage was asked for by us, `reserved` that the call may have a reservation.
     """
 
     start: SpanStart
@@ -90,6 +90,8 @@ class CallEnd:
     response: Message
     stream: AnswerFacts | None
     injected: bool
+    added_us: int | None = None
+    reserved: bool = False
 
     @property
     def held_bytes(self) -> int:
@@ -116,7 +118,9 @@ class Call:
     `checkpoint` is the ticket of its last checkpoint, `media_type` the answer's. `outgoing` are the
     headers that it goes upstream with, before what is the relay's own is taken from them; `mask`
     hides the provider's key in the answer to a caller who did not send it. `lacks_key` says that
-    there is no key for it to go with.
+    there is no key for it to go with. `limit_nusd` is what its session may cost; `reserved`: it may
+    have a reservation. `sent`: its request may have begun to leave. `body_wait_us` is how long its
+    client took to send its body where that had to be there first.
     """
 
     def __init__(
@@ -133,6 +137,7 @@ class Call:
         capture: CapturePolicy,
         body_bytes: int,
         budget: Budget,
+        limit_nusd: int | None = None,
         provider_key: bytes | None = None,
     ) -> None:
         """Begin it. `provider_key` is for a caller who sent a key of ours alone, b"" for none."""
@@ -152,6 +157,12 @@ class Call:
         path = headers.redact_path(target.path, self._secrets).decode("utf-8", "replace")
         self.operation = operation_of(method, path)
         self.request = Capture(body_bytes, budget)
+        self.limit_nusd = limit_nusd
+        self.reserved = False
+        self.sent = False
+        self.body_wait_us = 0
+        self._added_us: int | None = None
+        self._heard_us = 0
         self.injected = False
         self.status: int | None = None
         self.tap: Tap | None = None
@@ -191,6 +202,21 @@ class Call:
             path=path,
             query=redacted_query.decode("utf-8", "replace") or None,
         )
+
+    def leaves(self) -> None:
+        """Note that its request is handed to the connection."""
+        self.sent = True
+        self._added_us = self._elapsed_us() - self.body_wait_us
+
+    def heard(self) -> None:
+        """Note that the head of its answer is here."""
+        self._heard_us = self._elapsed_us()
+
+    def handed_on(self) -> None:
+        """Note that its client has the head of the answer."""
+        if self._added_us is not None:
+            self._added_us += self._elapsed_us() - self._heard_us
+            self._heard_us = self._elapsed_us()
 
     def answered(self, status: int, answer_headers: RawHeaders, *, edited: bool) -> None:
         """Note the answer's head, as the upstream sent it; `edited`: the client gets it plain."""
@@ -270,6 +296,8 @@ class Call:
             response=self._response(self.tap.capture.captured()) if self.tap else Message(),
             stream=self.tap.facts() if self.tap is not None else None,
             injected=self.injected,
+            added_us=self._added_us if self.status is not None else None,
+            reserved=self.reserved,
         )
 
     def _goes_with(self, provider_key: bytes) -> None:

@@ -28,6 +28,7 @@ Reader = Callable[[object], Any]
 Durability = Literal["safe", "strict", "fast"]
 InjectUsage = Literal["always", "auto", "never"]
 Unpriced = Literal["refuse", "allow"]
+LogFormat = Literal["text", "json"]
 Key = tuple[str, ...]  # ("server", "port"), ("upstreams", "openai", "url")
 
 # SQLite refuses a value of more than 10^9 bytes (SQLITE_MAX_LENGTH).
@@ -53,6 +54,8 @@ class ServerConfig:
     allowed_origins: Annotated[tuple[str, ...], values.origins] = ()
     max_request_bytes: Annotated[int, values.integer(0, _TIB, "bytes (0: no limit)")] = 0
     drain_s: Annotated[float, values.number(0, 600, "seconds")] = 10.0
+    log_calls: Annotated[bool, values.boolean] = True
+    log_format: Annotated[LogFormat, values.choice(*get_args(LogFormat))] = "text"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ injection; every call that begins leaves exactly one record, whatever happens to
 
 import asyncio
 import logging
+import time
 from collections.abc import Mapping
 from urllib.parse import quote
 
@@ -14,27 +15,20 @@ from aiohttp import web
 
 from proxy import headers, session
 from proxy.access import Principal, principal_of
+from proxy.budget import Budgets, session_limit
 from proxy.call import CLIENT_LEFT, COMPLETE, SERVER_STOPPED, Call, EndedBy, Ending, Phase
 from proxy.capture import Budget, CapturePolicy, parse_capture
 from proxy.config import Config
 from proxy.connection import ClientFault, UpstreamFault
 from proxy.downstream import RelayedResponse, cut, sandbox
-from proxy.errors import error_response
+from proxy.errors import Refused, error_response
+from proxy.limits import RateLimits
 from proxy.recorder import Recorder
 from proxy.send import Sender, Sent
 from proxy.target import BadTarget, Target, proxied
 from proxy.vault import Vault
 
 _log = logging.getLogger("traceway")
-
-
-class Refused(Exception):
-    """A call that goes nowhere: `status` and `code` for the client."""
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
 
 
 class Forwarder:
@@ -51,6 +45,8 @@ class Forwarder:
         budget: Budget,
         owner: bytes,
         vault: Vault,
+        limits: RateLimits,
+        budgets: Budgets,
     ) -> None:
         self.in_flight: set[Call] = set()
         self.idle = asyncio.Event()
@@ -60,8 +56,10 @@ class Forwarder:
         self._senders = senders
         self._recorder = recorder
         self._budget = budget
+        self._budgets = budgets
         self._owner = owner
         self._vault = vault
+        self._limits = limits
         self._strict = config.recording.durability == "strict"
 
     async def forward(self, request: web.Request) -> web.StreamResponse:
@@ -69,7 +67,7 @@ class Forwarder:
         try:
             call, target = self._begin(request)
         except Refused as refused:
-            return error_response(refused.status, refused.code, str(refused))
+            return refused.answer()
         saved = self._recorder.put(call.start)
         self.in_flight.add(call)
         self.idle.clear()
@@ -111,6 +109,8 @@ class Forwarder:
         raw = request.raw_headers
         raw_target = request.raw_path.encode("utf-8", "surrogateescape")
         principal = principal_of(request)
+        if principal.key is not None:
+            self._limits.admit(principal.key, time.monotonic())
         is_swapped = False
         if headers.holds_our_key(raw, raw_target):
             _check_our_key(raw, raw_target, principal)
@@ -135,6 +135,7 @@ class Forwarder:
             capture=self._capture_policy(index),
             body_bytes=self._config.recording.body_bytes,
             budget=self._budget,
+            limit_nusd=session_limit(index, session_ref, principal.project.session_budget_nusd),
             provider_key=None if key is None else key.encode(),
         )
         return call, target
@@ -159,9 +160,13 @@ class Forwarder:
             if self._strict and not await self._recorder.committed(saved):
                 message = "the call could not be recorded, so it was not made"
                 raise Refused(503, "recording_unavailable", message)
-            sent = await sender.send(request, call, target)
+            body = None
+            if call.limit_nusd is not None:
+                body = await self._budgets.admit(request, call, call.limit_nusd)
+            sent = await sender.send(request, call, target, body)
+            call.heard()
         except (Refused, ClientFault, UpstreamFault) as fault:
-            response = error_response(fault.status, fault.code, str(fault))
+            response = _answer_to(fault)
             response.headers.extend((name.decode(), value.decode()) for name, value in _marks(call))
             return response, _ending_of(fault)
         try:
@@ -198,6 +203,7 @@ class Forwarder:
             if self._strict:
                 return response, await self._deliver_strictly(request, call, sent, response)
             await response.prepare(request)
+            call.handed_on()
             async for piece, received in sent.pieces():
                 if received:
                     await response.write(received)
@@ -232,7 +238,7 @@ class Forwarder:
     def _broken_off(self, request: web.Request, call: Call) -> Ending:
         phase: Phase = "body"
         if call.status is None:  # a request that did not come whole is answered by nobody
-            phase = "headers" if request.content.is_eof() else "request"
+            phase = "headers" if call.sent and request.content.is_eof() else "request"
         if self.stopping:
             return Ending(
                 ended_by="proxy", phase=phase, code=SERVER_STOPPED, error="the server was stopped"
@@ -284,6 +290,12 @@ def _marks(call: Call) -> headers.RawHeaders:
         marks.append((b"X-Traceway-Session-Id", quoted))
         marks.append((b"X-Traceway-Session-Source", call.start.session_source.encode()))
     return marks
+
+
+def _answer_to(fault: Refused | ClientFault | UpstreamFault) -> web.Response:
+    if isinstance(fault, Refused):
+        return fault.answer()
+    return error_response(fault.status, fault.code, str(fault))
 
 
 def _ending_of(fault: Refused | ClientFault | UpstreamFault) -> Ending:

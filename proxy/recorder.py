@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Literal, TypeVar
 
 from proxy.backlog import Backlog, Item, Record, weight
@@ -23,10 +23,11 @@ from proxy.providers.messages import text_of
 from proxy.settle import Settler
 from storage import fulltext, parameters, writes
 from storage.database import Database, StatementRefused, StorageError, Transaction
-from storage.records import SpanStart
+from storage.records import SpanEnd, SpanStart
 
 T = TypeVar("T")
 Outcome = Literal["saved", "refused", "given up"]
+Ended = tuple[CallEnd, SpanEnd]
 
 # A start wakes the writer at once. Ends that nobody waits for give others this long to join their
 # batch: half the commits at 1,000 calls/s, and far inside the 50 ms that a saved end may take.
@@ -66,7 +67,10 @@ class Recorder:
         self.losses = Losses()
         self.durability = durability
         self.error: str | None = None
-        self.after_commit: Callable[[], None] = lambda: None  # in the thread; never raises
+        # In the thread; they never raise.
+        self.after_commit: Callable[[], None] = lambda: None
+        self.after_ends: Callable[[Sequence[Ended]], None] = lambda _: None
+        self.after_seconds: Callable[[float], None] = lambda _: None
         self._database = database
         self._settler = settler
         self._budget = budget
@@ -209,7 +213,8 @@ class Recorder:
             return self._backlog.take(MAX_BATCH)
 
     def _save(self, batch: list[Item]) -> None:
-        outcome, refusal = self._write(map(self._settle, batch))
+        changes = [self._settle(item) for item in batch]
+        outcome, refusal = self._write(changes)
         if refusal is not None:
             # It may rest on messages of earlier calls that are not, or no longer, stored.
             self._settler.forget()
@@ -218,13 +223,17 @@ class Recorder:
                 for part in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
                     self._save(part)
                 return
-            outcome, refusal = self._write(map(self._settle, batch))
+            changes = [self._settle(item) for item in batch]
+            outcome, refusal = self._write(changes)
         if refusal is not None:
             self._settler.forget()
             self._tell(self._unreadable, refusal)
             if isinstance(end := batch[0].record, CallEnd):
                 # Whatever it is in it that is refused: the call was made, and ended.
-                outcome, _ = self._write([self._settler.bare(end)])
+                changes = [self._settler.bare(end)]
+                outcome, _ = self._write(changes)
+        if outcome == "saved":
+            self.after_ends(_ends(batch, changes))
         self._tell(self._ended, batch, outcome)
 
     def _settle(self, item: Item) -> parameters.Change | None:
@@ -262,6 +271,7 @@ class Recorder:
         pause_s = RETRY_S
         while not self._given_up:
             try:
+                began_s = time.monotonic()
                 with self._database.transaction() as transaction:
                     work(transaction)
             except Exception as error:
@@ -273,6 +283,7 @@ class Recorder:
                 pause_s = min(pause_s * 2, RETRY_MAX_S)
             else:
                 self.error = None
+                self.after_seconds(time.monotonic() - began_s)
                 self.after_commit()
                 return "saved", None
         return "given up", None
@@ -301,6 +312,15 @@ class Recorder:
 
     def _tell(self, callback: Callable[..., None], *arguments: object) -> None:
         self._loop.call_soon_threadsafe(callback, *arguments)
+
+
+def _ends(batch: Sequence[Item], changes: Sequence[parameters.Change | None]) -> list[Ended]:
+    """Give the calls that ended in a batch, each with its row."""
+    return [
+        (item.record, change)
+        for item, change in zip(batch, changes, strict=True)
+        if isinstance(item.record, CallEnd) and isinstance(change, SpanEnd)
+    ]
 
 
 def _is_saved(ticket: asyncio.Future[None]) -> bool:

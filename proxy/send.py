@@ -6,8 +6,8 @@ Invariant: a request goes out once; a second time only where the upstream refuse
 it, and then as the client wrote it.
 """
 
-import asyncio
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
@@ -18,7 +18,7 @@ from proxy import headers
 from proxy.call import Call
 from proxy.connection import Answer, UpstreamFault
 from proxy.decode import Decoder, decode, decoder
-from proxy.downstream import body_as_it_comes, body_at_hand, too_large, whole_if_small
+from proxy.downstream import take_body
 from proxy.headers import RawHeaders
 from proxy.inject import (
     MAX_BODY_BYTES,
@@ -136,8 +136,16 @@ class Sender:
         self._limit_bytes = max_request_bytes
         self._memory = InjectionMemory(upstream.config.inject_usage)
 
-    async def send(self, request: web.Request, call: Call, target: Target) -> Sent:
+    async def send(
+        self,
+        request: web.Request,
+        call: Call,
+        target: Target,
+        body: bytes | AsyncIterator[bytes] | None = None,
+    ) -> Sent:
         """Send the request and wait for the head of its answer.
+
+        `body` is the request's where it was read already.
 
         Raises:
             ClientFault: the request's body cannot be taken.
@@ -150,7 +158,12 @@ class Sender:
             content_encoding=request.headers.get("Content-Encoding"),
             content_length=request.content_length,
         )
-        body = await self._body(request, call, whole=editable)
+        if body is None:
+            whole_bytes = MAX_BODY_BYTES if editable else 0
+            began_ns = time.monotonic_ns()
+            body = await take_body(request, call.request, self._limit_bytes, whole_bytes)
+            call.body_wait_us = (time.monotonic_ns() - began_ns) // 1000
+        call.leaves()
         plain = Request(
             method=request.method.encode("ascii"),
             target=self.upstream.target(target.raw),
@@ -188,23 +201,6 @@ class Sender:
                 self._memory.unsure()
         elif sent.injection is not None and call.tap is not None and call.tap.ended:
             self._memory.saw_stream(sent.injection.model, had_usage_field=call.tap.usage_field)
-
-    async def _body(
-        self, request: web.Request, call: Call, *, whole: bool
-    ) -> bytes | AsyncIterator[bytes]:
-        if self._limit_bytes and (request.content_length or 0) > self._limit_bytes:
-            raise too_large(self._limit_bytes)
-        body = body_at_hand(request)
-        if body is None:
-            await asyncio.sleep(0)  # most clients write head and body apart, at once
-            body = body_at_hand(request)
-        if body is not None:
-            call.request.add(body)
-            if 0 < self._limit_bytes < len(body):
-                raise too_large(self._limit_bytes)
-            return body
-        pieces = body_as_it_comes(request, call.request, self._limit_bytes)
-        return await whole_if_small(pieces, MAX_BODY_BYTES) if whole else pieces
 
     async def _refused(self, exchange: Exchange, plain: Request) -> Sent:
         # Some upstreams do not know the option and say so. An error may also name it because it
