@@ -28,6 +28,7 @@ from proxy.cli.reach import Taken
 from proxy.config import Config, ConfigError, load
 from proxy.keyring import Keyring
 from proxy.listen import CannotListen, listen
+from proxy.outlet import never_waiting
 from proxy.providers.messages import text_of
 from proxy.sealing import KeyFileError
 from proxy.vault import BadKey
@@ -56,16 +57,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lines = "\n".join(mistakes)
         print(f"traceway: the configuration has mistakes:\n{lines}", file=sys.stderr)
         return 2
-    lines_to_stderr = logging.StreamHandler(sys.stderr)
-    lines_to_stderr.setFormatter(JsonLines() if config.server.log_format == "json" else TextLines())
-    logging.basicConfig(level=logging.INFO, handlers=[lines_to_stderr])
-    try:
-        return int(options.run(config, options))
-    except (BadKey, CannotListen, KeyFileError, StorageError) as error:
-        print(f"traceway: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:  # before there was anything to stop
-        return 130
+    with never_waiting() if options.run is serve else contextlib.nullcontext():
+        to_stderr = logging.StreamHandler(sys.stderr)
+        to_stderr.setFormatter(JsonLines() if config.server.log_format == "json" else TextLines())
+        logging.basicConfig(level=logging.INFO, handlers=[to_stderr])
+        try:
+            return int(options.run(config, options))
+        except (BadKey, CannotListen, KeyFileError, StorageError) as error:
+            print(f"traceway: {error}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:  # before there was anything to stop
+            return 130
 
 
 def _overrides(options: argparse.Namespace) -> tuple[dict[str, str], list[str]]:
