@@ -142,7 +142,7 @@ def _statuses() -> Iterator[Case]:
     why = "a code has three digits, 100 to 599: else a 502 (RFC 9110 15)"
     for code in (b"99", b"1000", b"000", b"2x0", b"-200", b"+200", b"20"):
         answer = b"HTTP/1.1 " + code + b" OK\r\nContent-Length: 2\r\n\r\nhi"
-        yield _case(f"code {code.decode()}", answer, (BAD_GATEWAY,), why, limit_s=4)
+        yield _case(f"status code {code.decode()}", answer, (BAD_GATEWAY,), why, limit_s=4)
 
 
 def _cut_short() -> Iterator[Case]:

@@ -44,9 +44,7 @@ def _between_neighbours() -> Iterator[Case]:
     for line in (
         b"Keep-Alive: timeout=5",
         b"Proxy-Connection: keep-alive",
-        b"Proxy-Authorization: Basic eDp5",
         b"TE: trailers",
-        b"Trailer: X-Sum",
     ):
         name = line.partition(b":")[0]
         yield _case(f"{name.decode()} of a request", line + b"\r\nX-Kept: 1\r\n", (_gone(name.lower()),), why)
@@ -133,8 +131,8 @@ def _answers() -> Iterator[Case]:
     why = "a header for the neighbour goes no further (RFC 9110 7.6.1)"
     gone = comes_back(b"hi", lines=(b"X-Kept: 1",), without=(b"x-a",))
     yield _answer("Connection of an answer names a header", b"Connection: X-A, keep-alive\r\nX-A: 1\r\nX-Kept: 1", gone, why)
-    gone = comes_back(b"hi", lines=(b"X-Kept: 1",), without=(b"proxy-connection", b"proxy-authenticate", b"trailer", b"upgrade"))
-    yield _answer("neighbours' headers of an answer", b"Proxy-Connection: x\r\nProxy-Authenticate: Basic\r\nTrailer: X\r\nUpgrade: h2c\r\nX-Kept: 1", gone, why)
+    gone = comes_back(b"hi", lines=(b"X-Kept: 1",), without=(b"proxy-connection", b"keep-alive", b"upgrade"))
+    yield _answer("neighbours' headers of an answer", b"Proxy-Connection: x\r\nKeep-Alive: timeout=5\r\nUpgrade: h2c\r\nX-Kept: 1", gone, why)
     long = b"X-Long: " + b"x" * 30_000
     why = "real headers fit: 30 KB in one line, 300 of them"
     yield _answer("a header of 30,000 bytes in an answer", long, comes_back(b"hi", lines=(long,)), why)

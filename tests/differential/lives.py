@@ -67,7 +67,7 @@ def _kept() -> Iterator[Case]:
     why = "each caller gets its own answer (requirement 20)"
     script = (
         says(get(PATH + b"1")), is_asked(), another(), says(get(PATH + b"2")), is_asked(),
-        tells(OK.replace(b"n", b"2")), answered(), sees(b"x1"), tells(OK.replace(b"n", b"1")), reads(b""),
+        tells(OK.replace(b'"n"', b'"2"')), answered(), sees(b"x1"), tells(OK.replace(b'"n"', b'"1"')), reads(b""),
     )  # fmt: skip
     ones = Got(status=(200,), body=b'{"1":1}'), Got(status=(200,), body=b'{"2":1}')
     yield Case("two callers, answered the other way round", script, _two(*ones), why)
@@ -172,6 +172,11 @@ def _slow() -> Iterator[Case]:
     yield Case("chunks that go up as they come", script, (relayed(b"hello"),), why)
     script = (says(posted(b"x" * 2000)[:-1000]), sees(b"\r\n\r\nxxx"), says(b"x" * 1000), is_asked(), serves())
     yield Case("a body that goes up as it comes", script, (relayed(b"x" * 2000),), why)
+    why = "a chunk that is malformed ends the request at once, also in mid-upload (RFC 9112 7.1, 8)"
+    broken = (NONE, Outcome((), (Got(status=(400, 408)),)))
+    for name, rest in (("that is none", b"zz\r\nhello\r\n"), ("with more than its size", b"5\r\nhello!\r\n")):
+        script = (says(chunked(b"5\r\nhello\r\n")), sees(b"hello"), says(rest), is_left())
+        yield Case(f"a later chunk {name}", script, broken, why)
     why = "half a head is closed within 10 s (requirement 14)"
     outcomes = (Outcome((), (), closed=True), Outcome((), (Got(status=(400, 408)),), closed=True))
     yield Case("half a head", (says(get()[:-2]), is_closed(12)), outcomes, why)

@@ -34,6 +34,8 @@ DOCUMENT: Final = Path(__file__).parents[2] / "docs" / "robustness.md"
 MARKS: Final = ("<!-- differential: begin -->\n", "<!-- differential: end -->\n")
 # Cases at a time, each with an upstream of its own. Most of a case is waiting for nothing to come.
 LANES: Final = 8
+# Stands before each target, so that the upstream gets from both proxies what the client sent.
+BASE: Final = "/api/proxy/openai"
 QUIET_S: Final = 0.15
 # What the cases of silence wait for, in both.
 LIMIT_S: Final = 2
@@ -106,17 +108,21 @@ async def main() -> int:
 
 
 async def run(
-    proxy: Proxy, cases: Sequence[Case], upstreams: Sequence[ScriptedUpstream], ports: Sequence[int]
+    proxy: Proxy,
+    cases: Sequence[Case],
+    upstreams: Sequence[ScriptedUpstream],
+    ports: Sequence[int],
+    quiet_s: float = QUIET_S,
 ) -> None:
     """Play all cases against a proxy, several at a time."""
     # The long ones first, so that none is alone at the end.
     waiting = sorted(cases, key=lambda case: sum(move.seconds for move in case.script))
 
     async def lane(number: int) -> None:
-        stage = Stage(upstreams[number], ports[number], QUIET_S)
+        stage = Stage(upstreams[number], ports[number], quiet_s)
         while waiting:
             case = waiting.pop()
-            wrong = judge(case, await stage.play(case, _lane(number)))
+            wrong = judge(case, await stage.play(case, lane_name(number)))
             if wrong is not None:
                 proxy.failures[case.id] = wrong
 
@@ -132,8 +138,8 @@ async def traceway_before(
     # Nobody reads the log of a server that a script starts.
     lines = ["[server]", "log_calls = false"]
     for number, upstream in enumerate(upstreams):
-        name = _lane(number).decode()
-        lines += [f"[upstreams.{name}]", f'url = "{upstream.url}/api/proxy/{"openai"}"']
+        name = lane_name(number).decode()
+        lines += [f"[upstreams.{name}]", f'url = "{upstream.url}{BASE}"']
         lines += [f"headers_timeout_s = {LIMIT_S}", f"idle_timeout_s = {LIMIT_S}"]
     config.write_text("\n".join(lines))
     async with served(folder, "--config", str(config)) as server:
@@ -162,7 +168,7 @@ async def nginx_before(
     assert program is not None
     ports = [_free_port() for _ in upstreams]
     lanes = "".join(
-        LANE.format(name=_lane(number).decode(), upstream=upstream.port, port=ports[number])
+        LANE.format(name=lane_name(number).decode(), upstream=upstream.port, port=ports[number])
         for number, upstream in enumerate(upstreams)
     )
     # Its worker writes into our folder, which nobody else may read.
@@ -186,8 +192,9 @@ async def nginx_before(
         await process.wait()
 
 
-def _lane(number: int) -> bytes:
-    return b"lane_%d" % number  # as long as "openai", which stands there in the cases
+def lane_name(number: int) -> bytes:
+    """Give a lane's name, up to 16 of them."""
+    return b"lane_%x" % number  # as long as "openai", which stands there in the cases
 
 
 def _free_port() -> int:

@@ -151,7 +151,7 @@ class Case:
     outcomes: tuple[Outcome, ...]
     why: str
     # Seconds that a proxy has to come to an end of it, once the script is played.
-    limit_s: float = 1.5
+    limit_s: float = 3.0
 
 
 OK = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 7\r\n\r\n{"n":1}'
