@@ -56,7 +56,7 @@ def parameter(case: Case) -> object:
     return pytest.param(case, id=case.id, marks=marks)
 
 
-@pytest.mark.parametrize("case", map(parameter, SMUGGLING))
+@pytest.mark.parametrize("case", [parameter(case) for case in SMUGGLING])
 def test_an_upstream_sees_what_is_clean_and_meant_or_nothing(
     failures: dict[str, str], case: Case
 ) -> None:
