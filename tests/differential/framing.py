@@ -39,17 +39,28 @@ def _case(name: str, data: bytes, outcomes: tuple[Outcome, ...], why: str) -> Ca
 
 
 def _both() -> Iterator[Case]:
-    why = "both lengths are an attack or a mistake: refuse, or go by the chunks and close (RFC 9112 6.1)"
+    why = (
+        "both lengths are an attack or a mistake: refuse, or go by chunks and close (RFC 9112 6.1)"
+    )
     both = b"Content-Length: %d\r\nTransfer-Encoding: chunked"
     swapped = b"Transfer-Encoding: chunked\r\nContent-Length: %d"
     empty = (REFUSED, relayed(b"", closed=True))
     yield _case("CL.TE", post(both % 6, b"0\r\n\r\nG"), empty, why)
-    yield _case("CL.TE, a request hidden", post(both % (5 + LENGTH), b"0\r\n\r\n" + SMUGGLED), empty, why)
+    yield _case(
+        "CL.TE, a request hidden", post(both % (5 + LENGTH), b"0\r\n\r\n" + SMUGGLED), empty, why
+    )
     hidden = (REFUSED, relayed(SMUGGLED, closed=True))
     yield _case("TE.CL", post(swapped % 4, HIDDEN), hidden, why)
     yield _case("TE.CL, odd chunk size", post(swapped % 4, b"000" + HIDDEN), hidden, why)
-    yield _case("TE.CL, chunk extension", post(swapped % 4, HIDDEN.replace(b"\r\n", b";a=b\r\n", 1)), hidden, why)
-    yield _case("CL.0 and TE", post(swapped % 0, HELLO), (REFUSED, relayed(b"hello", closed=True)), why)
+    yield _case(
+        "TE.CL, chunk extension",
+        post(swapped % 4, HIDDEN.replace(b"\r\n", b";a=b\r\n", 1)),
+        hidden,
+        why,
+    )
+    yield _case(
+        "CL.0 and TE", post(swapped % 0, HELLO), (REFUSED, relayed(b"hello", closed=True)), why
+    )
     old = post(both % 5, HELLO, version=b"HTTP/1.0")
     why = "chunks in HTTP/1.0 are faulty framing: refuse, or close after it (RFC 9112 6.1)"
     yield _case("HTTP/1.0 with CL and TE", old, (REFUSED, relayed(b"hello", closed=True)), why)
@@ -60,12 +71,18 @@ def _both() -> Iterator[Case]:
 def _codings() -> Iterator[Case]:
     why = "optional white space around a value is no part of it, or refused (RFC 9110 5.5)"
     yield _case("TE after a tab", post(b"Transfer-Encoding:\tchunked", HELLO), EITHER, why)
-    yield _case("TE with a space behind", post(b"Transfer-Encoding: chunked ", HELLO), (PASSES,), why)
+    yield _case(
+        "TE with a space behind", post(b"Transfer-Encoding: chunked ", HELLO), (PASSES,), why
+    )
     why = "codings have no case (RFC 9112 7)"
     yield _case("TE in capitals", post(b"TRANSFER-ENCODING: CHUNKED", HELLO), (PASSES,), why)
     why = "empty list elements may be ignored, or refused (RFC 9110 5.6.1)"
-    yield _case("TE with an empty element", post(b"Transfer-Encoding: ,chunked", HELLO), EITHER, why)
-    yield _case("TE empty, with CL", post(b"Transfer-Encoding:\r\nContent-Length: 5", b"hello"), EITHER, why)
+    yield _case(
+        "TE with an empty element", post(b"Transfer-Encoding: ,chunked", HELLO), EITHER, why
+    )
+    yield _case(
+        "TE empty, with CL", post(b"Transfer-Encoding:\r\nContent-Length: 5", b"hello"), EITHER, why
+    )
     why = "a coding that is not understood, or not last, cannot be relayed (RFC 9112 6.1, 6.3)"
     for name, value in (
         ("TE with a vertical tab", b"\x0bchunked"),
@@ -90,8 +107,15 @@ def _codings() -> Iterator[Case]:
     data = post(b"Transfer-Encoding: identity\r\nContent-Length: 5", b"hello")
     yield _case("TE identity with CL", data, EITHER, why)
     why = "a space before the colon must be refused (RFC 9112 5.1)"
-    yield _case("TE with a space before its colon", post(b"Transfer-Encoding : chunked", HELLO), (REFUSED,), why)
-    yield _case("CL with a space before its colon", post(b"Content-Length : 5", b"hello"), (REFUSED,), why)
+    yield _case(
+        "TE with a space before its colon",
+        post(b"Transfer-Encoding : chunked", HELLO),
+        (REFUSED,),
+        why,
+    )
+    yield _case(
+        "CL with a space before its colon", post(b"Content-Length : 5", b"hello"), (REFUSED,), why
+    )
     why = "another name is another header; the body's end is CL's (RFC 9112 6.3)"
     data = post(b"Transfer_Encoding: chunked\r\nContent-Length: 5", b"hello")
     yield _case("TE with an underscore", data, EITHER, why)
@@ -128,20 +152,40 @@ def _lengths() -> Iterator[Case]:
     why = "leading zeros are digits (RFC 9110 8.6)"
     yield _case("CL with leading zeros", post(b"Content-Length: 0005", b"hello"), EITHER, why)
     why = "a body has an end whatever the method (RFC 9110 9.3.1)"
-    data = b"GET %b HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (PATH, LENGTH, SMUGGLED)
+    data = b"GET %b HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (
+        PATH,
+        LENGTH,
+        SMUGGLED,
+    )
     yield _case("GET with a request body", data, (REFUSED, relayed(SMUGGLED)), why)
-    yield _case("HEAD with a request body", data.replace(b"GET", b"HEAD", 1), (REFUSED, relayed(SMUGGLED, b"")), why)
-    yield _case("DELETE with a request body", data.replace(b"GET", b"DELETE", 1), (REFUSED, relayed(SMUGGLED)), why)
+    yield _case(
+        "HEAD with a request body",
+        data.replace(b"GET", b"HEAD", 1),
+        (REFUSED, relayed(SMUGGLED, b"")),
+        why,
+    )
+    yield _case(
+        "DELETE with a request body",
+        data.replace(b"GET", b"DELETE", 1),
+        (REFUSED, relayed(SMUGGLED)),
+        why,
+    )
 
 
 def _chunks() -> Iterator[Case]:
     why = "extensions end at the next neighbour (RFC 9112 7.1.1)"
     yield _case("chunk extension", chunked(b"5;a=b" + HELLO[1:]), (PASSES,), why)
     yield _case("chunk extension in quotes", chunked(b'5;a="b;c"' + HELLO[1:]), EITHER, why)
-    yield _case("extension of the last chunk", chunked(b"5\r\nhello\r\n0;a=b\r\n\r\n"), (PASSES,), why)
+    yield _case(
+        "extension of the last chunk", chunked(b"5\r\nhello\r\n0;a=b\r\n\r\n"), (PASSES,), why
+    )
     why = "sizes may have leading zeros and capitals (RFC 9112 7.1)"
-    yield _case("chunk sizes 0005 and 000", chunked(b"0005\r\nhello\r\n000\r\n\r\n"), (PASSES,), why)
-    yield _case("chunk size A", chunked(b"A\r\nhellohello\r\n0\r\n\r\n"), (relayed(b"hellohello"),), why)
+    yield _case(
+        "chunk sizes 0005 and 000", chunked(b"0005\r\nhello\r\n000\r\n\r\n"), (PASSES,), why
+    )
+    yield _case(
+        "chunk size A", chunked(b"A\r\nhellohello\r\n0\r\n\r\n"), (relayed(b"hellohello"),), why
+    )
     yield _case("chunk size of 100 zeros", chunked(b"0" * 100 + HELLO), EITHER, why)
     yield _case("no chunk but the last", chunked(b"0\r\n\r\n"), (relayed(b""),), why)
     yield _case("a chunk that hides a request", chunked(HIDDEN), (relayed(SMUGGLED),), why)
@@ -179,17 +223,24 @@ def _chunks() -> Iterator[Case]:
 
 def _trailers() -> Iterator[Case]:
     why = "a trailer is no header, whatever its name (RFC 9110 6.5.1)"
-    both = (REFUSED, Outcome((Asked(body=b"hello", without=(b"x-a",)),), (Got(status=(200,), body=OK_BODY),)))
+    both = (
+        REFUSED,
+        Outcome((Asked(body=b"hello", without=(b"x-a",)),), (Got(status=(200,), body=OK_BODY),)),
+    )
     last = b"5\r\nhello\r\n0\r\n"
     yield _case("trailer", chunked(last + b"X-A: 1\r\n\r\n"), both, why)
     yield _case("trailer Content-Length", chunked(last + b"Content-Length: 50\r\n\r\n"), both, why)
-    yield _case("trailer Transfer-Encoding", chunked(last + b"Transfer-Encoding: gzip\r\n\r\n"), both, why)
+    yield _case(
+        "trailer Transfer-Encoding", chunked(last + b"Transfer-Encoding: gzip\r\n\r\n"), both, why
+    )
     host = Outcome((Asked(body=b"hello"),), (Got(status=(200,)),))
     yield _case("trailer Host", chunked(last + b"Host: evil.example\r\n\r\n"), (REFUSED, host), why)
     why = "a trailer that is no header line: refuse, or leave it out (RFC 9112 7.1.2)"
     broken = (REFUSED, Outcome((), (), closed=True), PASSES)
     yield _case("trailer without a colon", chunked(last + b"garbage\r\n\r\n"), broken, why)
-    yield _case("trailer with a space before its colon", chunked(last + b"X : 1\r\n\r\n"), broken, why)
+    yield _case(
+        "trailer with a space before its colon", chunked(last + b"X : 1\r\n\r\n"), broken, why
+    )
     yield _case("trailer that is folded", chunked(last + b"X: 1\r\n 2\r\n\r\n"), broken, why)
     yield _case("trailers that end in LF", chunked(b"5\r\nhello\r\n0\nX: y\n\n"), broken, why)
 

@@ -4,10 +4,8 @@ from collections.abc import Iterator
 
 from tests.differential.script import (
     OK_BODY,
-    PATH,
     REFUSED,
     SMUGGLED,
-    Asked,
     Case,
     Got,
     Outcome,
@@ -46,14 +44,23 @@ def _between_neighbours() -> Iterator[Case]:
         b"Proxy-Connection: keep-alive",
         b"TE: trailers",
     ):
-        name = line.partition(b":")[0]
-        yield _case(f"{name.decode()} of a request", line + b"\r\nX-Kept: 1\r\n", (_gone(name.lower()),), why)
+        title = line.partition(b":")[0]
+        yield _case(
+            f"{title.decode()} of a request",
+            line + b"\r\nX-Kept: 1\r\n",
+            (_gone(title.lower()),),
+            why,
+        )
     why = "what Connection names goes no further (RFC 9110 7.6.1)"
     for name, lines, gone in (
         ("Connection names a header", b"X-A: 1\r\nConnection: x-a\r\n", b"x-a"),
         ("Connection names one with others", b"Connection: close, X-A ,,\r\nX-A: 1\r\n", b"x-a"),
         ("two Connection headers", b"Connection: X-B\r\nConnection: X-A\r\nX-A: 1\r\n", b"x-a"),
-        ("Connection: Authorization", b"Authorization: Bearer x\r\nConnection: Authorization\r\n", b"authorization"),
+        (
+            "Connection: Authorization",
+            b"Authorization: Bearer x\r\nConnection: Authorization\r\n",
+            b"authorization",
+        ),
     ):
         yield _case(name, lines + b"X-Kept: 1\r\n", (_gone(gone, b"connection"),), why)
     why = "Connection cannot take away what frames a request (RFC 9110 7.6.1; requirement 2)"
@@ -62,7 +69,12 @@ def _between_neighbours() -> Iterator[Case]:
     data = get(headers=b"Transfer-Encoding: chunked\r\nConnection: Transfer-Encoding\r\n")
     data += b"5\r\nhello\r\n0\r\n\r\n"
     yield Case("Connection: Transfer-Encoding", (says(data),), (REFUSED, relayed(b"hello")), why)
-    yield _case("Connection: Host", b"Connection: Host\r\nX-Kept: 1\r\n", (REFUSED, _gone(b"connection")), why)
+    yield _case(
+        "Connection: Host",
+        b"Connection: Host\r\nX-Kept: 1\r\n",
+        (REFUSED, _gone(b"connection")),
+        why,
+    )
     why = "who asks for the end of the connection gets it (RFC 9112 9.6)"
     yield _case("Connection: close", b"Connection: close\r\n", (relayed(b"", closed=True),), why)
 
@@ -72,13 +84,48 @@ def _as_they_came() -> Iterator[Case]:
     lines = (b"x-one: 1", b"X-Bytes: \xff\xfe \xc3\xa9", b"X-ONE: 2", b"x-Two: a, b", b"x-one: 3")
     data = b"".join(line + b"\r\n" for line in lines)
     yield _case("headers of a request", data, (relayed(b"", lines=lines),), why)
-    yield _case("an empty header", b"X-Empty:\r\nX-A: 1\r\n", (relayed(b"", lines=(b"X-Empty: ", b"X-A: 1")),), why)
-    yield _case("a name with underscores", b"X_under_score: 1\r\n", (relayed(b"", lines=(b"X_under_score: 1",)),), why)
-    yield _case("a name of all that a token may have", b"X!#$%&'*+.^`|~: 1\r\n", (relayed(b"", lines=(b"X!#$%&'*+.^`|~: 1",)),), why)
-    yield _case("cookies of a request", b"Cookie: a=b\r\ncookie: c=d\r\n", (relayed(b"", lines=(b"Cookie: a=b", b"cookie: c=d")),), why)
+    yield _case(
+        "an empty header",
+        b"X-Empty:\r\nX-A: 1\r\n",
+        (relayed(b"", lines=(b"X-Empty: ", b"X-A: 1")),),
+        why,
+    )
+    yield _case(
+        "a name with underscores",
+        b"X_under_score: 1\r\n",
+        (relayed(b"", lines=(b"X_under_score: 1",)),),
+        why,
+    )
+    yield _case(
+        "a name of all that a token may have",
+        b"X!#$%&'*+.^`|~: 1\r\n",
+        (relayed(b"", lines=(b"X!#$%&'*+.^`|~: 1",)),),
+        why,
+    )
+    yield _case(
+        "cookies of a request",
+        b"Cookie: a=b\r\ncookie: c=d\r\n",
+        (relayed(b"", lines=(b"Cookie: a=b", b"cookie: c=d")),),
+        why,
+    )
     coded = b"Accept-Encoding: zstd;q=0.1\r\nUser-Agent: x/1\r\n"
-    yield _case("Accept-Encoding and User-Agent", coded, (relayed(b"", lines=(b"Accept-Encoding: zstd;q=0.1", b"User-Agent: x/1")),), why)
-    bare = relayed(b"", without=(b"user-agent", b"accept", b"accept-encoding", b"x-forwarded-for", b"x-real-ip", b"via"))
+    yield _case(
+        "Accept-Encoding and User-Agent",
+        coded,
+        (relayed(b"", lines=(b"Accept-Encoding: zstd;q=0.1", b"User-Agent: x/1")),),
+        why,
+    )
+    bare = relayed(
+        b"",
+        without=(
+            b"user-agent",
+            b"accept",
+            b"accept-encoding",
+            b"x-forwarded-for",
+            b"x-real-ip",
+            b"via",
+        ),
+    )
     yield _case("no header that the client did not send", b"", (bare,), why)
 
 
@@ -89,7 +136,9 @@ def _bounds() -> Iterator[Case]:
     yield _case("900 headers", b"X-A: 1\r\n" * 900, (relayed(b"", lines=(b"X-A: 1",) * 900),), why)
     why = "a head has a bound: 4xx (RFC 6585 5)"
     yield _case("a header of 1 MB", b"X-Long: " + b"x" * 1_000_000 + b"\r\n", (REFUSED,), why)
-    yield _case("headers of 1 MB in all", (b"X-A: " + b"x" * 50_000 + b"\r\n") * 20, (REFUSED,), why)
+    yield _case(
+        "headers of 1 MB in all", (b"X-A: " + b"x" * 50_000 + b"\r\n") * 20, (REFUSED,), why
+    )
     why = "many headers: bounded, or all of them through (faults: bounded)"
     through = relayed(b"")
     yield _case("20,000 headers", b"X-A: 1\r\n" * 20_000, (REFUSED, through), why)
@@ -114,7 +163,12 @@ def _sessions() -> Iterator[Case]:
     yield _case("two session ids", line, (relayed(b""),), why)
     why = "control bytes, and what is above the bound of a head, are a 4xx (requirement 15)"
     yield _case("a session id with NUL", b"X-Traceway-Session-Id: a\0b\r\n", (REFUSED,), why)
-    yield _case("a session id of 300 KB", b"X-Traceway-Session-Id: " + b"s" * 300_000 + b"\r\n", (REFUSED,), why)
+    yield _case(
+        "a session id of 300 KB",
+        b"X-Traceway-Session-Id: " + b"s" * 300_000 + b"\r\n",
+        (REFUSED,),
+        why,
+    )
 
 
 def _answers() -> Iterator[Case]:
@@ -125,20 +179,51 @@ def _answers() -> Iterator[Case]:
         b"set-COOKIE: a=1",
     )  # fmt: skip
     yield _answer("headers of an answer", b"\r\n".join(lines), comes_back(b"hi", lines=lines), why)
-    yield _answer("an empty header of an answer", b"X-Empty:\r\nX-A: 1", comes_back(b"hi", lines=(b"X-Empty: ", b"X-A: 1")), why)
+    yield _answer(
+        "an empty header of an answer",
+        b"X-Empty:\r\nX-A: 1",
+        comes_back(b"hi", lines=(b"X-Empty: ", b"X-A: 1")),
+        why,
+    )
     why = "what the upstream did not say nobody says for it (transparent bytes)"
-    yield _answer("no header that the upstream did not send", b"X-A: 1", comes_back(b"hi", without=(b"via", b"age", b"set-cookie", b"etag")), why)
+    yield _answer(
+        "no header that the upstream did not send",
+        b"X-A: 1",
+        comes_back(b"hi", without=(b"via", b"age", b"set-cookie", b"etag")),
+        why,
+    )
     why = "a header for the neighbour goes no further (RFC 9110 7.6.1)"
     gone = comes_back(b"hi", lines=(b"X-Kept: 1",), without=(b"x-a",))
-    yield _answer("Connection of an answer names a header", b"Connection: X-A, keep-alive\r\nX-A: 1\r\nX-Kept: 1", gone, why)
-    gone = comes_back(b"hi", lines=(b"X-Kept: 1",), without=(b"proxy-connection", b"keep-alive", b"upgrade"))
-    yield _answer("neighbours' headers of an answer", b"Proxy-Connection: x\r\nKeep-Alive: timeout=5\r\nUpgrade: h2c\r\nX-Kept: 1", gone, why)
+    yield _answer(
+        "Connection of an answer names a header",
+        b"Connection: X-A, keep-alive\r\nX-A: 1\r\nX-Kept: 1",
+        gone,
+        why,
+    )
+    gone = comes_back(
+        b"hi", lines=(b"X-Kept: 1",), without=(b"proxy-connection", b"keep-alive", b"upgrade")
+    )
+    yield _answer(
+        "neighbours' headers of an answer",
+        b"Proxy-Connection: x\r\nKeep-Alive: timeout=5\r\nUpgrade: h2c\r\nX-Kept: 1",
+        gone,
+        why,
+    )
     long = b"X-Long: " + b"x" * 30_000
     why = "real headers fit: 30 KB in one line, 300 of them"
-    yield _answer("a header of 30,000 bytes in an answer", long, comes_back(b"hi", lines=(long,)), why)
-    yield _answer("300 headers of an answer", b"\r\n".join([b"X-A: 1"] * 300), comes_back(b"hi", lines=(b"X-A: 1",) * 300), why)
+    yield _answer(
+        "a header of 30,000 bytes in an answer", long, comes_back(b"hi", lines=(long,)), why
+    )
+    yield _answer(
+        "300 headers of an answer",
+        b"\r\n".join([b"X-A: 1"] * 300),
+        comes_back(b"hi", lines=(b"X-A: 1",) * 300),
+        why,
+    )
 
 
 def _answer(name: str, lines: bytes, outcome: Outcome, why: str) -> Case:
-    answer = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n%b\r\nContent-Length: 2\r\n\r\nhi" % lines
+    answer = (
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n%b\r\nContent-Length: 2\r\n\r\nhi" % lines
+    )
     return Case(name, (says(get()), is_asked(), tells(answer)), (outcome,), why)

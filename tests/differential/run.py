@@ -20,6 +20,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Final
 
@@ -101,6 +102,7 @@ async def main() -> int:
         for upstream in upstreams:
             await upstream.stop()
     report(cases, traceway, nginx)
+    # Not in the document, so that it changes with the results alone.
     print(f"{len(cases)} cases took {time.monotonic() - began_s:.0f} s")
     if nginx is not None and not options.only and not options.check:
         write(table(traceway, nginx))
@@ -231,11 +233,12 @@ def table(traceway: Proxy, nginx: Proxy) -> str:
         ours, theirs = (sum(c.id in proxy.failures for c in cases) for proxy in (traceway, nginx))
         lines.append(f"| {title} | {len(cases)} | {ours} | {theirs} |")
     for title, cases in GROUPS:
-        lines += ["", f"### {title}", "", "| case | what is right | Traceway | nginx |"]
-        lines.append("| --- | --- | --- | --- |")
-        for case in cases:
-            cells = (case.id, case.why, _cell(traceway, case), _cell(nginx, case))
-            lines.append("| " + " | ".join(_escaped(cell) for cell in cells) + " |")
+        lines += ["", f"### {title}", "", "| case | Traceway | nginx |", "| --- | --- | --- |"]
+        for why, alike in groupby(cases, key=lambda case: case.why):
+            lines.append(f"| *{_escaped(why[0].upper() + why[1:])}* | | |")
+            for case in alike:
+                cells = (_escaped(case.id), _cell(traceway, case), _cell(nginx, case))
+                lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -254,11 +257,11 @@ def _word(proxy: Proxy, case: Case) -> str:
 
 def _cell(proxy: Proxy, case: Case) -> str:
     wrong = proxy.failures.get(case.id)
-    return "pass" if wrong is None else f"**fails**: {wrong}"
+    return "pass" if wrong is None else f"**fails**: {_escaped(wrong)}"
 
 
 def _escaped(text: str) -> str:
-    return re.sub(r"([|<>*_`\\])", r"\\\1", text).replace("\\*\\*", "**")
+    return re.sub(r"([|<>*_`\\])", r"\\\1", text)
 
 
 if __name__ == "__main__":

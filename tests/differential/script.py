@@ -39,7 +39,7 @@ def reads(data: bytes, seconds: float = 3.0) -> Move:
 
 
 def answered(seconds: float = 3.0) -> Move:
-    """Wait until the client has an answer to each of its requests so far, or its connection ends."""
+    """Wait until each request of this client so far is answered, or its connection ends."""
     return Move("answered", b"", seconds)
 
 

@@ -81,7 +81,7 @@ class Stage:
         self._lane = b"openai"
 
     async def play(self, case: Case, lane: bytes = b"openai") -> Seen:
-        """Play a case; `lane` is the upstream's name, of six letters, in the proxy's configuration."""
+        """Play a case; `lane` is the upstream's name in the configuration, of six letters."""
         self._lines, self._clients, self._order = [], [], []
         self._line, self._taken, self._over, self._lane = None, 0, asyncio.Event(), lane
         self._serving = not any(move.what in _UPSTREAM_MOVES for move in case.script)
@@ -351,9 +351,7 @@ def _wrong_answer(got: Got, message: Message) -> str | None:
     return _wrong_fields(got.lines, got.without, message)
 
 
-def _wrong_fields(
-    lines: Sequence[bytes], without: Sequence[bytes], message: Message
-) -> str | None:
+def _wrong_fields(lines: Sequence[bytes], without: Sequence[bytes], message: Message) -> str | None:
     there = [name + b": " + value for name, value in message.fields]
     at = 0
     for line in lines:

@@ -68,9 +68,9 @@ class _Short(Exception):
     """The bytes end before the message does."""
 
 
-def read(data: bytes, of: Literal["requests", "answers"], end: End, asked: Sequence[bytes] = ()) -> (
-    Reading
-):
+def read(
+    data: bytes, of: Literal["requests", "answers"], end: End, asked: Sequence[bytes] = ()
+) -> Reading:
     """Read a stream. `asked` has the methods that its answers are for, as far as known."""
     found = Reading(rest=data)
     try:

@@ -71,10 +71,17 @@ def cases() -> Iterator[Case]:
         ("raw bytes above 127", PATH + b"\xff\xfe"),
     ):
         yield _case(name, target, (REFUSED, OURS), why)
-    yield Case("a star with OPTIONS", (says(get(b"*", method=b"OPTIONS")),), (REFUSED, OURS, Outcome((), (Got(status=(200, 204)),))), why)
+    yield Case(
+        "a star with OPTIONS",
+        (says(get(b"*", method=b"OPTIONS")),),
+        (REFUSED, OURS, Outcome((), (Got(status=(200, 204)),))),
+        why,
+    )
     yield Case("CONNECT", (says(get(b"evil.example:443", method=b"CONNECT")),), (REFUSED,), why)
     yield Case("CONNECT of a path", (says(get(PATH, method=b"CONNECT")),), (REFUSED,), why)
-    yield Case("TRACE", (says(get(method=b"TRACE")),), (REFUSED, relayed(b"", method=b"TRACE")), why)
+    yield Case(
+        "TRACE", (says(get(method=b"TRACE")),), (REFUSED, relayed(b"", method=b"TRACE")), why
+    )
     yield _case("a space in a path", BASE + b"/v1/a b", (REFUSED,), "RFC 9112 3: refuse")
     yield _case("NUL in a path", PATH + b"\0", (REFUSED,), "RFC 9112 3: refuse")
     why = "a target has a bound (RFC 9112 3: 414)"
