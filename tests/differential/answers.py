@@ -239,6 +239,11 @@ def _cut_short() -> Iterator[Case]:
             tells(rest),
             limit_s=4,
         )
+    why = "HTTP/1.0 knows a body's end by a proper close alone: a cut is a reset (requirement 4)"
+    for name, answer in (("a length", length), ("chunks", chunks)):
+        old = posted(b"{}").replace(b"HTTP/1.1", b"HTTP/1.0")
+        script = (says(old), is_asked(), tells(answer), reads(b"hello"), closes())
+        yield Case(f"{name}: closed, for HTTP/1.0", script, (cut(b"hello"),), why)
     why = "silence ends: the limit of 2 s that both have here (requirement 4)"
     yield _case(
         "a stream that falls silent", chunks, (cut(b"hello"),), why, reads(b"hello"), limit_s=5
