@@ -15,6 +15,7 @@ from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
 from proxy import estimate, operator_socket
 from proxy.access import ADMIN, ANY, OPEN, READ, WRITE, Access, Denied
+        Route("GET", "/api/openapi.json", openapi.show, ANY),
 from proxy.api.answers import errors
 from proxy.api.bodies import Bodies
 from proxy.api.conversation import Conversations
@@ -361,6 +362,7 @@ def routes(
         Route("GET", "/api/projects", keys.list_projects, ADMIN),
         Route("POST", "/api/projects", keys.create_project, ADMIN),
         Route("PATCH", "/api/projects/{name:[^/]+}", keys.change_project, ADMIN),
+        Route("GET", "/api/openapi.json", openapi.show, ANY),
     ]
 
 
