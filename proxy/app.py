@@ -15,7 +15,7 @@ from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
 from proxy import estimate, operator_socket
 from proxy.access import ADMIN, ANY, OPEN, READ, WRITE, Access, Denied
-        Route("GET", "/api/openapi.json", openapi.show, ANY),
+from proxy.api import openapi
 from proxy.api.answers import errors
 from proxy.api.bodies import Bodies
 from proxy.api.conversation import Conversations
@@ -352,6 +352,7 @@ def routes(
         Route("GET", "/metrics", health.metrics, READ),
         Route("GET", "/api/live", health.live, OPEN),
         Route("GET", "/api/ready", health.ready, OPEN),
+        Route("GET", "/api/openapi.json", openapi.show, ANY),
         Route("GET", "/api/self", keys.whoami, ANY),
         Route("GET", "/api/keys", keys.list, ADMIN),
         Route("POST", "/api/keys", keys.create, ADMIN),
@@ -362,7 +363,6 @@ def routes(
         Route("GET", "/api/projects", keys.list_projects, ADMIN),
         Route("POST", "/api/projects", keys.create_project, ADMIN),
         Route("PATCH", "/api/projects/{name:[^/]+}", keys.change_project, ADMIN),
-        Route("GET", "/api/openapi.json", openapi.show, ANY),
     ]
 
 

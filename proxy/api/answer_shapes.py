@@ -7,6 +7,7 @@ them with what the handlers answer. `Maybe` marks what is left out where it says
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from proxy.api.keys import KeyView, ProjectView
 from proxy.api.message_views import MessageView, ThreadView
 from proxy.api.schemas import Maybe
 from proxy.api.span_views import SpanView
@@ -68,6 +69,22 @@ class Conversation:
     threads: Sequence[ThreadView]
     messages: Sequence[MessageView]
     next: Maybe[int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyList:
+    """All keys."""
+
+    keys: Sequence[KeyView]
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectList:
+    """All projects."""
+
+    projects: Sequence[ProjectView]
+    count: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,17 +8,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from proxy.access import READ, Need
 from proxy.api import params
 from proxy.api.fields import Schema
 from storage.listing import ORDERS
 from storage.search import MAX_CHARS, Rows
-
-Need = frozenset[str] | None
-OPEN: Final[Need] = None
-ADMIN: Final[Need] = frozenset({"admin"})
-READ: Final[Need] = frozenset({"read", "admin"})
-WRITE: Final[Need] = frozenset({"write", "admin"})
-ANY: Final[Need] = frozenset({"read", "write", "admin"})
 
 JSON: Final = "application/json"
 BYTES: Final = "*/*"
@@ -68,8 +62,8 @@ class Operation:
     parameters: tuple[Parameter, ...] = ()
     body: object = None
     codes: tuple[str, ...] = ()
-    # Ways to say who one is beside those that all operations take.
-    security: tuple[str, ...] = ()
+    # The ways to say who one is; see openapi.py.
+    security: tuple[str, ...] = ("bearer", "header", "cookie")
 
 
 def number(least: int, most: int, default: int | None = None) -> Schema:

@@ -7,7 +7,8 @@ no answer of ours has a code that is not here.
 from dataclasses import dataclass
 from typing import Final
 
-from proxy.api.described import ANY, OPEN, Operation
+from proxy.access import ANY, OPEN
+from proxy.api.described import Operation
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,21 +32,26 @@ _GUARDED: Final = (
 )
 _KEYED: Final = (
     Failure(401, "unauthorized", "there is no key, or it is none of ours, or it was revoked"),
+    Failure(403, "other_project", "`X-Traceway-Project` names one that the key is not of"),
+    Failure(404, "unknown_project", "`X-Traceway-Project` names none that is there"),
 )
 _SCOPED: Final = (Failure(403, "forbidden", "the key's scope does not allow this"),)
 _OWN: Final = (
     Failure(400, "bad_parameter", "a parameter has a value that it cannot have; `param` names it"),
     Failure(404, "not_found", "nothing has this id here, or nothing is at this path"),
     Failure(405, "method_not_allowed", "the path has no such method; `Allow` names those it has"),
+    Failure(409, "conflict", "it cannot be, for what is there already"),
     Failure(503, "too_many_subscribers", "as many watch as there may be"),
     # A call through the proxy.
     Failure(400, "bad_request", "the target or the session id cannot be relayed as it is"),
     Failure(400, "bad_capture", "`X-Traceway-Capture` is none of what it may be"),
     Failure(400, "request_body_broken", "the request's body is malformed or broke off"),
     Failure(408, "request_body_broken", "nothing came of the request's body for too long"),
+    Failure(400, "misplaced_key", "a `tw_sk_` key stands where it would go upstream"),
     Failure(401, "keys_are_off", "a `tw_sk_` key was sent, and this server has no keys"),
     Failure(404, "unknown_upstream", "the configuration has no upstream of this name"),
     Failure(413, "request_too_large", "the body is larger than `[server] max_request_bytes`"),
+    Failure(422, "no_provider_key", "the project has no key for this upstream"),
     Failure(499, "client_left", "the client left before the end; nobody reads this"),
     Failure(500, "internal", "the proxy failed; its log says why"),
     Failure(501, "unsupported", "WebSocket, other upgrades, TRACE and odd transfer codings"),

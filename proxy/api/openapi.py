@@ -14,6 +14,7 @@ import orjson
 from aiohttp import web
 
 from proxy import __version__
+from proxy.access import COOKIE, OUR_KEY_HEADER, PROJECT_HEADER
 from proxy.api.answer_shapes import Error
 from proxy.api.described import EVENTS, JSON, Answer, Operation, Parameter
 from proxy.api.failures import Failure, failures_of
@@ -39,16 +40,28 @@ _SECURITY: Final[Mapping[str, Schema]] = {
     "header": {
         "type": "apiKey",
         "in": "header",
-        "name": "X-Traceway-Api-Key",
+        "name": OUR_KEY_HEADER,
         "description": "The same, where `Authorization` has the provider's own key.",
     },
     "cookie": {
         "type": "apiKey",
         "in": "cookie",
-        "name": "traceway_sign_in",
-        "description": "What a browser has that signed in.",
+        "name": COOKIE,
+        "description": "What a browser has that signed in; not for calls through the proxy.",
+    },
+    "ticket": {
+        "type": "apiKey",
+        "in": "query",
+        "name": "token",
+        "description": "A ticket of `POST /api/events/tickets`, for `GET /api/events` alone.",
     },
 }
+
+_PROJECT: Final = Parameter(
+    name=PROJECT_HEADER,
+    place="header",
+    meaning="the project that it is about, for admins; all others have that of their key",
+)
 
 
 async def show(_: web.Request) -> web.Response:
@@ -83,6 +96,7 @@ def document() -> Schema:
         "paths": paths,
         "components": {
             "schemas": named_in([*bodies, *asked, Error]),
+            "parameters": {_PROJECT.name: _parameter(_PROJECT)},
             "securitySchemes": dict(_SECURITY),
         },
     }
@@ -100,10 +114,13 @@ def _operation(operation: Operation, name: str) -> Schema:
     if need is None:
         written["security"] = []
     else:
-        written["security"] = [{scheme: []} for scheme in (*_SECURITY, *operation.security)]
+        written["security"] = [{scheme: []} for scheme in operation.security]
         written["x-traceway-scopes"] = sorted(need)
-    if operation.parameters:
-        written["parameters"] = [_parameter(one) for one in operation.parameters]
+    parameters = [_parameter(one) for one in operation.parameters]
+    if need is not None:
+        parameters.append({"$ref": f"#/components/parameters/{_PROJECT.name}"})
+    if parameters:
+        written["parameters"] = parameters
     if operation.body is not None:
         content = {"schema": schema_of(operation.body), "example": example_of(operation.body)}
         written["requestBody"] = {"required": True, "content": {JSON: content}}

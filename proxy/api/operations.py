@@ -6,7 +6,7 @@ compares them. It routes nothing.
 
 from typing import Final
 
-from proxy.api import recorded_operations, served_operations
+from proxy.api import admin_operations, recorded_operations, served_operations
 from proxy.api.described import Operation
 
 TAGS: Final = {
@@ -15,10 +15,12 @@ TAGS: Final = {
     "Traces and spans": "Calls, one by one.",
     "Events": "What happens, as it happens.",
     "Search": "Help with the search language.",
+    "Keys and projects": "Who may come in, and to what.",
     "Server": "How the server is.",
 }
 
 OPERATIONS: Final[tuple[Operation, ...]] = (
     *recorded_operations.OPERATIONS,
     *served_operations.OPERATIONS,
+    *admin_operations.OPERATIONS,
 )

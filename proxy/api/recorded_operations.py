@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
+from proxy.access import ADMIN, READ, Need
 from proxy.api import params
 from proxy.api.answer_shapes import (
     Conversation,
@@ -14,14 +15,11 @@ from proxy.api.answer_shapes import (
 )
 from proxy.api.conversation import DEFAULT_LIMIT as MESSAGES
 from proxy.api.described import (
-    ADMIN,
     BYTES,
     CURSOR,
-    READ,
     SESSION_PATH,
     SESSION_QUERY,
     Answer,
-    Need,
     Operation,
     Parameter,
     Q,

@@ -7,8 +7,21 @@ fields.py has for it. Nothing is written by hand that a type knows already.
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Annotated, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Final,
+    Literal,
+    TypeGuard,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
+import msgspec
 import orjson
 
 from proxy.api.fields import About, Schema, about
@@ -49,7 +62,9 @@ def schema_of(hint: object) -> Schema:
 
 
 def object_schema(cls: type) -> Schema:
-    """Give the schema of a dataclass's JSON, with what is known of each field."""
+    """Give the schema of a dataclass's or a struct's JSON, with what is known of each field."""
+    if issubclass(cls, msgspec.Struct):
+        return _struct_schema(cls)
     hints = get_type_hints(cls, include_extras=True)
     properties: dict[str, Schema] = {}
     for name, known in _known_fields(cls):
@@ -63,11 +78,23 @@ def object_schema(cls: type) -> Schema:
     return schema | ({"required": required} if required else {})
 
 
+def _struct_schema(cls: type[msgspec.Struct]) -> Schema:
+    """Give the schema by which a body is read: msgspec's own, with the meanings."""
+    _, components = msgspec.json.schema_components([cls], ref_template=REF + "{name}")
+    schema: Schema = components[cls.__name__]
+    properties = {
+        name: field | {"description": about(cls, name).meaning}
+        for name, field in components[cls.__name__]["properties"].items()
+    }
+    del schema["title"]
+    return schema | {"properties": properties}
+
+
 def example_of(hint: object) -> object:
     """Give an example of a type's JSON; of one that needs words of its own, null."""
     options, _ = _options(hint)
     option = options[0]
-    if is_dataclass(option) and isinstance(option, type):
+    if _is_object(option):
         hints = get_type_hints(option, include_extras=True)
         return {
             name: known.example if known.example is not None else example_of(hints[name])
@@ -85,7 +112,7 @@ def named_in(hints: Sequence[object]) -> dict[str, Schema]:
     waiting = list(hints)
     while waiting:
         hint = waiting.pop()
-        if is_dataclass(hint) and isinstance(hint, type):
+        if _is_object(hint):
             name = name_of(hint)
             if found.setdefault(name, hint) is not hint:
                 raise ValueError(f"two dataclasses have the name {name}")
@@ -100,8 +127,12 @@ def named_in(hints: Sequence[object]) -> dict[str, Schema]:
 
 
 def _known_fields(cls: type) -> Iterator[tuple[str, About]]:
-    for field in fields(cls):
-        yield field.name, about(cls, field.name)
+    if issubclass(cls, msgspec.Struct):
+        names = [field.name for field in msgspec.structs.fields(cls)]
+    else:
+        names = [field.name for field in fields(cast(Any, cls))]
+    for name in names:
+        yield name, about(cls, name)
 
 
 def _options(hint: object) -> tuple[list[object], bool]:
@@ -120,7 +151,7 @@ def _plain(hint: object) -> Schema:
         return {"type": _SCALARS[hint], **({"minimum": 0} if hint is int else {})}
     if hint is object or hint is orjson.Fragment:
         return {}
-    if is_dataclass(hint) and isinstance(hint, type):
+    if _is_object(hint):
         return {"$ref": REF + name_of(hint)}
     if get_origin(hint) is Literal:
         return {"type": "string", "enum": list(get_args(hint))}
@@ -129,6 +160,10 @@ def _plain(hint: object) -> Schema:
     if get_origin(hint) is dict:
         return {"type": "object", "additionalProperties": schema_of(get_args(hint)[1])}
     raise TypeError(f"no JSON is known for {hint!r}")
+
+
+def _is_object(hint: object) -> TypeGuard[type]:
+    return isinstance(hint, type) and (is_dataclass(hint) or issubclass(hint, msgspec.Struct))
 
 
 def _is_list(hint: object) -> bool:

@@ -5,16 +5,14 @@ See operations.py.
 
 from typing import Final
 
+from proxy.access import ANY, OPEN, WRITE
 from proxy.api.answer_shapes import (
     Alive,
     Unavailable,
 )
 from proxy.api.described import (
-    ANY,
     BYTES,
     EVENTS,
-    OPEN,
-    WRITE,
     Answer,
     Operation,
     Parameter,
@@ -22,7 +20,7 @@ from proxy.api.described import (
     number,
     ok,
 )
-from proxy.api.events import MAX_NUMBER
+from proxy.api.events import MAX_NUMBER, TicketView
 from proxy.api.health import HealthView
 from proxy.api.views import StatsView
 from storage.events import TYPES
@@ -85,11 +83,13 @@ _PROXY: Final = Operation(
         )
     },
     codes=(
-        *("bad_request", "bad_capture", "request_body_broken", "keys_are_off"),
+        *("bad_request", "bad_capture", "request_body_broken"),
+        *("keys_are_off", "misplaced_key", "no_provider_key"),
         *("unknown_upstream", "request_too_large", "internal", "unsupported"),
         *("upstream_unreachable", "upstream_closed", "upstream_malformed", "upstream_timeout"),
         "recording_unavailable",
     ),
+    security=("bearer", "header"),
 )
 
 OPERATIONS: Final[tuple[Operation, ...]] = (
@@ -128,6 +128,16 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         ),
         answers={"200": Answer(meaning="Events, until the client leaves.", media_type=EVENTS)},
         codes=("bad_parameter", "too_many_subscribers"),
+        security=("bearer", "header", "cookie", "ticket"),
+    ),
+    Operation(
+        method="POST",
+        path="/api/events/tickets",
+        id="createTicket",
+        tag="Events",
+        summary="Let a page watch that can send no key",
+        description="An `EventSource` has nothing but its address: `/api/events?token=...`.",
+        answers={"201": Answer(meaning="A ticket, good once.", body=TicketView)},
     ),
     Operation(
         method="GET",

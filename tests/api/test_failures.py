@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from proxy.api.described import ANY, OPEN, READ, Need, Operation
+from proxy.access import ANY, OPEN, READ, Need
+from proxy.api.described import Operation
 from proxy.api.failures import FAILURES, failures_of
 
 ROOT = Path(__file__).parents[2] / "proxy"
 # What makes an answer of ours, and at which place it takes the code.
 MAKERS = {
     "error_response": 1,
+    "Denied": 1,
     "Refused": 1,
     "Refusal": 1,
     "UpstreamFault": 0,
@@ -55,7 +57,7 @@ def test_what_may_go_wrong_depends_on_what_an_operation_needs() -> None:
         return {failure.code for failure in failures_of(operation(need))}
 
     assert codes(READ) - codes(ANY) == {"forbidden"}
-    assert codes(ANY) - codes(OPEN) == {"unauthorized"}
+    assert codes(ANY) - codes(OPEN) == {"unauthorized", "other_project", "unknown_project"}
     assert "foreign_host" in codes(OPEN)
 
 

@@ -1,5 +1,6 @@
 """The description: what OpenAPI demands, every route, and what each says of who may call it."""
 
+import inspect
 import re
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from proxy import app
+from proxy.access import Need
 from proxy.api.openapi import METHODS, document
 from tests.api.described import METHODS as ALL_METHODS
 from tests.api.described import described, validator
@@ -25,14 +27,19 @@ def operations() -> dict[Described, Any]:
     }
 
 
-def routes() -> set[Described]:
-    """Give all routes of the API and the proxy as they are described."""
-    found = set()
-    for route in app.routes(*[_Handlers()] * 8):
+def own_parameters(operation: Any) -> list[Any]:
+    return [one for one in operation.get("parameters", []) if "$ref" not in one]
+
+
+def routes() -> dict[Described, Need]:
+    """Give what each route of the API and the proxy needs, by method and path as described."""
+    handlers = [_Handlers() for _ in inspect.signature(app.routes).parameters]
+    found = {}
+    for route in app.routes(*handlers):  # type: ignore[arg-type]
         path = re.sub(r"\{target:.*\}", "{upstream}/{path}", route.path)
         path = re.sub(r"\{(\w+):[^}]*\}", r"{\1}", path)
         methods = [m.upper() for m in METHODS] if route.method == "*" else [route.method]
-        found |= {(method, path) for method in methods}
+        found |= {(method, path): route.need for method in methods}
     return found
 
 
@@ -47,7 +54,13 @@ def test_it_is_what_openapi_3_1_demands() -> None:
 
 
 def test_every_route_is_described_and_everything_that_is_described_is_a_route() -> None:
-    assert set(operations()) == routes()
+    assert set(operations()) == set(routes())
+
+
+def test_what_an_operation_needs_is_what_its_route_needs() -> None:
+    needs = {name: need and sorted(need) for name, need in routes().items()}
+    found = {name: one.get("x-traceway-scopes") for name, one in operations().items()}
+    assert found == needs
 
 
 def test_each_operation_has_an_id_of_its_own_a_summary_and_a_tag_that_is_explained() -> None:
@@ -60,7 +73,7 @@ def test_each_operation_has_an_id_of_its_own_a_summary_and_a_tag_that_is_explain
 
 def test_each_parameter_of_a_path_is_described() -> None:
     for (method, path), operation in operations().items():
-        given = [p["name"] for p in operation.get("parameters", []) if p["in"] == "path"]
+        given = [p["name"] for p in own_parameters(operation) if p["in"] == "path"]
         assert given == re.findall(r"\{(\w+)\}", path), (method, path)
 
 
@@ -81,7 +94,7 @@ def test_an_operation_that_needs_a_key_says_what_happens_without_it() -> None:
 @pytest.mark.parametrize("name", sorted({(m, p) for m, p in operations()}))
 def test_each_example_fits_its_schema(name: Described) -> None:
     operation = operations()[name]
-    holders = list(operation.get("parameters", []))
+    holders = own_parameters(operation)
     holders += operation.get("requestBody", {"content": {}})["content"].values()
     for response in operation["responses"].values():
         holders += response["content"].values()

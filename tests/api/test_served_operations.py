@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from proxy.api.served_operations import PROXY_HEADERS, PROXY_MARKS
-from proxy.config import parse_capture
+from proxy.capture import parse_capture
 
 ROOT = Path(__file__).parents[2]
 SOURCE = "".join(path.read_text() for path in (ROOT / "proxy").glob("*.py"))
@@ -15,8 +15,8 @@ SOURCE = "".join(path.read_text() for path in (ROOT / "proxy").glob("*.py"))
 def test_each_header_of_ours_in_the_data_plane_is_described() -> None:
     known = {parameter.name.lower() for parameter in PROXY_HEADERS}
     known |= {name.lower() for name in PROXY_MARKS}
-    # In the ways to say who one is, and of every error.
-    known |= {"x-traceway-api-key", "x-traceway-error"}
+    # In what all operations have: the ways to say who one is, in which project, and the errors.
+    known |= {"x-traceway-api-key", "x-traceway-project", "x-traceway-error"}
     found = {name.lower() for name in re.findall(r"X-Traceway-[A-Za-z-]*[A-Za-z]", SOURCE)}
     found |= set(re.findall(r"x-traceway-[a-z-]*[a-z]", SOURCE))
     assert found == known
