@@ -1,0 +1,27 @@
+"""What schemathesis checks beside its own checks; it runs this in its own process.
+
+TRACEWAY_FUZZ_SCOPE is the scope of the key with which all requests are made; "none" lets nobody in.
+"""
+
+import os
+
+import schemathesis
+
+SCOPE = os.environ["TRACEWAY_FUZZ_SCOPE"]
+# What is no well-formed request is refused before anybody is asked who they are.
+MALFORMED = {400, 431}
+
+
+@schemathesis.check
+def scope_is_kept(
+    ctx: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case
+) -> None:
+    """Expect a 401 of everything without a key, and a 403 of what a key's scope is not for."""
+    scopes = case.operation.definition.raw.get("x-traceway-scopes")
+    if scopes is None or response.status_code in MALFORMED:
+        return
+    if SCOPE == "none" and response.status_code != 401:
+        raise AssertionError(f"{response.status_code} without a key that is good")
+    is_described = case.method.lower() == case.operation.method.lower()
+    if SCOPE != "none" and SCOPE not in scopes and is_described and response.status_code != 403:
+        raise AssertionError(f"{response.status_code} for a key of scope {SCOPE}")
