@@ -64,6 +64,10 @@ KEEPALIVE_S: Final = 75.0
 # How long calls that were cut have to leave their record.
 CUT_S: Final = 1.0
 
+# An id beside which a list has its totals: to delete what is called so must not work where to read
+# it does not.
+_ID: Final = "{id:(?!totals$)[^/]+}"
+
 _NEEDS_KEYS: Final = (
     "cannot listen on {host} without keys, since other machines reach it and whoever does could"
     " spend your provider's money: make a key first (traceway keys create --name NAME --scope"
@@ -325,6 +329,8 @@ def routes(
 
     An id's pattern matches the raw path, so that it may hold `%2F` or `{}`.
     """
+    session = f"/api/sessions/{_ID}"
+    trace = f"/api/traces/{_ID}"
     return [
         Route("*", r"/api/proxy/{target:[\s\S]+}", forwarder.forward, WRITE),
         Route("GET", "/api/sessions", sessions.list, READ),
@@ -332,14 +338,14 @@ def routes(
         Route("GET", "/api/sessions/by-id", sessions.show, READ),
         Route("DELETE", "/api/sessions/by-id", sessions.delete, ADMIN),
         Route("GET", "/api/sessions/by-id/conversation", conversations.show, READ),
-        Route("GET", "/api/sessions/{id:[^/]+}", sessions.show, READ),
-        Route("DELETE", "/api/sessions/{id:[^/]+}", sessions.delete, ADMIN),
+        Route("GET", session, sessions.show, READ),
+        Route("DELETE", session, sessions.delete, ADMIN),
         Route("GET", "/api/sessions/{id:[^/]+}/conversation", conversations.show, READ),
         Route("GET", "/api/messages/{id:[^/]+}", conversations.message, READ),
         Route("GET", "/api/traces", traces.list, READ),
         Route("GET", "/api/traces/totals", traces.totals, READ),
-        Route("GET", "/api/traces/{id:[^/]+}", traces.show, READ),
-        Route("DELETE", "/api/traces/{id:[^/]+}", traces.delete, ADMIN),
+        Route("GET", trace, traces.show, READ),
+        Route("DELETE", trace, traces.delete, ADMIN),
         Route("GET", "/api/spans", traces.list_spans, READ),
         Route("GET", "/api/spans/{id:[^/]+}", traces.show_span, READ),
         Route("GET", "/api/spans/{id:[^/]+}/request", bodies.request, READ),

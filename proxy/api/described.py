@@ -143,7 +143,7 @@ SESSION_PATH: Final = Parameter(
     place="path",
     meaning="the session's id, percent-encoded; `.`, `..`, `totals` and `by-id` go to the routes"
     " with `by-id`",
-    schema={"type": "string", "minLength": 1, "not": {"enum": [".", "..", "totals", "by-id"]}},
+    schema={"type": "string", "minLength": 1},
     example="user_123:conv_456",
 )
 SESSION_QUERY: Final = Parameter(

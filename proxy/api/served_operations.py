@@ -38,8 +38,9 @@ PROXY_HEADERS: Final = (
     Parameter(
         name="X-Traceway-Capture",
         place="header",
-        meaning="how much of the bodies is recorded: `full`, `preview`, `preview(BYTES)` or `off`",
-        schema={"type": "string", "pattern": r"^(full|off|preview(\([0-9]{1,12}\))?)$"},
+        meaning="how much of the bodies is recorded: `full`, `preview`, `preview(BYTES)` or `off`;"
+        " else as `[recording] capture` says",
+        schema={"type": "string", "pattern": r"^(full|off|preview(\([0-9]{1,9}\))?)?$"},
         example="preview",
     ),
 )

@@ -22,7 +22,9 @@ def test_each_header_of_ours_in_the_data_plane_is_described() -> None:
     assert found == known
 
 
-@pytest.mark.parametrize("text", ["full", "off", "preview", "preview(10)", "none", "preview()"])
+@pytest.mark.parametrize(
+    "text", ["full", "off", "preview", "preview(10)", "none", "preview()", "preview(1234567890)"]
+)
 def test_a_capture_is_what_the_server_reads_as_one(text: str) -> None:
     (schema,) = [one.schema for one in PROXY_HEADERS if one.name == "X-Traceway-Capture"]
     found = re.search(str(schema["pattern"]), text) is not None

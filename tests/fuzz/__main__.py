@@ -163,30 +163,30 @@ def make_keys(url: str) -> dict[str, str | None]:
 
 
 def sharpened(url: str, admin: str | None, *, is_admin: bool) -> Any:
-    """Give the description with closed objects, and with values that name what is there.
-
-    Keys that are used here are left out of those that may be revoked.
-    """
+    """Give the description with closed objects, and with values that name what is there."""
     described = call(url, "/api/openapi.json", admin)
     for schema in described["components"]["schemas"].values():
         if "properties" in schema:
             schema.setdefault("additionalProperties", False)
     known = there(url, admin)
-    revocable = [call(url, "/api/keys", admin, {"name": "x", "scope": "read"})["id"]]
-    least = revocable[0]
+    revocable = [
+        call(url, "/api/keys", admin, {"name": f"to revoke {n}", "scope": "read"})["id"]
+        for n in range(5)
+    ]
     for path, item in described["paths"].items():
         for operation in item.values():
             parameters = [p for p in operation.get("parameters", []) if "$ref" not in p]
             for one in parameters:
                 values = known.get(f"{path} {one['name']}") or known.get(one["name"])
                 if path == "/api/keys/{id}":
-                    one["schema"]["minimum"] = least
-                    one["example"], values = least, revocable
+                    values = revocable
                 if values:
                     sharpen(one, values)
             if is_admin and len(operation.get("parameters", [])) > len(parameters):
                 projects = {"type": "string", "enum": ["default", "default", "shop", "nobody"]}
-                parameters.append({"name": "X-Traceway-Project", "in": "header", "schema": projects})
+                parameters.append(
+                    {"name": "X-Traceway-Project", "in": "header", "schema": projects}
+                )
             operation["parameters"] = parameters
     return described
 
