@@ -327,7 +327,8 @@ def routes(
 ) -> list[Route]:
     """List the routes of the proxy and the API, with what each needs.
 
-    An id's pattern matches the raw path, so that it may hold `%2F` or `{}`.
+    An id's pattern matches the path with all decoded but `%2F` and `%25`, so that it may hold a
+    slash or `{}`. What goes through the proxy may hold anything, a line feed (`%0A`) as well.
     """
     session = f"/api/sessions/{_ID}"
     trace = f"/api/traces/{_ID}"

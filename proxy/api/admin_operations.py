@@ -3,7 +3,7 @@
 from typing import Final
 
 from proxy.access import ADMIN, ANY
-from proxy.api.answer_shapes import KeyList, ProjectList
+from proxy.api.answer_shapes import KeyList, ProjectList, ProviderKeyList
 from proxy.api.described import Answer, Operation, Parameter, ok
 from proxy.api.keys import (
     KeyView,
@@ -14,8 +14,15 @@ from proxy.api.keys import (
     ProjectView,
     SelfView,
 )
+from proxy.api.provider_keys import NewProviderKey, ProviderKeyView
 
 _TAG: Final = "Keys and projects"
+_UPSTREAM: Final = Parameter(
+    name="upstream",
+    place="path",
+    meaning="an upstream's name in the configuration",
+    example="openai",
+)
 
 OPERATIONS: Final[tuple[Operation, ...]] = (
     Operation(
@@ -67,6 +74,40 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
             ),
         ),
         answers=ok("The key.", KeyView),
+        codes=("not_found",),
+    ),
+    Operation(
+        method="GET",
+        path="/api/provider-keys",
+        id="listProviderKeys",
+        tag=_TAG,
+        summary="The keys with which the project calls upstreams, without the keys themselves",
+        need=ADMIN,
+        answers=ok("All of them.", ProviderKeyList),
+    ),
+    Operation(
+        method="PUT",
+        path="/api/provider-keys/{upstream}",
+        id="putProviderKey",
+        tag=_TAG,
+        summary="Store the key with which the project calls an upstream",
+        description="It is sealed, and never shown again. docs/provider-keys.md says more.",
+        need=ADMIN,
+        parameters=(_UPSTREAM,),
+        body=NewProviderKey,
+        answers=ok("The key, as it may be shown.", ProviderKeyView),
+        codes=("bad_parameter", "unknown_upstream", "key_file_unusable"),
+    ),
+    Operation(
+        method="DELETE",
+        path="/api/provider-keys/{upstream}",
+        id="deleteProviderKey",
+        tag=_TAG,
+        summary="Delete a stored provider key",
+        description="One that the environment has stays.",
+        need=ADMIN,
+        parameters=(_UPSTREAM,),
+        answers=ok("The key that was deleted.", ProviderKeyView),
         codes=("not_found",),
     ),
     Operation(

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 from proxy.api.keys import KeyView, ProjectView
 from proxy.api.message_views import MessageView, ThreadView
+from proxy.api.provider_keys import ProviderKeyView
 from proxy.api.schemas import Maybe
 from proxy.api.span_views import SpanView
-from proxy.api.views import SessionView, TraceView
+from proxy.api.views import BudgetView, SessionView, TraceView
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +47,9 @@ class SpanList:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionWithTraces(SessionView):
-    """A session's fields, and its traces, oldest first."""
+    """A session's fields, its budget, and its traces, oldest first."""
 
+    budget: BudgetView | None
     traces: Sequence[TraceView]
     cursor: Maybe[str]
 
@@ -88,6 +90,14 @@ class ProjectList:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderKeyList:
+    """All provider keys of a project."""
+
+    provider_keys: Sequence[ProviderKeyView]
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Alive:
     """The server answers."""
 
@@ -104,12 +114,17 @@ class Unavailable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """What is wrong, in the shape of OpenAI's errors."""
+    """What is wrong, in the shape of OpenAI's errors; of a budget, with its figures."""
 
     message: str
     type: str
     param: str | None
     code: str
+    session_id: Maybe[str]
+    budget_usd: Maybe[float]
+    spent_usd: Maybe[float]
+    reserved_usd: Maybe[float]
+    needed_usd: Maybe[float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -252,7 +252,20 @@ FIELDS: Final[dict[str, About]] = {
     "suggestions": About("what may stand there"),
     "Suggestion.text": About("the text", "model:"),
     "meaning": About("what it means, where that is not plain", "a model that answered"),
+    # Budgets.
+    "budget": About("what the session may cost; null where no call had a budget"),
+    "limit_usd": About("what it may cost in all", 5.0),
+    "spent_usd": About("what it has cost"),
+    "reserved_usd": About("what calls may still cost whose cost is not known"),
+    "Budget.spent_usd": About("what it has cost", 0.00012),
+    "Budget.reserved_usd": About("what calls may still cost whose cost is not known", 0.0),
     # Keys and projects.
+    "NewProviderKey.key": About("the provider's key", "sk-..."),
+    "ProviderKey.upstream": About("the upstream that is called with it", "openai"),
+    "ProviderKey.source": About("where it is; the stored one wins", "stored"),
+    "ProviderKey.last_four": About("its last four characters; null for a short one", "9dXz"),
+    "ProviderKey.created_at": _time("when it was stored; null for one of the environment"),
+    "provider_keys": About("the project's provider keys"),
     "Project.name": About("its name", "shop"),
     "NewProject.name": About("its name", "shop"),
     "ProjectChange.name": About("its new name", "shop-2"),
@@ -280,7 +293,13 @@ FIELDS: Final[dict[str, About]] = {
     # Errors.
     "Error.error": About("what is wrong"),
     "message": About("what is wrong, and what to do", "limit must be an integer from 1 to 1000"),
-    "Problem.type": _one_of("whose fault it is", ("invalid_request_error", "api_error")),
+    "Problem.type": _one_of(
+        "whose fault it is, or of which limit",
+        ("invalid_request_error", "api_error", "requests", "insufficient_quota"),
+    ),
+    "Problem.session_id": About("the session"),
+    "budget_usd": About("what the session may cost"),
+    "needed_usd": About("what the call may cost at most"),
     "param": About("the parameter that is wrong", "limit"),
     "code": About("what is wrong, for programs", "bad_parameter"),
     # Health.
@@ -296,6 +315,7 @@ FIELDS: Final[dict[str, About]] = {
     "held_bytes": About("bytes of memory that recording holds", 0),
     "limit_bytes": About("bytes of memory that it may hold", 67_108_864),
     "event_subscribers": About("who watches `/api/events`", 0),
+    "refused_calls": About("calls that were over their key's calls per minute", 0),
     "counters": About("what went wrong since the start"),
     "dropped_bodies": About("bodies that were not kept", 0),
     "dropped_records": About("calls that were not recorded", 0),

@@ -57,6 +57,17 @@ _SECURITY: Final[Mapping[str, Schema]] = {
     },
 }
 
+# What errors say in headers beside their code. Not all of a status need have it, so that it says
+# so in words: a header that is not required may be absent.
+_MORE_HEADERS: Final[Mapping[int, Mapping[str, Schema]]] = {
+    401: {"WWW-Authenticate": {"description": "`Bearer`.", "schema": {"type": "string"}}},
+    429: {
+        "Retry-After": {
+            "description": "Seconds, for calls per minute; a budget has none.",
+            "schema": {"type": "integer", "minimum": 1},
+        }
+    },
+}
 _PROJECT: Final = Parameter(
     name=PROJECT_HEADER,
     place="header",
@@ -185,9 +196,10 @@ def _failures(failures: list[Failure], answer: Answer | None) -> Schema:
     }
     if answer is None:
         header = {"description": "The code.", "schema": {"type": "string", "enum": codes}}
+        headers = {"X-Traceway-Error": header, **_MORE_HEADERS.get(failures[0].status, {})}
         return {
             "description": f"{words}.",
-            "headers": {"X-Traceway-Error": header},
+            "headers": headers,
             "content": {JSON: {"schema": error}},
         }
     either = {"anyOf": [schema_of(answer.body), error]}

@@ -43,6 +43,13 @@ PROXY_HEADERS: Final = (
         schema={"type": "string", "pattern": r"^(full|off|preview(\([0-9]{1,9}\))?)?$"},
         example="preview",
     ),
+    Parameter(
+        name="X-Traceway-Session-Budget-Usd",
+        place="header",
+        meaning="what the call's session may cost in all, above 0 (docs/limits.md)",
+        schema={"type": "string", "pattern": r"^[0-9]{1,7}(\.[0-9]{1,9})?$"},
+        example="5.00",
+    ),
 )
 PROXY_MARKS: Final = {
     "X-Traceway-Trace-Id": "the trace as which the call is recorded",
@@ -84,11 +91,12 @@ _PROXY: Final = Operation(
         )
     },
     codes=(
-        *("bad_request", "bad_capture", "request_body_broken"),
-        *("keys_are_off", "misplaced_key", "no_provider_key"),
-        *("unknown_upstream", "request_too_large", "internal", "unsupported"),
+        *("bad_request", "bad_capture", "bad_budget", "request_body_broken"),
+        *("keys_are_off", "misplaced_key", "no_provider_key", "unknown_upstream"),
+        *("rate_limited", "session_budget_exceeded", "session_budget_unpriced"),
+        *("request_too_large", "budget_request_too_large", "internal", "unsupported"),
         *("upstream_unreachable", "upstream_closed", "upstream_malformed", "upstream_timeout"),
-        "recording_unavailable",
+        *("budget_unavailable", "recording_unavailable"),
     ),
     security=("bearer", "header"),
 )

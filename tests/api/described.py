@@ -49,7 +49,8 @@ def faults(method: str, path: str, status: int, headers: dict[str, str], body: A
     content = response["content"].get(media_type) or response["content"].get("*/*")
     if content is None:
         return [f"type {media_type} is not described"]
-    found = [name for name in response.get("headers", {}) if name not in headers]
+    optional = {"Retry-After", "WWW-Authenticate"}
+    found = [name for name in response.get("headers", {}) if name not in {*headers, *optional}]
     schema = content.get("schema", {})
     return found + [
         f"{'/'.join(map(str, error.absolute_path))}: {error.message[:300]}"

@@ -36,7 +36,7 @@ def routes() -> dict[Described, Need]:
     handlers = [_Handlers() for _ in inspect.signature(app.routes).parameters]
     found = {}
     for route in app.routes(*handlers):  # type: ignore[arg-type]
-        path = re.sub(r"\{target:.*\}", "{upstream}/{path}", route.path)
+        path = re.sub(r"\{target:.*?\}", "{upstream}/{path}", route.path)
         path = re.sub(r"\{(\w+):[^}]*\}", r"{\1}", path)
         methods = [m.upper() for m in METHODS] if route.method == "*" else [route.method]
         found |= {(method, path): route.need for method in methods}
