@@ -5,6 +5,8 @@
 #   make test ARGS="-k session"     the tests
 #   make check                      linter, formatter, types, the house's own rules
 #   make compat                     OpenAI's own test suite through the proxy
+#   make fuzz                       the whole API, asked whatever its description allows, and more
+#   make docs                       docs/api.md, out of the description
 #   make differential               raw-socket cases beside nginx; the table of docs/robustness.md
 #   make torture                    kill -9 under load, floods, bombs: slow and heavy tests
 #   make bench                      speed, against references measured in the same run
@@ -19,7 +21,7 @@ PYTHON := .venv/bin/python
 export PYTHONDONTWRITEBYTECODE :=
 ARGS ?=
 
-.PHONY: run test check compat differential torture bench bench-search screenshots lock clean runtime tools
+.PHONY: run test check compat fuzz docs differential torture bench bench-search screenshots lock clean runtime tools
 
 run: runtime
 	@exec $(PYTHON) -m proxy serve $(ARGS)
@@ -35,6 +37,12 @@ check: tools
 
 compat: runtime
 	@$(PYTHON) tests/compat/openai_suite.py
+
+fuzz: tools
+	@$(PYTHON) -m tests.fuzz $(ARGS)
+
+docs: runtime
+	@$(PYTHON) -m proxy.api.reference > build.api.md && mv build.api.md docs/api.md
 
 differential: tools
 	@$(PYTHON) -m tests.differential.run $(ARGS)
@@ -68,6 +76,7 @@ lock:
 	@$(LOCK) --constraint requirements.lock.txt --group dev pyproject.toml \
 		--output-file requirements-dev.lock.txt
 	@$(LOCK) tests/compat/requirements.in --output-file tests/compat/requirements.lock.txt
+	@$(LOCK) tests/fuzz/requirements.in --output-file tests/fuzz/requirements.lock.txt
 
 clean:
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
