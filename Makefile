@@ -42,7 +42,7 @@ fuzz: tools
 	@$(PYTHON) -m tests.fuzz $(ARGS)
 
 docs: runtime
-	@$(PYTHON) -m proxy.api.reference > build.api.md && mv build.api.md docs/api.md
+	@$(PYTHON) -m proxy.api.reference > .api.md.new && mv .api.md.new docs/api.md
 
 differential: tools
 	@$(PYTHON) -m tests.differential.run $(ARGS)

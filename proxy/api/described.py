@@ -35,11 +35,15 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """An answer that is no error: what its body is, and headers that say more about it."""
+    """An answer that is no error: what its body is, and headers that say more about it.
+
+    `example` is for a body that has none by its type.
+    """
 
     meaning: str
     body: object = None
     media_type: str = JSON
+    example: object = None
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -62,6 +66,8 @@ class Operation:
     parameters: tuple[Parameter, ...] = ()
     body: object = None
     codes: tuple[str, ...] = ()
+    # What an example of curl has beside what all have.
+    curl: str = ""
     # The ways to say who one is; see openapi.py.
     security: tuple[str, ...] = ("bearer", "header", "cookie")
 
@@ -124,9 +130,9 @@ def lists(rows: Rows) -> tuple[Parameter, ...]:
     )
 
 
-def ok(meaning: str, body: object) -> dict[str, Answer]:
+def ok(meaning: str, body: object, example: object = None) -> dict[str, Answer]:
     """Give the only answer that is no error, with JSON."""
-    return {"200": Answer(meaning=meaning, body=body)}
+    return {"200": Answer(meaning=meaning, body=body, example=example)}
 
 
 Q: Final = Parameter(

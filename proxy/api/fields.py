@@ -14,6 +14,7 @@ from proxy.session import REGISTRY
 from storage.records import COMPLETED, RUNNING
 from storage.search import STATUSES
 
+NULL: Final = object()
 # A JSON Schema, or a part of one: what it may hold is JSON's business.
 Schema = dict[str, object]
 
@@ -31,7 +32,7 @@ class About:
     """A field: what it means, an example, and what its schema says beyond its type."""
 
     meaning: str
-    example: object = None
+    example: object = None  # none of its own: that of its type; NULL: null
     schema: Schema = field(default_factory=dict)
 
 
@@ -51,11 +52,12 @@ def _time(meaning: str, example: str = "2026-11-26T09:00:00.000000Z") -> About:
     return About(meaning, example, {"format": "date-time"})
 
 
-def _hex(meaning: str, example: str) -> About:
-    return About(meaning, example, {"pattern": f"^[0-9a-f]{{{len(example)}}}$"})
+def _hex(meaning: str, example: str | None, digits: int = 0) -> About:
+    digits = len(example) if example else digits
+    return About(meaning, example, {"pattern": f"^[0-9a-f]{{{digits}}}$"})
 
 
-def _one_of(meaning: str, values: tuple[str, ...], example: str | None = None) -> About:
+def _one_of(meaning: str, values: tuple[str, ...], example: object = None) -> About:
     return About(meaning, example or values[0], {"enum": list(values)})
 
 
@@ -91,10 +93,10 @@ FIELDS: Final[dict[str, About]] = {
     "session_id": About("the session; null where there is none", _SESSION),
     "trace_id": _hex("the trace", _TRACE),
     "span_id": _hex("the span", _SPAN),
-    "parent_id": _hex("the span that this one is part of", "0f1a2b3c4d5e6f70"),
+    "parent_id": _hex("the span that this one is part of", None, 16),
     "user_id": About("the user that the call named", "user_123"),
     "response_id": About("the id that the provider gave its answer", "chatcmpl-123"),
-    "settled_by": _hex("the span that told this one's usage", "0f1a2b3c4d5e6f70"),
+    "settled_by": _hex("the span that told this one's usage", None, 16),
     "name": About("its name", "get_order"),
     "Session.name": About("the name that somebody gave it", "Lost order"),
     "Trace.name": About("the model, or what the call does", "gpt-4o-mini"),
@@ -118,14 +120,14 @@ FIELDS: Final[dict[str, About]] = {
     ),
     "cost_status": _one_of("whether the model has a price", get_args(Status)),
     "price_version": About("which list of prices", "genai-prices 0.2.3"),
-    "error": About("what went wrong, one sentence; null where nothing did", "Rate limit reached"),
-    "ended_by": _one_of("who ended it", get_args(EndedBy), "upstream"),
-    "phase": _one_of("in which phase of the call it ended", get_args(Phase), "headers"),
+    "error": About("what went wrong, one sentence; null where nothing did"),
+    "ended_by": _one_of("who ended it", get_args(EndedBy), NULL),
+    "phase": _one_of("in which phase of the call it ended", get_args(Phase), NULL),
     "http_status": About("the answer's HTTP status", 200),
     "notes": About("what could not be read as it should", []),
     # Times.
     "started_at": _time("when the first call began"),
-    "ended_at": _time("when the last call ended; null while none has", "2026-11-26T09:00:02Z"),
+    "ended_at": _time("when the last call ended; else null", "2026-11-26T09:00:01.840500Z"),
     "last_active_at": _time("when the newest trace began"),
     "Thread.last_active_at": _time("when its newest call began"),
     "Branch.last_active_at": _time("when the newest call with it began"),
@@ -196,7 +198,7 @@ FIELDS: Final[dict[str, About]] = {
     "redacted": About("whether a secret was cut out of it", False),
     # Conversations.
     "total": About("messages on the path through the session", 2),
-    "next": About("the `from` of the next page; absent at the end", 2),
+    "next": About("the `from` of the next page; absent at the end"),
     "messages": About("the page's messages, in order"),
     "threads": About("the threads that the page's messages are of"),
     "position": About("its place on the path, from 0", 1),
@@ -215,7 +217,7 @@ FIELDS: Final[dict[str, About]] = {
     "mime": About("its media type", "application/pdf"),
     "url": About("where it is, if it is not in the message"),
     "tool_calls": About("the tools that it calls", []),
-    "tool_result": About("whose result it is"),
+    "tool_result": About("whose result it is", NULL),
     "arguments": About("as text, cut like any", '{"order": 88213}'),
     "arguments_json": About("the same where it is JSON", {"order": 88213}),
     "result": About("the id of the message with its result", f"{_SPAN}-2"),
@@ -241,6 +243,10 @@ FIELDS: Final[dict[str, About]] = {
     "sessions": About("the page's sessions"),
     "traces": About("traces"),
     "spans": About("spans"),
+    **dict.fromkeys(
+        ("SessionList.truncated", "TraceList.truncated", "SpanList.truncated"),
+        About("true where a word of `q` is so common that only the newest were looked at"),
+    ),
     "count": About("rows of this page", 1),
     "cursor": About("goes on behind this page; absent at the end"),
     "Deleted.traces": About("traces that were deleted", 1),

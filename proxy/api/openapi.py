@@ -171,10 +171,10 @@ def _answer(answer: Answer) -> Schema:
     written: Schema = {"description": answer.meaning}
     if answer.media_type == JSON:
         content: Schema = {"schema": schema_of(answer.body)}
-        if (example := example_of(answer.body)) is not None:
+        if (example := answer.example or example_of(answer.body)) is not None:
             content["example"] = example
     elif answer.media_type == EVENTS:
-        content = {"schema": {"type": "string"}}
+        content = {"schema": {"type": "string"}, "example": answer.example}
     else:
         content = {}
     written["content"] = {answer.media_type: content}

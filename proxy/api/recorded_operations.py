@@ -181,7 +181,9 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
                 example=f"{_SPAN}-1",
             ),
         ),
-        answers=ok("The message's JSON.", object),
+        answers=ok(
+            "The message's JSON.", object, {"role": "user", "content": "Where is my order?"}
+        ),
         codes=("not_found",),
     ),
     Operation(

@@ -24,7 +24,7 @@ from typing import (
 import msgspec
 import orjson
 
-from proxy.api.fields import About, Schema, about
+from proxy.api.fields import NULL, About, Schema, about
 
 T = TypeVar("T")
 
@@ -97,13 +97,19 @@ def example_of(hint: object) -> object:
     if _is_object(option):
         hints = get_type_hints(option, include_extras=True)
         return {
-            name: known.example if known.example is not None else example_of(hints[name])
+            name: _example(known, hints[name])
             for name, known in _known_fields(option)
             if not (_may_be_absent(hints[name]) and known.example is None)
         }
     if _is_list(option):
         return [example_of(get_args(option)[0])]
     return None
+
+
+def _example(known: About, hint: object) -> object:
+    if known.example is NULL:
+        return None
+    return example_of(hint) if known.example is None else known.example
 
 
 def named_in(hints: Sequence[object]) -> dict[str, Schema]:

@@ -28,6 +28,13 @@ from storage.search import MAX_CHARS, STATUSES
 from storage.suggest import Suggestions
 
 # What a client tells the proxy about a call; none of these headers goes upstream.
+_TRACE: Final = "019ac8f0a1b27c3d8e4f5a6b7c8d9e0f"
+_SPAN: Final = "5a6b7c8d9e0f1a2b"
+_CALL: Final = (
+    "-H 'Content-Type: application/json' -d"
+    """ '{"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hi"}]}'"""
+)
+
 PROXY_HEADERS: Final = (
     Parameter(
         name="X-Traceway-Session-Id",
@@ -98,6 +105,7 @@ _PROXY: Final = Operation(
         *("upstream_unreachable", "upstream_closed", "upstream_malformed", "upstream_timeout"),
         *("budget_unavailable", "recording_unavailable"),
     ),
+    curl=_CALL,
     security=("bearer", "header"),
 )
 
@@ -135,7 +143,19 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
                 schema={"type": "integer", "enum": [0, 1], "default": 0},
             ),
         ),
-        answers={"200": Answer(meaning="Events, until the client leaves.", media_type=EVENTS)},
+        answers={
+            "200": Answer(
+                meaning="Events, until the client leaves.",
+                media_type=EVENTS,
+                example=f"""retry: 1000
+id: 41
+
+id: 42
+data: {{"type":"span_created","trace_id":"{_TRACE}","span_id":"{_SPAN}",...}}
+""",
+            )
+        },
+        curl="-N",
         codes=("bad_parameter", "too_many_subscribers"),
         security=("bearer", "header", "cookie", "ticket"),
     ),
@@ -213,6 +233,8 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         tag="Server",
         summary="This description",
         need=ANY,
-        answers=ok("An OpenAPI 3.1 document.", object),
+        answers=ok(
+            "An OpenAPI 3.1 document.", object, {"openapi": "3.1.0", "info": {"title": "Traceway"}}
+        ),
     ),
 )
