@@ -35,6 +35,8 @@ OUR_KEY_HEADER: Final = "X-Traceway-Api-Key"
 PROJECT_HEADER: Final = "X-Traceway-Project"
 COOKIE: Final = OUR_COOKIE.decode()
 _PROXY: Final = "/api/proxy/"
+# What is no page: a refusal is JSON there.
+_FOR_PROGRAMS: Final = ("/api/", "/metrics")
 _KEY_HEADERS: Final = tuple(name.decode() for name in KEY_HEADERS)
 _SAFE: Final = frozenset({"GET", "HEAD"})
 _LET_IN: Final = {
@@ -216,7 +218,7 @@ class Access:
             self._throttle.waiting -= 1
 
     def _answer(self, request: web.Request, denied: Denied) -> web.Response:
-        if request.path.startswith("/api/"):
+        if request.path.startswith(_FOR_PROGRAMS):
             response = error_response(denied.status, denied.code, str(denied))
         else:
             response = self._refused(request, denied)

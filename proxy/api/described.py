@@ -17,6 +17,7 @@ from storage.search import MAX_CHARS, Rows
 JSON: Final = "application/json"
 BYTES: Final = "*/*"
 EVENTS: Final = "text/event-stream"
+TEXT: Final = "text/plain"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -192,7 +192,7 @@ FIELDS: Final[dict[str, About]] = {
     "size": About("bytes", 312),
     "sha256": _hex("of the whole body as it passed", _SHA256),
     "content_type": About("its media type", "application/json"),
-    "content_encoding": About("the content coding of what is stored", "gzip"),
+    "content_encoding": About("the content coding of what is stored"),
     "stored": About("whether its bytes are here", True),
     "assembled": About("whether it was put together from the events of a stream", False),
     "redacted": About("whether a secret was cut out of it", False),

@@ -95,7 +95,7 @@ class Health:
             "database_bytes": _size(path),
             "wal_bytes": _size(Path(f"{path}-wal")),
             "refused_calls": view.refused_calls,
-            **view.counters,
+            **asdict(view.counters),
         }
 
     async def live(self, _: web.Request) -> web.Response:

@@ -16,7 +16,7 @@ from aiohttp import web
 from proxy import __version__
 from proxy.access import COOKIE, OUR_KEY_HEADER, PROJECT_HEADER
 from proxy.api.answer_shapes import Error
-from proxy.api.described import EVENTS, JSON, Answer, Operation, Parameter
+from proxy.api.described import EVENTS, JSON, TEXT, Answer, Operation, Parameter
 from proxy.api.failures import Failure, failures_of
 from proxy.api.fields import Schema
 from proxy.api.operations import OPERATIONS, TAGS
@@ -173,7 +173,7 @@ def _answer(answer: Answer) -> Schema:
         content: Schema = {"schema": schema_of(answer.body)}
         if (example := answer.example or example_of(answer.body)) is not None:
             content["example"] = example
-    elif answer.media_type == EVENTS:
+    elif answer.media_type in (EVENTS, TEXT):
         content = {"schema": {"type": "string"}, "example": answer.example}
     else:
         content = {}

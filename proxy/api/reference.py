@@ -5,13 +5,14 @@ tables that the description is made of (operations.py, fields.py, failures.py).
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from proxy.access import OUR_KEY_HEADER, PROJECT_HEADER
 from proxy.api import params
-from proxy.api.described import EVENTS, JSON, Answer, Operation, Parameter
+from proxy.api.described import EVENTS, JSON, TEXT, Answer, Operation, Parameter
 from proxy.api.failures import FAILURES, failures_of
 from proxy.api.openapi import document
 from proxy.api.operations import OPERATIONS, TAGS
@@ -21,6 +22,8 @@ from storage.grants import SCOPES
 # ruff: noqa: E501 (the lines of the page are as wide as those of other pages)
 
 WIDTH: Final = 100
+# The other pages stand beside this one.
+_FILE: Final = re.compile(r"\bdocs/([a-z-]+\.md)")
 _IN_PATH: Final = "/api/sessions/{id}"
 _BY_ID: Final = "/api/sessions/by-id"
 ROOT: Final = "http://127.0.0.1:3000"
@@ -53,8 +56,8 @@ Pages of a browser have a cookie instead, which opens all but the proxy. `/api/e
 - Times are ISO 8601 in UTC, with `Z`. Durations are milliseconds, money is USD, sizes are bytes.
 - What is unknown is `null`; 0 is zero. Sums say beside them how many calls they lack (`unpriced_count`) and how many
   are estimated (`estimated_count`).
-- A list has {params.DEFAULT_LIMIT} rows unless `limit` says otherwise, at most {params.MAX_LIMIT}. `cursor`, absent at
-  the end, goes on behind them; it belongs to its list and is a 400 with another `q`, `sort_by` or `sort_order`.
+- A list has {params.DEFAULT_LIMIT} rows unless `limit` says otherwise, at most {params.MAX_LIMIT:,}. `cursor`, absent at the
+  end, goes on behind them; it belongs to its list and is a 400 with another `q`, `sort_by` or `sort_order`.
 - An id in a path is percent-encoded. One that names nothing is a 404, whatever it looks like.
 - Any other mistake in a parameter is a 400 whose `param` names it. Parameters that nobody knows are passed over.
 - GET has HEAD beside it, but for `/api/events`.
@@ -85,7 +88,7 @@ def page() -> str:
         ]
     parts.append("## Objects\n")
     parts += list(_objects())
-    return "\n".join(parts)
+    return _FILE.sub(r"[\1](\1)", "\n".join(parts))
 
 
 def _errors() -> str:
@@ -194,7 +197,7 @@ def _answer(status: str, answer: Answer) -> str:
     example = answer.example or example_of(answer.body)
     if answer.media_type == JSON:
         lines.append(f"```json\n{written(example)}\n```\n")
-    elif answer.media_type == EVENTS:
+    elif answer.media_type in (EVENTS, TEXT):
         lines.append(f"```\n{str(example).rstrip()}\n```\n")
     rows = [(f"`{name}`", meaning) for name, meaning in answer.headers.items()]
     if rows:

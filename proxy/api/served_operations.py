@@ -13,6 +13,7 @@ from proxy.api.answer_shapes import (
 from proxy.api.described import (
     BYTES,
     EVENTS,
+    TEXT,
     Answer,
     Operation,
     Parameter,
@@ -207,6 +208,21 @@ data: {{"type":"span_created","trace_id":"{_TRACE}","span_id":"{_SPAN}",...}}
         tag="Server",
         summary="How the server is, and what was lost if anything was",
         answers=ok("Always, so that it can be read; `status` says how it is.", HealthView),
+    ),
+    Operation(
+        method="GET",
+        path="/metrics",
+        id="getMetrics",
+        tag="Server",
+        summary="Figures for Prometheus",
+        description="In its text format 0.0.4. docs/operating.md lists them.",
+        answers={
+            "200": Answer(
+                meaning="The figures.",
+                media_type=TEXT,
+                example="# TYPE traceway_calls_in_flight gauge\ntraceway_calls_in_flight 0.0\n",
+            )
+        },
     ),
     Operation(
         method="GET",

@@ -43,6 +43,12 @@ def test_each_link_within_the_page_leads_somewhere() -> None:
     assert set(re.findall(r"\]\(#([^)]*)\)", text)) <= heads
 
 
+def test_each_other_page_that_it_names_is_there() -> None:
+    named = set(re.findall(r"\]\(([^#)]*)\)", page()))
+    assert "search.md" in named
+    assert [name for name in named if not (FILE.parent / name).is_file()] == []
+
+
 def test_each_example_is_json_that_reads() -> None:
     examples = re.findall(r"```json\n(.*?)```", page(), re.DOTALL)
     assert len(examples) > 20
