@@ -43,7 +43,7 @@ WITHOUT = "positive_data_acceptance,ignored_auth"
 # so that comes last.
 RUNS = {"admin": 1.0, "read": 0.5, "write": 0.25, "none": 0.1, "wrong": 0.1, "deleting": 0.5}
 LETS_IN = {"admin": "admin", "deleting": "admin", "read": "read", "write": "write"}
-WAITING = 32
+WAITING = 16
 WATCHED = 40
 # All but TRACE, which through the proxy is a 501.
 METHODS = ["GET", "PUT", "POST", "DELETE", "OPTIONS", "PATCH"]
@@ -175,7 +175,8 @@ def make_keys(url: str) -> dict[str, str | None]:
         made = call(url, "/api/keys", admin, {"name": f"fuzz {scope}", "scope": scope})
         found[scope] = made["key"]
         admin = admin or made["key"]
-    call(url, "/api/projects", admin, {"name": "shop"})
+    for name in ("shop", "another"):
+        call(url, "/api/projects", admin, {"name": name})
     return found
 
 

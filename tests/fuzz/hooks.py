@@ -6,6 +6,7 @@ TRACEWAY_FUZZ_SCOPE is the scope of the key with which all requests are made; "n
 import os
 
 import schemathesis
+from hypothesis import strategies
 
 SCOPE = os.environ["TRACEWAY_FUZZ_SCOPE"]
 # What is no well-formed request is refused before anybody is asked who they are.
@@ -13,16 +14,25 @@ MALFORMED = {400, 431}
 # The keys with which requests are made are the first ones; without them all would be a 401.
 OWN_KEYS = {"1", "2", "3"}
 ANOTHER_KEY = 999_999
+OWN_PROJECTS = {"default", "shop"}
+ANOTHER_PROJECT = "another"
+
+# Hypothesis finds out once which characters UTF-8 has, in a second; but each thread that asks
+# before it is known would find out for itself.
+strategies.characters(codec="utf-8").validate()
 
 
 @schemathesis.hook
 def before_call(
     ctx: schemathesis.HookContext, case: schemathesis.Case, kwargs: dict[str, object]
 ) -> None:
-    """Revoke no key that is in use."""
-    given = case.path_parameters
-    if case.operation.path == "/api/keys/{id}" and str(given.get("id")) in OWN_KEYS:
+    """Revoke no key that is in use, and give no project another name that is."""
+    path, given = case.operation.path, case.path_parameters
+    if path == "/api/keys/{id}" and str(given.get("id")) in OWN_KEYS:
         given["id"] = ANOTHER_KEY
+    is_renamed = isinstance(case.body, dict) and "name" in case.body
+    if path == "/api/projects/{name}" and given.get("name") in OWN_PROJECTS and is_renamed:
+        given["name"] = ANOTHER_PROJECT
 
 
 @schemathesis.check
