@@ -59,7 +59,7 @@ def main() -> int:
     """Make all runs; 0 where none of them found anything."""
     parser = argparse.ArgumentParser(description="whatever the API can be asked, asked")
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))  # noqa: S311
-    parser.add_argument("--examples", type=int, default=40, help="of each operation")
+    parser.add_argument("--examples", type=int, default=30, help="of each operation")
     parser.add_argument("--only", choices=RUNS, help="one run")
     options = parser.parse_args()
     subprocess.run([ROOT / ".ci" / "venv", HOME, HERE / "requirements.lock.txt"], check=True)
