@@ -63,9 +63,7 @@ MAX_FIELDS: Final = 1000
 KEEPALIVE_S: Final = 75.0
 # How long calls that were cut have to leave their record.
 CUT_S: Final = 1.0
-
-# An id beside which a list has its totals: to delete what is called so must not work where to read
-# it does not.
+# Not a list's totals: what is called so is neither read nor deleted there.
 _ID: Final = "{id:(?!totals$)[^/]+}"
 
 _NEEDS_KEYS: Final = (
@@ -327,11 +325,9 @@ def routes(
 ) -> list[Route]:
     """List the routes of the proxy and the API, with what each needs.
 
-    An id's pattern matches the path with all decoded but `%2F` and `%25`, so that it may hold a
-    slash or `{}`. What goes through the proxy may hold anything, a line feed (`%0A`) as well.
+    Patterns match the path with all decoded but `%2F` and `%25`: a line feed, too, needs no dot.
     """
-    session = f"/api/sessions/{_ID}"
-    trace = f"/api/traces/{_ID}"
+    session, trace = f"/api/sessions/{_ID}", f"/api/traces/{_ID}"
     return [
         Route("*", r"/api/proxy/{target:[\s\S]+}", forwarder.forward, WRITE),
         Route("GET", "/api/sessions", sessions.list, READ),

@@ -328,4 +328,5 @@ FIELDS: Final[dict[str, About]] = {
     "unreadable_records": About("calls of which at most the bare fact was saved", 0),
     "late_starts": About("answers that went out before the start of their call was saved", 0),
     "failed_commits": About("commits that failed", 0),
+    "dropped_log_lines": About("lines of the log that nobody took in time", 0),
 }

@@ -83,11 +83,24 @@ def _struct_schema(cls: type[msgspec.Struct]) -> Schema:
     _, components = msgspec.json.schema_components([cls], ref_template=REF + "{name}")
     schema: Schema = components[cls.__name__]
     properties = {
-        name: field | {"description": about(cls, name).meaning}
+        name: _plain_patterns(field) | {"description": about(cls, name).meaning}
         for name, field in components[cls.__name__]["properties"].items()
     }
     del schema["title"]
     return schema | {"properties": properties}
+
+
+def _plain_patterns(schema: Schema) -> Schema:
+    """Leave out of patterns what only Python's `$` needs, and not every engine knows."""
+    options = schema.get("anyOf")
+    if isinstance(options, list):
+        return schema | {"anyOf": [_plain_patterns(one) for one in options]}
+    pattern = schema.get("pattern")
+    return (
+        schema | {"pattern": pattern.replace(r"(?!\n)$", "$")}
+        if isinstance(pattern, str)
+        else schema
+    )
 
 
 def example_of(hint: object) -> object:

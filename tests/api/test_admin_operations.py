@@ -51,7 +51,6 @@ async def test_a_name_does_not_end_in_a_line_feed(tw: Running) -> None:
     ):
         reply = await sent(tw, "POST", path, body)
         assert reply.error == (400, "bad_parameter")
-        assert "line feed" in reply.body["error"]["message"]
 
 
 async def test_what_admins_are_answered_is_as_described(tw: Running) -> None:

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
+import msgspec
 import orjson
 import pytest
 
@@ -71,6 +72,22 @@ def test_an_object_says_what_its_fields_mean_and_which_it_always_has() -> None:
         "description": "rows of this page",
     }
     assert object_schema(PartView)["description"] == "A part of it, on two lines."
+
+
+class Asked(msgspec.Struct, forbid_unknown_fields=True):
+    """The body."""
+
+    name: Annotated[str, msgspec.Meta(pattern=r"^[a-z]+(?!\n)$")] | None
+    scope: Literal["read"] = "read"
+
+
+def test_a_struct_has_the_schema_by_which_it_is_read_with_the_meanings() -> None:
+    schema = object_schema(Asked)
+    assert schema["additionalProperties"] is False
+    assert schema["required"] == ["name"]
+    name = {"anyOf": [{"type": "string", "pattern": "^[a-z]+$"}, {"type": "null"}]}
+    assert schema["properties"]["name"] == name | {"description": "its name"}  # type: ignore[index]
+    assert schema_of(Asked) == {"$ref": "#/components/schemas/Asked"}
 
 
 def test_all_dataclasses_that_types_lead_to_are_named_once() -> None:
