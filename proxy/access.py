@@ -6,6 +6,7 @@ that stands here and in no other. What a key stands for is the keyring's.
 """
 
 import asyncio
+import contextlib
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -22,7 +23,7 @@ from proxy.throttle import Throttle
 from proxy.tickets import Tickets
 from storage.grants import SCOPES, ApiKey, Project, Scope, SignIn
 
-Way = Literal["open", "key", "cookie", "ticket", "operator"]
+Way = Literal["open", "key", "cookie", "operator"]
 Need = frozenset[Scope] | None
 # What a route needs: one of these scopes; nobody's, for what says no more than that we are here.
 OPEN: Final[Need] = None
@@ -49,7 +50,7 @@ class Principal:
     """Who makes a request: what they may do, where, and how we know.
 
     ``key`` is None where none is needed, and for the operator, who comes by a socket that only the
-    owner of the database can open.
+    owner of the database can open. Who comes with a ticket is whoever had it made.
     """
 
     project: Project
@@ -75,6 +76,19 @@ def maybe_principal_of(request: web.Request) -> Principal | None:
 def project_id(request: web.Request) -> int:
     """Give the project that a request is about."""
     return request[_PRINCIPAL].project.id
+
+
+def check_still(request: web.Request) -> None:
+    """See that who makes a request still may, when all of it has come.
+
+    A request that is sent slowly would otherwise keep the door open to whoever lost the key: it is
+    let in by its head, and what it asks for is done when its body ends.
+
+    Raises:
+        Denied: what let them in was taken away meanwhile.
+    """
+    if not request.app[_ACCESS].is_still(principal_of(request)):
+        raise Denied(401, "unauthorized", _UNKNOWN)
 
 
 class Denied(Exception):
@@ -109,27 +123,43 @@ class Access:
     ) -> None:
         self.needs: Mapping[Any, Need] = {}
         self.tickets: Tickets[Principal] = Tickets()
+        self._keyless: dict[Way, Principal] = {}
         self._keyring = keyring
         self._note_use = note_use
         self._refused = refused
         self._throttle = Throttle()
+
+    def guard(self, app: web.Application, needs: Mapping[Any, Need]) -> None:
+        """Stand before an application's handlers, of which each needs this."""
+        self.needs = needs
+        app[_ACCESS] = self
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Find out who makes a request, and hand it on if they may."""
         need = self.needs.get(request.match_info.handler, ANY)
         try:
-            principal = self.identify(request)
-            if principal is not None:
-                request[_PRINCIPAL] = principal
-                if need is not None:
-                    _check(request, principal, need)
-            elif need is not None:
-                await self._slow_down(request)
-                raise Denied(401, "unauthorized", _UNKNOWN)
+            if need is None:
+                self._note_who(request)
+            else:
+                await self._let_in(request, need)
+            return await handler(request)
         except Denied as denied:
             return self._answer(request, denied)
-        return await handler(request)
+
+    def _note_who(self, request: web.Request) -> None:
+        """Note who makes a request that anybody may make."""
+        with contextlib.suppress(Denied):
+            if (principal := self.identify(request)) is not None:
+                request[_PRINCIPAL] = principal
+
+    async def _let_in(self, request: web.Request, need: frozenset[Scope]) -> None:
+        if (principal := self.identify(request)) is None:
+            if _offers_something(request):
+                await self.slow_down(request)
+            raise Denied(401, "unauthorized", _UNKNOWN)
+        request[_PRINCIPAL] = principal
+        _check(request, principal, need)
 
     def identify(self, request: web.Request) -> Principal | None:
         """Give who makes a request; None where there is nothing that lets them in.
@@ -138,13 +168,9 @@ class Access:
             Denied: they may not work in the project that they name, or there is none.
         """
         if not self._keyring.keys_are_on:
-            found = Principal(
-                project=self._keyring.default_project, scope="admin", key=None, way="open"
-            )
+            found = self._without_key("open")
         elif _is_operator(request):
-            found = Principal(
-                project=self._keyring.default_project, scope="admin", key=None, way="operator"
-            )
+            found = self._without_key("operator")
         else:
             known = self._known(request)
             if known is None:
@@ -167,9 +193,11 @@ class Access:
 
     def is_still(self, principal: Principal) -> bool:
         """Tell whether somebody who was let in still would be: for what goes on for long."""
-        if principal.way == "open":
-            return not self._keyring.keys_are_on
-        return principal.key is None or self._keyring.is_good(principal.key)
+        if principal.key is None:
+            return principal.way == "operator" or not self._keyring.keys_are_on
+        if principal.sign_in is not None:
+            return self._keyring.is_signed_in(principal.sign_in, time.time_ns() // 1000)
+        return self._keyring.is_good(principal.key)
 
     def of_key(self, key: ApiKey) -> Principal | None:
         """Give who a key is; None where its project is gone."""
@@ -177,6 +205,15 @@ class Access:
         if project is None:
             return None
         return Principal(project=project, scope=key.scope, key=key, way="key")
+
+    def _without_key(self, way: Way) -> Principal:
+        """Give whoever needs no key: the same one each time, since most calls are theirs."""
+        found = self._keyless.get(way)
+        if found is None or found.project is not self._keyring.default_project:
+            found = self._keyless[way] = Principal(
+                project=self._keyring.default_project, scope="admin", key=None, way=way
+            )
+        return found
 
     def _known(self, request: web.Request) -> Principal | None:
         now_us = time.time_ns() // 1000
@@ -186,7 +223,7 @@ class Access:
             principal = self.of_key(key) if key is not None else None
         elif request.path.startswith(_PROXY):
             return None  # a cookie opens no way to money
-        elif "token" in request.query and request.path == EVENTS:
+        elif request.path == EVENTS and request.method == "GET" and "token" in request.query:
             principal = self.tickets.take(request.query["token"], time.monotonic())
             return principal if principal is not None and self.is_still(principal) else None
         elif cookie := request.cookies.get(COOKIE):
@@ -201,11 +238,12 @@ class Access:
             return None
         sign_in, key = found
         project = self._keyring.project(sign_in.project_id)
-        if project is None:
+        if project is None or not (key.scope == "admin" or key.project_id == project.id):
             return None
         return Principal(project=project, scope=key.scope, key=key, way="cookie", sign_in=sign_in)
 
-    async def _slow_down(self, request: web.Request) -> None:
+    async def slow_down(self, request: web.Request) -> None:
+        """Note that a request came with what lets nobody in; wait if there were many of them."""
         pause_s = self._throttle.failed(request.remote or "", time.monotonic())
         if not pause_s:
             return
@@ -224,6 +262,10 @@ class Access:
             # RFC 9110 section 11.6.1: a 401 says how one is let in.
             response.headers["WWW-Authenticate"] = 'Bearer realm="traceway"'
         return response
+
+
+# Where an application has it.
+_ACCESS: Final = web.AppKey("access", Access)
 
 
 def _check(request: web.Request, principal: Principal, need: frozenset[Scope]) -> None:
@@ -256,6 +298,17 @@ def offered_key(request: web.Request) -> str | None:
             if secret.startswith(KEY_PREFIX):
                 return secret
     return None
+
+
+def _offers_something(request: web.Request) -> bool:
+    """Tell whether a request may be a guess: one that offers nothing needs no pause."""
+    headers = request.headers
+    return (
+        OUR_KEY_HEADER in headers
+        or any(name in headers for name in _KEY_HEADERS)
+        or COOKIE in request.cookies
+        or "token" in request.query
+    )
 
 
 def _is_operator(request: web.Request) -> bool:

@@ -177,7 +177,7 @@ class Traceway:
         conversations = Conversations(self._database)
         static = Static()
         frame = Frame(app, static, recorder.reasons)
-        access.needs = add_routes(
+        needs = add_routes(
             app,
             [
                 *routes(
@@ -201,6 +201,7 @@ class Traceway:
                 ),
             ],
         )
+        access.guard(app, needs)
         self._runner = web.AppRunner(
             app,
             logger=_http_log,

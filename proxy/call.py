@@ -175,7 +175,7 @@ class Call:
             external_parent_id=parent,
             session_id=session_id,
             session_source=session_ref.source if session_ref else None,
-            upstream=target.upstream,
+            upstream=headers.redact_any(target.upstream.encode(), self._secrets).decode(),
             provider=provider,
             operation=self.operation.name or None,
             method=method,

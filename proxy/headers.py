@@ -67,10 +67,10 @@ SECRET_PARAMETERS: Final = frozenset(
     {b"access_token", b"api-key", b"api_key", b"apikey", b"key", b"sig", b"signature", b"token"}
 )
 # API keys by how their providers write them: OpenAI and Anthropic, Google, Groq, xAI, Hugging Face,
-# Replicate, Perplexity, NVIDIA, GitHub. For paths, where none has a name that gives it away.
-_ANY_KEY_BYTES: Final = 20
+# Replicate, Perplexity, NVIDIA, GitHub; and our own. For paths and for what our messages quote.
 _ANY_KEY: Final = re.compile(
     rb"\b(?:sk-|AIza|gsk_|xai-|hf_|r8_|pplx-|nvapi-|gh[opsu]_|github_pat_)[A-Za-z0-9_-]{16,}"
+    rb"|tw_s[ikt]_[A-Za-z0-9_-]+"
 )
 # How many of the pairs in a value are cookies; attributes follow the one that is set.
 _COOKIES: Final[Mapping[bytes, int | None]] = MappingProxyType({b"cookie": None, b"set-cookie": 1})
@@ -167,7 +167,7 @@ def with_provider_key(headers: RawHeaders, key: bytes) -> list[tuple[bytes, byte
     for name, value in headers:
         lowered = name.lower()
         if lowered in KEY_HEADERS and _ends_in_our_key(value):
-            scheme = value[: value.rindex(b"tw_sk_")]
+            scheme = b"".join(value.rpartition(b" ")[:2])
             value = (scheme or (b"Bearer " if lowered == b"authorization" else b"")) + key
         elif lowered == b"connection":
             options = value.split(b",")
@@ -217,9 +217,20 @@ def redact(data: bytes, secrets: Iterable[bytes]) -> bytes:
     return OUR_KEY.sub(REDACTED, data) if b"tw_sk_" in data else data
 
 
-def redact_path(path: bytes, secrets: Iterable[bytes]) -> bytes:
-    """Replace in a raw path the call's secrets, and what looks like anybody's API key."""
-    return _ANY_KEY.sub(REDACTED, redact(path, secrets)) if len(path) > _ANY_KEY_BYTES else path
+def redact_any(data: bytes, secrets: Iterable[bytes] = ()) -> bytes:
+    """Replace secrets, and what looks like anybody's API key, where no name gives them away."""
+    for secret in secrets:
+        data = data.replace(secret, REDACTED)
+    return _ANY_KEY.sub(REDACTED, data)
+
+
+def redact_path(path: bytes, secrets: Sequence[bytes]) -> bytes:
+    """Replace such keys in a raw path; where one is percent-encoded, give the path decoded."""
+    if b"%" in path:
+        plain = unquote_to_bytes(path)
+        if (redacted := redact_any(plain, secrets)) != plain:
+            return redacted
+    return redact_any(path, secrets)
 
 
 def redact_query(query: bytes, secrets: Iterable[bytes]) -> bytes:

@@ -25,9 +25,12 @@ from storage.api_keys import Conflict
 from storage.database import Transaction
 from storage.grants import ApiKey, Project, Scope
 
-# A project's name stands in headers, on command lines and in names of environment variables.
-ProjectName = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
-KeyName = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$")]
+# A project's name stands in headers, on command lines and in names of environment variables. In
+# Python `$` matches before a last line break as well; these are patterns of JSON Schema, too.
+ProjectName = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}(?!\n)$")]
+KeyName = Annotated[
+    str, Meta(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f-\x9f]+(?!\n)$")
+]
 Usd = Annotated[float, Meta(ge=0, le=1_000_000)]
 CallsPerMinute = Annotated[int, Meta(ge=1, le=1_000_000)]
 _NUSD: Final = 1_000_000_000
