@@ -10,7 +10,7 @@ from tests.keyed import Keyed
 from tests.running import Running
 from tests.wire import connect
 
-SECRET: Final = "sk-canary-31c0ffee42"
+CANARY: Final = "sk-canary-31c0ffee42"
 
 
 async def post(tw: Running, body: bytes, path: str = "/api/keys") -> tuple[int, Any]:
@@ -53,7 +53,7 @@ async def test_a_mistake_is_a_400_that_names_it(
 # With quotes of each kind in it, and with what follows a value in a message.
 @pytest.mark.parametrize(
     "value",
-    [SECRET, f"'{SECRET}", f'"{SECRET}', f"{SECRET}'\"", f"{SECRET} - at `$.name`", "tw_sk_x"],
+    [CANARY, f"'{CANARY}", f'"{CANARY}', f"{CANARY}'\"", f"{CANARY} - at `$.name`", "tw_sk_x"],
 )
 async def test_a_value_is_never_quoted(tw: Running, value: str) -> None:
     for field in ("name", "scope", "project", "calls_per_minute"):
@@ -62,13 +62,13 @@ async def test_a_value_is_never_quoted(tw: Running, value: str) -> None:
             if field == "name" and wrong is value:
                 continue
             status, error = await post(tw, orjson.dumps({**right, field: wrong}))
-            assert status == 400
-            assert SECRET not in str(error)
+            assert status in (400, 404)  # 404: a project's name that no project has
+            assert CANARY not in str(error)
             assert "tw_sk_x" not in str(error)
 
 
 async def test_a_key_for_the_name_of_a_field_is_not_quoted(tw: Running) -> None:
-    for name in (SECRET, "tw_sk_canary", "tw_si_canary"):
+    for name in (CANARY, "tw_sk_canary", "tw_si_canary"):
         status, error = await post(tw, orjson.dumps({name: 1}))
         assert status == 400
         assert name not in str(error)
@@ -76,9 +76,9 @@ async def test_a_key_for_the_name_of_a_field_is_not_quoted(tw: Running) -> None:
 
 
 async def test_the_bound_is_exact(tw: Running) -> None:
-    body = b'{"name":"a","scope":"read"}'
-    assert (await post(tw, body.ljust(MAX_BYTES)))[0] == 201
-    status, error = await post(tw, body.ljust(MAX_BYTES + 1))
+    body = b'{"name":"a"}'
+    assert (await post(tw, body.ljust(MAX_BYTES), "/api/projects"))[0] == 201
+    status, error = await post(tw, body.ljust(MAX_BYTES + 1), "/api/projects")
     assert status == 400
     assert str(MAX_BYTES) in error["message"]
 
