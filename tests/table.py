@@ -71,6 +71,7 @@ def closed(tw: Running) -> list[Row]:
 async def stored(tw: Running, but: frozenset[str] = frozenset()) -> dict[str, list[Any]]:
     """Give every row of every table, but for these columns (`table.column`)."""
     await tw.saved()
+    await tw.server.recorder.indexed()  # what a search would have done as well
     names = await tw.database.read("SELECT name FROM sqlite_schema WHERE type = 'table'", {})
     found = {}
     for (name,) in sorted(names):
