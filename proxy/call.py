@@ -136,7 +136,7 @@ class Call:
         self._body_bytes = body_bytes
         self._capture = capture
         query = target.query or b""
-        self._secrets = headers.credentials(request_headers, query)
+        self._secrets = headers.credentials(request_headers, query, target.path)
         self._request_headers = request_headers
         self._request_index = request_index
         path = headers.redact_path(target.path, self._secrets).decode("utf-8", "replace")

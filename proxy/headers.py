@@ -7,6 +7,7 @@ of (name, value) pairs of bytes as they were on the wire, never a mapping.
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from itertools import chain
 from types import MappingProxyType
 from typing import Final
@@ -60,6 +61,12 @@ SECRET_HEADERS: Final = frozenset(
         b"x-traceway-api-key",
     }
 )
+# Names that say the same of others: `Helicone-Auth`, `x-portkey-api-key`, `X-Amz-Security-Token`.
+_SECRET_NAME: Final = re.compile(
+    rb"(?:\A|[-_])(?:auth|authorization|api[-_]?key|token|secret|password)\Z", re.IGNORECASE
+)
+# Longer names are nobody's; those that are looked up stay in memory.
+_NAME_BYTES: Final = 64
 # Where a caller's API key stands; the first one there is, is the caller.
 KEY_HEADERS: Final = (b"authorization", b"api-key", b"x-api-key", b"x-goog-api-key")
 _CALLER_BYTES: Final = 8
@@ -72,6 +79,7 @@ _ANY_KEY: Final = re.compile(
     rb"\b(?:sk-|AIza|gsk_|xai-|hf_|r8_|pplx-|nvapi-|gh[opsu]_|github_pat_)[A-Za-z0-9_-]{16,}"
     rb"|tw_s[ikt]_[A-Za-z0-9_-]+"
 )
+_ANY_KEY_BYTES: Final = 19  # the shortest of them
 # How many of the pairs in a value are cookies; attributes follow the one that is set.
 _COOKIES: Final[Mapping[bytes, int | None]] = MappingProxyType({b"cookie": None, b"set-cookie": 1})
 _SCHEME: Final = re.compile(rb"\A[A-Za-z][A-Za-z0-9-]* +")
@@ -180,6 +188,16 @@ def _ends_in_our_key(value: bytes) -> bool:
     return value.rpartition(b" ")[2].startswith(b"tw_sk_")
 
 
+def is_secret(name: bytes) -> bool:
+    """Tell whether the whole value of a header, in either direction, is a credential."""
+    return len(name) <= _NAME_BYTES and _is_secret(name)
+
+
+@lru_cache(maxsize=1024)
+def _is_secret(name: bytes) -> bool:
+    return name.lower() in SECRET_HEADERS or _SECRET_NAME.search(name) is not None
+
+
 def caller(index: Index) -> bytes | None:
     """Tell the API keys of callers apart: 8 bytes of a hash, None for a call without a key."""
     for name in KEY_HEADERS:
@@ -188,19 +206,27 @@ def caller(index: Index) -> bytes | None:
     return None
 
 
-def credentials(headers: RawHeaders, query: bytes) -> tuple[bytes, ...]:
+def credentials(headers: RawHeaders, query: bytes, path: bytes = b"") -> tuple[bytes, ...]:
     """List the call's secrets as they could turn up elsewhere: header values without their scheme,
-    and query parameters by name, raw and decoded.
+    query parameters by name, raw and decoded, and elsewhere in the head what looks like a key.
     """
     found: set[bytes] = set()
+    others = [path, query]
     for name, value in headers:
-        if (lowered := name.lower()) in SECRET_HEADERS:
-            found.add(_SCHEME.sub(b"", value, count=1).strip())
-            if lowered in _COOKIES:
-                found |= _cookies(value, _COOKIES[lowered])
+        if len(name) > _NAME_BYTES or not _is_secret(name):
+            if len(value) >= _ANY_KEY_BYTES:
+                others.append(value)
+            continue
+        found.add(_SCHEME.sub(b"", value, count=1).strip())
+        if (lowered := name.lower()) in _COOKIES:
+            found |= _cookies(value, _COOKIES[lowered])
     for name, value in _parameters(query) if query else ():
         if name.lower() in SECRET_PARAMETERS:
             found |= {value, unquote_to_bytes(value)}
+    rest = b"\n".join(others)
+    found |= set(_ANY_KEY.findall(rest))
+    if b"%" in rest:
+        found |= set(_ANY_KEY.findall(unquote_to_bytes(rest)))
     if not found:
         return ()
     # As JSON is written by PHP and by .NET.
@@ -247,9 +273,7 @@ def redact_query(query: bytes, secrets: Iterable[bytes]) -> bytes:
 
 def redacted_json(headers: RawHeaders, secrets: Sequence[bytes]) -> str:
     """Give the headers as JSON text, a list of [name, value], with every credential replaced."""
-    pairs = [
-        (name, REDACTED if name.lower() in SECRET_HEADERS else value) for name, value in headers
-    ]
+    pairs = [(name, REDACTED if is_secret(name) else value) for name, value in headers]
     values = b"\n".join([value for _, value in pairs])
     if redact(values, secrets) is not values:  # rarely, so one look at all of them pays
         pairs = [(name, redact(value, secrets)) for name, value in pairs]
