@@ -6,6 +6,7 @@ of (name, value) pairs of bytes as they were on the wire, never a mapping.
 
 import hashlib
 import re
+from base64 import b64decode
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
@@ -188,13 +189,9 @@ def _ends_in_our_key(value: bytes) -> bool:
     return value.rpartition(b" ")[2].startswith(b"tw_sk_")
 
 
-def is_secret(name: bytes) -> bool:
-    """Tell whether the whole value of a header, in either direction, is a credential."""
-    return len(name) <= _NAME_BYTES and _is_secret(name)
-
-
 @lru_cache(maxsize=1024)
 def _is_secret(name: bytes) -> bool:
+    """Tell whether the whole value of a header of this name is a credential."""
     return name.lower() in SECRET_HEADERS or _SECRET_NAME.search(name) is not None
 
 
@@ -213,13 +210,14 @@ def credentials(headers: RawHeaders, query: bytes, path: bytes = b"") -> tuple[b
     found: set[bytes] = set()
     others = [path, query]
     for name, value in headers:
-        if len(name) > _NAME_BYTES or not _is_secret(name):
-            if len(value) >= _ANY_KEY_BYTES:
-                others.append(value)
-            continue
-        found.add(_SCHEME.sub(b"", value, count=1).strip())
-        if (lowered := name.lower()) in _COOKIES:
-            found |= _cookies(value, _COOKIES[lowered])
+        if len(name) <= _NAME_BYTES and _is_secret(name):
+            found.add(secret := _SCHEME.sub(b"", value, count=1).strip())
+            if value[:6].lower() == b"basic ":
+                found |= _basic(secret)
+            if (lowered := name.lower()) in _COOKIES:
+                found |= _cookies(value, _COOKIES[lowered])
+        elif len(value) >= _ANY_KEY_BYTES:
+            others.append(value)
     for name, value in _parameters(query) if query else ():
         if name.lower() in SECRET_PARAMETERS:
             found |= {value, unquote_to_bytes(value)}
@@ -273,7 +271,10 @@ def redact_query(query: bytes, secrets: Iterable[bytes]) -> bytes:
 
 def redacted_json(headers: RawHeaders, secrets: Sequence[bytes]) -> str:
     """Give the headers as JSON text, a list of [name, value], with every credential replaced."""
-    pairs = [(name, REDACTED if is_secret(name) else value) for name, value in headers]
+    pairs = [
+        (name, REDACTED if len(name) <= _NAME_BYTES and _is_secret(name) else value)
+        for name, value in headers
+    ]
     values = b"\n".join([value for _, value in pairs])
     if redact(values, secrets) is not values:  # rarely, so one look at all of them pays
         pairs = [(name, redact(value, secrets)) for name, value in pairs]
@@ -286,6 +287,14 @@ def _parameters(query: bytes) -> Iterable[tuple[bytes, bytes]]:
     for part in query.split(b"&"):
         name, _, value = part.partition(b"=")
         yield unquote_to_bytes(name), value
+
+
+def _basic(encoded: bytes) -> set[bytes]:
+    """Give user and password of RFC 7617, each for itself; none where that is not what it is."""
+    try:
+        return set(b64decode(encoded).split(b":", 1))
+    except ValueError:
+        return set()
 
 
 def _cookies(value: bytes, count: int | None) -> set[bytes]:

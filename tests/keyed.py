@@ -78,13 +78,19 @@ async def keyed(
     folder: Path, upstream_url: str, settings: Mapping[str, str] | None = None
 ) -> AsyncIterator[Keyed]:
     """Run a server whose database has projects and keys; `settings` as those of `running`."""
+    holders = await prepared(folder)
+    async with AsyncExitStack() as stack:
+        tw = await stack.enter_async_context(running(folder, upstream_url, settings))
+        yield Keyed(tw, holders, stack)
+
+
+async def prepared(folder: Path) -> Mapping[tuple[str, Scope], Holder]:
+    """Make a database with these projects and keys, for a server that is to be started."""
     database = opened(folder / "traceway.db")
     with database.transaction() as tx:
         holders = {(one.project, one.scope): one for one in _made(tx)}
     await database.close()
-    async with AsyncExitStack() as stack:
-        tw = await stack.enter_async_context(running(folder, upstream_url, settings))
-        yield Keyed(tw, holders, stack)
+    return holders
 
 
 def _made(tx: Transaction) -> list[Holder]:
