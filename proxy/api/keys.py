@@ -242,12 +242,13 @@ class Keys:
     async def whoami(self, request: web.Request) -> web.Response:
         """GET /api/self: who the caller is."""
         principal = principal_of(request)
+        key = None if principal.key is None else self._keyring.key_by_id(principal.key.id)
         return json_answer(
             SelfView(
                 project=principal.project.name,
                 scope=principal.scope,
                 keys_are_on=self._keyring.keys_are_on,
-                key=None if principal.key is None else self._key_view(principal.key),
+                key=None if key is None else self._key_view(key),
             )
         )
 
