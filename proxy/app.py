@@ -237,7 +237,7 @@ class Traceway:
                     TracePage(frame, self._database),
                     Pictures(conversations),
                     sign_in,
-                    SettingsPage(frame, keyring, keys, sign_in),
+                    SettingsPage(frame, keyring, keys, providers, sign_in),
                 ),
             ],
         )

@@ -1,5 +1,7 @@
 """Which pages there are, and what each needs: the list that app.py adds to that of the API."""
 
+from typing import Final
+
 from proxy.access import ADMIN, ANY, OPEN, READ
 from proxy.routes import Route
 from proxy.ui.frame import Frame, Static
@@ -9,6 +11,8 @@ from proxy.ui.session import SessionPage
 from proxy.ui.settings import SettingsPage
 from proxy.ui.sign_in import SignInPages
 from proxy.ui.trace import TracePage
+
+_PROVIDER_KEY: Final = "/settings/provider-keys/{upstream:[^/]+}"
 
 
 def pages(
@@ -48,5 +52,7 @@ def pages(
         Route("POST", "/settings/keys/{id:[^/]+}/revoke", page(settings.revoke), ADMIN),
         Route("POST", "/settings/projects", page(settings.create_project), ADMIN),
         Route("POST", "/settings/projects/{name:[^/]+}", page(settings.change_project), ADMIN),
+        Route("POST", _PROVIDER_KEY, page(settings.keep_provider_key), ADMIN),
+        Route("POST", f"{_PROVIDER_KEY}/delete", page(settings.forget_provider_key), ADMIN),
         Route("GET", "/static/{version}/{name}", static.serve, OPEN),
     ]

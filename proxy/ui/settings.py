@@ -14,7 +14,9 @@ from aiohttp import web
 from proxy.access import Principal, principal_of
 from proxy.api.keys import Keys, NewKey, NewProject, ProjectChange
 from proxy.api.params import BadParameter
+from proxy.api.provider_keys import ProviderKeys
 from proxy.keyring import Keyring
+from proxy.sealing import KeyFileError
 from proxy.ui import forms
 from proxy.ui.frame import Frame, origin
 from proxy.ui.sign_in import SignInPages
@@ -52,10 +54,18 @@ class Problem:
 class SettingsPage:
     """The handlers of /settings, all of them for admins."""
 
-    def __init__(self, frame: Frame, keyring: Keyring, keys: Keys, sign_in: SignInPages) -> None:
+    def __init__(
+        self,
+        frame: Frame,
+        keyring: Keyring,
+        keys: Keys,
+        providers: ProviderKeys,
+        sign_in: SignInPages,
+    ) -> None:
         self._frame = frame
         self._keyring = keyring
         self._keys = keys
+        self._providers = providers
         self._sign_in = sign_in
 
     async def show(self, request: web.Request) -> web.Response:
@@ -63,17 +73,21 @@ class SettingsPage:
         return self._page(request)
 
     def _page(self, request: web.Request, problem: Problem | None = None) -> web.Response:
+        here = principal_of(request)
         views = self._keys.views()
         revoked = [key for key in views if key.revoked_at is not None]
+        provider_keys = {key.upstream: key for key in self._providers.views(here.project)}
         return self._frame.render(
             request,
             "settings.html",
             status=200 if problem is None else 400,
-            here=principal_of(request),
+            here=here,
             keys=[key for key in views if key.revoked_at is None],
             revoked=revoked[:MAX_REVOKED],
             revoked_count=len(revoked),
             projects=self._keys.project_views(),
+            upstreams=self._providers.upstreams,
+            provider_keys=provider_keys,
             keys_are_on=self._keyring.keys_are_on,
             mode=self._keyring.mode,
             # A new server has neither; who could manage it is then asked for first.
@@ -164,6 +178,31 @@ class SettingsPage:
         if isinstance(changed, Conflict):
             return self._page(request, Problem(f"project {name}", fields, changed.reason))
         return forms.go("/settings")
+
+    async def keep_provider_key(self, request: web.Request) -> web.Response:
+        """POST /settings/provider-keys/{upstream}: store a key that is shown to nobody again."""
+        upstream = self._upstream(request)
+        fields = await forms.read(request)
+        try:
+            key = fields.get("key", "").strip()
+            await self._providers.keep(principal_of(request).project, upstream, key)
+        except (BadParameter, KeyFileError) as error:
+            # Not what it was filled with.
+            return self._page(request, Problem(f"provider {upstream}", {}, str(error)))
+        return forms.go("/settings")
+
+    async def forget_provider_key(self, request: web.Request) -> web.Response:
+        """POST /settings/provider-keys/{upstream}/delete: forget the key that is stored."""
+        upstream = request.match_info["upstream"]
+        if await self._providers.forget(principal_of(request).project, upstream) is None:
+            raise web.HTTPNotFound
+        return forms.go("/settings")
+
+    def _upstream(self, request: web.Request) -> str:
+        upstream = request.match_info["upstream"]
+        if upstream not in self._providers.upstreams:
+            raise web.HTTPNotFound
+        return upstream
 
     def _admin_keys(self) -> list[ApiKey]:
         return [

@@ -99,7 +99,8 @@ async def _take(
             tab = await context.new_page()
             for name, path in pages.items():
                 await tab.goto(url + path)
-                await tab.screenshot(path=folder / f"{name}-{size}-{scheme}.png")
+                whole = name.startswith("settings")  # which goes on below
+                await tab.screenshot(path=folder / f"{name}-{size}-{scheme}.png", full_page=whole)
             await context.close()
 
 

@@ -9,7 +9,7 @@ from playwright.async_api import BrowserContext, Page, expect
 from proxy.ui.snippets import lines_for
 from storage.grants import Scope
 from tests.keyed import Keyed
-from tests.running import Running, running
+from tests.running import CHAT, Running, running
 from tests.ui.hostile import HOSTILE
 from tests.ui.looking import findings, was_hacked, width
 from tests.ui.test_frame import POLICY
@@ -19,6 +19,7 @@ from tests.wire import Received, ScriptedUpstream
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 KEY = re.compile(rb"tw_sk_[\w-]{43}")
+KEY_LIKE = "tw_sk_" + "A" * 43
 
 
 def made_key(got: Received) -> str:
@@ -251,6 +252,60 @@ async def test_nobody_but_an_admin_has_settings(team: Keyed, scope: str) -> None
         assert b"alpha" not in got.body
     me = await team.by("alpha", "admin")
     assert (await me.api("/api/keys"))["count"] == 6
+
+
+async def test_a_provider_key_is_stored_used_and_deleted_and_shown_to_nobody(
+    team: Keyed, page: Page, upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    key = "sk-proj-0123456789abcdefWXYZ"
+    writer = await team.by("alpha", "write")
+    await sign_in(page, team, "alpha", "admin", "/settings")
+    row = page.locator("[data-upstream=openai]")
+    await expect(row).to_contain_text("no key")
+    await row.get_by_role("textbox").fill(f" {key}\n")
+    await row.get_by_role("button", name="Store").click()
+    await expect(row).to_contain_text("stored now, ends in WXYZ")
+    assert key not in await page.content()
+    upstream.answers(b"{}")
+    ours = {"Authorization": f"Bearer {team['alpha', 'write'].key}"}
+    async with writer.client.post(writer.url + CHAT, json={}, headers=ours) as answer:
+        assert answer.status == 200
+    (call,) = upstream.requests
+    assert call.get(b"Authorization") == f"Bearer {key}".encode()
+    await team.tw.saved()
+    for file in ("traceway.db", "traceway.db-wal"):
+        assert key.encode() not in (tmp_path / file).read_bytes()
+    # It is of this project alone.
+    beta = await team.tw.raw(
+        b"/settings", method=b"GET", headers=team["beta", "admin"].cookie_header
+    )
+    assert b"WXYZ" not in beta.body
+    await row.get_by_role("button", name="Delete the key").click()
+    await expect(row).to_contain_text("no key")
+    async with writer.client.post(writer.url + CHAT, json={}, headers=ours) as answer:
+        assert answer.status == 422
+
+
+@pytest.mark.parametrize(
+    ("key", "says"),
+    [("", "printable"), ("short", "printable"), ("a b c d e f", "printable"), (KEY_LIKE, "tw_sk_")],
+)
+async def test_what_cannot_be_a_provider_key_is_told_and_not_shown(
+    team: Keyed, key: str, says: str
+) -> None:
+    cookie = team["alpha", "admin"].cookie_header
+    got = await post(team.tw, "/settings/provider-keys/openai", {"key": key}, cookie=cookie)
+    assert got.status == 400
+    assert says in got.body.decode()
+    assert len(key) < 6 or key.encode() not in got.body
+    assert (await (await team.by("alpha", "admin")).api("/api/provider-keys"))["count"] == 0
+
+
+async def test_there_is_no_provider_key_of_an_upstream_that_is_none(team: Keyed) -> None:
+    cookie = team["alpha", "admin"].cookie_header
+    for path in ("/settings/provider-keys/none", "/settings/provider-keys/openai/delete"):
+        got = await post(team.tw, path, {"key": "sk-0123456789abcdef"}, cookie=cookie)
+        assert got.status == 404
 
 
 async def test_names_of_strangers_do_nothing_in_the_settings(
