@@ -7,6 +7,7 @@ that stands here and in no other. What a key stands for is the keyring's.
 
 import asyncio
 import contextlib
+import re
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -35,9 +36,12 @@ ADMIN: Final[Need] = frozenset({"admin"})
 OUR_KEY_HEADER: Final = "X-Traceway-Api-Key"
 PROJECT_HEADER: Final = "X-Traceway-Project"
 COOKIE: Final = "traceway_sign_in"
+# Which project a browser looks at while keys are off: its id, as text. It opens nothing.
+PROJECT_COOKIE: Final = "traceway_project"
 _PROXY: Final = "/api/proxy/"
 _KEY_HEADERS: Final = tuple(name.decode() for name in KEY_HEADERS)
 _SAFE: Final = frozenset({"GET", "HEAD"})
+_ID: Final = re.compile(r"[1-9][0-9]{0,8}")
 _LET_IN: Final = {
     "read": "reads what is recorded",
     "write": "makes calls and hands in traces",
@@ -105,6 +109,10 @@ _UNKNOWN: Final = (
     "this needs a key of this server: send it as `Authorization: Bearer tw_sk_...`, or in"
     f" {OUR_KEY_HEADER} beside your provider's key"
 )
+_FROM_NOWHERE: Final = (
+    "a change by a page must say from which page it comes, as browsers do; others use the API with"
+    " a key"
+)
 _OTHER_PROJECT: Final = "this key may not work in the project that X-Traceway-Project names"
 
 
@@ -123,7 +131,7 @@ class Access:
     ) -> None:
         self.needs: Mapping[Any, Need] = {}
         self.tickets: Tickets[Principal] = Tickets()
-        self._keyless: dict[Way, Principal] = {}
+        self._keyless: dict[tuple[Way, int], Principal] = {}
         self._keyring = keyring
         self._note_use = note_use
         self._refused = refused
@@ -143,6 +151,7 @@ class Access:
                 self._note_who(request)
             else:
                 await self._let_in(request, need)
+            self._check_form(request)
             return await handler(request)
         except Denied as denied:
             return self._answer(request, denied)
@@ -161,6 +170,18 @@ class Access:
         request[_PRINCIPAL] = principal
         _check(request, principal, need)
 
+    def _check_form(self, request: web.Request) -> None:
+        """Demand of a form, and of a change by cookie, that it says from which page it comes.
+
+        The guard has let through only what comes from our own, where it says so; browsers do.
+        """
+        if request.method in _SAFE or _says_where(request):
+            return
+        is_page = not _is_api(request) and request.match_info.handler in self.needs
+        principal = maybe_principal_of(request)
+        if is_page or (principal is not None and principal.way == "cookie"):
+            raise Denied(403, "forbidden", _FROM_NOWHERE)
+
     def identify(self, request: web.Request) -> Principal | None:
         """Give who makes a request; None where there is nothing that lets them in.
 
@@ -168,9 +189,9 @@ class Access:
             Denied: they may not work in the project that they name, or there is none.
         """
         if not self._keyring.keys_are_on:
-            found = self._without_key("open")
+            found = self._without_key("open", self._looked_at(request))
         elif _is_operator(request):
-            found = self._without_key("operator")
+            found = self._without_key("operator", self._keyring.default_project)
         else:
             known = self._known(request)
             if known is None:
@@ -206,13 +227,12 @@ class Access:
             return None
         return Principal(project=project, scope=key.scope, key=key, way="key")
 
-    def _without_key(self, way: Way) -> Principal:
+    def _without_key(self, way: Way, project: Project) -> Principal:
         """Give whoever needs no key: the same one each time, since most calls are theirs."""
-        found = self._keyless.get(way)
-        if found is None or found.project is not self._keyring.default_project:
-            found = self._keyless[way] = Principal(
-                project=self._keyring.default_project, scope="admin", key=None, way=way
-            )
+        found = self._keyless.get((way, project.id))
+        if found is None or found.project is not project:
+            found = Principal(project=project, scope="admin", key=None, way=way)
+            self._keyless[way, project.id] = found
         return found
 
     def _known(self, request: web.Request) -> Principal | None:
@@ -242,6 +262,14 @@ class Access:
             return None
         return Principal(project=project, scope=key.scope, key=key, way="cookie", sign_in=sign_in)
 
+    def _looked_at(self, request: web.Request) -> Project:
+        """Give the project that a browser looks at while keys are off; calls have the default."""
+        default = self._keyring.default_project
+        if request.path.startswith(_PROXY):
+            return default
+        chosen = request.cookies.get(PROJECT_COOKIE, "")
+        return (self._keyring.project(int(chosen)) if _ID.fullmatch(chosen) else None) or default
+
     async def slow_down(self, request: web.Request) -> None:
         """Note that a request came with what lets nobody in; wait if there were many of them."""
         pause_s = self._throttle.failed(request.remote or "", time.monotonic())
@@ -254,7 +282,7 @@ class Access:
             self._throttle.waiting -= 1
 
     def _answer(self, request: web.Request, denied: Denied) -> web.Response:
-        if request.path.startswith("/api/"):
+        if _is_api(request):
             response = error_response(denied.status, denied.code, str(denied))
         else:
             response = self._refused(request, denied)
@@ -276,15 +304,14 @@ def _check(request: web.Request, principal: Principal, need: frozenset[Scope]) -
             "forbidden",
             f"a key of scope {principal.scope} {_LET_IN[principal.scope]}; this needs {scopes}",
         )
-    if principal.way == "cookie" and request.method not in _SAFE and not _says_where(request):
-        raise Denied(
-            403, "forbidden", "a change by cookie must say from which page it comes; use a key"
-        )
 
 
 def _says_where(request: web.Request) -> bool:
-    # The guard has let through only what comes from our own pages, where it says so; browsers do.
     return "Origin" in request.headers or "Sec-Fetch-Site" in request.headers
+
+
+def _is_api(request: web.Request) -> bool:
+    return request.path.startswith("/api/")
 
 
 def offered_key(request: web.Request) -> str | None:

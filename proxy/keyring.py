@@ -53,6 +53,11 @@ class Keyring:
         self.keys_are_on = self._mode == "keys" or (self._mode == "auto" and bool(self._keys))
 
     @property
+    def mode(self) -> AuthMode:
+        """What the configuration says of keys."""
+        return self._mode
+
+    @property
     def keys(self) -> Sequence[ApiKey]:
         """All keys, also the revoked ones, oldest first."""
         return tuple(self._keys.values())
@@ -96,11 +101,10 @@ class Keyring:
         return found, self._keys[found.key_id]
 
     def is_signed_in(self, sign_in: SignIn, now_us: int) -> bool:
-        """Tell whether a browser that was let in still would be."""
-        found = self._sign_ins.get(sign_in.sha256)
-        if found is None or found.expires_at_us <= now_us:
+        """Tell whether a browser still is, and still looks at the same project."""
+        if self._sign_ins.get(sign_in.sha256) != sign_in or sign_in.expires_at_us <= now_us:
             return False
-        key = self._keys.get(found.key_id)
+        key = self._keys.get(sign_in.key_id)
         return key is not None and self.is_good(key)
 
     def used(self, key: ApiKey, now_us: int) -> bool:

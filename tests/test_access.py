@@ -51,8 +51,10 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 async def say(tw: Running, row: Row, headers: bytes = b"", **values: str) -> Received:
-    """Make a request of a route."""
+    """Make a request of a route, with a form as our own pages send it."""
     path = row.filled(values)
+    if row.method in CHANGES and not row.is_api:
+        headers += FROM_US
     return await tw.raw(path.encode(), method=row.method.encode(), headers=headers)
 
 
@@ -192,6 +194,8 @@ async def test_a_read_key_changes_nothing(team: Keyed, upstream: ScriptedUpstrea
         for row in closed(team.tw):
             if row.method not in CHANGES and "/api/proxy/" not in row.path:
                 continue
+            if row.path == "/sign-out":
+                continue  # that anybody may
             got = await say(team.tw, row, headers)
             if row.path == "/api/events/tickets":
                 assert got.status == 201

@@ -17,12 +17,11 @@ T = TypeVar("T", bound=msgspec.Struct)
 MAX_BYTES: Final = 64 * 1024
 
 
-async def read(request: web.Request, kind: type[T]) -> T:
-    """Read the body as a struct (`forbid_unknown_fields`: a slip of the pen is a mistake).
+async def whole(request: web.Request) -> bytes:
+    """Read a body in full.
 
     Raises:
-        BadParameter: it is no JSON, not what is expected, or larger than ``MAX_BYTES``.
-        Denied: whoever sends it may not any more.
+        BadParameter: it is larger than ``MAX_BYTES``, or does not come whole.
     """
     body = bytearray()
     try:
@@ -32,9 +31,20 @@ async def read(request: web.Request, kind: type[T]) -> T:
                 raise BadParameter(f"the body must have at most {MAX_BYTES} bytes")
     except web.RequestPayloadError:
         raise BadParameter("the body did not come whole") from None
+    return bytes(body)
+
+
+async def read(request: web.Request, kind: type[T]) -> T:
+    """Read the body as a struct (`forbid_unknown_fields`: a slip of the pen is a mistake).
+
+    Raises:
+        BadParameter: it is no JSON, not what is expected, or larger than ``MAX_BYTES``.
+        Denied: whoever sends it may not any more.
+    """
+    body = await whole(request)
     check_still(request)
     try:
-        return msgspec.json.decode(bytes(body), type=kind)
+        return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
         raise _mistake(str(error), kind) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
