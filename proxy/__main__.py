@@ -18,12 +18,15 @@ from typing import Final
 
 from proxy import __version__
 from proxy.app import Traceway
+from proxy.call_log import JsonLines, TextLines
 from proxy.cli import sessions, show, tail
 from proxy.cli.command import add_options, asking
 from proxy.config import Config, ConfigError, load
 from proxy.listen import CannotListen, listen
 from proxy.providers.messages import text_of
-from storage import doctor
+from proxy.sealing import KeyFileError
+from proxy.vault import BadKey
+from storage import doctor, provider_keys
 from storage.database import StorageError
 from storage.sqlite import open_database, open_snapshot
 
@@ -38,9 +41,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given[:2] == ["sessions", "show"]:  # a command of two words
         given[:2] = ["sessions show"]
     options = _parser().parse_args(given)
-    logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
-    )
     overrides, mistakes = _overrides(options)
     try:
         config = load(options.config, os.environ, overrides)
@@ -50,9 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lines = "\n".join(mistakes)
         print(f"traceway: the configuration has mistakes:\n{lines}", file=sys.stderr)
         return 2
+    lines_to_stderr = logging.StreamHandler(sys.stderr)
+    lines_to_stderr.setFormatter(JsonLines() if config.server.log_format == "json" else TextLines())
+    logging.basicConfig(level=logging.INFO, handlers=[lines_to_stderr])
     try:
         return int(options.run(config, options))
-    except (CannotListen, StorageError) as error:
+    except (BadKey, CannotListen, KeyFileError, StorageError) as error:
         print(f"traceway: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:  # before there was anything to stop
@@ -61,7 +64,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _overrides(options: argparse.Namespace) -> tuple[dict[str, str], list[str]]:
     """Give what the command line sets, by key, and what cannot be one."""
-    texts = {"server.port": options.port, "database.path": options.db}
+    texts = {
+        "server.port": options.port,
+        "server.log_format": options.log_format,
+        "database.path": options.db,
+    }
     overrides = {key: text for key, text in texts.items() if text is not None}
     mistakes = []
     for upstream in options.upstream:
@@ -77,7 +84,9 @@ def serve(config: Config, _options: argparse.Namespace) -> int:
     """Serve until a signal comes.
 
     Raises:
+        BadKey: a provider key of the environment cannot be one.
         CannotListen: the port cannot be had.
+        KeyFileError: the stored provider keys cannot be opened.
         StorageError: the database cannot be used.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -110,13 +119,15 @@ def examine(config: Config, options: argparse.Namespace) -> int:
     """Look at everything that is stored, and say what does not fit; 1 where something does not.
 
     A server may go on with the database meanwhile; with `--vacuum` it must not, since the file is
-    written anew first, without anything that was deleted.
+    written anew first, without anything that was deleted; nor with `--forget-provider-keys`.
 
     Raises:
         StorageError: the database cannot be used.
     """
     path = config.database.path.resolve()
     open_snapshot(path)  # refuses what is no database of ours before anything is written
+    if options.forget_provider_keys:
+        print(f"{path}: {asyncio.run(_forget_provider_keys(path))} provider keys forgotten")
     if options.vacuum:
         before_bytes = path.stat().st_size
         asyncio.run(_vacuum(path))
@@ -126,6 +137,15 @@ def examine(config: Config, options: argparse.Namespace) -> int:
         print(f"{finding.what}: {finding.count}; {finding.remedy}")
     print(f"{path}: {len(findings) or 'no'} findings")
     return 1 if findings else 0
+
+
+async def _forget_provider_keys(path: Path) -> int:
+    database = open_database(path)
+    try:
+        with database.transaction() as transaction:
+            return provider_keys.delete_all(transaction)
+    finally:
+        await database.close()
 
 
 async def _vacuum(path: Path) -> None:
@@ -181,7 +201,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="traceway", description="A reverse proxy for LLM APIs that records calls as sessions."
     )
     parser.add_argument("--version", action="version", version=__version__)
-    parser.set_defaults(port=None, db=None, upstream=[])
+    parser.set_defaults(port=None, db=None, log_format=None, upstream=[])
     configured = argparse.ArgumentParser(add_help=False)
     configured.add_argument("--config", type=Path, metavar="FILE", help="a TOML file")
     common = argparse.ArgumentParser(add_help=False, parents=[configured])
@@ -190,6 +210,9 @@ def _parser() -> argparse.ArgumentParser:
     serve_command = commands.add_parser("serve", parents=[common], help="start the proxy")
     serve_command.set_defaults(run=serve)
     serve_command.add_argument("--port", help="the port to listen on (3000)")
+    serve_command.add_argument(
+        "--log-format", metavar="FORMAT", help="text, or json: an object a line"
+    )
     serve_command.add_argument(
         "--upstream",
         action="append",
@@ -205,6 +228,12 @@ def _parser() -> argparse.ArgumentParser:
         "--vacuum",
         action="store_true",
         help="first write the file anew without what was deleted; the server must be stopped",
+    )
+    doctor_command.add_argument(
+        "--forget-provider-keys",
+        action="store_true",
+        help="first delete all stored provider keys, where the key file is lost; the server must"
+        " be stopped",
     )
     for name, command, what in (
         ("sessions", sessions, "list sessions"),

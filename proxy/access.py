@@ -18,7 +18,7 @@ from aiohttp import web
 
 from proxy.errors import error_response
 from proxy.guard import EVENTS, Handler
-from proxy.headers import KEY_HEADERS
+from proxy.headers import KEY_HEADERS, OUR_COOKIE
 from proxy.keyring import KEY_PREFIX, Keyring
 from proxy.throttle import Throttle
 from proxy.tickets import Tickets
@@ -35,7 +35,7 @@ ADMIN: Final[Need] = frozenset({"admin"})
 
 OUR_KEY_HEADER: Final = "X-Traceway-Api-Key"
 PROJECT_HEADER: Final = "X-Traceway-Project"
-COOKIE: Final = "traceway_sign_in"
+COOKIE: Final = OUR_COOKIE.decode()
 # Which project a browser looks at while keys are off: its id, as text. It opens nothing.
 PROJECT_COOKIE: Final = "traceway_project"
 _PROXY: Final = "/api/proxy/"

@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import Final
 
 from aiohttp import web
@@ -22,9 +23,12 @@ from proxy.api.granting import Granting
 from proxy.api.health import Health
 from proxy.api.hubs import Hubs
 from proxy.api.keys import Keys
+from proxy.api.provider_keys import ProviderKeys
 from proxy.api.search import Search
 from proxy.api.sessions import Sessions
 from proxy.api.traces import Traces
+from proxy.budget import Budgets
+from proxy.call_log import log_calls
 from proxy.capture import Budget
 from proxy.config import Config
 from proxy.config_values import is_loopback
@@ -32,10 +36,12 @@ from proxy.errors import error_response
 from proxy.forward import Forwarder
 from proxy.guard import Guard, Handler
 from proxy.keyring import Keyring
+from proxy.limits import RateLimits
 from proxy.listen import BACKLOG, CannotListen, listen
 from proxy.pricing import Prices
-from proxy.recorder import Recorder
+from proxy.recorder import Ended, Recorder
 from proxy.routes import Route, add_routes
+from proxy.sealing import KeyFile, KeyFileError
 from proxy.send import Sender
 from proxy.settle import Settler
 from proxy.tasks import spawn
@@ -49,7 +55,7 @@ from proxy.ui.sign_in import SignInPages
 from proxy.ui.trace import TracePage
 from proxy.upstream import Upstream
 from proxy.vault import Vault
-from storage import api_keys, forget
+from storage import api_keys, budgets, forget, provider_keys
 from storage.database import Database
 
 # Header limits of both sides of the relay (connection.py has the upstream's).
@@ -106,10 +112,14 @@ class Traceway:
         """Begin to serve, and give the port; `sockets` are those of `listen`, by default our own.
 
         Raises:
+            BadKey: a provider key of the environment cannot be one.
             CannotListen: the port cannot be had.
+            KeyFileError: the stored provider keys cannot be opened.
             StorageError: the calls that a dead process left cannot be ended.
         """
         config = self._config
+        key_file = config.auth.key_file or Path(f"{config.database.path.resolve()}.key")
+        vault = Vault(os.environ, config.upstreams, KeyFile(key_file))
         sockets = sockets or listen(config.server)
         budget = Budget(config.recording.memory_bytes)
         prices = Prices(config.prices)
@@ -137,8 +147,21 @@ class Traceway:
             raise CannotListen(_NEEDS_KEYS.format(host=config.server.host))
         granting = Granting(keyring, recorder)
         access = Access(keyring, granting.note_use, lambda *denied: sign_in.refused(*denied))
-        vault = Vault(os.environ)
-        forwarder = self._forwarder = Forwarder(config, senders, recorder, budget, owner, vault)
+        try:
+            vault.load(await recorder.write(provider_keys.sealed_keys))
+        except KeyFileError:
+            await recorder.close()
+            raise
+        limits = RateLimits(config.limits.calls_per_minute)
+        spending = Budgets(
+            prices,
+            config.limits,
+            lambda asked: recorder.write(lambda tx: budgets.reserve(tx, asked)),
+            config.server.max_request_bytes,
+        )
+        forwarder = self._forwarder = Forwarder(
+            config, senders, recorder, budget, owner, vault, limits, spending
+        )
         hubs = Hubs(self._database, forwarder.in_flight)
         recorder.after_commit = hubs.told
 
@@ -174,13 +197,22 @@ class Traceway:
 
         app.cleanup_ctx.append(parts)
         app.on_shutdown.append(end_events)
-        health = Health(self._database, recorder, budget, forwarder.in_flight, hubs)
+        health = Health(self._database, recorder, budget, forwarder.in_flight, hubs, limits, config)
+
+        def after_ends(calls: Sequence[Ended]) -> None:
+            health.figures.ended(calls)
+            if config.server.log_calls:
+                log_calls(calls)
+
+        recorder.after_ends = after_ends
+        recorder.after_seconds = health.figures.committed
         sessions = Sessions(self._database, recorder)
         traces = Traces(self._database, recorder)
         conversations = Conversations(self._database)
         static = Static()
         frame = Frame(app, static, recorder.reasons, keyring)
         keys = Keys(granting)
+        providers = ProviderKeys(vault, recorder, config.upstreams)
         sign_in = SignInPages(frame, access, granting)
         needs = add_routes(
             app,
@@ -195,6 +227,7 @@ class Traceway:
                     Search(self._database),
                     health,
                     keys,
+                    providers,
                 ),
                 *pages(
                     frame,
@@ -283,6 +316,7 @@ def routes(
     search: Search,
     health: Health,
     keys: Keys,
+    providers: ProviderKeys,
 ) -> list[Route]:
     """List the routes of the proxy and the API, with what each needs.
 
@@ -312,12 +346,16 @@ def routes(
         Route("GET", "/api/search/suggest", search.suggest, READ),
         Route("GET", "/api/stats", health.stats, READ),
         Route("GET", "/api/health", health.health, READ),
+        Route("GET", "/metrics", health.metrics, READ),
         Route("GET", "/api/live", health.live, OPEN),
         Route("GET", "/api/ready", health.ready, OPEN),
         Route("GET", "/api/self", keys.whoami, ANY),
         Route("GET", "/api/keys", keys.list, ADMIN),
         Route("POST", "/api/keys", keys.create, ADMIN),
         Route("DELETE", "/api/keys/{id:[^/]+}", keys.revoke, ADMIN),
+        Route("GET", "/api/provider-keys", providers.list, ADMIN),
+        Route("PUT", "/api/provider-keys/{upstream:[^/]+}", providers.put, ADMIN),
+        Route("DELETE", "/api/provider-keys/{upstream:[^/]+}", providers.delete, ADMIN),
         Route("GET", "/api/projects", keys.list_projects, ADMIN),
         Route("POST", "/api/projects", keys.create_project, ADMIN),
         Route("PATCH", "/api/projects/{name:[^/]+}", keys.change_project, ADMIN),

@@ -15,6 +15,7 @@ import uuid_utils
 from proxy import headers, session
 from proxy.capture import Budget, Capture, Captured, CapturePolicy
 from proxy.headers import Index, RawHeaders
+from proxy.mask import Mask, spellings
 from proxy.providers.facts import AnswerFacts, Operation
 from proxy.providers.openai import operation_of
 from proxy.tap import Tap
@@ -73,7 +74,7 @@ class CallEnd:
     """Everything that is known of an ended call, not yet read for its meaning (settle.py).
 
     `status` is the upstream's; `stream` what the tap saw of an event stream; `injected` says that
-    the usage was asked for by us.
+    the usage was asked for by us, `reserved` that the call may have a reservation.
     """
 
     start: SpanStart
@@ -89,6 +90,8 @@ class CallEnd:
     response: Message
     stream: AnswerFacts | None
     injected: bool
+    added_us: int | None = None
+    reserved: bool = False
 
     @property
     def held_bytes(self) -> int:
@@ -113,7 +116,11 @@ class Call:
     """One call from its head to its end. Not thread-safe; lives on the event loop.
 
     `checkpoint` is the ticket of its last checkpoint, `media_type` the answer's. `outgoing` are the
-    headers that it goes upstream with, before what is the relay's own is taken from them.
+    headers that it goes upstream with, before what is the relay's own is taken from them; `mask`
+    hides the provider's key in the answer to a caller who did not send it. `lacks_key` says that
+    there is no key for it to go with. `limit_nusd` is what its session may cost; `reserved`: it may
+    have a reservation. `sent`: its request may have begun to leave. `body_wait_us` is how long its
+    client took to send its body where that had to be there first.
     """
 
     def __init__(
@@ -130,7 +137,10 @@ class Call:
         capture: CapturePolicy,
         body_bytes: int,
         budget: Budget,
+        limit_nusd: int | None = None,
+        provider_key: bytes | None = None,
     ) -> None:
+        """Begin it. `provider_key` is for a caller who sent a key of ours alone, b"" for none."""
         self._began_ns = time.monotonic_ns()
         self._budget = budget
         self._body_bytes = body_bytes
@@ -139,10 +149,20 @@ class Call:
         self._secrets = headers.credentials(request_headers, query, target.path)
         self._request_headers = request_headers
         self._request_index = request_index
-        path = headers.redact_path(target.path, self._secrets).decode("utf-8", "replace")
         self.outgoing = request_headers
+        self.lacks_key = provider_key == b""
+        self.mask: Mask | None = None
+        if provider_key:
+            self._goes_with(provider_key)
+        path = headers.redact_path(target.path, self._secrets).decode("utf-8", "replace")
         self.operation = operation_of(method, path)
         self.request = Capture(body_bytes, budget)
+        self.limit_nusd = limit_nusd
+        self.reserved = False
+        self.sent = False
+        self.body_wait_us = 0
+        self._added_us: int | None = None
+        self._heard_us = 0
         self.injected = False
         self.status: int | None = None
         self.tap: Tap | None = None
@@ -183,10 +203,20 @@ class Call:
             query=redacted_query.decode("utf-8", "replace") or None,
         )
 
-    def goes_with(self, provider_key: bytes) -> None:
-        """Have it go upstream with the project's key; whatever quotes that is not recorded."""
-        self.outgoing = headers.with_provider_key(self._request_headers, provider_key)
-        self._secrets += headers.credentials(self.outgoing, b"")
+    def leaves(self) -> None:
+        """Note that its request is handed to the connection."""
+        self.sent = True
+        self._added_us = self._elapsed_us() - self.body_wait_us
+
+    def heard(self) -> None:
+        """Note that the head of its answer is here."""
+        self._heard_us = self._elapsed_us()
+
+    def handed_on(self) -> None:
+        """Note that its client has the head of the answer."""
+        if self._added_us is not None:
+            self._added_us += self._elapsed_us() - self._heard_us
+            self._heard_us = self._elapsed_us()
 
     def answered(self, status: int, answer_headers: RawHeaders, *, edited: bool) -> None:
         """Note the answer's head, as the upstream sent it; `edited`: the client gets it plain."""
@@ -266,7 +296,17 @@ class Call:
             response=self._response(self.tap.capture.captured()) if self.tap else Message(),
             stream=self.tap.facts() if self.tap is not None else None,
             injected=self.injected,
+            added_us=self._added_us if self.status is not None else None,
+            reserved=self.reserved,
         )
+
+    def _goes_with(self, provider_key: bytes) -> None:
+        outgoing = headers.with_provider_key(self._request_headers, provider_key)
+        # A key that comes back compressed cannot be seen.
+        self.outgoing = headers.with_plain_answer(outgoing)
+        spelled = spellings(provider_key)
+        self._secrets += spelled
+        self.mask = Mask(spelled)
 
     def _response(self, body: Captured) -> Message:
         return Message(

@@ -12,7 +12,7 @@ import json
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from decimal import Decimal
 from pathlib import Path
 from types import MappingProxyType
@@ -28,6 +28,7 @@ Reader = Callable[[object], Any]
 Durability = Literal["safe", "strict", "fast"]
 InjectUsage = Literal["always", "auto", "never"]
 Unpriced = Literal["refuse", "allow"]
+LogFormat = Literal["text", "json"]
 Key = tuple[str, ...]  # ("server", "port"), ("upstreams", "openai", "url")
 
 # SQLite refuses a value of more than 10^9 bytes (SQLITE_MAX_LENGTH).
@@ -53,6 +54,8 @@ class ServerConfig:
     allowed_origins: Annotated[tuple[str, ...], values.origins] = ()
     max_request_bytes: Annotated[int, values.integer(0, _TIB, "bytes (0: no limit)")] = 0
     drain_s: Annotated[float, values.number(0, 600, "seconds")] = 10.0
+    log_calls: Annotated[bool, values.boolean] = True
+    log_format: Annotated[LogFormat, values.choice(*get_args(LogFormat))] = "text"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,7 +273,8 @@ class _Loading:
                 self.settings[key] = _Setting(text, variable, typed=False)
             # Others use the prefix too (a client's own variables): only a near miss is a mistake.
             elif near := difflib.get_close_matches(variable, variables, n=1, cutoff=0.85):
-                self.report((variable,), _Setting(text, "environment"), f"the name {near[0]}")
+                setting = _Setting(_unless_secret(variable, text), "environment")
+                self.report((variable,), setting, f"the name {near[0]}")
 
     def below(self, section: str) -> list[str]:
         """Give the names of the tables in a section, each once, in their order."""
@@ -322,6 +326,7 @@ class _Loading:
                 continue  # a table with nothing in it
             near = difflib.get_close_matches(".".join(key), known, n=1)
             hint = f'did you mean "{near[0]}"?' if near else "config.example.toml has all"
+            setting = replace(setting, value=_unless_secret(key[-1], setting.value))
             self.report(key, setting, f"a known key; {hint}")
 
 
@@ -371,6 +376,11 @@ def _from_text(text: str, default: object) -> object:
             with contextlib.suppress(ValueError):
                 return number(text)
     return text
+
+
+def _unless_secret(name: str, value: object) -> object:
+    """Give the value of a name that we do not know, unless it sounds like that of a secret."""
+    return "[not shown]" if re.search("key|token|secret|passw", name.lower()) else value
 
 
 def _shown(value: object) -> str:

@@ -33,6 +33,29 @@ _SANDBOX: Final = (
 )
 
 
+async def take_body(
+    request: web.Request, capture: Capture, limit_bytes: int, whole_bytes: int = 0
+) -> bytes | AsyncIterator[bytes]:
+    """Give the request's body, copied: whole where it is here or not above `whole_bytes`, else as
+    it comes.
+
+    `limit_bytes` 0 is no limit. Raises as `body_as_it_comes` does.
+    """
+    if limit_bytes and (request.content_length or 0) > limit_bytes:
+        raise too_large(limit_bytes)
+    body = body_at_hand(request)
+    if body is None:
+        await asyncio.sleep(0)  # most clients write head and body apart, at once
+        body = body_at_hand(request)
+    if body is not None:
+        capture.add(body)
+        if 0 < limit_bytes < len(body):
+            raise too_large(limit_bytes)
+        return body
+    pieces = body_as_it_comes(request, capture, limit_bytes)
+    return await whole_if_small(pieces, whole_bytes) if whole_bytes else pieces
+
+
 async def body_as_it_comes(
     request: web.Request, capture: Capture, limit_bytes: int
 ) -> AsyncIterator[bytes]:

@@ -7,6 +7,7 @@ injection; every call that begins leaves exactly one record, whatever happens to
 
 import asyncio
 import logging
+import time
 from collections.abc import Mapping
 from urllib.parse import quote
 
@@ -14,27 +15,20 @@ from aiohttp import web
 
 from proxy import headers, session
 from proxy.access import Principal, principal_of
+from proxy.budget import Budgets, session_limit
 from proxy.call import CLIENT_LEFT, COMPLETE, SERVER_STOPPED, Call, EndedBy, Ending, Phase
 from proxy.capture import Budget, CapturePolicy, parse_capture
 from proxy.config import Config
-from proxy.connection import Answer, ClientFault, UpstreamFault
+from proxy.connection import ClientFault, UpstreamFault
 from proxy.downstream import RelayedResponse, cut, sandbox
-from proxy.errors import error_response
+from proxy.errors import Refused, error_response
+from proxy.limits import RateLimits
 from proxy.recorder import Recorder
 from proxy.send import Sender, Sent
 from proxy.target import BadTarget, Target, proxied
 from proxy.vault import Vault
 
 _log = logging.getLogger("traceway")
-
-
-class Refused(Exception):
-    """A call that goes nowhere: `status` and `code` for the client."""
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
 
 
 class Forwarder:
@@ -51,6 +45,8 @@ class Forwarder:
         budget: Budget,
         owner: bytes,
         vault: Vault,
+        limits: RateLimits,
+        budgets: Budgets,
     ) -> None:
         self.in_flight: set[Call] = set()
         self.idle = asyncio.Event()
@@ -60,8 +56,10 @@ class Forwarder:
         self._senders = senders
         self._recorder = recorder
         self._budget = budget
+        self._budgets = budgets
         self._owner = owner
         self._vault = vault
+        self._limits = limits
         self._strict = config.recording.durability == "strict"
 
     async def forward(self, request: web.Request) -> web.StreamResponse:
@@ -69,7 +67,7 @@ class Forwarder:
         try:
             call, target = self._begin(request)
         except Refused as refused:
-            return error_response(refused.status, refused.code, str(refused))
+            return refused.answer()
         saved = self._recorder.put(call.start)
         self.in_flight.add(call)
         self.idle.clear()
@@ -111,8 +109,12 @@ class Forwarder:
         raw = request.raw_headers
         raw_target = request.raw_path.encode("utf-8", "surrogateescape")
         principal = principal_of(request)
+        if principal.key is not None:
+            self._limits.admit(principal.key, time.monotonic())
+        is_swapped = False
         if headers.holds_our_key(raw, raw_target):
             _check_our_key(raw, raw_target, principal)
+            is_swapped = headers.has_our_key_for_theirs(raw)
         try:
             target = proxied(raw_target)
             index = headers.index(raw)
@@ -120,6 +122,7 @@ class Forwarder:
         except (BadTarget, session.ControlCharacter) as error:
             raise Refused(400, "bad_request", str(error)) from error
         sender = self._senders.get(target.upstream)
+        key = self._vault.key(principal.project, target.upstream) or "" if is_swapped else None
         call = Call(
             project_id=principal.project.id,
             owner=self._owner,
@@ -132,6 +135,8 @@ class Forwarder:
             capture=self._capture_policy(index),
             body_bytes=self._config.recording.body_bytes,
             budget=self._budget,
+            limit_nusd=session_limit(index, session_ref, principal.project.session_budget_nusd),
+            provider_key=None if key is None else key.encode(),
         )
         return call, target
 
@@ -150,13 +155,18 @@ class Forwarder:
     ) -> tuple[web.StreamResponse, Ending]:
         try:
             sender = self._sender_for(request, call, target)
-            self._give_provider_key(request, call, target)
+            if call.lacks_key:
+                raise _no_key(principal_of(request).project.name, target.upstream)
             if self._strict and not await self._recorder.committed(saved):
                 message = "the call could not be recorded, so it was not made"
                 raise Refused(503, "recording_unavailable", message)
-            sent = await sender.send(request, call, target)
+            body = None
+            if call.limit_nusd is not None:
+                body = await self._budgets.admit(request, call, call.limit_nusd)
+            sent = await sender.send(request, call, target, body)
+            call.heard()
         except (Refused, ClientFault, UpstreamFault) as fault:
-            response = error_response(fault.status, fault.code, str(fault))
+            response = _answer_to(fault)
             response.headers.extend((name.decode(), value.decode()) for name, value in _marks(call))
             return response, _ending_of(fault)
         try:
@@ -180,40 +190,23 @@ class Forwarder:
             raise Refused(501, "unsupported", "transfer codings but chunked are unsupported")
         return sender
 
-    def _give_provider_key(self, request: web.Request, call: Call, target: Target) -> None:
-        """Have a call that came with our key alone go out with its project's."""
-        if not headers.has_our_key_for_theirs(request.raw_headers):
-            return
-        project = principal_of(request).project
-        key = self._vault.key(project, target.upstream)
-        if key is None:
-            message = (
-                f"project {project.name!r} has no key for upstream {target.upstream!r}: an admin"
-                " sets it (docs/keys.md), or send your provider's own in Authorization and the"
-                " tw_sk_ key in X-Traceway-Api-Key"
-            )
-            raise Refused(422, "no_provider_key", message)
-        call.goes_with(key.encode())
-
     async def _deliver(
         self, request: web.Request, call: Call, sent: Sent
     ) -> tuple[web.StreamResponse, Ending]:
         """Hand the answer on as it comes; the tap sees each piece after the client has it."""
         answer, editor = sent.exchange.answer, sent.editor
-        call.answered(answer.status, answer.headers, edited=editor is not None)
-        response = _response(call, answer, edited=editor is not None)
+        reframed = editor is not None and editor.reframes
+        call.answered(answer.status, answer.headers, edited=reframed)
+        response = _response(call, sent, reframed=reframed)
         try:
             if self._strict:
                 return response, await self._deliver_strictly(request, call, sent, response)
             await response.prepare(request)
-            async for piece in sent.pieces():
-                received = piece if editor is None else editor.feed(piece)
+            call.handed_on()
+            async for piece, received in sent.pieces():
                 if received:
                     await response.write(received)
                 call.relayed(piece, received)
-            if editor is not None and (rest := editor.finish()):
-                await response.write(rest)
-                call.relayed(b"", rest)
             await response.write_eof()
         except (ClientFault, UpstreamFault) as fault:
             cut(request)
@@ -224,19 +217,15 @@ class Forwarder:
         self, request: web.Request, call: Call, sent: Sent, response: RelayedResponse
     ) -> Ending:
         """Hand the answer on, but let the client see its end only when that is saved."""
-        answer, editor = sent.exchange.answer, sent.editor
+        answer = sent.exchange.answer
         held: list[bytes] = []
-        async for piece in sent.pieces():
-            received = piece if editor is None else editor.feed(piece)
+        async for piece, received in sent.pieces():
             call.relayed(piece, received)
             if held or answer.complete or call.at_its_end:
                 held.append(received)
             else:
                 await response.prepare(request)
                 await response.write(received)
-        if editor is not None and (rest := editor.finish()):
-            call.relayed(b"", rest)
-            held.append(rest)
         if await self._recorder.committed(self._recorder.put(call.finish(COMPLETE))):
             await response.prepare(request)
             await response.write(b"".join(held))
@@ -248,7 +237,7 @@ class Forwarder:
     def _broken_off(self, request: web.Request, call: Call) -> Ending:
         phase: Phase = "body"
         if call.status is None:  # a request that did not come whole is answered by nobody
-            phase = "headers" if request.content.is_eof() else "request"
+            phase = "headers" if call.sent and request.content.is_eof() else "request"
         if self.stopping:
             return Ending(
                 ended_by="proxy", phase=phase, code=SERVER_STOPPED, error="the server was stopped"
@@ -271,15 +260,25 @@ def _check_our_key(raw: headers.RawHeaders, raw_target: bytes, principal: Princi
         raise Refused(400, "misplaced_key", message)
 
 
-def _response(call: Call, answer: Answer, *, edited: bool) -> RelayedResponse:
-    """Give the client's answer: the upstream's head, less what is not for it, and our marks."""
-    relayed = headers.end_to_end(answer.headers)
-    if edited:
-        relayed = headers.without(relayed, b"content-length", b"content-encoding")
-    ours = [*_marks(call), *sandbox(call.media_type)]
-    return RelayedResponse(
-        answer.status, answer.reason, [*relayed, *ours], None if edited else answer.length
+def _no_key(project: str, upstream: str) -> Refused:
+    message = (
+        f"project {project!r} has no key for upstream {upstream!r}: an admin sets it"
+        " (docs/provider-keys.md), or send your provider's own in Authorization and the tw_sk_ key"
+        " in X-Traceway-Api-Key"
     )
+    return Refused(422, "no_provider_key", message)
+
+
+def _response(call: Call, sent: Sent, *, reframed: bool) -> RelayedResponse:
+    """Give the client's answer: the upstream's head, less what is not for it, and our marks."""
+    answer = sent.exchange.answer
+    reason: bytes = answer.reason
+    relayed: headers.RawHeaders = headers.end_to_end(answer.headers)
+    if sent.editor is not None:
+        reason, relayed = sent.editor.head(reason, relayed)
+    ours = [*_marks(call), *sandbox(call.media_type)]
+    length = None if reframed else answer.length
+    return RelayedResponse(answer.status, reason, [*relayed, *ours], length)
 
 
 def _marks(call: Call) -> headers.RawHeaders:
@@ -290,6 +289,12 @@ def _marks(call: Call) -> headers.RawHeaders:
         marks.append((b"X-Traceway-Session-Id", quoted))
         marks.append((b"X-Traceway-Session-Source", call.start.session_source.encode()))
     return marks
+
+
+def _answer_to(fault: Refused | ClientFault | UpstreamFault) -> web.Response:
+    if isinstance(fault, Refused):
+        return fault.answer()
+    return error_response(fault.status, fault.code, str(fault))
 
 
 def _ending_of(fault: Refused | ClientFault | UpstreamFault) -> Ending:

@@ -40,6 +40,8 @@ NEVER_HOP_BY_HOP: Final = frozenset({b"content-length", b"host"})
 # What nearly every `Connection` says; neither names a header that is not hop-by-hop itself.
 _CONNECTION_ALONE: Final = frozenset({b"keep-alive", b"close"})
 OURS: Final = b"x-traceway-"
+# By which a browser is signed in at this server.
+OUR_COOKIE: Final = b"traceway_sign_in"
 
 REDACTED: Final = b"[redacted]"
 OUR_KEY: Final = re.compile(rb"tw_sk_[A-Za-z0-9_-]*")
@@ -107,7 +109,8 @@ def end_to_end(headers: RawHeaders) -> list[tuple[bytes, bytes]]:
 def request_headers(headers: RawHeaders, authority: bytes) -> list[tuple[bytes, bytes]]:
     """Give the headers for the upstream: end-to-end, with its own `Host` where the client's stood.
 
-    `Expect` goes as well: our server has answered it (RFC 9110 section 10.1.1).
+    `Expect` goes as well: our server has answered it (RFC 9110 section 10.1.1). So does the cookie
+    by which a browser is signed in here, which it also sends to what else serves on this host.
     """
     relayed: list[tuple[bytes, bytes]] = []
     host_at = 0
@@ -115,10 +118,18 @@ def request_headers(headers: RawHeaders, authority: bytes) -> list[tuple[bytes, 
         lowered = name.lower()
         if lowered == b"host":
             host_at = len(relayed)
+        elif lowered == b"cookie" and OUR_COOKIE in value:
+            if kept := _without_our_cookie(value):
+                relayed.append((name, kept))
         elif lowered != b"expect":
             relayed.append((name, value))
     relayed.insert(host_at, (b"Host", authority))
     return relayed
+
+
+def _without_our_cookie(value: bytes) -> bytes:
+    pairs = value.split(b";")
+    return b";".join(p for p in pairs if not p.strip().startswith(OUR_COOKIE + b"=")).strip()
 
 
 def for_edited_body(headers: RawHeaders, size: int) -> list[tuple[bytes, bytes]]:
@@ -126,14 +137,16 @@ def for_edited_body(headers: RawHeaders, size: int) -> list[tuple[bytes, bytes]]
 
     A declared length is corrected; the answer's coding is `identity`, so that it can be edited.
     """
-    edited = []
-    for name, value in headers:
-        lowered = name.lower()
-        if lowered == b"content-length":
-            edited.append((name, b"%d" % size))
-        elif lowered != b"accept-encoding":
-            edited.append((name, value))
-    return [*edited, (b"Accept-Encoding", b"identity")]
+    edited = [
+        (name, b"%d" % size if name.lower() == b"content-length" else value)
+        for name, value in headers
+    ]
+    return with_plain_answer(edited)
+
+
+def with_plain_answer(headers: RawHeaders) -> list[tuple[bytes, bytes]]:
+    """Give the headers of a request whose answer must come in no content coding."""
+    return [*without(headers, b"accept-encoding"), (b"Accept-Encoding", b"identity")]
 
 
 def without(headers: RawHeaders, *names: bytes) -> list[tuple[bytes, bytes]]:

@@ -8,7 +8,7 @@ Not in a cost: whatever is not counted in tokens or calls (web searches, hours o
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
@@ -220,6 +220,33 @@ class Prices:
         if input_cost is None or output_cost is None:
             return Price(None, "unpriced", tariff.version)
         return Price(_rounded(band.per_call + input_cost + output_cost), "priced", tariff.version)
+
+    def at_most(
+        self,
+        *,
+        provider: str,
+        model: str | None,
+        service_tier: str | None,
+        tokens: Tokens,
+        at_us: int,
+    ) -> Price:
+        """Return the most that a call may cost whose parts are not known yet; never raises.
+
+        All of its input may come to be written to a cache, or all of its output to be reasoning,
+        each of which may be dearer than the rest. Nothing counts as cached. ``tokens`` has what
+        is known to be audio or an image.
+        """
+        written = replace(tokens, cache_write=tokens.input)
+        variants = (tokens, written, *(replace(t, reasoning=t.output) for t in (tokens, written)))
+        plain, *others = [
+            self.price(
+                provider=provider, model=model, service_tier=service_tier, tokens=t, at_us=at_us
+            )
+            for t in variants
+        ]
+        if plain.nusd is None:
+            return plain
+        return max((plain, *others), key=lambda price: price.nusd or 0)
 
     def _find(self, provider: str, model: str, tier: str, slot: int) -> _Tariff | None:
         """Return the prices that hold, the operator's first; None where there are none."""

@@ -1,8 +1,8 @@
 """The recorder: a bounded queue on one side, the database's one writer on the other.
 
-Owns what is kept when not everything can be, and when a record counts as saved. Invariants: `put`
-never raises and never waits; records are saved in the order in which they came, in batches; one
-bound in bytes covers the queue, and what is lost to it is counted and logged, never silent.
+Owns when a record counts as saved; what is kept when not everything can be is backlog.py's.
+Invariants: `put` never raises and never waits; records are saved in the order in which they came,
+in batches; one bound in bytes covers those that wait.
 The thread reads records for their meaning (settle.py) before a transaction begins, and writes them
 in it (storage.writes). The budget, the counters and the tickets are touched on the loop only, and a
 record that waits is replaced only under the lock under which the thread takes it.
@@ -12,11 +12,10 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Literal, TypeVar
 
+from proxy.backlog import Backlog, Item, Record, weight
 from proxy.call import CallEnd, CallProgress
 from proxy.capture import Budget
 from proxy.losses import Losses
@@ -24,19 +23,17 @@ from proxy.providers.messages import text_of
 from proxy.settle import Settler
 from storage import fulltext, parameters, writes
 from storage.database import Database, StatementRefused, StorageError, Transaction
-from storage.records import SpanStart
+from storage.records import SpanEnd, SpanStart
 
 T = TypeVar("T")
 Outcome = Literal["saved", "refused", "given up"]
-Record = SpanStart | CallProgress | CallEnd
+Ended = tuple[CallEnd, SpanEnd]
 
 # A start wakes the writer at once. Ends that nobody waits for give others this long to join their
 # batch: half the commits at 1,000 calls/s, and far inside the 50 ms that a saved end may take.
 LINGER_S: Final = 0.010
 # Records of one transaction: 10 ms, so that after a stall the oldest do not wait for the newest.
 MAX_BATCH: Final = 100
-# What a queued record weighs beside its bodies.
-RECORD_BYTES: Final = 2048
 # An answer's first byte waits at most this long for the commit of its start.
 START_WAIT_S: Final = 0.040
 # So many waits in vain in a row, and calls stop waiting until a commit succeeds.
@@ -57,16 +54,6 @@ INDEX_NOW: Final = 1_000
 INDEX_WAIT_S: Final = 0.5
 
 
-@dataclass(slots=True, eq=False)
-class _Item:
-    record: Record | None
-    work: Callable[[Transaction], Any] | None
-    ticket: asyncio.Future[Any]
-    weight: int
-    urgent: bool
-    erases: bool = False
-
-
 class Recorder:
     """Takes records on the event loop and saves them in a thread of its own."""
 
@@ -79,17 +66,16 @@ class Recorder:
     ) -> None:
         self.losses = Losses()
         self.durability = durability
-        self.queued_bytes = 0
         self.error: str | None = None
-        self.after_commit: Callable[[], None] = lambda: None  # in the thread; never raises
+        # In the thread; they never raise.
+        self.after_commit: Callable[[], None] = lambda: None
+        self.after_ends: Callable[[Sequence[Ended]], None] = lambda _: None
+        self.after_seconds: Callable[[float], None] = lambda _: None
         self._database = database
         self._settler = settler
         self._budget = budget
         self._loop = asyncio.get_running_loop()
-        self._queue: OrderedDict[_Item, None] = OrderedDict()
-        # What can be dropped, oldest first; those that are no longer in the queue do not count.
-        self._with_bodies: deque[_Item] = deque()
-        self._starts: deque[_Item] = deque()
+        self._backlog = Backlog(budget, self.losses)
         self._wake = threading.Condition()
         self._closing = False
         self._closed = False
@@ -105,17 +91,14 @@ class Recorder:
 
     def put(self, record: Record) -> asyncio.Future[None]:
         """Queue a record; its ticket is done when it is committed, cancelled if it is lost."""
-        is_start = isinstance(record, SpanStart)
-        urgent = is_start or self.durability == "strict"
-        item = _Item(record, None, self._loop.create_future(), _weight(record), urgent)
+        urgent = isinstance(record, SpanStart) or self.durability == "strict"
+        item = Item(record, None, self._loop.create_future(), weight(record), urgent)
         with self._wake:
-            self._enqueue(item)
-            if item.weight > RECORD_BYTES:
-                self._with_bodies.append(item)
-            if is_start:
-                self._starts.append(item)
-            if self.queued_bytes > self._budget.limit_bytes or self._closed:
-                self._make_room(item)
+            self._backlog.add(item)
+            self._wake.notify()
+            limit_bytes = 0 if self._closed else self._budget.limit_bytes
+            if self._backlog.bytes > limit_bytes:
+                self._backlog.make_room(item, limit_bytes)
         return item.ticket
 
     def write(self, work: Callable[[Transaction], T], *, erases: bool = False) -> asyncio.Future[T]:
@@ -123,12 +106,13 @@ class Recorder:
 
         `erases`: it deletes, so that space is to be given back after it.
         """
-        item = _Item(None, work, self._loop.create_future(), 0, urgent=True, erases=erases)
+        item = Item(None, work, self._loop.create_future(), 0, urgent=True, erases=erases)
         with self._wake:
             if self._closed:
                 item.ticket.cancel()
             else:
-                self._enqueue(item)
+                self._backlog.add(item)
+                self._wake.notify()
         return item.ticket
 
     async def started(self, ticket: asyncio.Future[None]) -> None:
@@ -155,6 +139,11 @@ class Recorder:
             self._indexing.add_done_callback(lambda done: done.cancelled() or done.exception())
         await asyncio.wait((self._indexing,), timeout=INDEX_WAIT_S)
 
+    @property
+    def queued_bytes(self) -> int:
+        """What the records weigh that wait."""
+        return self._backlog.bytes
+
     def reasons(self) -> list[str]:
         """Say in sentences why recording is not as it should be; empty when it is."""
         found = []
@@ -176,57 +165,9 @@ class Recorder:
             self._wake.notify()
         await asyncio.to_thread(self._thread.join)
 
-    def _enqueue(self, item: _Item) -> None:
-        self._queue[item] = None
-        self.queued_bytes += item.weight
-        self._wake.notify()
-
-    def _make_room(self, newest: _Item) -> None:
-        # The oldest bodies go first, for a count is worth more than a text; checkpoints with them,
-        # since more will come. Then starts: an end carries its own. At last the newest end, whose
-        # call has left no start that would stay `running`.
-        limit_bytes = 0 if self._closed else self._budget.limit_bytes
-        while self.queued_bytes > limit_bytes and self._with_bodies:
-            self._lighten(self._with_bodies.popleft())
-        while self.queued_bytes > limit_bytes and self._starts:
-            self._drop(self._starts.popleft())
-        if self.queued_bytes > limit_bytes and newest in self._queue:
-            self._drop(newest)
-            self.losses.add(records=1)
-        self.losses.complain(
-            "recording falls behind: the oldest bodies, then whole records are dropped"
-        )
-
-    def _lighten(self, item: _Item) -> None:
-        if not isinstance(item.record, CallEnd):
-            self._drop(item)
-        elif item in self._queue:
-            self._give_back(item.record)
-            item.record = item.record.without_bodies()
-            self.queued_bytes -= item.weight - RECORD_BYTES
-            item.weight = RECORD_BYTES
-            self.losses.add(bodies=1)
-
-    def _drop(self, item: _Item) -> None:
-        if item in self._queue:
-            del self._queue[item]
-            self._end(item, is_saved=False)
-
-    def _end(self, item: _Item, *, is_saved: bool) -> None:
-        self.queued_bytes -= item.weight
-        self._give_back(item.record)
-        if is_saved:
-            _resolve(item.ticket, None, None)
-        else:
-            item.ticket.cancel()
-
-    def _give_back(self, record: Record | None) -> None:
-        if isinstance(record, CallEnd | CallProgress):
-            self._budget.give(record.held_bytes)
-
-    def _ended(self, items: Iterable[_Item], outcome: Outcome) -> None:
+    def _ended(self, items: Iterable[Item], outcome: Outcome) -> None:
         for item in items:
-            self._end(item, is_saved=outcome == "saved")
+            self._backlog.end(item, is_saved=outcome == "saved")
             if outcome == "given up":
                 self.losses.add(records=1)
         if outcome == "saved":
@@ -252,39 +193,28 @@ class Recorder:
             elif batch:
                 self._save(batch)
 
-    def _take(self) -> list[_Item] | None:
+    def _take(self) -> list[Item] | None:
         """Wait for the next batch: records, or one piece of other work; None at the very end.
 
         It is empty where messages wait for full text and nothing else does.
         """
         with self._wake:
-            while not self._queue:
+            while not self._backlog:
                 if self._closing:
                     self._closed = True
                     return None
                 # Calls in flight have pauses of milliseconds: a longer one is time for the index.
                 idle = not self._wake.wait(IDLE_S if self._unindexed else None)
-                if idle and not self._queue and not self._closing:
+                if idle and not self._backlog and not self._closing:
                     return []
-            lonely = len(self._queue) < MAX_BATCH and not any(i.urgent for i in self._queue)
+            lonely = len(self._backlog) < MAX_BATCH and not self._backlog.is_urgent
             if lonely and not self._closing:
                 self._wake.wait(LINGER_S)
-            batch: list[_Item] = []
-            while self._queue and len(batch) < MAX_BATCH:
-                item = next(iter(self._queue))
-                if item.work is not None and batch:
-                    break
-                batch.append(item)
-                del self._queue[item]
-                if item.work is not None:
-                    break
-            for droppable in (self._with_bodies, self._starts):
-                while droppable and droppable[0] not in self._queue:
-                    droppable.popleft()
-            return batch
+            return self._backlog.take(MAX_BATCH)
 
-    def _save(self, batch: list[_Item]) -> None:
-        outcome, refusal = self._write(map(self._settle, batch))
+    def _save(self, batch: list[Item]) -> None:
+        changes = [self._settle(item) for item in batch]
+        outcome, refusal = self._write(changes)
         if refusal is not None:
             # It may rest on messages of earlier calls that are not, or no longer, stored.
             self._settler.forget()
@@ -293,16 +223,20 @@ class Recorder:
                 for part in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
                     self._save(part)
                 return
-            outcome, refusal = self._write(map(self._settle, batch))
+            changes = [self._settle(item) for item in batch]
+            outcome, refusal = self._write(changes)
         if refusal is not None:
             self._settler.forget()
             self._tell(self._unreadable, refusal)
             if isinstance(end := batch[0].record, CallEnd):
                 # Whatever it is in it that is refused: the call was made, and ended.
-                outcome, _ = self._write([self._settler.bare(end)])
+                changes = [self._settler.bare(end)]
+                outcome, _ = self._write(changes)
+        if outcome == "saved":
+            self.after_ends(_ends(batch, changes))
         self._tell(self._ended, batch, outcome)
 
-    def _settle(self, item: _Item) -> parameters.Change | None:
+    def _settle(self, item: Item) -> parameters.Change | None:
         record = item.record
         try:
             if isinstance(record, CallProgress):
@@ -337,6 +271,7 @@ class Recorder:
         pause_s = RETRY_S
         while not self._given_up:
             try:
+                began_s = time.monotonic()
                 with self._database.transaction() as transaction:
                     work(transaction)
             except Exception as error:
@@ -348,6 +283,7 @@ class Recorder:
                 pause_s = min(pause_s * 2, RETRY_MAX_S)
             else:
                 self.error = None
+                self.after_seconds(time.monotonic() - began_s)
                 self.after_commit()
                 return "saved", None
         return "given up", None
@@ -360,7 +296,7 @@ class Recorder:
                 pause_s = RETRY_S if was_closing else pause_s
                 self._wake.wait_for(lambda: self._closing is not was_closing, timeout=pause_s)
 
-    def _do_work(self, item: _Item) -> None:
+    def _do_work(self, item: Item) -> None:
         results: list[object] = []
         work = item.work or (lambda _: None)
         outcome, refusal = self._commit(lambda transaction: results.append(work(transaction)))
@@ -378,8 +314,13 @@ class Recorder:
         self._loop.call_soon_threadsafe(callback, *arguments)
 
 
-def _weight(record: Record) -> int:
-    return RECORD_BYTES + (0 if isinstance(record, SpanStart) else record.held_bytes)
+def _ends(batch: Sequence[Item], changes: Sequence[parameters.Change | None]) -> list[Ended]:
+    """Give the calls that ended in a batch, each with its row."""
+    return [
+        (item.record, change)
+        for item, change in zip(batch, changes, strict=True)
+        if isinstance(item.record, CallEnd) and isinstance(change, SpanEnd)
+    ]
 
 
 def _is_saved(ticket: asyncio.Future[None]) -> bool:

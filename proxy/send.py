@@ -1,13 +1,14 @@
 """Sends a call's request to its upstream, with its usage asked for where that is possible.
 
-Owns what leaves for the upstream, and what of its answer has to be taken out again because we asked
-for it. Invariant: a request goes out once; a second time only where the upstream refused what we
-added to it, and then as the client wrote it.
+Owns what leaves for the upstream, and what of its answer has to be taken out again because we put
+it into the request: the usage that we asked for, the provider's key that its caller must not know.
+Invariant: a request goes out once; a second time only where the upstream refused what we added to
+it, and then as the client wrote it.
 """
 
-import asyncio
 import sys
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -17,7 +18,8 @@ from proxy import headers
 from proxy.call import Call
 from proxy.connection import Answer, UpstreamFault
 from proxy.decode import Decoder, decode, decoder
-from proxy.downstream import body_as_it_comes, body_at_hand, too_large, whole_if_small
+from proxy.downstream import take_body
+from proxy.headers import RawHeaders
 from proxy.inject import (
     MAX_BODY_BYTES,
     Injection,
@@ -27,6 +29,7 @@ from proxy.inject import (
     plan,
     wants,
 )
+from proxy.mask import Mask
 from proxy.tap import EVENT_STREAM
 from proxy.target import Target
 from proxy.upstream import Exchange, Request, Upstream
@@ -36,27 +39,58 @@ _REFUSAL_BYTES: Final = 64 * 1024
 
 
 class Editor:
-    """Gives the client the stream that it would have had without our asking for usage."""
+    """Gives the client the answer that it would have had without what we put into its request.
 
-    def __init__(self, coding: Decoder | None) -> None:
-        self.stripper = UsageStripper()
+    `stripper` takes out the usage that we asked for, `mask` hides the provider's key that we sent.
+    """
+
+    def __init__(
+        self,
+        coding: Decoder | None,
+        *,
+        stripper: UsageStripper | None = None,
+        mask: Mask | None = None,
+    ) -> None:
+        self.stripper = stripper
+        self._mask = mask
         self._decoder = coding
 
-    def feed(self, piece: bytes) -> bytes:
-        """Give what the client receives of the next bytes.
+    @property
+    def reframes(self) -> bool:
+        """Whether the client gets the answer plain, and of another length."""
+        return self.stripper is not None or self._decoder is not None
+
+    def head(self, reason: bytes, relayed: RawHeaders) -> tuple[bytes, RawHeaders]:
+        """Give what the client receives of the answer's head."""
+        if self.reframes:
+            relayed = headers.without(relayed, b"content-length", b"content-encoding")
+        if self._mask is None:
+            return reason, relayed
+        return self._mask.hidden(reason), self._mask.headers(relayed)
+
+    def feed(self, piece: bytes) -> Iterator[bytes]:
+        """Give what the client receives of the next bytes; what unpacks to much, bit by bit.
 
         Raises:
             UpstreamFault: the bytes before them were not in the coding that the answer names.
         """
         if self._decoder is None:
-            return self.stripper.feed(piece)
+            yield self._edited(piece)
+            return
         self._check_coding()
-        return b"".join([self.stripper.feed(plain) for plain in self._decoder.feed(piece)])
+        for plain in self._decoder.feed(piece):
+            yield self._edited(plain)
 
     def finish(self) -> bytes:
         """Give what was held back until the end was known; raises as `feed` does."""
         self._check_coding()
-        return self.stripper.finish()
+        rest = self.stripper.finish() if self.stripper is not None else b""
+        return rest if self._mask is None else self._mask.feed(rest) + self._mask.finish()
+
+    def _edited(self, plain: bytes) -> bytes:
+        if self.stripper is not None:
+            plain = self.stripper.feed(plain)
+        return plain if self._mask is None else self._mask.feed(plain)
 
     def _check_coding(self) -> None:
         if self._decoder is not None and self._decoder.failed:
@@ -68,7 +102,7 @@ class Editor:
 class Sent:
     """A request that is answered: `early` was read of the answer's body to look for a refusal.
 
-    `injection` is what could be, and `editor` undoes what was, added to the request.
+    `injection` is what could be added to the request; `editor` undoes what was.
     """
 
     exchange: Exchange
@@ -76,12 +110,22 @@ class Sent:
     injection: Injection | None = None
     editor: Editor | None = None
 
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """Give the answer's body as it comes."""
-        if self.early:
-            yield self.early
-        while piece := await self.exchange.answer.read():
-            yield piece
+    async def pieces(self) -> AsyncIterator[tuple[bytes, bytes]]:
+        """Give the answer's body as it comes: what the upstream sent, what the client receives."""
+        read, editor = self.exchange.answer.read, self.editor
+        piece = self.early or await read()
+        while piece:
+            if editor is None:
+                yield piece, piece
+            else:
+                for received in editor.feed(piece):
+                    yield piece, received
+                    piece = b""
+                if piece:
+                    yield piece, b""
+            piece = await read()
+        if editor is not None and (rest := editor.finish()):
+            yield b"", rest
 
 
 class Sender:
@@ -92,8 +136,16 @@ class Sender:
         self._limit_bytes = max_request_bytes
         self._memory = InjectionMemory(upstream.config.inject_usage)
 
-    async def send(self, request: web.Request, call: Call, target: Target) -> Sent:
+    async def send(
+        self,
+        request: web.Request,
+        call: Call,
+        target: Target,
+        body: bytes | AsyncIterator[bytes] | None = None,
+    ) -> Sent:
         """Send the request and wait for the head of its answer.
+
+        `body` is the request's where it was read already.
 
         Raises:
             ClientFault: the request's body cannot be taken.
@@ -106,7 +158,12 @@ class Sender:
             content_encoding=request.headers.get("Content-Encoding"),
             content_length=request.content_length,
         )
-        body = await self._body(request, call, whole=editable)
+        if body is None:
+            whole_bytes = MAX_BODY_BYTES if editable else 0
+            began_ns = time.monotonic_ns()
+            body = await take_body(request, call.request, self._limit_bytes, whole_bytes)
+            call.body_wait_us = (time.monotonic_ns() - began_ns) // 1000
+        call.leaves()
         plain = Request(
             method=request.method.encode("ascii"),
             target=self.upstream.target(target.raw),
@@ -117,7 +174,8 @@ class Sender:
         # On the loop: some 1.5 ms per MB, and in a thread it would hold the interpreter as long.
         injection = plan(body) if editable and isinstance(body, bytes) else None
         if injection is None or not self._memory.should_inject(injection.model):
-            return Sent(exchange=await self.upstream.open(plain), injection=injection)
+            exchange = await self.upstream.open(plain)
+            return _masked(call, Sent(exchange=exchange, injection=injection))
         edited = replace(
             plain,
             body=injection.body,
@@ -125,41 +183,24 @@ class Sender:
         )
         exchange = await self.upstream.open(edited)
         if 400 <= exchange.answer.status < 500:
-            return await self._refused(exchange, plain)
-        index = headers.index(exchange.answer.headers)
-        if headers.media_type(index) != EVENT_STREAM:
-            return Sent(exchange=exchange)
+            return _masked(call, await self._refused(exchange, plain))
+        if headers.media_type(headers.index(exchange.answer.headers)) != EVENT_STREAM:
+            return _masked(call, Sent(exchange=exchange))
         call.injected = True
         # Sent compressed although `identity` was asked for: edited and handed on plain.
-        coding = decoder(headers.text(index, b"content-encoding"), sys.maxsize)
-        if coding is not None and coding.failed:
-            return Sent(exchange=exchange)  # one that we cannot read goes through unedited
-        return Sent(exchange=exchange, injection=injection, editor=Editor(coding))
+        coding = _coding(exchange.answer)
+        if coding is not None and coding.failed:  # one that we cannot read goes through unedited
+            return _masked(call, Sent(exchange=exchange))
+        editor = Editor(coding, stripper=UsageStripper(), mask=call.mask)
+        return Sent(exchange=exchange, injection=injection, editor=editor)
 
     def learn(self, call: Call, sent: Sent) -> None:
         """Remember what a stream that came to its end says about the next one."""
-        if sent.editor is not None:
+        if sent.editor is not None and sent.editor.stripper is not None:
             if sent.editor.stripper.unsure:
                 self._memory.unsure()
         elif sent.injection is not None and call.tap is not None and call.tap.ended:
             self._memory.saw_stream(sent.injection.model, had_usage_field=call.tap.usage_field)
-
-    async def _body(
-        self, request: web.Request, call: Call, *, whole: bool
-    ) -> bytes | AsyncIterator[bytes]:
-        if self._limit_bytes and (request.content_length or 0) > self._limit_bytes:
-            raise too_large(self._limit_bytes)
-        body = body_at_hand(request)
-        if body is None:
-            await asyncio.sleep(0)  # most clients write head and body apart, at once
-            body = body_at_hand(request)
-        if body is not None:
-            call.request.add(body)
-            if 0 < self._limit_bytes < len(body):
-                raise too_large(self._limit_bytes)
-            return body
-        pieces = body_as_it_comes(request, call.request, self._limit_bytes)
-        return await whole_if_small(pieces, MAX_BODY_BYTES) if whole else pieces
 
     async def _refused(self, exchange: Exchange, plain: Request) -> Sent:
         # Some upstreams do not know the option and say so. An error may also name it because it
@@ -178,6 +219,31 @@ class Sender:
         if exchange.answer.status < 400:
             self._memory.refused()
         return Sent(exchange=exchange)
+
+
+def _masked(call: Call, sent: Sent) -> Sent:
+    """Hide the provider's key in the answer to a call that went out with it.
+
+    Raises:
+        UpstreamFault: it cannot be told whether the key is in it.
+    """
+    if call.mask is None:
+        return sent
+    answer = sent.exchange.answer
+    coding = None if answer.length == 0 else _coding(answer)
+    if coding is not None and coding.failed:
+        sent.exchange.close()
+        why = (
+            "the upstream's answer is in a content coding that nobody asked for, in which your"
+            " project's provider key could not be seen"
+        )
+        raise UpstreamFault("upstream_malformed", why, phase="headers")
+    return replace(sent, editor=Editor(coding, mask=call.mask))
+
+
+def _coding(answer: Answer) -> Decoder | None:
+    index = headers.index(answer.headers)
+    return decoder(headers.text(index, b"content-encoding"), sys.maxsize)
 
 
 async def _read_some(answer: Answer) -> bytes:

@@ -106,6 +106,7 @@ class Settler:
             previous_response_id=asked.facts.previous_response_id,
             keeps_state=asked.facts.keeps_state,
             infer_session=self._infer,
+            reserved=call.reserved,
             tokens=usage.tokens,
             usage_source=usage.source,
             cost_nusd=cost.nusd,
@@ -147,11 +148,13 @@ class Settler:
             return self._price(call, model, facts.service_tier, facts.main, facts.apart)
         if usage.source == "estimated":
             return self._price(call, model, facts.service_tier, usage.tokens, ())
-        if call.operation.bills == "nothing" or call.ending.phase in ("request", "connect"):
+        if call.ending.phase in ("request", "connect"):
             return _FREE
         if call.status is not None and not 200 <= call.status < 300:
             return _FREE  # an error answer is not billed
-        return _UNPRICED
+        # What we do not know, and what names a model, is more likely to be billed than not.
+        is_strange = not call.operation.name and call.start.method == "POST" and model is not None
+        return _FREE if call.operation.bills == "nothing" and not is_strange else _UNPRICED
 
     def _price(
         self,

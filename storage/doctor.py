@@ -36,6 +36,7 @@ from storage.rollup import INSERTED, READ_SESSION_MODELS, READ_SESSION_TRACES
 # ruff: noqa: S608 (the SQL below is put together from constants of this package, never from values)
 
 RESTORE: Final = "restore a backup; the rest can be read on"
+LOST: Final = "their records were lost; to delete their sessions gives it back"
 REPORT: Final = "please report this as a bug; the rest can be read on"
 # Rows that are read at a time.
 ROWS: Final = 1_000
@@ -50,6 +51,7 @@ class Finding:
     remedy: str
 
 
+UNHEARD_OF: Final = "reservations of calls that are not there"
 # Each counts what should not be there.
 COUNTS_OF: Final = {
     "contents that nothing holds": """
@@ -101,6 +103,19 @@ SELECT (SELECT COUNT(*) FROM spans s LEFT JOIN traces t
 + (SELECT COUNT(*) FROM traces t WHERE NOT EXISTS (
   SELECT 1 FROM spans s WHERE s.project_id = t.project_id AND s.trace_id = t.trace_id))
 """,
+    "budgets of sessions that are not there": """
+SELECT COUNT(*) FROM session_budgets b WHERE NOT EXISTS (
+  SELECT 1 FROM sessions s WHERE s.project_id = b.project_id AND s.session_id = b.session_id)
+""",
+    "reservations of calls whose cost is known": """
+SELECT COUNT(*) FROM reservations r JOIN spans s ON s.project_id = r.project_id
+  AND s.trace_id = r.trace_id AND s.span_id = r.span_id WHERE s.cost_nusd IS NOT NULL
+""",
+    UNHEARD_OF: """
+SELECT COUNT(*) FROM reservations r WHERE NOT EXISTS (
+  SELECT 1 FROM spans s WHERE s.project_id = r.project_id
+  AND s.trace_id = r.trace_id AND s.span_id = r.span_id)
+""",
     "sessions without traces": """
 SELECT COUNT(*) FROM sessions s WHERE NOT EXISTS (
   SELECT 1 FROM traces t WHERE t.project_id = s.project_id AND t.session_id = s.session_id)
@@ -123,7 +138,7 @@ async def check(db: Readable, text_of: TextOf) -> list[Finding]:
     found = []
     for what, sql in COUNTS_OF.items():
         ((count,),) = await db.read(sql, {})
-        found.append(Finding(what, count, REPORT))
+        found.append(Finding(what, count, LOST if what == UNHEARD_OF else REPORT))
     bodies, holes = await _bodies(db)
     traces, projects = await _sums(db)
     found += [

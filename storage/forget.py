@@ -7,6 +7,7 @@ stays, and every sum equals its fold. Giving the space back is ``Database.reclai
 from collections.abc import Sequence
 from typing import Final
 
+from storage import budgets
 from storage.aggregates import SPAN_FACTS, TRACE_COLUMNS, SpanFacts, TraceFacts, totals
 from storage.contents import drop_contents
 from storage.continuation import replant
@@ -58,8 +59,13 @@ def delete_session(
 
     A call of it that is in flight comes back, and the session with it, when it ends.
     """
-    key: Params = {"project_id": project_id, "session_id": clean_text(session_id)}
-    return _delete(tx, project_id, [row[0] for row in tx.execute(SESSION_TRACES, key)], text_of)
+    session_id = clean_text(session_id)
+    key: Params = {"project_id": project_id, "session_id": session_id}
+    trace_ids = [row[0] for row in tx.execute(SESSION_TRACES, key)]
+    if not trace_ids:
+        # The records of its calls may have been lost, and what they reserved not.
+        budgets.forget(tx, project_id, session_id, ())
+    return _delete(tx, project_id, trace_ids, text_of)
 
 
 def _delete(
@@ -82,6 +88,7 @@ def _delete(
     else:
         number = session_key(project_id, session_id)
         recompute_session(tx, project_id, session_id)
+        budgets.forget(tx, project_id, session_id, trace_ids)
         replant(tx, number)
     withdraw(tx, number, brought, text_of)
     contents, freed_bytes = _drop_held(tx, spans)

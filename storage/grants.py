@@ -1,7 +1,8 @@
 """Who may come in, and where: projects, keys and sign-ins as frozen values.
 
-Invariant: no secret is here, only hashes of them. Times are integer microseconds UTC (``_us``),
-money is integer nano-USD (``_nusd``). Nothing here does I/O.
+Invariant: no secret is here, only hashes of them, and encrypted those that are needed again. Times
+are integer microseconds UTC (``_us``), money is integer nano-USD (``_nusd``). Nothing here does
+I/O.
 """
 
 from dataclasses import dataclass, field
@@ -51,6 +52,17 @@ class SignIn:
     key_id: int
     project_id: int
     expires_at_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealedKey:
+    """A project's key for an upstream, encrypted; ``last_four`` is "" where it would tell much."""
+
+    project_id: int
+    upstream: str
+    sealed: bytes = field(repr=False)
+    last_four: str
+    created_at_us: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -176,7 +176,7 @@ class SpanEnd:
     ``conversation`` is None for calls without messages. The provider may hold the messages before
     those of the input: those up to the answer ``previous_response_id``, or, where ``keeps_state``
     is set, all of the session. ``infer_session``: a call that names no session may join the
-    conversation that it extends.
+    conversation that it extends. ``reserved``: it has a reservation (budgets.py).
     """
 
     start: SpanStart
@@ -199,6 +199,7 @@ class SpanEnd:
     previous_response_id: str | None = None
     keeps_state: bool = False
     infer_session: bool = True
+    reserved: bool = False
     tokens: Tokens = field(default_factory=Tokens)
     usage_source: str | None = None
     cost_nusd: int | None = None

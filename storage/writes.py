@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from storage import budgets
 from storage.aggregates import SPAN_FACTS, SpanFacts
 from storage.chain import Conversation
 from storage.columns import (
@@ -229,6 +230,9 @@ def _end(
         values["started_at_us"] = found.started_at_us
     _changed(ledger, write.key, SpanFacts.of_end(values), inserted=int(found is None))
     _replaced(ledger, write.key[0], values, found)
+    # What it reserved stands for a cost that is not known; most calls reserve nothing.
+    if ended.reserved and values["cost_nusd"] is not None:
+        budgets.release(ledger.tx, write.key)
 
 
 _NO_CONVERSATION: Final = dict.fromkeys(CONVERSATION_COLUMNS)
@@ -324,6 +328,8 @@ def _settle(ledger: Ledger, reporter: SpanKey, values: dict[str, Value]) -> None
         change.models[span.model] += 1
     if key not in ledger.spans:
         ledger.spans.append(key)
+    if values["cost_nusd"] is not None:
+        budgets.release(tx, key)
 
 
 def _params(key: SpanKey) -> dict[str, Value]:

@@ -55,6 +55,7 @@ def a_call(
     capture: str = "full",
     body_bytes: int = 8 << 20,
     session: str | None = None,
+    provider_key: bytes | None = None,
 ) -> Call:
     """Begin a call and send its request."""
     call = Call(
@@ -69,6 +70,7 @@ def a_call(
         capture=parse_capture(capture) or CapturePolicy(),
         body_bytes=body_bytes,
         budget=budget or Budget(64 << 20),
+        provider_key=provider_key,
     )
     if request:
         call.request.add(request)

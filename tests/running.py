@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import orjson
 
 from proxy.app import Traceway
 from proxy.config import Config, load
+from proxy.pricing import CustomPrice
 from storage.sqlite import SqliteDatabase
 from tests.databases import opened
 from tests.wire import Received, connect
@@ -90,7 +91,10 @@ class Running:
 
 @asynccontextmanager
 async def running(
-    folder: Path, upstream_url: str, settings: Mapping[str, str] | None = None
+    folder: Path,
+    upstream_url: str,
+    settings: Mapping[str, str] | None = None,
+    prices: tuple[CustomPrice, ...] = (),
 ) -> AsyncIterator[Running]:
     """Run a server in front of an upstream; `settings` have keys as "recording.durability"."""
     overrides = {
@@ -99,7 +103,7 @@ async def running(
         "upstreams.openai.url": upstream_url,
         **(settings or {}),
     }
-    config = load(None, {}, overrides)
+    config = replace(load(None, {}, overrides), prices=prices)
     strict = config.recording.durability == "strict"
     database = opened(config.database.path, synchronous="FULL" if strict else "NORMAL")
     server = Traceway(config, database)

@@ -74,9 +74,9 @@ async def start(*options: str, **environ: str) -> asyncio.subprocess.Process:
     )
 
 
-async def refused(*options: str) -> tuple[int | None, str]:
+async def refused(*options: str, **environ: str) -> tuple[int | None, str]:
     """Start a server that must not come up; give its exit code and what it said."""
-    process = await start(*options)
+    process = await start(*options, **environ)
     async with asyncio.timeout(START_S):
         out, err = await process.communicate()
     assert out == b""

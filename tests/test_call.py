@@ -46,6 +46,33 @@ def test_a_key_that_is_sent_as_a_session_is_not_kept() -> None:
     assert start.session_id == "user [redacted]"
 
 
+def test_a_call_goes_with_its_projects_key_which_is_in_nothing_of_its_record() -> None:
+    ours = (b"Authorization", b"Bearer tw_sk_abc")
+    call = a_call(
+        target=CHAT + b"?a=%b" % KEY,
+        headers=(*JSON, ours, (b"Accept-Encoding", b"br"), (b"X-Else", KEY)),
+        session=f"user {KEY.decode()}",
+        provider_key=KEY,
+    )
+    assert (b"Authorization", b"Bearer " + KEY) in call.outgoing
+    assert (b"Accept-Encoding", b"identity") in call.outgoing
+    assert ours not in call.outgoing
+    assert not call.lacks_key
+    assert call.mask is not None
+    assert call.mask.hidden(b"a " + KEY) == b"a " + b"*" * len(KEY)
+    end = answered(call, ANSWER, headers=(*JSON, (b"Location", b"/" + KEY)))
+    assert KEY.decode() not in repr(end)
+    assert KEY.decode() not in str(dataclasses.asdict(end.request))
+    assert KEY.decode() not in str(dataclasses.asdict(end.response))
+
+
+def test_a_call_that_came_with_its_providers_key_goes_as_it_came() -> None:
+    own = (*JSON, (b"Authorization", b"Bearer " + KEY), (b"Accept-Encoding", b"br"))
+    call = a_call(headers=own)
+    assert (call.outgoing, call.mask, call.lacks_key) == (own, None, False)
+    assert a_call(headers=own, provider_key=b"").lacks_key
+
+
 def test_an_unknown_operation_is_named_by_its_method_and_path() -> None:
     start = a_call(target=b"/api/proxy/openai/v1/new/thing", method="PATCH").start
     assert (start.operation, start.name) == (None, "PATCH /v1/new/thing")

@@ -200,6 +200,25 @@ def test_a_file_that_cannot_be_read_is_reported_together_with_the_rest(tmp_path:
     assert found[0].endswith("(Is a directory): expected a file to read")
 
 
+def test_a_provider_key_is_no_setting_and_no_message_shows_one(file: Path) -> None:
+    key = "sk-proj-0123456789abcdef"
+    set_aside = {"TRACEWAY_PROVIDER_KEY_OPENAI": key, "TRACEWAY_PROVIDER_KEY_OPENAI__A": key}
+    assert load(None, set_aside) == Config()
+    file.write_text(f'[upstreams.openai]\napi_key = "{key}"\nApiKey = "{key}"')
+    found = problems(
+        file,
+        {"TRACEWAY_UPSTREAMS_OPENAI_KEY": key, "TRACEWAY_UPSTREAM_OPENAI_KEY": key},
+        {"upstreams.openai.token": key},
+    )
+    assert [line.partition(" (")[0] for line in found] == [
+        'TRACEWAY_UPSTREAMS_OPENAI_KEY = "[not shown]"',
+        'TRACEWAY_UPSTREAM_OPENAI_KEY = "[not shown]"',
+        'upstreams.openai.api_key = "[not shown]"',
+        'upstreams.openai.ApiKey = "[not shown]"',
+        'upstreams.openai.token = "[not shown]"',
+    ]
+
+
 @pytest.mark.parametrize("text", ["server = 3", "server.port.x = 1", "upstreams = 1", "prices = 1"])
 def test_a_table_in_the_wrong_place_is_an_unknown_key(file: Path, text: str) -> None:
     file.write_text(text)

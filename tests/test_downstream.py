@@ -15,6 +15,7 @@ from proxy.downstream import (
     body_at_hand,
     cut,
     sandbox,
+    take_body,
     too_large,
     whole_if_small,
 )
@@ -211,3 +212,45 @@ def test_a_body_over_the_limit_has_a_fault_that_names_the_limit() -> None:
     fault = too_large(7)
     assert (fault.code, fault.status) == ("request_too_large", 413)
     assert "7 bytes" in str(fault)
+
+
+@pytest.mark.parametrize(("whole_bytes", "kind"), [(0, "pieces"), (9, "pieces"), (10, "bytes")])
+async def test_a_body_that_comes_later_is_whole_only_up_to_the_size_that_may_be_held(
+    whole_bytes: int, kind: str
+) -> None:
+    seen: list[tuple[str, bytes, int]] = []
+    begun = asyncio.Event()
+
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        begun.set()
+        capture = Capture(100, Budget(1000))
+        body = await take_body(request, capture, 0, whole_bytes)  # type: ignore[arg-type]
+        if isinstance(body, bytes):
+            seen.append(("bytes", body, capture.size))
+        else:
+            seen.append(("pieces", b"".join([piece async for piece in body]), capture.size))
+        return web.Response()
+
+    async with client_of(handler) as client:
+        await client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n")
+        await begun.wait()
+        await client.send(b"01234")
+        await client.send(b"56789")
+        await client.response()
+    assert seen == [(kind, b"0123456789", 10)]
+
+
+async def test_a_body_that_is_declared_too_large_is_refused_before_it_comes() -> None:
+    refused: list[int] = []
+
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            await take_body(request, Capture(100, Budget(1000)), 9)  # type: ignore[arg-type]
+        except ClientFault as fault:
+            refused.append(fault.status)
+        return web.Response()
+
+    async with client_of(handler) as client:
+        await client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n")
+        await client.response()
+    assert refused == [413]

@@ -4,7 +4,7 @@ import openai
 import orjson
 import pytest
 
-from proxy.errors import error_body, error_response
+from proxy.errors import Refused, error_body, error_response
 from tests.running import Running
 
 
@@ -29,6 +29,26 @@ def test_an_error_has_openais_shape_and_says_that_it_is_ours(
     assert orjson.loads(error_body(status, "some_code", "Some sentence.")) == {
         "error": {"message": "Some sentence.", "type": kind, "param": None, "code": "some_code"}
     }
+
+
+def test_a_refusal_may_name_its_type_and_figures() -> None:
+    refused = Refused(429, "c", "Some sentence.", kind="insufficient_quota", figures={"usd": 0.5})
+    answer = refused.answer()
+    assert answer.headers["x-should-retry"] == "false"
+    assert isinstance(answer.body, bytes)
+    assert orjson.loads(answer.body)["error"] == {
+        "message": "Some sentence.",
+        "type": "insufficient_quota",
+        "param": None,
+        "code": "c",
+        "usd": 0.5,
+    }
+
+
+def test_what_may_be_tried_again_later_says_when_and_does_not_say_never() -> None:
+    answer = Refused(429, "c", "Some sentence.", retry_after_s=7).answer()
+    assert answer.headers["Retry-After"] == "7"
+    assert "x-should-retry" not in answer.headers
 
 
 async def test_openais_client_raises_its_own_exception_and_does_not_try_again(

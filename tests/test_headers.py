@@ -73,6 +73,61 @@ def test_the_upstreams_own_host_stands_where_the_clients_stood(
     assert [name for name, _ in found] == [r if isinstance(r, bytes) else b"Host" for r in relayed]
 
 
+@pytest.mark.parametrize(
+    ("sent", "relayed"),
+    [
+        (b"traceway_sign_in=tw_si_a", []),
+        (b"a=1; traceway_sign_in=tw_si_a", [b"a=1"]),
+        (b"traceway_sign_in=tw_si_a; a=1;b=2 ", [b"a=1;b=2"]),
+        (b"a=1;traceway_sign_in=;  b=2", [b"a=1;  b=2"]),
+        (b"a=traceway_sign_in; traceway_sign_ins=1", [b"a=traceway_sign_in; traceway_sign_ins=1"]),
+        (b"a=1;  b=2 ;", [b"a=1;  b=2 ;"]),
+    ],
+)
+def test_the_cookie_of_a_sign_in_stays_here(sent: bytes, relayed: list[bytes]) -> None:
+    found = headers.request_headers([(b"Host", b"us"), (b"cOOkie", sent)], b"up")
+    assert found == [(b"Host", b"up"), *((b"cOOkie", value) for value in relayed)]
+
+
+@pytest.mark.parametrize(
+    ("sent", "swapped"),
+    [
+        ((b"Authorization", b"Bearer tw_sk_a"), b"Bearer " + KEY),
+        ((b"AUTHORIZATION", b"token  tw_sk_a"), b"token  " + KEY),
+        ((b"Authorization", b"tw_sk_a"), b"Bearer " + KEY),
+        ((b"x-Api-Key", b"tw_sk_a"), KEY),
+        ((b"api-key", b"Bearer tw_sk_a"), b"Bearer " + KEY),
+        ((b"x-goog-api-key", b"tw_sk_"), KEY),
+        ((b"Authorization", b"Bearer sk-own"), None),
+        ((b"Authorization", b"Bearer tw_sk_a more"), None),
+        ((b"Cookie", b"tw_sk_a"), None),
+        ((b"X-Else", b"Bearer tw_sk_a"), None),
+    ],
+)
+def test_a_key_of_ours_becomes_the_providers_where_that_would_stand(
+    sent: tuple[bytes, bytes], swapped: bytes | None
+) -> None:
+    around = [(b"A", b"1"), sent, (b"A", b"2")]
+    assert headers.has_our_key_for_theirs(around) is (swapped is not None)
+    expected = sent if swapped is None else (sent[0], swapped)
+    assert headers.with_provider_key(around, KEY) == [around[0], expected, around[2]]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"Bearer tw_sk_a tw_sk_b", b"tw_sk_atw_sk_b", b"Bearer\ttw_sk_a", b"tw_sk_a b", b"a,tw_sk_b "],
+)
+def test_of_several_keys_of_ours_in_one_header_none_is_overlooked(value: bytes) -> None:
+    left = headers.with_provider_key([(b"Authorization", value)], KEY)
+    assert headers.holds_our_key(left, b"/")
+
+
+def test_connection_cannot_take_away_the_header_with_the_key() -> None:
+    sent = [(b"Connection", b"close, Authorization ,X-A"), (b"Authorization", b"Bearer tw_sk_a")]
+    relayed = headers.end_to_end(headers.with_provider_key([*sent, (b"X-A", b"1")], KEY))
+    assert relayed == [(b"Authorization", b"Bearer " + KEY)]
+
+
 def test_an_edited_body_has_its_own_length_and_asks_for_a_plain_answer() -> None:
     edited = headers.for_edited_body(
         [(b"accept-encoding", b"gzip"), (b"content-length", b"1"), (b"A", b"b")], 12

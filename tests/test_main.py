@@ -1,12 +1,15 @@
 """The command line, run as a process: its first lines, its mistakes, its signals, its end."""
 
 import asyncio
+import base64
 import signal
 import socket
 import sqlite3
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from proxy import __version__
@@ -18,6 +21,7 @@ from tests.running import CHAT
 from tests.served import refused, served
 from tests.wire import Peer, ScriptedUpstream, connect
 
+PROVIDER_KEY = "sk-proj-0123456789abcdef"
 CALL = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{{}}".encode()
 STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -302,6 +306,102 @@ async def test_a_vacuum_is_refused_while_a_server_has_the_database(tmp_path: Pat
         assert f"the process with pid {server.process.pid} has the database open" in said
     assert code == 1
     assert (await doctored(tmp_path, "--vacuum"))[0] == 0
+
+
+async def stores_a_provider_key(folder: Path) -> None:
+    async with served(folder) as server, aiohttp.ClientSession() as client:
+        url = f"http://127.0.0.1:{server.port}/api/provider-keys/openai"
+        async with client.put(url, json={"key": PROVIDER_KEY}) as answer:
+            assert answer.status == 200
+        server.process.terminate()
+        out, err = await server.process.communicate()
+        assert PROVIDER_KEY.encode() not in out + err
+
+
+def without_its_file(key_file: Path) -> str:
+    key_file.unlink()
+    return "it is not there"
+
+
+def with_another_file(key_file: Path) -> str:
+    key_file.write_bytes(base64.b64encode(bytes(32)))
+    return "it does not open a stored provider key"
+
+
+def with_a_file_for_all(key_file: Path) -> str:
+    key_file.chmod(0o644)
+    return f"chmod 600 {key_file}"
+
+
+def with_a_row_of_another_project(key_file: Path) -> str:
+    with sqlite3.connect(key_file.with_suffix("")) as connection:
+        connection.execute("UPDATE provider_keys SET project_id = 2")
+    return "it does not open a stored provider key"
+
+
+def with_a_row_that_was_changed(key_file: Path) -> str:
+    with sqlite3.connect(key_file.with_suffix("")) as connection:
+        connection.execute("UPDATE provider_keys SET sealed = zeroblob(60)")
+    return "it does not open a stored provider key"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        without_its_file,
+        with_another_file,
+        with_a_file_for_all,
+        with_a_row_of_another_project,
+        with_a_row_that_was_changed,
+    ],
+)
+async def test_stored_provider_keys_that_cannot_be_opened_are_one_clear_line(
+    tmp_path: Path, spoil: Callable[[Path], str]
+) -> None:
+    await stores_a_provider_key(tmp_path)
+    key_file = tmp_path / "traceway.db.key"
+    why = spoil(key_file)
+    code, said = await refused("--port", "0", "--db", str(tmp_path / "traceway.db"))
+    assert code == 1
+    assert said.startswith(f"traceway: {key_file}: ")
+    assert said.count("\n") == 1
+    assert why in said
+    assert PROVIDER_KEY not in said
+
+
+async def test_where_the_key_file_is_lost_the_doctor_forgets_what_it_sealed(
+    tmp_path: Path,
+) -> None:
+    await stores_a_provider_key(tmp_path)
+    without_its_file(tmp_path / "traceway.db.key")
+    code, said = await doctored(tmp_path, "--forget-provider-keys")
+    assert (code, said.splitlines()[0]) == (
+        0,
+        f"{tmp_path / 'traceway.db'}: 1 provider keys forgotten",
+    )
+    await stores_a_provider_key(tmp_path)
+
+
+async def test_a_key_file_may_stand_elsewhere(tmp_path: Path) -> None:
+    key_file = tmp_path / "elsewhere"
+    environ = {"TRACEWAY_AUTH_KEY_FILE": str(key_file)}
+    async with served(tmp_path, environ=environ) as server, aiohttp.ClientSession() as client:
+        url = f"http://127.0.0.1:{server.port}/api/provider-keys/openai"
+        async with client.put(url, json={"key": PROVIDER_KEY}) as answer:
+            assert answer.status == 200
+    assert key_file.is_file()
+    assert not (tmp_path / "traceway.db.key").exists()
+
+
+async def test_a_provider_key_of_the_environment_that_cannot_be_one_is_one_clear_line(
+    tmp_path: Path,
+) -> None:
+    variable = "TRACEWAY_PROVIDER_KEY_OPENAI"
+    database = str(tmp_path / "traceway.db")
+    code, said = await refused("--port", "0", "--db", database, **{variable: "sk two"})
+    assert code == 1
+    assert said.startswith(f"traceway: {variable} (environment): a provider key has 8 to")
+    assert "sk two" not in said
 
 
 def test_the_doctor_makes_no_database(tmp_path: Path) -> None:

@@ -387,3 +387,53 @@ def test_model_names_from_outside_fill_a_table_with_a_bound() -> None:
         price(f"made-up-{number % 2}", Tokens(), prices=prices)
         price("x" * 300, Tokens(), prices=prices)
     assert prices._tariff.cache_info().currsize == 2
+
+
+CACHED = CustomPrice(
+    model="written",
+    input_per_million_usd=Decimal(1),
+    output_per_million_usd=Decimal(10),
+    cached_input_per_million_usd=Decimal("0.1"),
+    cache_write_per_million_usd=Decimal("1.25"),
+)
+
+
+def most(model: str, tokens: Tokens, provider: str = "openai") -> Price:
+    return Prices([CACHED]).at_most(
+        provider=provider, model=model, service_tier=None, tokens=tokens, at_us=micros(NOW)
+    )
+
+
+def test_the_most_that_a_call_may_cost_counts_its_input_as_written_to_a_cache() -> None:
+    assert most("written", Tokens(input=1_000, output=100)).nusd == 1_250_000 + 1_000_000
+
+
+def test_the_most_that_a_call_may_cost_is_unknown_where_its_cost_would_be() -> None:
+    assert most("nobody knows it", Tokens(input=1, output=1)).nusd is None
+    assert most("gpt-4o", Tokens(input=9, output=1, audio_input=3)).nusd is None
+
+
+@given(
+    model=st.sampled_from([*openai_models()]),
+    total=st.integers(0, 300_000),
+    output=st.integers(0, 50_000),
+    cached=st.integers(0, 100),
+    written=st.integers(0, 100),
+    reasoning=st.integers(0, 100),
+)
+def test_no_call_of_so_many_tokens_costs_more_than_the_most_it_may(
+    model: str, total: int, output: int, cached: int, written: int, reasoning: int
+) -> None:
+    most_nusd = most(model, Tokens(input=total, output=output)).nusd
+    spent = price(
+        model,
+        Tokens(
+            input=total,
+            output=output,
+            cached_input=total * cached // 200,
+            cache_write=total * written // 200,
+            reasoning=output * reasoning // 100,
+        ),
+    ).nusd
+    if most_nusd is not None and spent is not None:
+        assert spent <= most_nusd + 1

@@ -3,12 +3,16 @@
 import gzip
 import sys
 import zlib
+from typing import cast
 
 import pytest
 
 from proxy.connection import UpstreamFault
-from proxy.decode import decoder
-from proxy.send import Editor
+from proxy.decode import PIECE_BYTES, decoder
+from proxy.inject import UsageStripper
+from proxy.mask import Mask, spellings
+from proxy.send import Editor, Sent
+from proxy.upstream import Exchange
 from tests.conftest import Serve
 from tests.running import Running
 from tests.wire import Peer, ScriptedUpstream, connect
@@ -17,13 +21,15 @@ SENT = (
     b'data: {"choices":[{"index":0}],"usage":null}\r\n\r\n: comment\n\n'
     b'data: {"choices":[],"usage":{"prompt_tokens":1}}\n\ndata: [DONE]\n\n'
 )
+KEY = b"sk-proj-0123456789abcdef"
+STARS = b"*" * len(KEY)
 RECEIVED = b'data: {"choices":[{"index":0}]}\r\n\r\n: comment\n\ndata: [DONE]\n\n'
 
 
-def edited(coding: str, body: bytes, step: int) -> bytes:
-    editor = Editor(decoder(coding, sys.maxsize))
-    pieces = [editor.feed(body[at : at + step]) for at in range(0, len(body), step)]
-    return b"".join(pieces) + editor.finish()
+def edited(coding: str, body: bytes, step: int, editor: Editor | None = None) -> bytes:
+    editor = editor or Editor(decoder(coding, sys.maxsize), stripper=UsageStripper())
+    pieces = [body[at : at + step] for at in range(0, len(body), step)]
+    return b"".join(shown for piece in pieces for shown in editor.feed(piece)) + editor.finish()
 
 
 @pytest.mark.parametrize("step", [1, 2, 7, 1000])
@@ -53,6 +59,81 @@ def test_a_stream_that_is_not_in_its_coding_is_a_fault_at_the_latest_at_its_end(
 
 def test_a_stream_that_was_cut_in_an_event_gives_the_rest_as_it_is() -> None:
     assert edited("", SENT[:60], 7) == SENT[:44].replace(b',"usage":null', b"") + SENT[44:60]
+
+
+@pytest.mark.parametrize("step", [1, 2, 7, 1000])
+@pytest.mark.parametrize("coding", ["", "gzip"])
+def test_a_key_is_hidden_in_the_stream_that_is_edited(coding: str, step: int) -> None:
+    """Also where what is taken out of the stream stood within it."""
+    sent = SENT.replace(b": comment", b"event: " + KEY).replace(
+        b'{"index":0}],"usage":null}', b'{"index":0}],"a":"%b","usage":null}' % KEY
+    )
+    body = gzip.compress(sent) if coding else sent
+    mask = Mask(spellings(KEY))
+    editor = Editor(decoder(coding, sys.maxsize), stripper=UsageStripper(), mask=mask)
+    assert edited(coding, body, step, editor) == RECEIVED.replace(
+        b": comment", b"event: " + STARS
+    ).replace(b'{"index":0}]', b'{"index":0}],"a":"%b"' % STARS)
+
+
+@pytest.mark.parametrize("step", [1, 2, 7, 1000])
+def test_an_answer_that_only_hides_a_key_keeps_its_length_and_its_framing(step: int) -> None:
+    editor = Editor(None, mask=Mask(spellings(KEY)))
+    body = b'{"error":"wrong key %b"}' % KEY
+    assert edited("", body, step, editor) == body.replace(KEY, STARS)
+    assert not editor.reframes
+    relayed = [(b"Content-Length", b"9"), (b"Location", b"/" + KEY)]
+    assert editor.head(b"No " + KEY, relayed) == (
+        b"No " + STARS,
+        [(b"Content-Length", b"9"), (b"Location", b"/" + STARS)],
+    )
+
+
+def test_an_answer_that_comes_compressed_is_handed_on_plain() -> None:
+    editor = Editor(decoder("gzip", sys.maxsize), mask=Mask(spellings(KEY)))
+    relayed = [(b"Content-Length", b"9"), (b"Content-Encoding", b"gzip"), (b"A", b"b")]
+    assert editor.reframes
+    assert editor.head(b"OK", relayed) == (b"OK", [(b"A", b"b")])
+
+
+def test_a_small_piece_that_unpacks_to_much_is_handed_on_bit_by_bit() -> None:
+    editor = Editor(decoder("gzip", sys.maxsize), mask=Mask(spellings(KEY)))
+    sizes = [len(shown) for shown in editor.feed(gzip.compress(bytes(20_000_000)))]
+    assert sum(sizes) == 20_000_000
+    assert max(sizes) <= PIECE_BYTES
+
+
+class Coming:
+    """An answer whose body comes in these pieces."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        self.answer = self
+        self._pieces = [*pieces, b""]
+
+    async def read(self) -> bytes:
+        return self._pieces.pop(0)
+
+
+@pytest.mark.parametrize("early", [b"", b"first "])
+@pytest.mark.parametrize("coding", ["", "gzip"])
+async def test_each_piece_that_an_upstream_sent_is_told_once_beside_what_the_client_receives(
+    coding: str, early: bytes
+) -> None:
+    """Who watches the stream decodes it by itself, and must miss nothing."""
+    plain = early + b"no %b, sk-proj" % KEY
+    body = gzip.compress(plain, mtime=0) if coding else plain
+    early = body[: len(early)]
+    coming = Coming(*(body[at : at + 3] for at in range(len(early), len(body), 3)))
+    editor = Editor(decoder(coding, sys.maxsize), mask=Mask(spellings(KEY)))
+    sent = Sent(exchange=cast(Exchange, coming), early=early, editor=editor)
+    told = [pair async for pair in sent.pieces()]
+    assert b"".join(upstreams for upstreams, _ in told) == body
+    assert b"".join(clients for _, clients in told) == plain.replace(KEY, STARS)
+
+
+async def test_an_answer_that_needs_no_edit_is_told_as_it_comes() -> None:
+    sent = Sent(exchange=cast(Exchange, Coming(b"b", b"c")), early=b"a")
+    assert [pair async for pair in sent.pieces()] == [(b"a", b"a"), (b"b", b"b"), (b"c", b"c")]
 
 
 async def test_a_request_goes_out_as_it_came_in(tw: Running, upstream: ScriptedUpstream) -> None:

@@ -111,6 +111,14 @@ def test_the_state_of_a_call(
     assert (row.ended_by, row.phase) == (call.ending.ended_by, call.ending.phase)
 
 
+def test_what_an_unknown_call_costs_is_unknown_where_it_names_a_model(settler: Settler) -> None:
+    answer = b'{"id":"msg_1","usage":{"input_tokens":5,"output_tokens":7}}'
+    row = settler.end(answered(a_call(target=b"/api/proxy/anthropic/v1/messages"), answer))
+    assert (row.cost_status, row.cost_nusd) == ("unpriced", None)
+    call = a_call(target=b"/api/proxy/openai/v1/threads", request=b"{}")
+    assert settler.end(answered(call, b'{"id":"thread_1"}')).cost_status == "free"
+
+
 def test_a_stream_of_an_unknown_kind_may_just_stop(settler: Settler) -> None:
     call = a_call(target=b"/api/proxy/openai/v1/new/thing")
     assert settler.end(answered(call, b"data: 1\n\n", headers=EVENTS)).state == "completed"

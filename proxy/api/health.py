@@ -2,6 +2,7 @@
 
 from collections.abc import Set
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Literal
 
 from aiohttp import web
@@ -11,6 +12,9 @@ from proxy.api.answers import json_answer
 from proxy.api.hubs import Hubs
 from proxy.api.views import stats_view
 from proxy.capture import Budget
+from proxy.config import Config
+from proxy.limits import RateLimits
+from proxy.metrics import CONTENT_TYPE, Metrics
 from proxy.recorder import Recorder
 from storage import queries
 from storage.database import Database, StorageError
@@ -18,7 +22,10 @@ from storage.database import Database, StorageError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthView:
-    """`degraded` means: calls are forwarded, and not all of them are recorded as they should be."""
+    """`degraded` means: calls are forwarded, and not all of them are recorded as they should be.
+
+    `refused_calls` were over their key's calls per minute: they went nowhere and are not recorded.
+    """
 
     status: Literal["ok", "degraded"]
     reasons: list[str]
@@ -28,11 +35,15 @@ class HealthView:
     held_bytes: int
     limit_bytes: int
     event_subscribers: int
+    refused_calls: int
     counters: dict[str, int]
 
 
 class Health:
-    """The handlers of /api/health, /api/live, /api/ready and /api/stats."""
+    """The handlers of /api/health, /api/live, /api/ready, /api/stats and /metrics.
+
+    `figures` are what /metrics shows.
+    """
 
     def __init__(
         self,
@@ -41,16 +52,42 @@ class Health:
         budget: Budget,
         in_flight: Set[object],
         hubs: Hubs,
+        limits: RateLimits,
+        config: Config,
     ) -> None:
         self._database = database
         self._recorder = recorder
         self._budget = budget
         self._in_flight = in_flight
         self._hubs = hubs
+        self._limits = limits
+        self._database_path = config.database.path
+        self.figures = Metrics(config.upstreams, self._states)
 
     async def health(self, _: web.Request) -> web.Response:
         """GET /api/health: always 200, so that it can be read; `status` says how it is."""
-        return json_answer(self._view())
+        return json_answer(self.view())
+
+    async def metrics(self, _: web.Request) -> web.Response:
+        """GET /metrics: what Prometheus asks for, in its text format."""
+        return web.Response(body=self.figures.text(), headers={"Content-Type": CONTENT_TYPE})
+
+    def _states(self) -> dict[str, float | None]:
+        """Give the states that metrics have by their names."""
+        view = self.view()
+        path = self._database_path
+        return {
+            "calls_in_flight": view.calls_in_flight,
+            "queued_bytes": view.queued_bytes,
+            "held_bytes": view.held_bytes,
+            "limit_bytes": view.limit_bytes,
+            "event_subscribers": view.event_subscribers,
+            "degraded": view.status == "degraded",
+            "database_bytes": _size(path),
+            "wal_bytes": _size(Path(f"{path}-wal")),
+            "refused_calls": view.refused_calls,
+            **view.counters,
+        }
 
     async def live(self, _: web.Request) -> web.Response:
         """GET /api/live: the process answers."""
@@ -72,7 +109,8 @@ class Health:
         """GET /api/stats: the project's totals."""
         return json_answer(stats_view(await queries.stats(self._database, project_id(request))))
 
-    def _view(self) -> HealthView:
+    def view(self) -> HealthView:
+        """Say how it is now."""
         recorder = self._recorder
         reasons = recorder.reasons()
         return HealthView(
@@ -84,5 +122,13 @@ class Health:
             held_bytes=self._budget.used_bytes,
             limit_bytes=self._budget.limit_bytes,
             event_subscribers=self._hubs.subscribers,
+            refused_calls=self._limits.refused_calls,
             counters=asdict(recorder.losses.counters),
         )
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None

@@ -3,6 +3,7 @@
 Invariant: what is wrong with it is said by field and kind, never by value, which may be a key.
 """
 
+import re
 from typing import Final, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -15,6 +16,8 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 # A name and some figures: a body of more is none of these.
 MAX_BYTES: Final = 64 * 1024
+# The name of a field that is not known is shown where it looks like one: it may be a value, too.
+_ODD_NAME: Final = re.compile(r"(?<=unknown field) `(?![a-z_]{1,40}`).*`", re.DOTALL)
 
 
 async def whole(request: web.Request) -> bytes:
@@ -46,7 +49,7 @@ async def read(request: web.Request, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
-        raise _mistake(str(error), kind) from None
+        raise _mistake(_ODD_NAME.sub("", str(error)), kind) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise BadParameter("the body must be JSON, an object") from None
 

@@ -8,10 +8,10 @@ from proxy.access import project_id
 from proxy.api import lists, params
 from proxy.api.answers import json_answer, not_found
 from proxy.api.finding import Finder
-from proxy.api.views import TotalsView, flat, session_view, trace_view
+from proxy.api.views import TotalsView, budget_view, flat, session_view, trace_view
 from proxy.providers.messages import text_of
 from proxy.recorder import Recorder
-from storage import forget, listing, queries
+from storage import budgets, forget, listing, queries
 from storage.database import Database
 from storage.listing import Order
 from storage.search import Name, Query
@@ -51,7 +51,7 @@ class Sessions:
         return await self._finder.sums(request, "sessions")
 
     async def show(self, request: web.Request) -> web.Response:
-        """GET /api/sessions/{id}: the session's fields, and its traces, oldest first."""
+        """GET /api/sessions/{id}: its fields, its budget, and its traces, oldest first."""
         answer = await self.one(request)
         return not_found("session") if answer is None else json_answer(answer)
 
@@ -69,6 +69,8 @@ class Sessions:
         )
         page = await self._finder.page(project_id(request), listing.list_traces, asked)
         answer = flat(session_view(session))
+        budget = await budgets.session_budget(self._database, project_id(request), session_id)
+        answer["budget"] = budget_view(budget)
         answer["traces"] = [trace_view(trace) for trace in page.rows]
         if (cursor := asked.cursor(page)) is not None:
             answer["cursor"] = cursor

@@ -8,7 +8,12 @@ _EPOCH: Final = datetime(1970, 1, 1)  # UTC, as all times here
 
 def usd(nusd: int | None) -> float | None:
     """Give nano-USD as USD."""
-    return None if nusd is None else nusd / 1_000_000_000
+    return None if nusd is None else exact_usd(nusd)
+
+
+def exact_usd(nusd: int) -> float:
+    """Give nano-USD that are known as USD."""
+    return nusd / 1_000_000_000
 
 
 def ms(duration_us: float | None) -> float | None:

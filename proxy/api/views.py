@@ -7,9 +7,10 @@ A span's shape is in span_views.py.
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-from proxy.api.units import iso, iso_or_none, ms, usd
+from proxy.api.units import exact_usd, iso, iso_or_none, ms, usd
 from proxy.session import CONFIDENCE, Confidence
 from storage.records import Session, Stats, Totals, Trace, add
+from storage.spending import SessionBudget
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +82,15 @@ class TraceView:
     input: str | None
     output: str | None
     error: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetView:
+    """What a session may cost, has cost, and may still cost by calls whose cost is not known."""
+
+    limit_usd: float
+    spent_usd: float
+    reserved_usd: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +170,17 @@ def session_view(session: Session) -> SessionView:
         last_output=session.last_output,
         last_error=session.last_error,
         status=session.status,
+    )
+
+
+def budget_view(budget: SessionBudget | None) -> BudgetView | None:
+    """Show a session's budget."""
+    if budget is None:
+        return None
+    return BudgetView(
+        limit_usd=exact_usd(budget.limit_nusd),
+        spent_usd=exact_usd(budget.spent_nusd),
+        reserved_usd=exact_usd(budget.reserved_nusd),
     )
 
 

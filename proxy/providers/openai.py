@@ -1,6 +1,7 @@
 """The OpenAI dialect, also spoken by Azure and by most gateways: this file is its door.
 
 ``operation_of`` says what a call is; ``read_request`` and ``read_answer`` read whole bodies.
+``weigh`` says what a request may come to before it is answered.
 ``StreamWatch`` follows a stream on the event loop, where ``text_delta`` says what text an event
 adds; afterwards ``assemble`` puts its answer together, and ``stream_text`` the text of one that is
 of no conversation. ``messages_key`` and ``answer_path`` say where the messages of a conversation
@@ -21,6 +22,7 @@ from proxy.providers.messages import (
 from proxy.providers.operations import operation_of
 from proxy.providers.request import input_preview, input_text, read_request
 from proxy.providers.stream import StreamWatch
+from proxy.providers.weight import weigh
 
 __all__ = [
     "TEXT_VERSION",
@@ -39,4 +41,5 @@ __all__ = [
     "stream_text",
     "text_delta",
     "text_of",
+    "weigh",
 ]

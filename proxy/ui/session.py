@@ -17,11 +17,11 @@ from proxy.api import params
 from proxy.api.conversation import Conversations, branches
 from proxy.api.span_views import SpanView, span_view
 from proxy.api.units import ms, usd
-from proxy.api.views import SessionView, TraceView, session_view, trace_view
+from proxy.api.views import SessionView, TraceView, budget_view, session_view, trace_view
 from proxy.ui import timeline, view
 from proxy.ui.conversation import Section, sections
 from proxy.ui.frame import Frame
-from storage import breakdown, events, queries
+from storage import breakdown, budgets, events, queries
 from storage.breakdown import ModelShare
 from storage.database import Database
 from storage.records import Span
@@ -108,6 +108,7 @@ class SessionPage:
         models = await breakdown.model_shares(db, project, seen.id)
         states = await breakdown.trace_states(db, project, seen.id)
         turns = await breakdown.turn_sums(db, project, seen.id)
+        budget = await budgets.session_budget(db, project, seen.id)
         # A page of long messages takes long enough to hold up calls that pass.
         return await asyncio.to_thread(
             lambda: self._frame.render(
@@ -117,6 +118,7 @@ class SessionPage:
                 session=seen,
                 shown=shown,
                 body=body,
+                budget=budget_view(budget),
                 models=[_model(share) for share in models],
                 states=states,
                 columns=timeline.columns(turns),

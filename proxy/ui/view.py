@@ -61,6 +61,19 @@ def _dollars(amount: Decimal) -> str:
     return f"${rounded:,.0f}" if rounded >= 1000 else f"${rounded:,f}"
 
 
+def budget(limit_usd: float, spent_usd: float, reserved_usd: float) -> Figure:
+    """Write what is left of a session's budget, and what calls may still take of it."""
+    left = Decimal(str(limit_usd)) - Decimal(str(spent_usd)) - Decimal(str(reserved_usd))
+    reserved = f", {money(reserved_usd)} reserved" if reserved_usd else ""
+    if left < 0:
+        text = f"{money(-float(left))} over its budget of {money(limit_usd)}{reserved}"
+    else:
+        text = f"{money(float(left))} left of {money(limit_usd)}{reserved}"
+    spent, held, limit = (money(usd).exact for usd in (spent_usd, reserved_usd, limit_usd))
+    notes = f"spent {spent}, reserved {held} by calls whose cost is not known yet, of {limit}"
+    return Figure(text, notes)
+
+
 def calls(number: int) -> str:
     """Write a number of calls."""
     return plural(number, "call")

@@ -32,6 +32,7 @@ async def test_a_call_is_told_as_it_begins_and_as_it_ends(
         told += await watching.until("session_updated")
     session = (await tw.api("/api/sessions/s")) | {}
     (trace,) = session.pop("traces")
+    assert session.pop("budget") is None
     ids = {"trace_id": trace["id"], "session_id": "s"}
     assert told[0]["type"] == "trace_created"
     span = next(event for event in told if event["type"] == "span_completed")

@@ -4,6 +4,7 @@ import pytest
 
 from storage.database import DatabaseLocked
 from tests.api.asking import ask, save
+from tests.calling import ANSWER
 from tests.conftest import Serve
 from tests.running import Running
 from tests.storage.calls import body, end, start, unknown_usage
@@ -118,3 +119,18 @@ async def test_totals_of_nothing_know_no_tokens_and_no_cost(tw: Running) -> None
     stats = (await ask(tw, "/api/stats")).body
     assert (stats["span_count"], stats["running_span_count"]) == (0, 0)
     assert (stats["input_tokens"], stats["total_tokens"], stats["cost"]) == (None, None, None)
+
+
+async def test_prometheus_reads_what_health_says_and_how_calls_ended(
+    tw: Running, upstream: ScriptedUpstream
+) -> None:
+    upstream.answers(ANSWER)
+    await tw.raw(body=b'{"model":"gpt-4o-mini","messages":[]}')
+    await tw.ended()
+    async with tw.client.get(tw.url + "/metrics") as answer:
+        assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+        text = await answer.text()
+    assert 'traceway_calls_total{state="completed",upstream="openai"} 1.0' in text
+    assert 'traceway_added_seconds_count{upstream="openai"} 1.0' in text
+    assert "traceway_dropped_records_total 0.0" in text
+    assert "traceway_wal_bytes " in text

@@ -6,6 +6,7 @@ import pytest
 
 from proxy.api import views
 from storage.records import Session, Stats, Trace
+from storage.spending import SessionBudget
 from tests.api.records import session, trace
 
 
@@ -146,3 +147,11 @@ def test_no_field_of_a_record_is_forgotten() -> None:
         "received_bytes": "sent_bytes",
     }
     assert {times.get(f.name, f.name) for f in fields(Session)} - inside <= session_fields
+
+
+def test_a_budget_is_shown_in_usd_and_none_is_null() -> None:
+    budget = SessionBudget(limit_nusd=1_500_000_000, spent_nusd=1, reserved_nusd=0)
+    assert views.budget_view(budget) == views.BudgetView(
+        limit_usd=1.5, spent_usd=1e-9, reserved_usd=0.0
+    )
+    assert views.budget_view(None) is None

@@ -39,6 +39,14 @@ DAMAGE = {
     "calls without their trace, and traces without calls": (
         "DELETE FROM traces WHERE session_id IS NULL"
     ),
+    "budgets of sessions that are not there": "INSERT INTO session_budgets VALUES (1, 'gone', 5)",
+    "reservations of calls whose cost is known": (
+        "INSERT INTO reservations SELECT project_id, trace_id, span_id, 's', 1 FROM spans"
+        " WHERE seq = 3"
+    ),
+    "reservations of calls that are not there": (
+        "INSERT INTO reservations VALUES (1, x'00', x'00', 's', 1)"
+    ),
     "sessions without traces": "UPDATE traces SET session_id = NULL WHERE session_id = 's'",
     "contents that are not of their hash": (
         "UPDATE contents SET data = x'00' WHERE encoding = '' AND size = 1"

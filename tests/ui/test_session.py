@@ -10,8 +10,12 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Page, expect
 
+from storage import budgets
+from storage.spending import Reservation
+from tests.api.asking import save
 from tests.calling import DONE, USAGE, delta
 from tests.running import Running, running
+from tests.storage.calls import end, start
 from tests.ui.looking import findings, width
 from tests.ui.relay import relay
 from tests.ui.rich import rich
@@ -432,3 +436,28 @@ async def test_it_fits_a_narrow_screen(story: Story, page: Page) -> None:
     for view in ("", "?view=traces", "?view=timeline"):
         await page.goto(story.tw.url + HOME + view)
         assert await width(page) == 360
+
+
+async def test_a_budget_is_shown_with_the_cost_where_there_is_one(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    async with running(tmp_path_factory.mktemp("budget"), "http://127.0.0.1:9") as tw:
+        one = start(1, session_id="s")
+        await save(tw, end(one, cost_nusd=250_000_000))
+        assert "left of" not in await html(tw, "/sessions/s")
+        asked = Reservation(
+            project_id=1,
+            trace_id=one.trace_id,
+            span_id=one.span_id,
+            session_id="s",
+            limit_nusd=1_000_000_000,
+            amount_nusd=100_000_000,
+        )
+        await tw.server.recorder.write(lambda tx: budgets.reserve(tx, asked))
+        for path in ("/sessions/s", "/sessions/s/live"):
+            assert "$0.65 left of $1.00, $0.10 reserved" in plain(await html(tw, path))
+        assert (await tw.api("/api/sessions/s"))["budget"] == {
+            "limit_usd": 1.0,
+            "spent_usd": 0.25,
+            "reserved_usd": 0.1,
+        }

@@ -62,6 +62,25 @@ def test_money_that_is_more_than_nothing_never_reads_as_nothing(nusd: int) -> No
     )
 
 
+@pytest.mark.parametrize(
+    ("budget", "text"),
+    [
+        ((1.0, 0.25, 0.0), "$0.75 left of $1.00"),
+        ((1.0, 0.25, 0.1), "$0.65 left of $1.00, $0.10 reserved"),
+        ((1.0, 1.0, 0.0), "$0 left of $1.00"),
+        ((1.0, 1.002, 0.04), "$0.042 over its budget of $1.00, $0.040 reserved"),
+    ],
+)
+def test_a_budget_says_what_is_left_of_it(budget: tuple[float, float, float], text: str) -> None:
+    assert view.budget(*budget).text == text
+
+
+def test_a_budget_says_exactly_what_it_is_made_of() -> None:
+    assert view.budget(1.0, 0.123456789, 0.1).exact == (
+        "spent $0.123456789, reserved $0.1 by calls whose cost is not known yet, of $1"
+    )
+
+
 def test_money_that_is_not_known_says_why() -> None:
     assert view.money(None) == view.Figure("—", "the cost is not known")
     assert view.money(None, unpriced=1) == view.Figure("—", "1 call without a known price")

@@ -7,9 +7,9 @@ import random
 import pytest
 
 from proxy import losses
+from proxy.backlog import RECORD_BYTES
 from proxy.call import COMPLETE, CallEnd
 from proxy.capture import Budget
-from proxy.recorder import RECORD_BYTES
 from tests.calling import ANSWER, EVENTS, LEFT, a_call, answered, delta, ended
 from tests.recorders import Begin, Recording
 

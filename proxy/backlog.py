@@ -1,0 +1,137 @@
+"""What waits to be saved: records in their order, within one bound of bytes.
+
+Owns what is kept when not everything can be. Invariants: what is lost to the bound is counted and
+logged, never silent; the bytes of a record go back to the budget when it leaves, however it does.
+Whoever calls holds the recorder's lock wherever the writer's thread may come in between. Tickets,
+budget and counters are touched on the event loop only.
+"""
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from proxy.call import CallEnd, CallProgress
+from proxy.capture import Budget
+from proxy.losses import Losses
+from storage.records import SpanStart
+
+Record = SpanStart | CallProgress | CallEnd
+
+# What a queued record weighs beside its bodies.
+RECORD_BYTES: Final = 2048
+
+
+@dataclass(slots=True, eq=False)
+class Item:
+    """A record, or other work of the writer; ``urgent``: somebody waits for its ``ticket``.
+
+    ``erases``: it deletes, so that space is to be given back after it.
+    """
+
+    record: Record | None
+    work: Callable[..., Any] | None
+    ticket: asyncio.Future[Any]
+    weight: int
+    urgent: bool
+    erases: bool = False
+
+
+class Backlog:
+    """The queue between the calls and the writer. ``bytes`` is what its records weigh."""
+
+    def __init__(self, budget: Budget, losses: Losses) -> None:
+        self.bytes = 0
+        self._budget = budget
+        self._losses = losses
+        self._items: OrderedDict[Item, None] = OrderedDict()
+        # What can be dropped, oldest first; those that are no longer in the queue do not count.
+        self._with_bodies: deque[Item] = deque()
+        self._starts: deque[Item] = deque()
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether somebody waits for anything in it."""
+        return any(item.urgent for item in self._items)
+
+    def add(self, item: Item) -> None:
+        """Put something at the end."""
+        self._items[item] = None
+        self.bytes += item.weight
+        if item.record is not None:
+            if item.weight > RECORD_BYTES:
+                self._with_bodies.append(item)
+            if isinstance(item.record, SpanStart):
+                self._starts.append(item)
+
+    def take(self, most: int) -> list[Item]:
+        """Take up to ``most`` of the oldest records, or one piece of other work.
+
+        They weigh until they are ended.
+        """
+        batch: list[Item] = []
+        while self._items and len(batch) < most:
+            item = next(iter(self._items))
+            if item.work is not None and batch:
+                break
+            batch.append(item)
+            del self._items[item]
+            if item.work is not None:
+                break
+        for droppable in (self._with_bodies, self._starts):
+            while droppable and droppable[0] not in self._items:
+                droppable.popleft()
+        return batch
+
+    def end(self, item: Item, *, is_saved: bool) -> None:
+        """Let go of an item that was taken or dropped."""
+        self.bytes -= item.weight
+        self._give_back(item.record)
+        if not is_saved:
+            item.ticket.cancel()
+        elif not item.ticket.done():
+            item.ticket.set_result(None)
+
+    def make_room(self, newest: Item, limit_bytes: int) -> None:
+        """Drop what does not fit: the oldest bodies, then whole records."""
+        # The oldest bodies go first, for a count is worth more than a text; checkpoints with them,
+        # since more will come. Then starts: an end carries its own. At last the newest end, whose
+        # call has left no start that would stay `running`.
+        while self.bytes > limit_bytes and self._with_bodies:
+            self._lighten(self._with_bodies.popleft())
+        while self.bytes > limit_bytes and self._starts:
+            self._drop(self._starts.popleft())
+        if self.bytes > limit_bytes and newest in self._items:
+            self._drop(newest)
+            self._losses.add(records=1)
+        self._losses.complain(
+            "recording falls behind: the oldest bodies, then whole records are dropped"
+        )
+
+    def _lighten(self, item: Item) -> None:
+        if not isinstance(item.record, CallEnd):
+            self._drop(item)
+        elif item in self._items:
+            self._give_back(item.record)
+            item.record = item.record.without_bodies()
+            self.bytes -= item.weight - RECORD_BYTES
+            item.weight = RECORD_BYTES
+            self._losses.add(bodies=1)
+
+    def _drop(self, item: Item) -> None:
+        if item in self._items:
+            del self._items[item]
+            self.end(item, is_saved=False)
+
+    def _give_back(self, record: Record | None) -> None:
+        if isinstance(record, CallEnd | CallProgress):
+            self._budget.give(record.held_bytes)
+
+
+def weight(record: Record) -> int:
+    """Give the bytes that a record takes while it waits."""
+    return RECORD_BYTES + (0 if isinstance(record, SpanStart) else record.held_bytes)
