@@ -81,8 +81,9 @@ async def test_a_page_that_a_browser_kept_is_asked_for_anew(team: Keyed, page: P
     holder = team["beta", "read"]
     await save(team.tw, end(start(1, session_id="s", project_id=holder.project_id)))
     await sign_in(page, team, "beta", "read")
-    await expect(page.locator("[data-id=s]")).to_be_visible()
+    await expect(page.locator("#live")).to_have_text("Live")
     await page.keyboard.press(".")
+    await expect(page.locator("#live")).to_have_text("Paused")
     await revoke(team, holder.key_id)
     await page.evaluate("dispatchEvent(new PageTransitionEvent('pageshow', {persisted: true}))")
     await expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
