@@ -115,7 +115,7 @@ def test_a_key_of_ours_becomes_the_providers_where_that_would_stand(
 
 @pytest.mark.parametrize(
     "value",
-    [b"Bearer tw_sk_a tw_sk_b", b"tw_sk_atw_sk_b", b"Bearer\ttw_sk_a", b"tw_sk_a b", b"a,tw_sk_b "],
+    [b"Bearer tw_sk_a tw_sk_b", b"Bearer\ttw_sk_a", b"tw_sk_a b", b"a,tw_sk_b "],
 )
 def test_of_several_keys_of_ours_in_one_header_none_is_overlooked(value: bytes) -> None:
     left = headers.with_provider_key([(b"Authorization", value)], KEY)

@@ -4,10 +4,10 @@ The server is a process of its own, so that all that it prints is seen; its upst
 it was sent, in every form that an answer has. Each key has its own canary in it.
 
 What is as it must be, and is not asked for here: a request and its answer pass as they are, so that
-an upstream that says the project's own key says it to whoever called; it is recorded nowhere.
-The answer to what is no HTTP says which line that is, to whoever sent it. A secret in the text of a
-body that is no credential of that call cannot be told from other text: unless it is a key of ours,
-it is recorded as it came. And a key that a stream of an unknown kind says in pieces is recorded in
+a caller is told the caller's own key where an upstream says it; it is recorded nowhere. The answer
+to what is no HTTP says which line that is, to whoever sent it. A secret in the text of a body that
+is no credential of that call cannot be told from other text: unless it is a key of ours, it is
+recorded as it came. And a key that a stream of an unknown kind says in pieces is recorded in
 pieces.
 """
 
@@ -163,9 +163,17 @@ async def everything(one: Watched) -> bytes:
             sessions = orjson.loads(await get("/api/sessions?limit=1000"))["sessions"]
             traces = orjson.loads(await get("/api/traces?limit=1000"))["traces"]
             spans = orjson.loads(await get("/api/spans?limit=1000"))["spans"]
-            for path in ("health", "stats", "keys", "projects", "self", "search/suggest?q=model:"):
+            for path in (
+                "health",
+                "stats",
+                "keys",
+                "projects",
+                "self",
+                "provider-keys",
+                "search/suggest?q=model:",
+            ):
                 await get(f"/api/{path}")
-            for path in ("/sessions", "/traces"):
+            for path in ("/sessions", "/traces", "/settings", "/sign-in", "/metrics"):
                 await get(path)
             for session in sessions:
                 name = quote(session["id"], safe="")
@@ -288,7 +296,9 @@ async def test_a_projects_own_key_is_left_nowhere(
         for line in (b"Authorization: Bearer %b\r\n", b"api-key: %b\r\n", b"x-api-key: %b\r\n"):
             for _ in range(FORMS):
                 ours = line % one.holders["beta", "write"].key.encode()
-                await one.call(CHAT.encode(), ours, b'{"messages":[]}')
+                got = await one.call(CHAT.encode(), ours, b'{"messages":[]}')
+                assert key not in got.head + got.body
+                assert MARK not in got.body
                 assert key in upstream.requests[-1].head
                 assert b"tw_sk_" not in upstream.requests[-1].head
         one.upstream.script = refuse
@@ -296,6 +306,28 @@ async def test_a_projects_own_key_is_left_nowhere(
         places = await found_in(one)
     secrets = {"the project's": key}
     secrets |= {str(who): holder.key.encode() for who, holder in one.holders.items()}
+    assert leaks(places, secrets) == []
+
+
+async def test_a_stored_key_is_left_nowhere_but_sealed(
+    tmp_path: Path, upstream: ScriptedUpstream
+) -> None:
+    echoing(upstream)
+    secrets = {}
+    async with watched(tmp_path, upstream) as one:
+        admin = one.holders["alpha", "admin"]
+        for _ in range(2):
+            key = secrets[f"stored {len(secrets)}"] = provider_key()
+            body = orjson.dumps({"key": key.decode()})
+            got = await one.call(b"/api/provider-keys/openai", admin.header, body, b"PUT")
+            assert got.status == 200, got
+            assert key not in got.body
+            got = await one.call(CHAT.encode(), admin.bearer, b'{"messages":[]}')
+            assert key in upstream.requests[-1].head
+            assert key not in got.head + got.body
+        got = await one.call(b"/api/provider-keys/openai", admin.header, method=b"DELETE")
+        assert got.status == 200
+        places = await found_in(one)
     assert leaks(places, secrets) == []
 
 
@@ -375,6 +407,10 @@ async def test_a_key_in_what_is_refused_is_said_nowhere(
     assert leaks(places, secrets) == []
 
 
+FORM = (
+    b"Sec-Fetch-Site: same-origin\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+    b"Accept: text/html\r\n"
+)
 REFUSED = [
     (b"POST", b"/api/keys", b"", b'{"name":"a","scope":"KEY"}'),
     (b"POST", b"/api/keys", b"", b'{"name":"a","scope":"\'KEY"}'),
@@ -388,7 +424,14 @@ REFUSED = [
     (b"DELETE", b"/api/keys/KEY", b"", b""),
     (b"PUT", b"/api/provider-keys", b"", b'{"key":"KEY"}'),
     (b"POST", b"/sign-in", b"Content-Type: application/x-www-form-urlencoded\r\n", b"key=KEY&x=1"),
-    (b"POST", b"/sign-in?key=KEY", b"", b""),
+    (b"POST", b"/sign-in", FORM, b"key=KEY"),
+    (b"POST", b"/sign-in", FORM, b"key=KEY&to=/KEY"),
+    (b"POST", b"/sign-in?key=KEY", FORM, b""),
+    (b"POST", b"/settings/keys", FORM, b"name=a&scope=KEY"),
+    (b"PUT", b"/api/provider-keys/KEY", b"", b'{"key":"x"}'),
+    (b"PUT", b"/api/provider-keys/openai", b"", b'{"KEY":"x"}'),
+    (b"PUT", b"/api/provider-keys/openai", b"", b'{"key":["KEY"]}'),
+    (b"PUT", b"/api/provider-keys/openai", b"", b'{"key":"KEY\\n"}'),
     (b"GET", b"/api/nowhere/KEY", b"", b""),
     (b"KEY", b"/api/sessions", b"", b""),
     (b"GET", b"/api/sessions/KEY", b"", b""),

@@ -72,7 +72,7 @@ async def test_a_key_for_the_name_of_a_field_is_not_quoted(tw: Running) -> None:
         status, error = await post(tw, orjson.dumps({name: 1}))
         assert status == 400
         assert name not in str(error)
-        assert "[redacted]" in error["message"]
+        assert "unknown field" in error["message"]
 
 
 async def test_the_bound_is_exact(tw: Running) -> None:
