@@ -5,7 +5,7 @@
 #   make test ARGS="-k session"     the tests
 #   make check                      linter, formatter, types, the house's own rules
 #   make compat                     OpenAI's own test suite through the proxy
-#   make torture                    kill -9 under load, many rounds
+#   make torture                    kill -9 under load, floods, bombs: slow and heavy tests
 #   make bench                      speed, against references measured in the same run
 #   make bench-search               lists and search in a large database
 #   make screenshots                pictures of all pages, in build/screenshots (needs chromium)
@@ -24,7 +24,7 @@ run: runtime
 	@exec $(PYTHON) -m proxy serve $(ARGS)
 
 test: tools
-	@$(PYTHON) -m pytest -n auto -m "not kill" $(ARGS)
+	@$(PYTHON) -m pytest -n auto -m "not kill and not torture" $(ARGS)
 
 check: tools
 	@$(PYTHON) -m ruff check .
@@ -36,7 +36,7 @@ compat: runtime
 	@$(PYTHON) tests/compat/openai_suite.py
 
 torture: tools
-	@$(PYTHON) -m pytest -m kill $(ARGS)
+	@$(PYTHON) -m pytest -m "kill or torture" $(ARGS)
 
 bench: runtime
 	@$(PYTHON) -m bench $(ARGS)

@@ -88,12 +88,14 @@ _http_log.addFilter(_ClientsFaults())
 
 
 class Traceway:
-    """A server: open it with `start`, close it with `stop`; in between `recorder` saves its calls.
+    """A server: open it with `start`, close it with `stop`.
 
-    From `stop` on new calls are refused, also those that come on connections that are there.
+    In between `recorder` saves its calls, and `keyring` knows who may make them. From `stop` on new
+    calls are refused, also those that come on connections that are there.
     """
 
     recorder: Recorder
+    keyring: Keyring
 
     def __init__(self, config: Config, database: Database) -> None:
         if HttpRequestParser is HttpRequestParserPy:
@@ -108,8 +110,12 @@ class Traceway:
         self._stopping = False
         self._operator_path = operator_socket.path_of(config.database.path)
 
-    async def start(self, sockets: Sequence[socket.socket] = ()) -> int:
+    async def start(
+        self, sockets: Sequence[socket.socket] = (), private: socket.socket | None = None
+    ) -> int:
         """Begin to serve, and give the port; `sockets` are those of `listen`, by default our own.
+
+        With `private`, a Unix socket, it serves there alone, for a command; the port is then 0.
 
         Raises:
             BadKey: a provider key of the environment cannot be one.
@@ -120,11 +126,12 @@ class Traceway:
         config = self._config
         key_file = config.auth.key_file or Path(f"{config.database.path.resolve()}.key")
         vault = Vault(os.environ, config.upstreams, KeyFile(key_file))
-        sockets = sockets or listen(config.server)
+        sockets = [private] if private else sockets or listen(config.server)
         budget = Budget(config.recording.memory_bytes)
         prices = Prices(config.prices)
-        prices.warm()
-        estimate.warm()
+        if private is None:
+            prices.warm()
+            estimate.warm()
         settler = Settler(
             prices,
             infer=config.sessions.infer,
@@ -141,8 +148,8 @@ class Traceway:
             name: Sender(Upstream(name, upstream), config.server.max_request_bytes)
             for name, upstream in config.upstreams.items()
         }
-        keyring = Keyring(config.auth.mode, await recorder.write(api_keys.grants))
-        if not keyring.keys_are_on and not is_loopback(config.server.host):
+        keyring = self.keyring = Keyring(config.auth.mode, await recorder.write(api_keys.grants))
+        if not (private or keyring.keys_are_on or is_loopback(config.server.host)):
             await recorder.close()
             raise CannotListen(_NEEDS_KEYS.format(host=config.server.host))
         granting = Granting(keyring, recorder)
@@ -255,9 +262,9 @@ class Traceway:
             shutdown_timeout=0.05,  # `stop` has drained before; 0 would be for ever
         )
         await self._runner.setup()
-        for sock in [*sockets, *self._operators()]:
+        for sock in sockets if private else [*sockets, *self._operators()]:
             await web.SockSite(self._runner, sock, backlog=BACKLOG).start()
-        return int(sockets[0].getsockname()[1])
+        return 0 if private else int(sockets[0].getsockname()[1])
 
     def _operators(self) -> list[socket.socket]:
         """Give the socket of the database's owner, where there can be one."""

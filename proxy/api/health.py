@@ -15,6 +15,7 @@ from proxy.capture import Budget
 from proxy.config import Config
 from proxy.limits import RateLimits
 from proxy.metrics import CONTENT_TYPE, Metrics
+from proxy.outlet import dropped_lines
 from proxy.recorder import Recorder
 from storage import queries
 from storage.database import Database, StorageError
@@ -123,7 +124,10 @@ class Health:
             limit_bytes=self._budget.limit_bytes,
             event_subscribers=self._hubs.subscribers,
             refused_calls=self._limits.refused_calls,
-            counters=asdict(recorder.losses.counters),
+            counters={
+                **asdict(recorder.losses.counters),
+                "dropped_log_lines": dropped_lines(),
+            },
         )
 
 
