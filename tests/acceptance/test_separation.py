@@ -335,7 +335,7 @@ async def test_all_that_a_project_reads_is_as_if_it_were_alone(
         events = await told(team, "beta")
         alone = await everything(await team.by("beta", "read"))
     async with keyed(tmp_path / "mixed", upstream.url) as team:
-        theirs = [calls_of(team["alpha", "read"].project_id, s) for s in (seed, seed + 10)]
+        theirs = [calls_of(team["alpha", "read"].project_id, s) for s in (seed + 10, seed)]
         for n in range(0, len(own), 10):
             await write(team, [*theirs[0][n : n + 10], *own[n : n + 10]])
             await write(team, theirs[1][n : n + 10])
@@ -456,6 +456,7 @@ async def test_an_answer_of_another_project_is_no_answer_to_go_on_from(
     assert await sessions_of(team, "beta") == {None: 2}
     await call(team, "alpha", second, path=path)
     assert await sessions_of(team, "alpha") == {"theirs": 2}
+    assert (await (await team.by("beta", "read")).api("/api/health"))["status"] == "ok"
     conversation = await (await team.by("alpha", "read")).api("/api/sessions/theirs/conversation")
     assert [m["text"] for m in conversation["messages"]] == ["what is it", "a", "oh", "a"]
     # What a reference refers to is of its own project, so that here it refers to nothing.
