@@ -5,6 +5,7 @@
 #   make test ARGS="-k session"     the tests
 #   make check                      linter, formatter, types, the house's own rules
 #   make compat                     OpenAI's own test suite through the proxy
+#   make differential               raw-socket cases beside nginx; the table of docs/robustness.md
 #   make torture                    kill -9 under load, floods, bombs: slow and heavy tests
 #   make bench                      speed, against references measured in the same run
 #   make bench-search               lists and search in a large database
@@ -18,7 +19,7 @@ PYTHON := .venv/bin/python
 export PYTHONDONTWRITEBYTECODE :=
 ARGS ?=
 
-.PHONY: run test check compat torture bench bench-search screenshots lock clean runtime tools
+.PHONY: run test check compat differential torture bench bench-search screenshots lock clean runtime tools
 
 run: runtime
 	@exec $(PYTHON) -m proxy serve $(ARGS)
@@ -34,6 +35,9 @@ check: tools
 
 compat: runtime
 	@$(PYTHON) tests/compat/openai_suite.py
+
+differential: tools
+	@$(PYTHON) -m tests.differential.run $(ARGS)
 
 torture: tools
 	@$(PYTHON) -m pytest -m "kill or torture" $(ARGS)

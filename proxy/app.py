@@ -330,7 +330,7 @@ def routes(
     An id's pattern matches the raw path, so that it may hold `%2F` or `{}`.
     """
     return [
-        Route("*", "/api/proxy/{target:.+}", forwarder.forward, WRITE),
+        Route("*", r"/api/proxy/{target:[\s\S]+}", forwarder.forward, WRITE),
         Route("GET", "/api/sessions", sessions.list, READ),
         Route("GET", "/api/sessions/totals", sessions.totals, READ),
         Route("GET", "/api/sessions/by-id", sessions.show, READ),
