@@ -6,6 +6,8 @@ that stands here and in no other. What a key stands for is the keyring's.
 """
 
 import asyncio
+import contextlib
+import re
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -22,7 +24,7 @@ from proxy.throttle import Throttle
 from proxy.tickets import Tickets
 from storage.grants import SCOPES, ApiKey, Project, Scope, SignIn
 
-Way = Literal["open", "key", "cookie", "ticket", "operator"]
+Way = Literal["open", "key", "cookie", "operator"]
 Need = frozenset[Scope] | None
 # What a route needs: one of these scopes; nobody's, for what says no more than that we are here.
 OPEN: Final[Need] = None
@@ -34,11 +36,14 @@ ADMIN: Final[Need] = frozenset({"admin"})
 OUR_KEY_HEADER: Final = "X-Traceway-Api-Key"
 PROJECT_HEADER: Final = "X-Traceway-Project"
 COOKIE: Final = OUR_COOKIE.decode()
+# Which project a browser looks at while keys are off: its id, as text. It opens nothing.
+PROJECT_COOKIE: Final = "traceway_project"
 _PROXY: Final = "/api/proxy/"
 # What is no page: a refusal is JSON there.
 _FOR_PROGRAMS: Final = ("/api/", "/metrics")
 _KEY_HEADERS: Final = tuple(name.decode() for name in KEY_HEADERS)
 _SAFE: Final = frozenset({"GET", "HEAD"})
+_ID: Final = re.compile(r"[1-9][0-9]{0,8}")
 _LET_IN: Final = {
     "read": "reads what is recorded",
     "write": "makes calls and hands in traces",
@@ -51,7 +56,7 @@ class Principal:
     """Who makes a request: what they may do, where, and how we know.
 
     ``key`` is None where none is needed, and for the operator, who comes by a socket that only the
-    owner of the database can open.
+    owner of the database can open. Who comes with a ticket is whoever had it made.
     """
 
     project: Project
@@ -79,6 +84,19 @@ def project_id(request: web.Request) -> int:
     return request[_PRINCIPAL].project.id
 
 
+def check_still(request: web.Request) -> None:
+    """See that who makes a request still may, when all of it has come.
+
+    A request that is sent slowly would otherwise keep the door open to whoever lost the key: it is
+    let in by its head, and what it asks for is done when its body ends.
+
+    Raises:
+        Denied: what let them in was taken away meanwhile.
+    """
+    if not request.app[_ACCESS].is_still(principal_of(request)):
+        raise Denied(401, "unauthorized", _UNKNOWN)
+
+
 class Denied(Exception):
     """Who makes a request may not: status, code and one sentence."""
 
@@ -92,6 +110,10 @@ class Denied(Exception):
 _UNKNOWN: Final = (
     "this needs a key of this server: send it as `Authorization: Bearer tw_sk_...`, or in"
     f" {OUR_KEY_HEADER} beside your provider's key"
+)
+_FROM_NOWHERE: Final = (
+    "a change by a page must say from which page it comes, as browsers do; others use the API with"
+    " a key"
 )
 _OTHER_PROJECT: Final = "this key may not work in the project that X-Traceway-Project names"
 
@@ -111,27 +133,56 @@ class Access:
     ) -> None:
         self.needs: Mapping[Any, Need] = {}
         self.tickets: Tickets[Principal] = Tickets()
+        self._keyless: dict[tuple[Way, int], Principal] = {}
         self._keyring = keyring
         self._note_use = note_use
         self._refused = refused
         self._throttle = Throttle()
+
+    def guard(self, app: web.Application, needs: Mapping[Any, Need]) -> None:
+        """Stand before an application's handlers, of which each needs this."""
+        self.needs = needs
+        app[_ACCESS] = self
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Find out who makes a request, and hand it on if they may."""
         need = self.needs.get(request.match_info.handler, ANY)
         try:
-            principal = self.identify(request)
-            if principal is not None:
-                request[_PRINCIPAL] = principal
-                if need is not None:
-                    _check(request, principal, need)
-            elif need is not None:
-                await self._slow_down(request)
-                raise Denied(401, "unauthorized", _UNKNOWN)
+            if need is None:
+                self._note_who(request)
+            else:
+                await self._let_in(request, need)
+            self._check_form(request)
+            return await handler(request)
         except Denied as denied:
             return self._answer(request, denied)
-        return await handler(request)
+
+    def _note_who(self, request: web.Request) -> None:
+        """Note who makes a request that anybody may make."""
+        with contextlib.suppress(Denied):
+            if (principal := self.identify(request)) is not None:
+                request[_PRINCIPAL] = principal
+
+    async def _let_in(self, request: web.Request, need: frozenset[Scope]) -> None:
+        if (principal := self.identify(request)) is None:
+            if _offers_something(request):
+                await self.slow_down(request)
+            raise Denied(401, "unauthorized", _UNKNOWN)
+        request[_PRINCIPAL] = principal
+        _check(request, principal, need)
+
+    def _check_form(self, request: web.Request) -> None:
+        """Demand of a form, and of a change by cookie, that it says from which page it comes.
+
+        The guard has let through only what comes from our own, where it says so; browsers do.
+        """
+        if request.method in _SAFE or _says_where(request):
+            return
+        is_page = not _is_api(request) and request.match_info.handler in self.needs
+        principal = maybe_principal_of(request)
+        if is_page or (principal is not None and principal.way == "cookie"):
+            raise Denied(403, "forbidden", _FROM_NOWHERE)
 
     def identify(self, request: web.Request) -> Principal | None:
         """Give who makes a request; None where there is nothing that lets them in.
@@ -140,13 +191,9 @@ class Access:
             Denied: they may not work in the project that they name, or there is none.
         """
         if not self._keyring.keys_are_on:
-            found = Principal(
-                project=self._keyring.default_project, scope="admin", key=None, way="open"
-            )
+            found = self._without_key("open", self._looked_at(request))
         elif _is_operator(request):
-            found = Principal(
-                project=self._keyring.default_project, scope="admin", key=None, way="operator"
-            )
+            found = self._without_key("operator", self._keyring.default_project)
         else:
             known = self._known(request)
             if known is None:
@@ -169,9 +216,11 @@ class Access:
 
     def is_still(self, principal: Principal) -> bool:
         """Tell whether somebody who was let in still would be: for what goes on for long."""
-        if principal.way == "open":
-            return not self._keyring.keys_are_on
-        return principal.key is None or self._keyring.is_good(principal.key)
+        if principal.key is None:
+            return principal.way == "operator" or not self._keyring.keys_are_on
+        if principal.sign_in is not None:
+            return self._keyring.is_signed_in(principal.sign_in, time.time_ns() // 1000)
+        return self._keyring.is_good(principal.key)
 
     def of_key(self, key: ApiKey) -> Principal | None:
         """Give who a key is; None where its project is gone."""
@@ -179,6 +228,14 @@ class Access:
         if project is None:
             return None
         return Principal(project=project, scope=key.scope, key=key, way="key")
+
+    def _without_key(self, way: Way, project: Project) -> Principal:
+        """Give whoever needs no key: the same one each time, since most calls are theirs."""
+        found = self._keyless.get((way, project.id))
+        if found is None or found.project is not project:
+            found = Principal(project=project, scope="admin", key=None, way=way)
+            self._keyless[way, project.id] = found
+        return found
 
     def _known(self, request: web.Request) -> Principal | None:
         now_us = time.time_ns() // 1000
@@ -188,7 +245,7 @@ class Access:
             principal = self.of_key(key) if key is not None else None
         elif request.path.startswith(_PROXY):
             return None  # a cookie opens no way to money
-        elif "token" in request.query and request.path == EVENTS:
+        elif request.path == EVENTS and request.method == "GET" and "token" in request.query:
             principal = self.tickets.take(request.query["token"], time.monotonic())
             return principal if principal is not None and self.is_still(principal) else None
         elif cookie := request.cookies.get(COOKIE):
@@ -203,11 +260,20 @@ class Access:
             return None
         sign_in, key = found
         project = self._keyring.project(sign_in.project_id)
-        if project is None:
+        if project is None or not (key.scope == "admin" or key.project_id == project.id):
             return None
         return Principal(project=project, scope=key.scope, key=key, way="cookie", sign_in=sign_in)
 
-    async def _slow_down(self, request: web.Request) -> None:
+    def _looked_at(self, request: web.Request) -> Project:
+        """Give the project that a browser looks at while keys are off; calls have the default."""
+        default = self._keyring.default_project
+        if request.path.startswith(_PROXY):
+            return default
+        chosen = request.cookies.get(PROJECT_COOKIE, "")
+        return (self._keyring.project(int(chosen)) if _ID.fullmatch(chosen) else None) or default
+
+    async def slow_down(self, request: web.Request) -> None:
+        """Note that a request came with what lets nobody in; wait if there were many of them."""
         pause_s = self._throttle.failed(request.remote or "", time.monotonic())
         if not pause_s:
             return
@@ -218,7 +284,7 @@ class Access:
             self._throttle.waiting -= 1
 
     def _answer(self, request: web.Request, denied: Denied) -> web.Response:
-        if request.path.startswith(_FOR_PROGRAMS):
+        if _is_api(request):
             response = error_response(denied.status, denied.code, str(denied))
         else:
             response = self._refused(request, denied)
@@ -226,6 +292,10 @@ class Access:
             # RFC 9110 section 11.6.1: a 401 says how one is let in.
             response.headers["WWW-Authenticate"] = 'Bearer realm="traceway"'
         return response
+
+
+# Where an application has it.
+_ACCESS: Final = web.AppKey("access", Access)
 
 
 def _check(request: web.Request, principal: Principal, need: frozenset[Scope]) -> None:
@@ -236,15 +306,14 @@ def _check(request: web.Request, principal: Principal, need: frozenset[Scope]) -
             "forbidden",
             f"a key of scope {principal.scope} {_LET_IN[principal.scope]}; this needs {scopes}",
         )
-    if principal.way == "cookie" and request.method not in _SAFE and not _says_where(request):
-        raise Denied(
-            403, "forbidden", "a change by cookie must say from which page it comes; use a key"
-        )
 
 
 def _says_where(request: web.Request) -> bool:
-    # The guard has let through only what comes from our own pages, where it says so; browsers do.
     return "Origin" in request.headers or "Sec-Fetch-Site" in request.headers
+
+
+def _is_api(request: web.Request) -> bool:
+    return request.path.startswith(_FOR_PROGRAMS)
 
 
 def offered_key(request: web.Request) -> str | None:
@@ -258,6 +327,17 @@ def offered_key(request: web.Request) -> str | None:
             if secret.startswith(KEY_PREFIX):
                 return secret
     return None
+
+
+def _offers_something(request: web.Request) -> bool:
+    """Tell whether a request may be a guess: one that offers nothing needs no pause."""
+    headers = request.headers
+    return (
+        OUR_KEY_HEADER in headers
+        or any(name in headers for name in _KEY_HEADERS)
+        or COOKIE in request.cookies
+        or "token" in request.query
+    )
 
 
 def _is_operator(request: web.Request) -> bool:

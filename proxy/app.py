@@ -1,4 +1,4 @@
-"""The composition root: the only file that knows every part, and the lists of all routes."""
+"""The composition root: the only file that knows every part, and the list of the API's routes."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
 from proxy import estimate, operator_socket
-from proxy.access import ADMIN, ANY, OPEN, READ, WRITE, Access, Denied
+from proxy.access import ADMIN, ANY, OPEN, READ, WRITE, Access
 from proxy.api import openapi
 from proxy.api.answers import errors
 from proxy.api.bodies import Bodies
@@ -49,7 +49,10 @@ from proxy.tasks import spawn
 from proxy.ui.frame import Frame, Static
 from proxy.ui.lists import Lists
 from proxy.ui.pictures import Pictures
+from proxy.ui.routes import pages
 from proxy.ui.session import SessionPage
+from proxy.ui.settings import SettingsPage
+from proxy.ui.sign_in import SignInPages
 from proxy.ui.trace import TracePage
 from proxy.upstream import Upstream
 from proxy.vault import Vault
@@ -153,7 +156,7 @@ class Traceway:
             await recorder.close()
             raise CannotListen(_NEEDS_KEYS.format(host=config.server.host))
         granting = Granting(keyring, recorder)
-        access = Access(keyring, granting.note_use, _refused)
+        access = Access(keyring, granting.note_use, lambda *denied: sign_in.refused(*denied))
         try:
             vault.load(await recorder.write(provider_keys.sealed_keys))
         except KeyFileError:
@@ -217,8 +220,11 @@ class Traceway:
         traces = Traces(self._database, recorder)
         conversations = Conversations(self._database)
         static = Static()
-        frame = Frame(app, static, recorder.reasons)
-        access.needs = add_routes(
+        frame = Frame(app, static, recorder.reasons, keyring)
+        keys = Keys(granting)
+        providers = ProviderKeys(vault, recorder, config.upstreams)
+        sign_in = SignInPages(frame, access, granting)
+        needs = add_routes(
             app,
             [
                 *routes(
@@ -230,8 +236,8 @@ class Traceway:
                     Events(hubs, access),
                     Search(self._database),
                     health,
-                    Keys(granting),
-                    ProviderKeys(vault, recorder, config.upstreams),
+                    keys,
+                    providers,
                 ),
                 *pages(
                     frame,
@@ -240,9 +246,12 @@ class Traceway:
                     SessionPage(frame, conversations, self._database),
                     TracePage(frame, self._database),
                     Pictures(conversations),
+                    sign_in,
+                    SettingsPage(frame, keyring, keys, providers, sign_in),
                 ),
             ],
         )
+        access.guard(app, needs)
         self._runner = web.AppRunner(
             app,
             logger=_http_log,
@@ -307,10 +316,6 @@ class Traceway:
         return response
 
 
-def _refused(_: web.Request, denied: Denied) -> web.Response:
-    return web.Response(status=denied.status, text=str(denied))
-
-
 def routes(
     forwarder: Forwarder,
     sessions: Sessions,
@@ -366,32 +371,4 @@ def routes(
         Route("GET", "/api/projects", keys.list_projects, ADMIN),
         Route("POST", "/api/projects", keys.create_project, ADMIN),
         Route("PATCH", "/api/projects/{name:[^/]+}", keys.change_project, ADMIN),
-    ]
-
-
-def pages(
-    frame: Frame,
-    static: Static,
-    lists: Lists,
-    session: SessionPage,
-    trace: TracePage,
-    pictures: Pictures,
-) -> list[Route]:
-    """List the routes of the pages."""
-    return [
-        Route("GET", "/", lists.home, READ),
-        Route("GET", "/sessions", frame.page(lists.sessions), READ),
-        Route("GET", "/sessions/rows", frame.page(lists.session_rows), READ),
-        Route("GET", "/sessions/totals", frame.page(lists.session_totals), READ),
-        Route("GET", "/sessions/by-id", frame.page(session.show), READ),
-        Route("GET", "/sessions/by-id/live", frame.page(session.live), READ),
-        Route("GET", "/sessions/{id:[^/]+}", frame.page(session.show), READ),
-        Route("GET", "/sessions/{id:[^/]+}/live", frame.page(session.live), READ),
-        Route("GET", "/traces", frame.page(lists.traces), READ),
-        Route("GET", "/traces/rows", frame.page(lists.trace_rows), READ),
-        Route("GET", "/traces/totals", frame.page(lists.trace_totals), READ),
-        Route("GET", "/traces/{id:[^/]+}", frame.page(trace.show), READ),
-        Route("GET", "/spans/{id:[^/]+}/curl", frame.page(trace.curl), READ),
-        Route("GET", r"/pictures/{message:[^/]+}/{number:\d{1,4}}", pictures.show, READ),
-        Route("GET", "/static/{version}/{name}", static.serve, OPEN),
     ]

@@ -146,7 +146,7 @@ class Call:
         self._body_bytes = body_bytes
         self._capture = capture
         query = target.query or b""
-        self._secrets = headers.credentials(request_headers, query)
+        self._secrets = headers.credentials(request_headers, query, target.path)
         self._request_headers = request_headers
         self._request_index = request_index
         self.outgoing = request_headers
@@ -195,7 +195,7 @@ class Call:
             external_parent_id=parent,
             session_id=session_id,
             session_source=session_ref.source if session_ref else None,
-            upstream=target.upstream,
+            upstream=headers.redact_any(target.upstream.encode(), self._secrets).decode(),
             provider=provider,
             operation=self.operation.name or None,
             method=method,

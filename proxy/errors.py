@@ -1,7 +1,8 @@
 """Our own error answers: OpenAI-shaped JSON that any OpenAI client turns into its usual exception.
 
-Owns the shape. ``X-Traceway-Error`` marks an answer as ours; an upstream cannot forge it, because
-every ``X-Traceway-*`` header of an upstream is removed (headers.py).
+Owns the shape. Invariant: what looks like an API key is in no message, whatever that quotes.
+``X-Traceway-Error`` marks an answer as ours; an upstream cannot forge it, because every
+``X-Traceway-*`` header of an upstream is removed (headers.py).
 """
 
 from collections.abc import Mapping
@@ -10,6 +11,8 @@ from typing import Final
 
 import orjson
 from aiohttp import web
+
+from proxy.headers import redact_any
 
 Figures = Mapping[str, str | float]
 NO_FIGURES: Final[Figures] = MappingProxyType({})
@@ -65,6 +68,7 @@ def error_body(
 ) -> bytes:
     """Give the JSON bytes of an error; `type` follows OpenAI's split of caller and server."""
     kind = kind or ("invalid_request_error" if status < 500 else "api_error")
+    message = redact_any(message.encode("utf-8", "replace")).decode()
     error = {"message": message, "type": kind, "param": param, "code": code, **figures}
     return orjson.dumps({"error": error})
 

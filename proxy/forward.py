@@ -154,7 +154,7 @@ class Forwarder:
         self, request: web.Request, call: Call, target: Target, saved: asyncio.Future[None]
     ) -> tuple[web.StreamResponse, Ending]:
         try:
-            sender = self._sender_for(request, target)
+            sender = self._sender_for(request, call, target)
             if call.lacks_key:
                 raise _no_key(principal_of(request).project.name, target.upstream)
             if self._strict and not await self._recorder.committed(saved):
@@ -177,13 +177,12 @@ class Forwarder:
         sender.learn(call, sent)
         return delivered
 
-    def _sender_for(self, request: web.Request, target: Target) -> Sender:
+    def _sender_for(self, request: web.Request, call: Call, target: Target) -> Sender:
         sender = self._senders.get(target.upstream)
         if sender is None:
             known = ", ".join(sorted(self._senders))
-            message = (
-                f"there is no upstream {target.upstream[:64]!r}; the configuration has {known}"
-            )
+            name = (call.start.upstream or "")[:64]
+            message = f"there is no upstream {name!r}; the configuration has {known}"
             raise Refused(404, "unknown_upstream", message)
         if "Upgrade" in request.headers or request.method == "TRACE":
             raise Refused(501, "unsupported", "WebSocket, other upgrades and TRACE are unsupported")

@@ -7,6 +7,7 @@ or from another origin, reaches no handler, so that it costs nothing and changes
 
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -41,11 +42,11 @@ class Guard:
     """Checks target, Host and Origin of a request."""
 
     def __init__(self, hosts: Iterable[str], origins: Iterable[str] = ()) -> None:
-        """Allow the loopback names and `hosts` (lower case, IPv6 in brackets, without ports).
+        """Allow the loopback names and `hosts`, names and addresses without ports.
 
         Pages of `origins` may read the event stream, and nothing else.
         """
-        self._hosts = _LOCAL | {host.rstrip(".") for host in hosts}
+        self._hosts = _LOCAL | {_as_in_header(host) for host in hosts}
         self._origins = frozenset(origins)
 
     def check(self, request: web.Request) -> None:
@@ -108,6 +109,15 @@ def host_name(authority: str) -> str:
     """Give the name of a Host value in lower case, without port and trailing dot; "" for none."""
     found = _AUTHORITY.fullmatch(authority)
     return found[1].lower().removesuffix(".") if found else ""
+
+
+def _as_in_header(host: str) -> str:
+    """Write a configured name or address as browsers do in `Host`, in lower case."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host.lower().rstrip(".")
+    return f"[{address}]" if address.version == 6 else str(address)
 
 
 def _is_own(origin: str, host: str) -> bool:

@@ -6,7 +6,9 @@ of (name, value) pairs of bytes as they were on the wire, never a mapping.
 
 import hashlib
 import re
+from base64 import b64decode
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from itertools import chain
 from types import MappingProxyType
 from typing import Final
@@ -62,6 +64,12 @@ SECRET_HEADERS: Final = frozenset(
         b"x-traceway-api-key",
     }
 )
+# Names that say the same of others: `Helicone-Auth`, `x-portkey-api-key`, `X-Amz-Security-Token`.
+_SECRET_NAME: Final = re.compile(
+    rb"(?:\A|[-_])(?:auth|authorization|api[-_]?key|token|secret|password)\Z", re.IGNORECASE
+)
+# Longer names are nobody's; those that are looked up stay in memory.
+_NAME_BYTES: Final = 64
 # Where a caller's API key stands; the first one there is, is the caller.
 KEY_HEADERS: Final = (b"authorization", b"api-key", b"x-api-key", b"x-goog-api-key")
 _CALLER_BYTES: Final = 8
@@ -69,11 +77,12 @@ SECRET_PARAMETERS: Final = frozenset(
     {b"access_token", b"api-key", b"api_key", b"apikey", b"key", b"sig", b"signature", b"token"}
 )
 # API keys by how their providers write them: OpenAI and Anthropic, Google, Groq, xAI, Hugging Face,
-# Replicate, Perplexity, NVIDIA, GitHub. For paths, where none has a name that gives it away.
-_ANY_KEY_BYTES: Final = 20
+# Replicate, Perplexity, NVIDIA, GitHub; and our own. For paths and for what our messages quote.
 _ANY_KEY: Final = re.compile(
     rb"\b(?:sk-|AIza|gsk_|xai-|hf_|r8_|pplx-|nvapi-|gh[opsu]_|github_pat_)[A-Za-z0-9_-]{16,}"
+    rb"|tw_s[ikt]_[A-Za-z0-9_-]+"
 )
+_ANY_KEY_BYTES: Final = 19  # the shortest of them
 # How many of the pairs in a value are cookies; attributes follow the one that is set.
 _COOKIES: Final[Mapping[bytes, int | None]] = MappingProxyType({b"cookie": None, b"set-cookie": 1})
 _SCHEME: Final = re.compile(rb"\A[A-Za-z][A-Za-z0-9-]* +")
@@ -180,7 +189,7 @@ def with_provider_key(headers: RawHeaders, key: bytes) -> list[tuple[bytes, byte
     for name, value in headers:
         lowered = name.lower()
         if lowered in KEY_HEADERS and _ends_in_our_key(value):
-            scheme = value[: value.rindex(b"tw_sk_")]
+            scheme = b"".join(value.rpartition(b" ")[:2])
             value = (scheme or (b"Bearer " if lowered == b"authorization" else b"")) + key
         elif lowered == b"connection":
             options = value.split(b",")
@@ -193,6 +202,12 @@ def _ends_in_our_key(value: bytes) -> bool:
     return value.rpartition(b" ")[2].startswith(b"tw_sk_")
 
 
+@lru_cache(maxsize=1024)
+def _is_secret(name: bytes) -> bool:
+    """Tell whether the whole value of a header of this name is a credential."""
+    return name.lower() in SECRET_HEADERS or _SECRET_NAME.search(name) is not None
+
+
 def caller(index: Index) -> bytes | None:
     """Tell the API keys of callers apart: 8 bytes of a hash, None for a call without a key."""
     for name in KEY_HEADERS:
@@ -201,19 +216,28 @@ def caller(index: Index) -> bytes | None:
     return None
 
 
-def credentials(headers: RawHeaders, query: bytes) -> tuple[bytes, ...]:
+def credentials(headers: RawHeaders, query: bytes, path: bytes = b"") -> tuple[bytes, ...]:
     """List the call's secrets as they could turn up elsewhere: header values without their scheme,
-    and query parameters by name, raw and decoded.
+    query parameters by name, raw and decoded, and elsewhere in the head what looks like a key.
     """
     found: set[bytes] = set()
+    others = [path, query]
     for name, value in headers:
-        if (lowered := name.lower()) in SECRET_HEADERS:
-            found.add(_SCHEME.sub(b"", value, count=1).strip())
-            if lowered in _COOKIES:
+        if len(name) <= _NAME_BYTES and _is_secret(name):
+            found.add(secret := _SCHEME.sub(b"", value, count=1).strip())
+            if value[:6].lower() == b"basic ":
+                found |= _basic(secret)
+            if (lowered := name.lower()) in _COOKIES:
                 found |= _cookies(value, _COOKIES[lowered])
+        elif len(value) >= _ANY_KEY_BYTES:
+            others.append(value)
     for name, value in _parameters(query) if query else ():
         if name.lower() in SECRET_PARAMETERS:
             found |= {value, unquote_to_bytes(value)}
+    rest = b"\n".join(others)
+    found |= set(_ANY_KEY.findall(rest))
+    if b"%" in rest:
+        found |= set(_ANY_KEY.findall(unquote_to_bytes(rest)))
     if not found:
         return ()
     # As JSON is written by PHP and by .NET.
@@ -230,9 +254,20 @@ def redact(data: bytes, secrets: Iterable[bytes]) -> bytes:
     return OUR_KEY.sub(REDACTED, data) if b"tw_sk_" in data else data
 
 
-def redact_path(path: bytes, secrets: Iterable[bytes]) -> bytes:
-    """Replace in a raw path the call's secrets, and what looks like anybody's API key."""
-    return _ANY_KEY.sub(REDACTED, redact(path, secrets)) if len(path) > _ANY_KEY_BYTES else path
+def redact_any(data: bytes, secrets: Iterable[bytes] = ()) -> bytes:
+    """Replace secrets, and what looks like anybody's API key, where no name gives them away."""
+    for secret in secrets:
+        data = data.replace(secret, REDACTED)
+    return _ANY_KEY.sub(REDACTED, data)
+
+
+def redact_path(path: bytes, secrets: Sequence[bytes]) -> bytes:
+    """Replace such keys in a raw path; where one is percent-encoded, give the path decoded."""
+    if b"%" in path:
+        plain = unquote_to_bytes(path)
+        if (redacted := redact_any(plain, secrets)) != plain:
+            return redacted
+    return redact_any(path, secrets)
 
 
 def redact_query(query: bytes, secrets: Iterable[bytes]) -> bytes:
@@ -250,7 +285,8 @@ def redact_query(query: bytes, secrets: Iterable[bytes]) -> bytes:
 def redacted_json(headers: RawHeaders, secrets: Sequence[bytes]) -> str:
     """Give the headers as JSON text, a list of [name, value], with every credential replaced."""
     pairs = [
-        (name, REDACTED if name.lower() in SECRET_HEADERS else value) for name, value in headers
+        (name, REDACTED if len(name) <= _NAME_BYTES and _is_secret(name) else value)
+        for name, value in headers
     ]
     values = b"\n".join([value for _, value in pairs])
     if redact(values, secrets) is not values:  # rarely, so one look at all of them pays
@@ -264,6 +300,14 @@ def _parameters(query: bytes) -> Iterable[tuple[bytes, bytes]]:
     for part in query.split(b"&"):
         name, _, value = part.partition(b"=")
         yield unquote_to_bytes(name), value
+
+
+def _basic(encoded: bytes) -> set[bytes]:
+    """Give user and password of RFC 7617, each for itself; none where that is not what it is."""
+    try:
+        return set(b64decode(encoded).split(b":", 1))
+    except ValueError:
+        return set()
 
 
 def _cookies(value: bytes, count: int | None) -> set[bytes]:

@@ -31,7 +31,8 @@ def new_secret(prefix: str) -> str:
 
 def hashed(secret: str) -> bytes:
     """Give what a secret is known by."""
-    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
+    # Of any text, also of half a character: it is no secret of ours, and no fault.
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
 
 
 class Keyring:
@@ -39,16 +40,22 @@ class Keyring:
 
     def __init__(self, mode: AuthMode, grants: Grants) -> None:
         self._mode = mode
+        self._keys: dict[int, ApiKey] = {}
         self.hold(grants)
 
     def hold(self, grants: Grants) -> None:
         """Know these from now on, and nothing else."""
         self._projects = {project.id: project for project in grants.projects}
         self._named = {project.name: project for project in grants.projects}
-        self._keys = {key.id: key for key in grants.keys}
+        self._keys = {key.id: self._as_used(key) for key in grants.keys}
         self._good = {key.sha256: key.id for key in grants.keys if key.revoked_at_us is None}
         self._sign_ins = {one.sha256: one for one in grants.sign_ins}
         self.keys_are_on = self._mode == "keys" or (self._mode == "auto" and bool(self._keys))
+
+    @property
+    def mode(self) -> AuthMode:
+        """What the configuration says of keys."""
+        return self._mode
 
     @property
     def keys(self) -> Sequence[ApiKey]:
@@ -89,10 +96,16 @@ class Keyring:
     def sign_in(self, secret: str, now_us: int) -> tuple[SignIn, ApiKey] | None:
         """Give the browser that a cookie's secret is, and its key."""
         found = self._sign_ins.get(hashed(secret))
-        if found is None or found.expires_at_us <= now_us:
+        if found is None or not self.is_signed_in(found, now_us):
             return None
-        key = self._keys.get(found.key_id)
-        return (found, key) if key is not None and self.is_good(key) else None
+        return found, self._keys[found.key_id]
+
+    def is_signed_in(self, sign_in: SignIn, now_us: int) -> bool:
+        """Tell whether a browser still is, and still looks at the same project."""
+        if self._sign_ins.get(sign_in.sha256) != sign_in or sign_in.expires_at_us <= now_us:
+            return False
+        key = self._keys.get(sign_in.key_id)
+        return key is not None and self.is_good(key)
 
     def used(self, key: ApiKey, now_us: int) -> bool:
         """Note that a key was used; tell whether that is to be written down."""
@@ -101,3 +114,11 @@ class Keyring:
             return False
         self._keys[key.id] = replace(known, last_used_at_us=now_us)
         return True
+
+    def _as_used(self, key: ApiKey) -> ApiKey:
+        """Give a key as it was read with its last use, which may be about to be written only."""
+        known = self._keys.get(key.id)
+        used_at_us = known.last_used_at_us if known is not None else None
+        if used_at_us is None or used_at_us <= (key.last_used_at_us or 0):
+            return key
+        return replace(key, last_used_at_us=used_at_us)

@@ -8,6 +8,7 @@ from typing import Any
 import hypothesis
 import pytest
 
+from tests.keyed import Keyed, keyed
 from tests.recorders import Begin, Recording, recording
 from tests.running import Running, running
 from tests.wire import ScriptedUpstream
@@ -17,6 +18,7 @@ hypothesis.settings.register_profile("traceway", deadline=None)
 hypothesis.settings.load_profile("traceway")
 
 Serve = Callable[..., Awaitable[Running]]
+ServeKeyed = Callable[..., Awaitable[Keyed]]
 
 
 @pytest.fixture
@@ -43,6 +45,23 @@ async def serve(tmp_path: Path, upstream: ScriptedUpstream) -> AsyncIterator[Ser
 async def tw(serve: Serve) -> Running:
     """A server with the default settings, in front of the upstream."""
     return await serve()
+
+
+@pytest.fixture
+async def serve_keyed(tmp_path: Path, upstream: ScriptedUpstream) -> AsyncIterator[ServeKeyed]:
+    """Start a server with keys on before the upstream: `await serve_keyed({"auth.mode": ...})`."""
+    async with AsyncExitStack() as stack:
+
+        async def start(settings: dict[str, str] | None = None) -> Keyed:
+            return await stack.enter_async_context(keyed(tmp_path, upstream.url, settings))
+
+        yield start
+
+
+@pytest.fixture
+async def team(serve_keyed: ServeKeyed) -> Keyed:
+    """A server with keys on, in front of the upstream."""
+    return await serve_keyed()
 
 
 @pytest.fixture

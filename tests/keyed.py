@@ -1,79 +1,118 @@
-"""A server with keys: making projects and keys as an admin does, over the API."""
+"""A running server with keys on: projects alpha and beta, with a key of each scope in both."""
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
-import orjson
+import aiohttp
 
-from tests.api.asking import Reply
-from tests.running import CHAT, Running
-from tests.wire import Received
+from proxy.access import COOKIE, OUR_KEY_HEADER
+from proxy.keyring import KEY_PREFIX, SIGN_IN_PREFIX, hashed, new_secret
+from storage import api_keys
+from storage.database import Transaction
+from storage.grants import SCOPES, Scope, SignIn
+from tests.databases import opened
+from tests.running import Running, running
+
+PROJECTS = ("alpha", "beta")
+# 2100-01-01.
+FAR_US = 4_102_444_800_000_000
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Somebody with a key: in a header, or as the cookie of a browser that it signed in."""
+
+    project: str
+    project_id: int
+    key_id: int
+    scope: Scope
+    key: str = field(repr=False)
+    cookie: str = field(repr=False)
+
+    @property
+    def header(self) -> bytes:
+        """The key as a line of a raw head, where the provider's may stand beside it."""
+        return b"%b: %b\r\n" % (OUR_KEY_HEADER.encode(), self.key.encode())
+
+    @property
+    def bearer(self) -> bytes:
+        """The key as a line of a raw head, in place of the provider's."""
+        return b"Authorization: Bearer %b\r\n" % self.key.encode()
+
+    @property
+    def cookie_header(self) -> bytes:
+        """The cookie as a line of a raw head."""
+        return b"Cookie: %b=%b\r\n" % (COOKIE.encode(), self.cookie.encode())
 
 
 @dataclass
 class Keyed:
-    """A server whose keys are on; `admin` is an admin's."""
+    """A server and those who have keys for it, by project and scope: `team["beta", "read"]`."""
 
     tw: Running
-    admin: str
+    holders: Mapping[tuple[str, Scope], Holder]
+    stack: AsyncExitStack
 
-    async def asks(
-        self,
-        method: str,
-        path: str,
-        body: Any = None,
-        *,
-        key: str | None = None,
-        project: str | None = None,
-    ) -> Reply:
-        """Make a request of the API, by default as the admin."""
-        headers = {"Authorization": f"Bearer {key or self.admin}"}
-        if project is not None:
-            headers["X-Traceway-Project"] = project
-        data = body if isinstance(body, bytes) else orjson.dumps(body) if body is not None else None
-        async with self.tw.client.request(
-            method, self.tw.url + path, data=data, headers=headers
-        ) as answer:
-            said = await answer.read()
-            return Reply(answer.status, dict(answer.headers), orjson.loads(said) if said else None)
+    def __getitem__(self, who: tuple[str, Scope]) -> Holder:
+        return self.holders[who]
 
-    async def makes_project(self, name: str) -> None:
-        """Make a project."""
-        assert (await self.asks("POST", "/api/projects", {"name": name})).status == 201
+    async def by(self, project: str, scope: Scope) -> Running:
+        """Give the server as one with this key sees it: each request of its client has it."""
+        return await self.with_headers({OUR_KEY_HEADER: self[project, scope].key})
 
-    async def makes_key(self, scope: str = "write", project: str | None = None) -> str:
-        """Make a key."""
-        asked = {"name": "a", "scope": scope}
-        reply = await self.asks("POST", "/api/keys", asked, project=project)
-        assert reply.status == 201, reply
-        return str(reply.body["key"])
+    async def by_cookie(self, project: str, scope: Scope) -> Running:
+        """Give the server as the browser sees it that this key signed in."""
+        cookie = f"{COOKIE}={self[project, scope].cookie}"
+        return await self.with_headers({"Cookie": cookie, "Origin": self.tw.url})
 
-    async def sets_provider_key(
-        self, key: str, upstream: str = "openai", project: str | None = None
-    ) -> None:
-        """Store a provider key."""
-        path = f"/api/provider-keys/{upstream}"
-        reply = await self.asks("PUT", path, {"key": key}, project=project)
-        assert reply.status == 200, reply
-
-    async def calls(
-        self,
-        key: str,
-        *,
-        headers: bytes = b"",
-        body: bytes = b"{}",
-        target: bytes = CHAT.encode(),
-        method: bytes = b"POST",
-    ) -> Received:
-        """Make a call with a key of ours alone."""
-        headers = b"Authorization: Bearer %b\r\n%b" % (key.encode(), headers)
-        headers += b"Content-Type: application/json\r\n"
-        return await self.tw.raw(target, method=method, headers=headers, body=body)
+    async def with_headers(self, headers: Mapping[str, str]) -> Running:
+        """Give the server with a client of its own, which sends these headers each time."""
+        client = aiohttp.ClientSession(headers=headers, cookie_jar=aiohttp.DummyCookieJar())
+        return replace(self.tw, client=await self.stack.enter_async_context(client))
 
 
-async def with_keys(tw: Running) -> Keyed:
-    """Turn keys on by making the first one, an admin's."""
-    asked = {"name": "admin", "scope": "admin"}
-    async with tw.client.post(tw.url + "/api/keys", json=asked) as answer:
-        assert answer.status == 201, await answer.read()
-        return Keyed(tw, (await answer.json())["key"])
+@asynccontextmanager
+async def keyed(
+    folder: Path, upstream_url: str, settings: Mapping[str, str] | None = None
+) -> AsyncIterator[Keyed]:
+    """Run a server whose database has projects and keys; `settings` as those of `running`."""
+    holders = await prepared(folder)
+    async with AsyncExitStack() as stack:
+        tw = await stack.enter_async_context(running(folder, upstream_url, settings))
+        yield Keyed(tw, holders, stack)
+
+
+async def prepared(folder: Path) -> Mapping[tuple[str, Scope], Holder]:
+    """Make a database with these projects and keys, for a server that is to be started."""
+    database = opened(folder / "traceway.db")
+    with database.transaction() as tx:
+        holders = {(one.project, one.scope): one for one in _made(tx)}
+    await database.close()
+    return holders
+
+
+def _made(tx: Transaction) -> list[Holder]:
+    made = []
+    for project in PROJECTS:
+        project_id = api_keys.create_project(tx, project, now_us=1)
+        assert isinstance(project_id, int)
+        for scope in SCOPES:
+            key, cookie = new_secret(KEY_PREFIX), new_secret(SIGN_IN_PREFIX)
+            key_id = api_keys.create_key(
+                tx,
+                project_id=project_id,
+                name=f"{project}'s {scope}",
+                scope=scope,
+                sha256=hashed(key),
+                last_four=key[-4:],
+                now_us=1,
+            )
+            assert isinstance(key_id, int)
+            one = SignIn(
+                sha256=hashed(cookie), key_id=key_id, project_id=project_id, expires_at_us=FAR_US
+            )
+            api_keys.sign_in(tx, one, now_us=1)
+            made.append(Holder(project, project_id, key_id, scope, key, cookie))
+    return made

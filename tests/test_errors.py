@@ -60,3 +60,13 @@ async def test_openais_client_raises_its_own_exception_and_does_not_try_again(
             await client.models.list()
     assert raised.value.code == "unknown_upstream"
     assert len(await tw.spans()) == 1
+
+
+@pytest.mark.parametrize("key", ["sk-proj-0123456789abcdefghij", "tw_sk_abc", "tw_st_x"])
+def test_a_message_that_quotes_a_key_does_not_say_it(key: str) -> None:
+    body = error_body(400, "some_code", f"limit must be a number, not '{key}'")
+    assert orjson.loads(body)["error"]["message"] == "limit must be a number, not '[redacted]'"
+
+
+def test_a_message_may_quote_what_is_no_text() -> None:
+    assert orjson.loads(error_body(400, "some_code", "not \ud800"))["error"]["message"] == "not ?"

@@ -12,7 +12,7 @@ import pytest
 
 from proxy.vault import checked
 from tests.conftest import Serve
-from tests.keyed import Keyed, with_keys
+from tests.managed import Keyed, with_keys
 from tests.running import CHAT, Running
 from tests.wire import Peer, ScriptedUpstream, connect
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Serve
-from tests.keyed import Keyed, with_keys
+from tests.managed import Keyed, with_keys
 from tests.running import CHAT, Running, running
 from tests.wire import ScriptedUpstream
 

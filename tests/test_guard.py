@@ -5,8 +5,9 @@ import re
 import orjson
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 
-from proxy.guard import host_name
+from proxy.guard import Guard, Refusal, host_name
 from tests.conftest import Serve
 from tests.running import CHAT, Running
 from tests.wire import Received, ScriptedUpstream, connect
@@ -178,3 +179,19 @@ async def test_a_preflight_of_a_foreign_page_is_refused(tw: Running) -> None:
 )
 def test_a_host_name_is_read_strictly(authority: str, name: str) -> None:
     assert host_name(authority) == name
+
+
+@pytest.mark.parametrize(
+    ("configured", "sent"),
+    [
+        ("2001:db8:0::5", "[2001:DB8::5]:3000"),
+        ("::", "[::]"),
+        ("192.168.1.5", "192.168.1.5:80"),
+        ("Box.Local.", "box.local"),
+    ],
+)
+def test_an_address_of_ours_may_be_written_as_one_likes(configured: str, sent: str) -> None:
+    request = make_mocked_request("GET", "/", headers={"Host": sent})
+    Guard([configured]).check(request)
+    with pytest.raises(Refusal):
+        Guard([]).check(request)

@@ -1,5 +1,6 @@
 """Header rules: what is removed, what stays as it was, and what nobody may read later."""
 
+import base64
 import time
 
 import orjson
@@ -114,7 +115,7 @@ def test_a_key_of_ours_becomes_the_providers_where_that_would_stand(
 
 @pytest.mark.parametrize(
     "value",
-    [b"Bearer tw_sk_a tw_sk_b", b"tw_sk_atw_sk_b", b"Bearer\ttw_sk_a", b"tw_sk_a b", b"a,tw_sk_b "],
+    [b"Bearer tw_sk_a tw_sk_b", b"Bearer\ttw_sk_a", b"tw_sk_a b", b"a,tw_sk_b "],
 )
 def test_of_several_keys_of_ours_in_one_header_none_is_overlooked(value: bytes) -> None:
     left = headers.with_provider_key([(b"Authorization", value)], KEY)
@@ -224,3 +225,89 @@ def test_secrets_are_replaced_in_bodies_queries_and_stored_headers() -> None:
         ["X-A", "see [redacted]"],
         ["X-B", "\ufffdé"],
     ]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(b"Helicone-Auth", b"x-portkey-api-key", b"X-Amz-Security-Token", b"cf-aig-authorization"),
+        *(b"OPENAI_API_KEY", b"X-Auth-Token", b"apikey", b"client-secret", b"Proxy-Password"),
+    ],
+)
+def test_the_name_of_another_tools_header_tells_that_its_value_is_a_credential(name: bytes) -> None:
+    sent = [(name, b"Bearer hunter2-hunter2")]
+    assert headers.credentials(sent, b"") == (b"hunter2-hunter2",)
+    assert orjson.loads(headers.redacted_json(sent, ())) == [[name.decode(), "[redacted]"]]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(b"x-ratelimit-remaining-tokens", b"Author", b"WWW-Authenticate", b"Idempotency-Key"),
+        *(b"Sec-WebSocket-Key", b"X-Authority", b"tokenizer", b"x-max-tokens", b"n" * 65),
+    ],
+)
+def test_other_names_tell_nothing(name: bytes) -> None:
+    sent = [(name, b"hunter2-hunter2-hunter2")]
+    assert headers.credentials(sent, b"") == ()
+    assert b"hunter2" in headers.redacted_json(sent, ()).encode()
+
+
+def test_user_and_password_are_secrets_each_for_itself() -> None:
+    given = base64.b64encode(b"someone:" + KEY)
+    for scheme in (b"Basic ", b"basic ", b"BASIC  "):
+        assert {KEY, given} <= set(headers.credentials([(b"Authorization", scheme + given)], b""))
+    for other in (b"Basic !", b"Basic", b"Basic \xff", b"Bearer " + given):
+        assert KEY not in headers.credentials([(b"Authorization", other)], b"")
+
+
+@pytest.mark.parametrize(
+    ("sent", "query", "path"),
+    [
+        ([(b"baggage", b"user=1,key=%b;p" % KEY)], b"", b"/"),
+        ([(b"X-Any", b"it is " + KEY)], b"", b"/"),
+        ([], b"q=" + KEY, b"/"),
+        ([], b"", b"/v1/%b/x" % KEY),
+        ([], b"", b"/v1/" + KEY.replace(b"-", b"%2D")),
+    ],
+)
+def test_what_looks_like_a_key_is_one_wherever_it_stands_in_a_head(
+    sent: list[tuple[bytes, bytes]], query: bytes, path: bytes
+) -> None:
+    assert KEY in headers.credentials(sent, query, path)
+    assert KEY[3:] not in headers.redact_path(path, ())
+
+
+@pytest.mark.parametrize(
+    "path", [b"/v1/chat/completions", b"/a%20b", b"/desk-0123456789abcdefghij", b""]
+)
+def test_other_paths_stay_as_they_are(path: bytes) -> None:
+    assert headers.redact_path(path, ()) == path
+    assert headers.credentials([], b"", path) == ()
+
+
+def test_a_short_secret_is_cut_out_of_a_path_too() -> None:
+    assert headers.redact_path(b"/v1/abc12345", (b"abc12345",)) == b"/v1/[redacted]"
+
+
+def test_nothing_that_looks_like_a_key_is_left_in_a_text() -> None:
+    for secret in (KEY, b"tw_sk_a", b"tw_si_abc-_", b"tw_st_0", b"ghp_0123456789abcdefghij"):
+        assert headers.redact_any(b"it is %b, or so" % secret) == b"it is [redacted], or so"
+    plain = b"send it as `Bearer tw_sk_...`, or a tw_sk_ key"
+    assert headers.redact_any(plain) == plain
+
+
+@pytest.mark.parametrize(
+    ("value", "swapped"),
+    [
+        (b"Bearer tw_sk_a", b"Bearer KEY"),
+        (b"bearer   tw_sk_a", b"bearer   KEY"),
+        (b"tw_sk_atw_sk_b", b"Bearer KEY"),
+        (b"Bearer tw_sk_atw_sk_b", b"Bearer KEY"),
+        (b"Bearer sk-x", b"Bearer sk-x"),
+        (b"Bearer tw_sk_a x", b"Bearer tw_sk_a x"),
+    ],
+)
+def test_the_providers_key_takes_the_place_of_all_of_ours(value: bytes, swapped: bytes) -> None:
+    sent = [(b"Authorization", value), (b"X-A", b"tw_sk_a")]
+    assert headers.with_provider_key(sent, b"KEY") == [(b"Authorization", swapped), sent[1]]

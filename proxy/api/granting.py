@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from proxy.keyring import Keyring
 from proxy.recorder import Recorder
+from proxy.tasks import spawn
 from storage import api_keys
 from storage.database import Transaction
 from storage.grants import ApiKey, Grants
@@ -38,7 +39,7 @@ class Granting:
 
         async with self._one:
             # To its end, also when who asked for it leaves: what is written must be known here.
-            return await asyncio.shield(self._apply(both))
+            return await asyncio.shield(spawn(self._apply(both), "change of keys"))
 
     async def _apply(self, both: Callable[[Transaction], tuple[T, Grants]]) -> T:
         result, grants = await self._recorder.write(both)

@@ -10,7 +10,7 @@ that comes back reads from the log for itself.
 
 import asyncio
 import bisect
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
@@ -24,19 +24,29 @@ from storage.events import SESSION_UPDATED, TRACE_CREATED, TRACE_UPDATED
 # each time, up to some 10,000 events/s. Nobody sees the difference, and 200 of them cost a tenth of
 # what they would at each commit.
 PAUSE_S: Final = 0.050
-# What the ring holds: at 1,000 calls/s some seconds.
+# What the rings of all projects hold: at 1,000 calls/s some seconds.
 RING_BYTES: Final = 16 * 1024 * 1024
 HEARTBEAT_S: Final = 15.0
 
 
 class Hub:
-    """Hands the events of one project on. ``subscribers`` is how many watch."""
+    """Hands the events of one project on. ``subscribers`` is how many watch.
 
-    def __init__(self, database: Database, project_id: int, texts: LiveTexts) -> None:
+    ``ring_bytes`` says how much its ring may hold; the newest page it always may.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        project_id: int,
+        texts: LiveTexts,
+        ring_bytes: Callable[[], int] = lambda: RING_BYTES,
+    ) -> None:
         self.subscribers = 0
         self._database = database
         self._project_id = project_id
         self._texts = texts
+        self._bound_bytes = ring_bytes
         self._loop = asyncio.get_running_loop()
         self._closing = False
         self._news = asyncio.Event()
@@ -101,6 +111,10 @@ class Hub:
 
     def _leave(self) -> None:
         self.subscribers -= 1
+        if not self.subscribers:  # nobody needs it, and nobody keeps it up
+            self._ring.clear()
+            self._ring_bytes = 0
+            self._floor = self._last
 
     async def _follow(self, position: int, missed: bool, wants: Wants) -> AsyncIterator[bytes]:
         if missed:
@@ -172,7 +186,8 @@ class Hub:
 
     def _drop_oldest(self) -> None:
         dropped = 0
-        while self._ring_bytes > RING_BYTES:
+        bound_bytes = self._bound_bytes()
+        while self._ring_bytes > bound_bytes and dropped < len(self._ring) - 1:
             self._floor = self._ring[dropped].last
             self._ring_bytes -= self._ring[dropped].held_bytes
             dropped += 1

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from proxy.api.frames import Wants
-from proxy.api.hub import Hub
+from proxy.api.hub import RING_BYTES, Hub
 from proxy.api.live import LiveTexts
 from proxy.call import Call
 from proxy.recorder import Recorder
@@ -83,7 +83,12 @@ class Hubs:
     def _of(self, project_id: int) -> Hub:
         if (hub := self._hubs.get(project_id)) is None:
             texts = LiveTexts(self._in_flight, project_id)
-            hub = self._hubs[project_id] = Hub(self._database, project_id, texts)
+            hub = Hub(self._database, project_id, texts, self._share_bytes)
+            self._hubs[project_id] = hub
             self._all = tuple(self._hubs.values())
             self._tasks.append(spawn(hub.run(), f"events of project {project_id}"))
         return hub
+
+    def _share_bytes(self) -> int:
+        """Give what the ring of one project may hold while others are watched as well."""
+        return RING_BYTES // max(1, sum(1 for hub in self._all if hub.subscribers))

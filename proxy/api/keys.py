@@ -25,10 +25,12 @@ from storage.api_keys import Conflict
 from storage.database import Transaction
 from storage.grants import ApiKey, Project, Scope
 
-# A project's name stands in headers, on command lines and in names of environment variables. To
-# Python's `$` a text may go on with the end of a line; to that of JSON Schema it may not.
+# A project's name stands in headers, on command lines and in names of environment variables. In
+# Python `$` matches before a last line break as well; these are patterns of JSON Schema, too.
 ProjectName = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}(?!\n)$")]
-KeyName = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*(?!\n)$")]
+KeyName = Annotated[
+    str, Meta(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f-\x9f]+(?!\n)$")
+]
 Usd = Annotated[float, Meta(ge=0, le=1_000_000)]
 CallsPerMinute = Annotated[int, Meta(ge=1, le=1_000_000)]
 _NUSD: Final = 1_000_000_000
@@ -240,12 +242,13 @@ class Keys:
     async def whoami(self, request: web.Request) -> web.Response:
         """GET /api/self: who the caller is."""
         principal = principal_of(request)
+        key = None if principal.key is None else self._keyring.key_by_id(principal.key.id)
         return json_answer(
             SelfView(
                 project=principal.project.name,
                 scope=principal.scope,
                 keys_are_on=self._keyring.keys_are_on,
-                key=None if principal.key is None else self._key_view(principal.key),
+                key=None if key is None else self._key_view(key),
             )
         )
 

@@ -7,7 +7,7 @@ stored is the one of the next call.
 import asyncio
 import functools
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -25,6 +25,7 @@ from proxy.sealing import KeyFileError
 from proxy.vault import BadKey, ProviderKey, Vault, checked
 from storage import provider_keys
 from storage.database import Transaction
+from storage.grants import Project
 
 T = TypeVar("T")
 
@@ -60,10 +61,19 @@ class ProviderKeys:
         self._upstreams = frozenset(upstreams)
         self._one = asyncio.Lock()
 
+    @property
+    def upstreams(self) -> Sequence[str]:
+        """Name the upstreams that a key can be stored for."""
+        return sorted(self._upstreams)
+
     async def list(self, request: web.Request) -> web.Response:
         """GET /api/provider-keys: those of the request's project, by upstream."""
-        found = [_view(key) for key in self._vault.shown(principal_of(request).project)]
+        found = self.views(principal_of(request).project)
         return json_answer({"provider_keys": found, "count": len(found)})
+
+    def views(self, project: Project) -> Sequence[ProviderKeyView]:
+        """Give the keys of a project, by upstream."""
+        return [_view(key) for key in self._vault.shown(project)]
 
     async def put(self, request: web.Request) -> web.Response:
         """PUT /api/provider-keys/{upstream}: the project's calls go there with it from now on."""
@@ -74,34 +84,44 @@ class ProviderKeys:
             message = f"there is no upstream {upstream[:64]!r}; the configuration has {known}"
             return error_response(404, "unknown_upstream", message)
         try:
-            key = checked(asked.key)
-        except BadKey as error:
-            raise BadParameter(str(error), "key") from None
-        project = principal_of(request).project
-        now_us = time.time_ns() // 1000
-        try:
-            async with self._one:
-                sealed = await asyncio.to_thread(
-                    self._vault.seal, project.id, upstream, key, now_us
-                )
-                stored = await self._write(
-                    functools.partial(provider_keys.put, key=sealed),
-                    lambda: self._vault.keep(sealed, key),
-                )
+            stored = await self.keep(principal_of(request).project, upstream, asked.key)
         except KeyFileError as error:
             return error_response(503, "key_file_unusable", str(error))
-        return json_answer(_view(stored))
+        return json_answer(stored)
+
+    async def keep(self, project: Project, upstream: str, key: str) -> ProviderKeyView:
+        """Store a key for an upstream that there is.
+
+        Raises:
+            BadParameter: it cannot be a key.
+            KeyFileError: the key file cannot be used.
+        """
+        try:
+            checked(key)
+        except BadKey as error:
+            raise BadParameter(str(error), "key") from None
+        now_us = time.time_ns() // 1000
+        async with self._one:
+            sealed = await asyncio.to_thread(self._vault.seal, project.id, upstream, key, now_us)
+            stored = await self._write(
+                functools.partial(provider_keys.put, key=sealed),
+                lambda: self._vault.keep(sealed, key),
+            )
+        return _view(stored)
 
     async def delete(self, request: web.Request) -> web.Response:
         """DELETE /api/provider-keys/{upstream}: the stored one; what the environment has, stays."""
-        project = principal_of(request).project
-        upstream = request.match_info["upstream"]
+        gone = await self.forget(principal_of(request).project, request.match_info["upstream"])
+        return not_found("stored provider key") if gone is None else json_answer(gone)
+
+    async def forget(self, project: Project, upstream: str) -> ProviderKeyView | None:
+        """Delete a stored key, and give what could be shown of it; None where there is none."""
         async with self._one:
             deleted = await self._write(
                 functools.partial(provider_keys.delete, project_id=project.id, upstream=upstream),
                 lambda: self._vault.forget(project.id, upstream),
             )
-        return not_found("stored provider key") if deleted is None else json_answer(_view(deleted))
+        return None if deleted is None else _view(deleted)
 
     async def _write(self, work: Callable[[Transaction], object], then: Callable[[], T]) -> T:
         async def both() -> T:

@@ -4,20 +4,37 @@ Invariant: what is wrong with it is said by field and kind, never by value, whic
 """
 
 import re
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 from aiohttp import web
 
+from proxy.access import check_still
 from proxy.api.params import BadParameter
 
 T = TypeVar("T", bound=msgspec.Struct)
 
 # A name and some figures: a body of more is none of these.
 MAX_BYTES: Final = 64 * 1024
-_VALUE: Final = re.compile(r" '.*'", re.DOTALL)
 # The name of a field that is not known is shown where it looks like one: it may be a value, too.
 _ODD_NAME: Final = re.compile(r"(?<=unknown field) `(?![a-z_]{1,40}`).*`", re.DOTALL)
+
+
+async def whole(request: web.Request) -> bytes:
+    """Read a body in full.
+
+    Raises:
+        BadParameter: it is larger than ``MAX_BYTES``, or does not come whole.
+    """
+    body = bytearray()
+    try:
+        async for piece in request.content.iter_any():
+            body += piece
+            if len(body) > MAX_BYTES:
+                raise BadParameter(f"the body must have at most {MAX_BYTES} bytes")
+    except web.RequestPayloadError:
+        raise BadParameter("the body did not come whole") from None
+    return bytes(body)
 
 
 async def read(request: web.Request, kind: type[T]) -> T:
@@ -25,17 +42,29 @@ async def read(request: web.Request, kind: type[T]) -> T:
 
     Raises:
         BadParameter: it is no JSON, not what is expected, or larger than ``MAX_BYTES``.
+        Denied: whoever sends it may not any more.
     """
-    body = bytearray()
-    async for piece in request.content.iter_any():
-        body += piece
-        if len(body) > MAX_BYTES:
-            raise BadParameter(f"the body must have at most {MAX_BYTES} bytes")
+    body = await whole(request)
+    check_still(request)
     try:
-        return msgspec.json.decode(bytes(body), type=kind)
+        return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
-        what = _ODD_NAME.sub("", _VALUE.sub("", str(error)))
-        what = what.replace("`", "").replace(" - at $.", " for ")
-        raise BadParameter(f"the body is not what it should be: {what}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise _mistake(_ODD_NAME.sub("", str(error)), kind) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise BadParameter("the body must be JSON, an object") from None
+
+
+def _mistake(message: str, kind: type[msgspec.Struct]) -> BadParameter:
+    """Say what is wrong with a body, in msgspec's words but for the value that it quotes."""
+    what, at, where = message.rpartition(" - at ")
+    if not at:
+        what, where = message, ""
+    field = where.strip("`").removeprefix("$.")
+    if what.startswith("Invalid enum value"):
+        wanted = get_type_hints(kind).get(field.partition(".")[0])
+        what = "not a value that there is"
+        if get_origin(wanted) is Literal:
+            what = f"expected one of {', '.join(map(str, get_args(wanted)))}"
+    what = what.replace("`", "")
+    place = f"{field}: " if field else ""
+    return BadParameter(f"the body is not what it should be: {place}{what}", field or None)

@@ -12,18 +12,33 @@ from typing import Final
 _CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
+_THEIRS: Final = '-H "Authorization: Bearer $OPENAI_API_KEY"'
+_OURS: Final = '-H "Authorization: Bearer $TRACEWAY_API_KEY"'
+
+
 def command(
-    method: str, url: str, content_type: str | None, body: bytes | None, body_url: str
+    method: str,
+    url: str,
+    content_type: str | None,
+    body: bytes | None,
+    body_url: str,
+    *,
+    keys_are_on: bool,
 ) -> str:
-    """Write the command; a body that cannot be pasted is fetched from ``body_url``."""
+    """Write the command; a body that cannot be pasted is fetched from ``body_url``.
+
+    With keys on both take a key of ours from the environment, and the call goes out with the
+    provider key of the project.
+    """
     words = [f"curl {quote(_plain(url))}", f"-X {quote(_plain(method))}"]
-    words.append('-H "Authorization: Bearer $OPENAI_API_KEY"')
+    words.append(_OURS if keys_are_on else _THEIRS)
     if content_type:
         words.append(f"-H {quote('Content-Type: ' + _plain(content_type))}")
     before = ""
     if body:
         text = _text(body)
-        before = "" if text is not None else f"curl -s {quote(_plain(body_url))} | "
+        own = f"{_OURS} " if keys_are_on else ""
+        before = "" if text is not None else f"curl -s {own}{quote(_plain(body_url))} | "
         words.append(f"--data-binary {'@-' if text is None else quote(text)}")
     return before + " \\\n  ".join(words) + "\n"
 

@@ -1,13 +1,14 @@
 """What all pages share: the templates' environment, the frame, headers, and static files.
 
-Invariant: every page and every fragment has the headers below, so that text of strangers that got
-through all escaping would still run nothing; a static file's address names its content, so that it
-may be kept for ever.
+Invariants: who is not let in is shown nothing but that. Every page and every fragment has the
+headers below, so that text of strangers that got through all escaping would still run nothing. A
+static file's address names its content, so that it may be kept for ever.
 """
 
 import hashlib
 import mimetypes
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -17,7 +18,9 @@ import jinja2
 from aiohttp import web
 
 from proxy import __version__
+from proxy.access import Principal, maybe_principal_of
 from proxy.api.params import BadParameter
+from proxy.keyring import Keyring
 from proxy.ui import view
 from proxy.ui.spans import state
 from storage.database import StorageError
@@ -30,11 +33,32 @@ _SECURITY: Final = {
         " base-uri 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    # Nothing to others; our own forms must say where they come from, and with "no-referrer" a
+    # browser gives their Origin as null (Fetch, "append a request Origin header").
+    "Referrer-Policy": "same-origin",
 }
 _A_YEAR: Final = "public, max-age=31536000, immutable"
 
+# Pages that are there in every project.
+_EVERYWHERE: Final = ("/sessions", "/traces", "/settings")
+
 Page = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Viewer:
+    """What the frame shows of who looks: their project, and what they may do beside reading.
+
+    ``projects`` are those that they may look at instead, none where there is no choice; ``back`` is
+    the page to be on in another one. ``names_project`` is False where there is one and no key.
+    """
+
+    project: str
+    projects: Sequence[str]
+    back: str
+    names_project: bool
+    manages: bool
+    is_signed_in: bool
 
 
 class Static:
@@ -69,10 +93,15 @@ class Frame:
     """Renders pages; `reasons` says why calls are not recorded as they should be."""
 
     def __init__(
-        self, app: web.Application, static: Static, reasons: Callable[[], list[str]]
+        self,
+        app: web.Application,
+        static: Static,
+        reasons: Callable[[], list[str]],
+        keyring: Keyring,
     ) -> None:
         self._static = static
         self._reasons = reasons
+        self._keyring = keyring
         aiohttp_jinja2.setup(
             app,
             loader=jinja2.FileSystemLoader(_FOLDER / "templates"),
@@ -84,10 +113,18 @@ class Frame:
         ).globals.update(view=view, state=state)
 
     def render(
-        self, request: web.Request, template: str, *, status: int = 200, **context: object
+        self,
+        request: web.Request,
+        template: str,
+        *,
+        status: int = 200,
+        principal: Principal | None = None,
+        **context: object,
     ) -> web.Response:
-        """Answer with a page, or with a fragment of one."""
+        """Answer with a page, or with a fragment of one, to whoever asks for it or `principal`."""
+        principal = principal or maybe_principal_of(request)
         shared = {
+            "viewer": None if principal is None else self._viewer(request, principal),
             "path": request.path,
             "static": f"/static/{self._static.version}",
             "version": __version__,
@@ -101,6 +138,23 @@ class Frame:
         response.headers.update(_SECURITY)
         response.headers["Cache-Control"] = "no-store"
         return response
+
+    def _viewer(self, request: web.Request, principal: Principal) -> Viewer:
+        names = sorted(project.name for project in self._keyring.projects)
+        may_choose = principal.way in ("cookie", "open") and principal.scope == "admin"
+        return Viewer(
+            project=principal.project.name,
+            projects=names if may_choose and len(names) > 1 else (),
+            back=next((path for path in _EVERYWHERE if request.path.startswith(path)), "/sessions"),
+            names_project=self._keyring.keys_are_on or len(names) > 1,
+            manages=principal.scope == "admin",
+            is_signed_in=principal.way == "cookie",
+        )
+
+    @property
+    def keys_are_on(self) -> bool:
+        """Whether clients need a key of ours."""
+        return self._keyring.keys_are_on
 
     def text(self, text: str) -> web.Response:
         """Answer with plain text."""
@@ -121,3 +175,19 @@ class Frame:
             return self.render(request, "problem.html", status=status, title=title, message=message)
 
         return handle
+
+
+def came_by_https(request: web.Request) -> bool:
+    """Tell whether the browser uses TLS, which ends at a proxy before us.
+
+    A form's Origin says so, and else `X-Forwarded-Proto`: whoever lies there lies to themselves.
+    """
+    if "Origin" in request.headers:
+        return request.headers["Origin"].lower().startswith("https://")
+    first = request.headers.get("X-Forwarded-Proto", request.scheme).partition(",")[0]
+    return first.strip().lower() == "https"
+
+
+def origin(request: web.Request) -> str:
+    """Give the address of this server as the browser knows it, without a path."""
+    return f"{'https' if came_by_https(request) else 'http'}://{request.host}"

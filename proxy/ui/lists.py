@@ -15,9 +15,9 @@ from proxy.api.sessions import Sessions
 from proxy.api.traces import Traces
 from proxy.api.views import StatsView, TotalsView, session_view, stats_view, trace_view
 from proxy.ui import listing
-from proxy.ui.frame import Frame
+from proxy.ui.frame import Frame, origin
 from proxy.ui.listing import SESSIONS, TRACES, Find, Kind
-from proxy.ui.snippets import snippets
+from proxy.ui.snippets import ways
 from storage import events, queries
 from storage.database import Database
 
@@ -55,7 +55,7 @@ class Lists:
         if found.q.strip() and not found.rows and not found.problem:
             found = replace(found, clauses=await listing.clauses(request, found, find))
         stats = await self._stats(request)
-        base_url = f"{request.scheme}://{request.host}/api/proxy/openai/v1"
+        base_url = f"{origin(request)}/api/proxy/openai/v1"
         return self._frame.render(
             request,
             f"{kind.rows}.html",
@@ -66,7 +66,7 @@ class Lists:
             # Of a query they may take longer than the page does, and come after it.
             totals=None if found.q.strip() else _all(stats, kind),
             base_url=base_url,
-            snippets=snippets(base_url),
+            ways=ways(base_url, keys_are_on=self._frame.keys_are_on),
         )
 
     async def session_rows(self, request: web.Request) -> web.Response:

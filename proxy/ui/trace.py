@@ -22,7 +22,7 @@ from proxy.providers.reading import Reading, answer_so_far, read
 from proxy.ui import timeline
 from proxy.ui.conversation import Said, said
 from proxy.ui.curl import command
-from proxy.ui.frame import Frame
+from proxy.ui.frame import Frame, origin
 from proxy.ui.json_text import indented
 from proxy.ui.session import now_us, stretch
 from proxy.ui.spans import tree
@@ -106,14 +106,15 @@ class TracePage:
         if span is None:
             raise web.HTTPNotFound
         body = await rebuild.request_body(db, project, span.span_id)
-        origin = f"{request.scheme}://{request.host}"
+        home = origin(request)
         query = f"?{span.query}" if span.query else ""
         text = command(
             method=span.method or "POST",
-            url=f"{origin}/api/proxy/{span.upstream}{span.path}{query}",
+            url=f"{home}/api/proxy/{span.upstream}{span.path}{query}",
             content_type=span.request.content_type if span.request else None,
             body=body.data if body else None,
-            body_url=f"{origin}/api/spans/{span.span_id.hex()}/request",
+            body_url=f"{home}/api/spans/{span.span_id.hex()}/request",
+            keys_are_on=self._frame.keys_are_on,
         )
         return self._frame.text(text)
 

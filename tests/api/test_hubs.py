@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,28 @@ async def test_the_writer_prunes_the_log_from_time_to_time(
         while await recording.rows("SELECT MIN(sequence) FROM events") != [(14,)]:
             pass
     task.cancel()
+
+
+async def test_the_newest_events_of_all_projects_share_one_bound(
+    db: SqliteDatabase, hubs: Hubs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What those who watch one project held, they hold together: a thousand projects are one."""
+    monkeypatch.setattr(hubs_module, "RING_BYTES", 80_000)
+    async with AsyncExitStack() as stack:
+        watched = range(1, 5)
+        frames = [
+            await stack.enter_async_context(hubs.subscribe(p, None, EVERYTHING)) for p in watched
+        ]
+        for one in frames:
+            await anext(one)
+        for n in range(20):
+            write(db, [start(100 * p + n, session_id="s" * 500, project_id=p) for p in watched])
+            hubs.told()
+            async with asyncio.timeout(10):
+                for one in frames:
+                    await anext(one)
+        held = [hub._ring_bytes for hub in hubs._all]
+        newest = max(page.held_bytes for hub in hubs._all for page in hub._ring)
+        assert sum(held) <= 80_000
+        assert all(0 < one <= max(80_000 / len(watched), newest) for one in held)
+    assert [hub._ring_bytes for hub in hubs._all] == [0] * len(watched)

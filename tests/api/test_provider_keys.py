@@ -8,7 +8,7 @@ import pytest
 
 from storage.database import StatementRefused, StorageError
 from tests.conftest import Serve
-from tests.keyed import Keyed, with_keys
+from tests.managed import Keyed, with_keys
 from tests.running import Running
 from tests.wire import ScriptedUpstream
 
@@ -78,7 +78,7 @@ async def test_what_is_wrong_with_a_body_is_said(keyed: Keyed) -> None:
         assert reply.error[0] == 400
         assert "the body" in reply.body["error"]["message"]
     reply = await keyed.asks("PUT", PATH, {"key": 1})
-    assert reply.body["error"]["message"].endswith("Expected str, got int for key")
+    assert reply.body["error"]["message"].endswith("key: Expected str, got int")
     reply = await keyed.asks("PUT", PATH, {"key": "short"})
     assert reply.error[0] == 400
     assert reply.body["error"]["param"] == "key"

@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
+from tests.keyed import Keyed, keyed
 from tests.running import Running, running
 from tests.ui.demo import demo, talks
 from tests.wire import ScriptedUpstream
@@ -88,3 +89,10 @@ async def tw(tmp_path: Path, upstream: ScriptedUpstream) -> AsyncIterator[Runnin
     """A server in front of the upstream, in the browser's loop."""
     async with AsyncExitStack() as stack:
         yield await stack.enter_async_context(running(tmp_path, upstream.url))
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def team(tmp_path: Path, upstream: ScriptedUpstream) -> AsyncIterator[Keyed]:
+    """A server with keys on, in front of the upstream, in the browser's loop."""
+    async with keyed(tmp_path, upstream.url) as served:
+        yield served

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from playwright.async_api import Browser, async_playwright
 
+from proxy.access import COOKIE
 from proxy.ui import view
+from tests.keyed import keyed
 from tests.ui.conftest import CHROMIUM, FLAGS
 from tests.ui.demo import demo, talks
 from tests.ui.rich import rich
@@ -36,7 +38,12 @@ async def main(folder: Path) -> None:
                 await _take(browser, tw.url, folder, PAGES)
         with tempfile.TemporaryDirectory() as scratch:
             async with demo(Path(scratch), [], now_us) as tw:
-                await _take(browser, tw.url, folder, {"welcome": "/sessions"})
+                await _take(
+                    browser,
+                    tw.url,
+                    folder,
+                    {"welcome": "/sessions", "settings-without-keys": "/settings"},
+                )
         with tempfile.TemporaryDirectory() as scratch:
             async with demo(Path(scratch), [], now_us) as tw:
                 # Twenty hours and three minutes from its first call to the one that runs.
@@ -56,6 +63,20 @@ async def main(folder: Path) -> None:
                         "trace-raw": view.address(view.trace_path(story.traces[0]), view="raw"),
                     },
                 )
+        with tempfile.TemporaryDirectory() as scratch:
+            async with keyed(Path(scratch), "http://127.0.0.1:9") as team:
+                await _take(browser, team.tw.url, folder, {"sign-in": "/sessions"})
+                await _take(
+                    browser,
+                    team.tw.url,
+                    folder,
+                    {
+                        "settings": "/settings",
+                        "settings-revoke": f"/settings/keys/{team['beta', 'read'].key_id}/revoke",
+                        "welcome-with-keys": "/sessions",
+                    },
+                    team["alpha", "admin"].cookie,
+                )
         untagged = [talk for talk in talks() if talk.session is None]
         with tempfile.TemporaryDirectory() as scratch:
             async with demo(Path(scratch), untagged, now_us) as tw:
@@ -63,7 +84,9 @@ async def main(folder: Path) -> None:
         await browser.close()
 
 
-async def _take(browser: Browser, url: str, folder: Path, pages: dict[str, str]) -> None:
+async def _take(
+    browser: Browser, url: str, folder: Path, pages: dict[str, str], cookie: str | None = None
+) -> None:
     for size, (width, height) in SIZES.items():
         for scheme in ("light", "dark"):
             context = await browser.new_context(
@@ -71,10 +94,13 @@ async def _take(browser: Browser, url: str, folder: Path, pages: dict[str, str])
                 color_scheme="dark" if scheme == "dark" else "light",
                 device_scale_factor=1 if size == "desktop" else 2,
             )
+            if cookie is not None:
+                await context.add_cookies([{"name": COOKIE, "value": cookie, "url": url}])
             tab = await context.new_page()
             for name, path in pages.items():
                 await tab.goto(url + path)
-                await tab.screenshot(path=folder / f"{name}-{size}-{scheme}.png")
+                whole = name.startswith("settings")  # which goes on below
+                await tab.screenshot(path=folder / f"{name}-{size}-{scheme}.png", full_page=whole)
             await context.close()
 
 

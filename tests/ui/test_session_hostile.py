@@ -30,9 +30,9 @@ ATTRIBUTES: Final = _words(
     """lang charset name content rel href type src class id title aria-hidden aria-label
     aria-current aria-pressed aria-haspopup aria-labelledby role hidden tabindex viewbox d cx cy r
     x y width height rx preserveaspectratio scope datetime dir value alt loading open method
-    data-since data-session data-live data-copy data-copy-from data-metric data-state data-ago
-    data-local data-keyed data-start data-id data-turn data-span data-length data-last data-trace
-    data-row-count"""
+    data-since data-project data-session data-live data-copy data-copy-from data-metric
+    data-state data-ago data-local data-keyed data-start data-id data-turn data-span data-length
+    data-last data-trace data-row-count"""
 )
 # Reads pages without showing them: the shape of each, and where its links lead.
 PARSED: Final = """async (paths) => {

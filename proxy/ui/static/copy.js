@@ -1,5 +1,6 @@
 // Links that lead to a text copy it instead; without JavaScript they show it.
 
+import { ask, isOver } from "./ask.js";
 import { say } from "./keys.js";
 
 document.addEventListener("click", async (event) => {
@@ -7,11 +8,11 @@ document.addEventListener("click", async (event) => {
   if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
   event.preventDefault();
   try {
-    const answer = await fetch(link.href);
+    const answer = await ask(link.href);
     if (!answer.ok) throw new Error(String(answer.status));
     await navigator.clipboard.writeText(await answer.text());
   } catch {
-    location.assign(link.href);
+    if (!isOver()) location.assign(link.href);
     return;
   }
   link.classList.add("done");

@@ -2,6 +2,7 @@
 // is new enters at the top only where the reader is, and is not pointing at a row or standing on
 // one; else a bar counts it. Nothing is ever moved under the pointer.
 
+import { ask, Ended } from "./ask.js";
 import { tick } from "./clock.js";
 import { watch } from "./live.js";
 import { say } from "./keys.js";
@@ -44,6 +45,7 @@ async function flush() {
     await (again || !table() ? reread() : refresh());
     await totals();
   } catch (error) {
+    if (error instanceof Ended) return; // as ask.js says
     if (!(error instanceof Gone)) throw error;
     // The server is gone, as live.js says; what was missed is read when it is back.
     again = true;
@@ -55,7 +57,9 @@ async function flush() {
 class Gone extends Error {}
 
 async function get(address) {
-  const answer = await fetch(address).catch(() => null);
+  const answer = await ask(address).catch((error) => {
+    if (error instanceof Ended) throw error;
+  });
   if (!answer?.ok) throw new Gone(address);
   return answer.text();
 }
@@ -176,7 +180,7 @@ async function totals() {
 document.addEventListener("click", async (event) => {
   if (!event.target.closest("#news")) return;
   scrollTo({ top: 0 });
-  await enter();
+  await enter().catch(() => {}); // what could not be read is still counted
   count();
 });
 

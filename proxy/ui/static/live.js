@@ -3,13 +3,17 @@
 // Owns one EventSource per page. It begins after the event that the page was made at (data-since of
 // <html>) and goes on after the last one that came, so that nothing is missed. What events mean is
 // the caller's: watch(query, take) hands each to take(event); {type: "resync"} says that some are
-// gone for good, and that the page must be read anew.
+// gone for good, and that the page must be read anew. Before it connects again it asks whether it
+// still may (ask.js); if not, that is the end.
+
+import { isOver, isStillHere } from "./ask.js";
 
 const WORDS = {
   live: "Live",
   connecting: "Connecting",
   disconnected: "Disconnected",
   off: "Paused",
+  ended: "Ended",
 };
 const RETRY_MS = [300, 600, 1200, 2500, 5000];
 // A browser gives one server six connections; a tab that nobody sees must not keep one of them.
@@ -22,6 +26,7 @@ let source = null;
 let last = document.documentElement.dataset.since ?? "";
 let tries = 0;
 let timer = 0;
+let attempt = 0; // which of them is the newest: an older one that was still asking does nothing
 
 export function watch(query, take) {
   watched = { query, take };
@@ -35,12 +40,16 @@ export function watch(query, take) {
   addEventListener("online", () => source && connect()); // the old one may be dead and not know it
   addEventListener("pagehide", close);
   addEventListener("pageshow", (event) => event.persisted && !isOff() && connect());
+  addEventListener("ended", () => {
+    close();
+    show("ended");
+  });
   connect();
 }
 
 // Pauses a live page; sets a paused or a broken one going.
 export function toggle() {
-  if (!watched) return;
+  if (!watched || isOver()) return;
   if (isOff() || button.dataset.state === "disconnected") return connect();
   close();
   show("off");
@@ -59,13 +68,25 @@ function show(state) {
 
 function close() {
   clearTimeout(timer);
+  attempt += 1;
   source?.close();
   source = null;
 }
 
-function connect() {
+async function connect() {
+  if (isOver()) return;
+  const again = attempt > 0;
   close();
+  const mine = attempt;
   show(tries < 2 ? "connecting" : "disconnected");
+  if (again && !(await isStillHere().catch(() => null))) {
+    if (mine === attempt && !isOver()) retry();
+    return;
+  }
+  if (mine === attempt) open();
+}
+
+function open() {
   const query = new URLSearchParams(watched.query);
   if (last !== "") query.set("since", last);
   source = new EventSource(`/api/events?${query}`);
@@ -78,10 +99,12 @@ function connect() {
     watched.take(JSON.parse(message.data));
   });
   // By hand: the browser's own attempts end for good where the server answers with an error.
-  source.addEventListener("error", () => {
-    close();
-    timer = setTimeout(connect, RETRY_MS[Math.min(tries, RETRY_MS.length - 1)]);
-    tries += 1;
-    show(tries < 2 ? "connecting" : "disconnected");
-  });
+  source.addEventListener("error", retry);
+}
+
+function retry() {
+  close();
+  timer = setTimeout(connect, RETRY_MS[Math.min(tries, RETRY_MS.length - 1)]);
+  tries += 1;
+  show(tries < 2 ? "connecting" : "disconnected");
 }

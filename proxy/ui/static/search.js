@@ -2,6 +2,8 @@
 // listbox (ARIA practices): arrows choose, Tab or Enter accepts, Escape closes. Where the server
 // cannot complete, the bar is a plain field.
 
+import { ask } from "./ask.js";
+
 const WAIT_MS = 80;
 let input = null;
 let list = null;
@@ -47,7 +49,7 @@ async function complete() {
     at: input.selectionStart,
     rows: input.dataset.rows,
   });
-  const answer = await fetch(`/api/search/suggest?${query}`).catch(() => null);
+  const answer = await ask(`/api/search/suggest?${query}`).catch(() => null);
   if (!answer?.ok) {
     able = answer?.status !== 404;
     return close();

@@ -2,6 +2,7 @@
 // running answer grows by span_progress, as text and nothing else, until the server's rendering of
 // the whole message takes its place.
 
+import { ask, isOver } from "./ask.js";
 import { tick } from "./clock.js";
 import "./copy.js";
 import { bind, current } from "./keys.js";
@@ -33,13 +34,13 @@ async function flush() {
   try {
     await refresh();
   } catch {
-    again = true; // the server is gone; live.js says so, and this goes on when it is back
+    again = !isOver(); // the server is gone; live.js says so, and this goes on when it is back
   }
   timer = again ? setTimeout(flush, REST_MS) : 0;
 }
 
 async function refresh() {
-  const answer = await fetch(address());
+  const answer = await ask(address());
   if (answer.status === 404) return void root.classList.add("gone");
   if (!answer.ok) throw new Error(String(answer.status));
   const fresh = parse(`<div>${await answer.text()}</div>`).body.firstElementChild;

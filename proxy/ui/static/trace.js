@@ -1,5 +1,6 @@
 // An open trace: when one of its spans begins or ends, its page is fetched and merged.
 
+import { ask } from "./ask.js";
 import { tick } from "./clock.js";
 import "./copy.js";
 import { watch } from "./live.js";
@@ -11,7 +12,7 @@ let timer = 0;
 
 async function flush() {
   timer = 0;
-  const answer = await fetch(location.href).catch(() => null);
+  const answer = await ask(location.href).catch(() => null);
   if (answer?.status === 404) root.classList.add("gone");
   if (!answer?.ok) return;
   merge(root, parse(await answer.text()).getElementById("trace"));
