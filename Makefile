@@ -5,7 +5,10 @@
 #   make test ARGS="-k session"     the tests
 #   make check                      linter, formatter, types, the house's own rules
 #   make compat                     OpenAI's own test suite through the proxy
-#   make torture                    kill -9 under load, many rounds
+#   make fuzz                       the whole API, asked whatever its description allows, and more
+#   make docs                       docs/api.md, out of the description
+#   make differential               raw-socket cases beside nginx; the table of docs/robustness.md
+#   make torture                    kill -9 under load, floods, bombs: slow and heavy tests
 #   make bench                      speed, against references measured in the same run
 #   make bench-search               lists and search in a large database
 #   make screenshots                pictures of all pages, in build/screenshots (needs chromium)
@@ -18,13 +21,13 @@ PYTHON := .venv/bin/python
 export PYTHONDONTWRITEBYTECODE :=
 ARGS ?=
 
-.PHONY: run test check compat torture bench bench-search screenshots lock clean runtime tools
+.PHONY: run test check compat fuzz docs differential torture bench bench-search screenshots lock clean runtime tools
 
 run: runtime
 	@exec $(PYTHON) -m proxy serve $(ARGS)
 
 test: tools
-	@$(PYTHON) -m pytest -n auto -m "not kill" $(ARGS)
+	@$(PYTHON) -m pytest -n auto -m "not kill and not torture" $(ARGS)
 
 check: tools
 	@$(PYTHON) -m ruff check .
@@ -35,8 +38,17 @@ check: tools
 compat: runtime
 	@$(PYTHON) tests/compat/openai_suite.py
 
+fuzz: tools
+	@$(PYTHON) -m tests.fuzz $(ARGS)
+
+docs: runtime
+	@$(PYTHON) -m proxy.api.reference > .api.md.new && mv .api.md.new docs/api.md
+
+differential: tools
+	@$(PYTHON) -m tests.differential.run $(ARGS)
+
 torture: tools
-	@$(PYTHON) -m pytest -m kill $(ARGS)
+	@$(PYTHON) -m pytest -m "kill or torture" $(ARGS)
 
 bench: runtime
 	@$(PYTHON) -m bench $(ARGS)
@@ -64,6 +76,7 @@ lock:
 	@$(LOCK) --constraint requirements.lock.txt --group dev pyproject.toml \
 		--output-file requirements-dev.lock.txt
 	@$(LOCK) tests/compat/requirements.in --output-file tests/compat/requirements.lock.txt
+	@$(LOCK) tests/fuzz/requirements.in --output-file tests/fuzz/requirements.lock.txt
 
 clean:
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

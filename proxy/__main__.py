@@ -12,23 +12,30 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
-from proxy import __version__
+from proxy import __version__, operator_socket
 from proxy.app import Traceway
 from proxy.call_log import JsonLines, TextLines
-from proxy.cli import sessions, show, tail
-from proxy.cli.command import add_options, asking
+from proxy.cli import keys, projects, provider_keys, sessions, show, tail
+from proxy.cli.client import KEY_VARIABLE, NoAnswer
+from proxy.cli.command import Add, Before, Work, add_options, add_project, asking
+from proxy.cli.reach import Taken
 from proxy.config import Config, ConfigError, load
+from proxy.keyring import Keyring
 from proxy.listen import CannotListen, listen
+from proxy.outlet import never_waiting
 from proxy.providers.messages import text_of
 from proxy.sealing import KeyFileError
 from proxy.vault import BadKey
-from storage import doctor, provider_keys
-from storage.database import StorageError
-from storage.sqlite import open_database, open_snapshot
+from storage import doctor
+from storage.database import DatabaseLocked, StorageError
+from storage.provider_keys import delete_all
+from storage.sqlite import SqliteDatabase, open_database, open_snapshot
 
 # The recorder's thread shares the interpreter with the event loop: half a millisecond is how long
 # the loop may have to wait for it, where Python's own 5 ms would show in every first byte.
@@ -50,16 +57,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lines = "\n".join(mistakes)
         print(f"traceway: the configuration has mistakes:\n{lines}", file=sys.stderr)
         return 2
-    lines_to_stderr = logging.StreamHandler(sys.stderr)
-    lines_to_stderr.setFormatter(JsonLines() if config.server.log_format == "json" else TextLines())
-    logging.basicConfig(level=logging.INFO, handlers=[lines_to_stderr])
-    try:
-        return int(options.run(config, options))
-    except (BadKey, CannotListen, KeyFileError, StorageError) as error:
-        print(f"traceway: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:  # before there was anything to stop
-        return 130
+    with never_waiting() if options.run is serve else contextlib.nullcontext():
+        to_stderr = logging.StreamHandler(sys.stderr)
+        to_stderr.setFormatter(JsonLines() if config.server.log_format == "json" else TextLines())
+        logging.basicConfig(level=logging.INFO, handlers=[to_stderr])
+        try:
+            return int(options.run(config, options))
+        except (BadKey, CannotListen, KeyFileError, StorageError) as error:
+            print(f"traceway: {error}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:  # before there was anything to stop
+            return 130
 
 
 def _overrides(options: argparse.Namespace) -> tuple[dict[str, str], list[str]]:
@@ -101,18 +109,53 @@ def serve(config: Config, _options: argparse.Namespace) -> int:
 async def _serve(config: Config) -> None:
     stop, now = _signals()
     sockets = listen(config.server)
-    strict = config.recording.durability == "strict"
-    database = open_database(config.database.path, synchronous="FULL" if strict else "NORMAL")
+    database = _opened(config)
     try:
         server = Traceway(config, database)
         port = await server.start(sockets)
-        _print_start(config, port)
+        _print_start(config, port, server.keyring)
         gc.freeze()  # prices and tokenizer are here to stay: no collection need walk them again
         await stop.wait()
         print("stopping: calls in flight may end; a second signal cuts them", flush=True)
         await server.stop(config.server.drain_s, now)
     finally:
         await database.close()
+
+
+def _opened(config: Config) -> SqliteDatabase:
+    strict = config.recording.durability == "strict"
+    return open_database(config.database.path, synchronous="FULL" if strict else "NORMAL")
+
+
+@asynccontextmanager
+async def _alone(config: Config) -> AsyncIterator[Path]:
+    """Have the application for one command: it takes the database, and listens on a Unix socket.
+
+    Not on the one beside the database, which others would use and lose with the command's end; and
+    not every file system can have a socket.
+
+    Raises:
+        NoAnswer: there can be no socket.
+        StorageError: the database cannot be used.
+        Taken: another process has it.
+    """
+    try:
+        database = _opened(config)
+    except DatabaseLocked as error:
+        raise Taken(
+            f"{error}; or name its server with --url, and a key in {KEY_VARIABLE}"
+        ) from None
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(database.close)
+        try:
+            folder = stack.enter_context(TemporaryDirectory(prefix="traceway-"))
+            sock = operator_socket.listen(path := Path(folder, "sock"))
+        except OSError as error:
+            raise NoAnswer(f"there can be no socket in the temporary folder: {error}") from None
+        server = Traceway(config, database)
+        await server.start(private=sock)
+        stack.push_async_callback(server.stop, 0, asyncio.Event())
+        yield path
 
 
 def examine(config: Config, options: argparse.Namespace) -> int:
@@ -143,7 +186,7 @@ async def _forget_provider_keys(path: Path) -> int:
     database = open_database(path)
     try:
         with database.transaction() as transaction:
-            return provider_keys.delete_all(transaction)
+            return delete_all(transaction)
     finally:
         await database.close()
 
@@ -177,7 +220,7 @@ def _signals() -> tuple[asyncio.Event, asyncio.Event]:
     return stop, now
 
 
-def _print_start(config: Config, port: int) -> None:
+def _print_start(config: Config, port: int, keyring: Keyring) -> None:
     host = f"[{config.server.host}]" if ":" in config.server.host else config.server.host
     print(f"Traceway {__version__} is ready")
     for name, upstream in config.upstreams.items():
@@ -185,7 +228,17 @@ def _print_start(config: Config, port: int) -> None:
         print(f"  base URL   http://{host}:{port}/api/proxy/{name}{path}  ->  {upstream.url}{path}")
     print("  sessions   send the header X-Traceway-Session-Id: any text")
     print(f"  read them  http://{host}:{port}/sessions")
+    print(f"  keys       {_said(keyring)}")
     print(f"  data       {config.database.path.resolve()}", flush=True)
+
+
+def _said(keyring: Keyring) -> str:
+    """Say whether one needs a key, and how to have one."""
+    if not keyring.keys_are_on:
+        return "none needed: only this machine can call"
+    if any(key.revoked_at_us is None for key in keyring.keys):
+        return "needed: Authorization: Bearer tw_sk_..."
+    return "needed, and nobody has one: traceway keys create --name NAME --scope admin"
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -202,9 +255,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     parser.set_defaults(port=None, db=None, log_format=None, upstream=[])
-    configured = argparse.ArgumentParser(add_help=False)
-    configured.add_argument("--config", type=Path, metavar="FILE", help="a TOML file")
-    common = argparse.ArgumentParser(add_help=False, parents=[configured])
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--config", type=Path, metavar="FILE", help="a TOML file")
     common.add_argument("--db", metavar="FILE", help="the database (traceway.db)")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     serve_command = commands.add_parser("serve", parents=[common], help="start the proxy")
@@ -240,11 +292,37 @@ def _parser() -> argparse.ArgumentParser:
         ("sessions show", show, "read a session: its metrics and its conversation"),
         ("tail", tail, "show calls as they end"),
     ):
-        asking_command = commands.add_parser(name, parents=[configured], help=what)
+        asking_command = commands.add_parser(name, parents=[common], help=what)
         command.add_arguments(asking_command)
+        add_project(asking_command, "the project to look at, for admins (the key's own)")
         add_options(asking_command)
         asking_command.set_defaults(run=asking(command.run))
+    for name, group, what in (
+        ("keys", keys, "make, list and revoke keys"),
+        ("projects", projects, "make, list and change projects"),
+        ("provider-keys", provider_keys, "store the keys with which projects call upstreams"),
+    ):
+        below = commands.add_parser(name, help=what).add_subparsers(
+            required=True, metavar="COMMAND"
+        )
+        group.add_commands(_adding(below.add_parser, common))
     return parser
+
+
+def _adding(
+    add_parser: Callable[..., argparse.ArgumentParser], common: argparse.ArgumentParser
+) -> Add:
+    """Give what adds a command of a group: one that needs no server that runs."""
+
+    def add(
+        name: str, what: str, work: Work, before: Before | None = None
+    ) -> argparse.ArgumentParser:
+        command = add_parser(name, parents=[common], help=what)
+        add_options(command)
+        command.set_defaults(run=asking(work, _alone, before))
+        return command
+
+    return add
 
 
 if __name__ == "__main__":

@@ -39,6 +39,8 @@ COOKIE: Final = OUR_COOKIE.decode()
 # Which project a browser looks at while keys are off: its id, as text. It opens nothing.
 PROJECT_COOKIE: Final = "traceway_project"
 _PROXY: Final = "/api/proxy/"
+# What is no page: a refusal is JSON there.
+_FOR_PROGRAMS: Final = ("/api/", "/metrics")
 _KEY_HEADERS: Final = tuple(name.decode() for name in KEY_HEADERS)
 _SAFE: Final = frozenset({"GET", "HEAD"})
 _ID: Final = re.compile(r"[1-9][0-9]{0,8}")
@@ -311,7 +313,7 @@ def _says_where(request: web.Request) -> bool:
 
 
 def _is_api(request: web.Request) -> bool:
-    return request.path.startswith("/api/")
+    return request.path.startswith(_FOR_PROGRAMS)
 
 
 def offered_key(request: web.Request) -> str | None:

@@ -15,6 +15,7 @@ from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
 from proxy import estimate, operator_socket
 from proxy.access import ADMIN, ANY, OPEN, READ, WRITE, Access
+from proxy.api import openapi
 from proxy.api.answers import errors
 from proxy.api.bodies import Bodies
 from proxy.api.conversation import Conversations
@@ -65,6 +66,8 @@ MAX_FIELDS: Final = 1000
 KEEPALIVE_S: Final = 75.0
 # How long calls that were cut have to leave their record.
 CUT_S: Final = 1.0
+# Not a list's totals: what is called so is neither read nor deleted there.
+_ID: Final = "{id:(?!totals$)[^/]+}"
 
 _NEEDS_KEYS: Final = (
     "cannot listen on {host} without keys, since other machines reach it and whoever does could"
@@ -88,12 +91,14 @@ _http_log.addFilter(_ClientsFaults())
 
 
 class Traceway:
-    """A server: open it with `start`, close it with `stop`; in between `recorder` saves its calls.
+    """A server: open it with `start`, close it with `stop`.
 
-    From `stop` on new calls are refused, also those that come on connections that are there.
+    In between `recorder` saves its calls, and `keyring` knows who may make them. From `stop` on new
+    calls are refused, also those that come on connections that are there.
     """
 
     recorder: Recorder
+    keyring: Keyring
 
     def __init__(self, config: Config, database: Database) -> None:
         if HttpRequestParser is HttpRequestParserPy:
@@ -108,8 +113,12 @@ class Traceway:
         self._stopping = False
         self._operator_path = operator_socket.path_of(config.database.path)
 
-    async def start(self, sockets: Sequence[socket.socket] = ()) -> int:
+    async def start(
+        self, sockets: Sequence[socket.socket] = (), private: socket.socket | None = None
+    ) -> int:
         """Begin to serve, and give the port; `sockets` are those of `listen`, by default our own.
+
+        With `private`, a Unix socket, it serves there alone, for a command; the port is then 0.
 
         Raises:
             BadKey: a provider key of the environment cannot be one.
@@ -120,11 +129,12 @@ class Traceway:
         config = self._config
         key_file = config.auth.key_file or Path(f"{config.database.path.resolve()}.key")
         vault = Vault(os.environ, config.upstreams, KeyFile(key_file))
-        sockets = sockets or listen(config.server)
+        sockets = [private] if private else sockets or listen(config.server)
         budget = Budget(config.recording.memory_bytes)
         prices = Prices(config.prices)
-        prices.warm()
-        estimate.warm()
+        if private is None:
+            prices.warm()
+            estimate.warm()
         settler = Settler(
             prices,
             infer=config.sessions.infer,
@@ -141,8 +151,8 @@ class Traceway:
             name: Sender(Upstream(name, upstream), config.server.max_request_bytes)
             for name, upstream in config.upstreams.items()
         }
-        keyring = Keyring(config.auth.mode, await recorder.write(api_keys.grants))
-        if not keyring.keys_are_on and not is_loopback(config.server.host):
+        keyring = self.keyring = Keyring(config.auth.mode, await recorder.write(api_keys.grants))
+        if not (private or keyring.keys_are_on or is_loopback(config.server.host)):
             await recorder.close()
             raise CannotListen(_NEEDS_KEYS.format(host=config.server.host))
         granting = Granting(keyring, recorder)
@@ -255,9 +265,9 @@ class Traceway:
             shutdown_timeout=0.05,  # `stop` has drained before; 0 would be for ever
         )
         await self._runner.setup()
-        for sock in [*sockets, *self._operators()]:
+        for sock in sockets if private else [*sockets, *self._operators()]:
             await web.SockSite(self._runner, sock, backlog=BACKLOG).start()
-        return int(sockets[0].getsockname()[1])
+        return 0 if private else int(sockets[0].getsockname()[1])
 
     def _operators(self) -> list[socket.socket]:
         """Give the socket of the database's owner, where there can be one."""
@@ -320,23 +330,24 @@ def routes(
 ) -> list[Route]:
     """List the routes of the proxy and the API, with what each needs.
 
-    An id's pattern matches the raw path, so that it may hold `%2F` or `{}`.
+    Patterns match the path with all decoded but `%2F` and `%25`: a line feed, too, needs no dot.
     """
+    session, trace = f"/api/sessions/{_ID}", f"/api/traces/{_ID}"
     return [
-        Route("*", "/api/proxy/{target:.+}", forwarder.forward, WRITE),
+        Route("*", r"/api/proxy/{target:[\s\S]+}", forwarder.forward, WRITE),
         Route("GET", "/api/sessions", sessions.list, READ),
         Route("GET", "/api/sessions/totals", sessions.totals, READ),
         Route("GET", "/api/sessions/by-id", sessions.show, READ),
         Route("DELETE", "/api/sessions/by-id", sessions.delete, ADMIN),
         Route("GET", "/api/sessions/by-id/conversation", conversations.show, READ),
-        Route("GET", "/api/sessions/{id:[^/]+}", sessions.show, READ),
-        Route("DELETE", "/api/sessions/{id:[^/]+}", sessions.delete, ADMIN),
+        Route("GET", session, sessions.show, READ),
+        Route("DELETE", session, sessions.delete, ADMIN),
         Route("GET", "/api/sessions/{id:[^/]+}/conversation", conversations.show, READ),
         Route("GET", "/api/messages/{id:[^/]+}", conversations.message, READ),
         Route("GET", "/api/traces", traces.list, READ),
         Route("GET", "/api/traces/totals", traces.totals, READ),
-        Route("GET", "/api/traces/{id:[^/]+}", traces.show, READ),
-        Route("DELETE", "/api/traces/{id:[^/]+}", traces.delete, ADMIN),
+        Route("GET", trace, traces.show, READ),
+        Route("DELETE", trace, traces.delete, ADMIN),
         Route("GET", "/api/spans", traces.list_spans, READ),
         Route("GET", "/api/spans/{id:[^/]+}", traces.show_span, READ),
         Route("GET", "/api/spans/{id:[^/]+}/request", bodies.request, READ),
@@ -349,6 +360,7 @@ def routes(
         Route("GET", "/metrics", health.metrics, READ),
         Route("GET", "/api/live", health.live, OPEN),
         Route("GET", "/api/ready", health.ready, OPEN),
+        Route("GET", "/api/openapi.json", openapi.show, ANY),
         Route("GET", "/api/self", keys.whoami, ANY),
         Route("GET", "/api/keys", keys.list, ADMIN),
         Route("POST", "/api/keys", keys.create, ADMIN),

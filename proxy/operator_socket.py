@@ -7,6 +7,7 @@ can connect (mode 0600), and the lock of the database is held by whoever makes o
 import contextlib
 import os
 import socket
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,14 +35,36 @@ def address(path: Path) -> Iterator[str]:
         os.close(folder)
 
 
-def listen(path: Path) -> socket.socket:
-    """Listen there, in place of what a dead process left.
+def is_there(path: Path) -> bool:
+    """Tell whether a process listens there; a dead one has left a socket that nobody answers.
 
     Raises:
-        OSError: it cannot be; the folder's file system or the length of its name may be why.
+        PermissionError: the socket is another user's.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        # A listener whose backlog is full is one, and connecting would wait for it.
+        sock.setblocking(False)
+        try:
+            with address(path) as at:
+                sock.connect(at)
+        except BlockingIOError:
+            return True
+        except PermissionError:
+            raise
+        except OSError:
+            return False
+    return True
+
+
+def listen(path: Path) -> socket.socket:
+    """Listen there, in place of the socket that a dead process left.
+
+    Raises:
+        OSError: it cannot be; the folder's file system, or a file of that name, may be why.
     """
     with contextlib.suppress(FileNotFoundError):
-        path.unlink()
+        if stat.S_ISSOCK(path.lstat().st_mode):
+            path.unlink()
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     # Before it is there, since for a moment anybody could connect to what is only changed after.
     before = os.umask(0o177)
@@ -60,4 +83,5 @@ def listen(path: Path) -> socket.socket:
 def remove(path: Path) -> None:
     """Take it away, for nobody listens any more."""
     with contextlib.suppress(OSError):
-        path.unlink()
+        if stat.S_ISSOCK(path.lstat().st_mode):
+            path.unlink()

@@ -43,17 +43,22 @@ class Served:
 
 @asynccontextmanager
 async def served(
-    folder: Path, *options: str, environ: Mapping[str, str] | None = None
+    folder: Path,
+    *options: str,
+    environ: Mapping[str, str] | None = None,
+    stderr: int = asyncio.subprocess.PIPE,
 ) -> AsyncIterator[Served]:
-    """Serve on a free port with a database in the folder, until the block ends."""
-    process = await start(
-        "--port", "0", "--db", str(folder / "traceway.db"), *options, **environ or {}
-    )
+    """Serve on a free port with a database in the folder, until the block ends.
+
+    `stderr` is a file descriptor of the caller's.
+    """
+    options = ("--port", "0", "--db", str(folder / "traceway.db"), *options)
+    process = await start(*options, stderr=stderr, environ=environ)
     server = Served(process, [])
     try:
         while not server.lines or "  data  " not in server.lines[-1]:
             server.lines.append(await server.line())
-            assert server.lines[-1], (await process.communicate())[1].decode()
+            assert server.lines[-1], (await process.communicate())[1]
         yield server
     finally:
         if process.returncode is None:
@@ -61,22 +66,26 @@ async def served(
         await process.communicate()
 
 
-async def start(*options: str, **environ: str) -> asyncio.subprocess.Process:
+async def start(
+    *options: str,
+    environ: Mapping[str, str] | None = None,
+    stderr: int = asyncio.subprocess.PIPE,
+) -> asyncio.subprocess.Process:
     """Start `python -m proxy serve`."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("TRACEWAY_")}
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "proxy", "serve", *options),
         cwd=ROOT,
-        env={**inherited, **environ},
+        env={**inherited, **(environ or {})},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
+        stderr=stderr,
     )
 
 
 async def refused(*options: str, **environ: str) -> tuple[int | None, str]:
     """Start a server that must not come up; give its exit code and what it said."""
-    process = await start(*options, **environ)
+    process = await start(*options, environ=environ)
     async with asyncio.timeout(START_S):
         out, err = await process.communicate()
     assert out == b""

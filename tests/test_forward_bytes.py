@@ -40,6 +40,7 @@ def says(answer: bytes) -> Script:
         b"/v1/models?url=http://evil.example/%23",
         b"/v1/..hidden/...",
         b"/v1/%252e%252e/x",
+        b"/v1/a%0Ab%0D%00c",
         b"/v1/{id}|`^<>'\"",
         b"/",
     ],

@@ -17,6 +17,7 @@ from proxy.__main__ import main
 from storage.listing import list_traces
 from storage.records import DEFAULT_PROJECT, Trace
 from storage.sqlite import open_database
+from tests.cli.asking import started
 from tests.running import CHAT
 from tests.served import refused, served
 from tests.wire import Peer, ScriptedUpstream, connect
@@ -68,8 +69,77 @@ async def test_a_server_says_where_to_call_and_where_the_data_is(tmp_path: Path)
             f"  base URL   {at}/api/proxy/local  ->  http://127.0.0.1:9/x",
             "  sessions   send the header X-Traceway-Session-Id: any text",
             f"  read them  {at}/sessions",
+            "  keys       none needed: only this machine can call",
             f"  data       {tmp_path / 'traceway.db'}",
         ]
+
+
+async def test_a_server_says_whether_one_needs_a_key_and_how_to_have_one(tmp_path: Path) -> None:
+    mode = {"TRACEWAY_AUTH_MODE": "keys"}
+    async with served(tmp_path, environ=mode) as server:
+        assert server.lines[-2] == (
+            "  keys       needed, and nobody has one:"
+            " traceway keys create --name NAME --scope admin"
+        )
+        assert await answered(server.port) == 401
+        await created(tmp_path)
+        assert await answered(server.port) == 401
+    async with served(tmp_path) as server:
+        assert server.lines[-2] == "  keys       needed: Authorization: Bearer tw_sk_..."
+    async with started("keys", "revoke", "1", "--db", str(tmp_path / "traceway.db")) as command:
+        assert (await command.ended()).code == 0
+    async with served(tmp_path) as server:
+        assert "needed, and nobody has one" in server.lines[-2]
+        assert await answered(server.port) == 401
+
+
+async def created(folder: Path, **environ: str) -> str:
+    """Make a key as a person does."""
+    create = ("keys", "create", "--name", "x", "--scope", "admin")
+    async with started(*create, "--db", str(folder / "traceway.db"), **environ) as command:
+        said = await command.ended()
+    assert said.code == 0, said
+    return said.out.strip()
+
+
+async def answered(port: int, key: str = "") -> int:
+    """Give the status of an answer of the API."""
+    async with connect(port) as peer:
+        head = f"Host: localhost\r\nAuthorization: Bearer {key}\r\n"
+        await peer.send(f"GET /api/sessions HTTP/1.1\r\n{head}\r\n".encode())
+        return (await peer.response()).status
+
+
+async def test_a_server_for_other_machines_needs_a_key_first_and_says_so(tmp_path: Path) -> None:
+    everywhere = {"TRACEWAY_SERVER_HOST": "0.0.0.0"}  # noqa: S104 (a server with keys may)
+    options = ("--port", "0", "--db", str(tmp_path / "traceway.db"))
+
+    code, said = await refused(*options, **everywhere)
+
+    assert (code, said) == (
+        1,
+        "traceway: cannot listen on 0.0.0.0 without keys, since other machines reach it and"
+        " whoever does could spend your provider's money: make a key first (traceway keys create"
+        ' --name NAME --scope admin), or set mode = "keys" in [auth]\n',
+    )
+    key = await created(tmp_path, **everywhere)
+    async with served(tmp_path, environ=everywhere) as server:
+        assert (await answered(server.port), await answered(server.port, key)) == (401, 200)
+
+
+async def test_a_server_for_other_machines_without_keys_is_a_mistake_of_the_configuration(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "traceway.db"
+    code, said = await refused(
+        *("--port", "0", "--db", str(path)),
+        TRACEWAY_SERVER_HOST="0.0.0.0",  # noqa: S104 (it is refused)
+        TRACEWAY_AUTH_MODE="off",
+    )
+    title, mistake = said.splitlines()
+    assert (code, title) == (2, "traceway: the configuration has mistakes:")
+    assert mistake.startswith('auth.mode = "off" (host is 0.0.0.0): expected "keys" or "auto"')
+    assert not path.exists()
 
 
 @pytest.mark.parametrize(("host", "at"), [("::1", "[::1]"), ("localhost", "localhost")])

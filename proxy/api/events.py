@@ -31,7 +31,10 @@ _HEADERS: Final = {
     "X-Accel-Buffering": "no",  # nginx would collect events before it sends them on
     "X-Content-Type-Options": "nosniff",
 }
-_NUMBER: Final = re.compile(r"\d{1,19}", re.ASCII)
+# Numbers of events count up from 1: at 10,000 a second, a million years have no more digits.
+_DIGITS: Final = 18
+MAX_NUMBER: Final = 10**_DIGITS - 1
+_NUMBER: Final = re.compile(rf"\d{{1,{_DIGITS}}}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,10 +14,19 @@ from proxy.api.views import stats_view
 from proxy.capture import Budget
 from proxy.config import Config
 from proxy.limits import RateLimits
+from proxy.losses import Counters
 from proxy.metrics import CONTENT_TYPE, Metrics
+from proxy.outlet import dropped_lines
 from proxy.recorder import Recorder
 from storage import queries
 from storage.database import Database, StorageError
+
+
+@dataclass(slots=True)
+class AllCounters(Counters):
+    """What went wrong since the start of the process; and the lines of the log that nobody took."""
+
+    dropped_log_lines: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +45,7 @@ class HealthView:
     limit_bytes: int
     event_subscribers: int
     refused_calls: int
-    counters: dict[str, int]
+    counters: AllCounters
 
 
 class Health:
@@ -86,7 +95,7 @@ class Health:
             "database_bytes": _size(path),
             "wal_bytes": _size(Path(f"{path}-wal")),
             "refused_calls": view.refused_calls,
-            **view.counters,
+            **asdict(view.counters),
         }
 
     async def live(self, _: web.Request) -> web.Response:
@@ -123,7 +132,9 @@ class Health:
             limit_bytes=self._budget.limit_bytes,
             event_subscribers=self._hubs.subscribers,
             refused_calls=self._limits.refused_calls,
-            counters=asdict(recorder.losses.counters),
+            counters=AllCounters(
+                **asdict(recorder.losses.counters), dropped_log_lines=dropped_lines()
+            ),
         )
 
 

@@ -12,6 +12,8 @@ MAX_LIMIT: Final = 1000
 DEFAULT_LIMIT: Final = 50
 # Ids in one `id`: a parameter each in SQL, and 3 KiB of the request's line.
 MAX_IDS: Final = 100
+# Nine digits.
+MAX_PLACE: Final = 999_999_999
 _HEX: Final = re.compile(r"[0-9a-f]*")
 
 
@@ -43,7 +45,8 @@ def place(request: web.Request, name: str) -> int:
     """
     text = request.query.get(name, "0")
     if not (text.isascii() and text.isdigit() and len(text) <= 9):
-        raise BadParameter(f"{name} must be an integer from 0 on, not {text[:40]!r}", name)
+        expected = f"an integer from 0 to {MAX_PLACE}"
+        raise BadParameter(f"{name} must be {expected}, not {text[:40]!r}", name)
     return int(text)
 
 

@@ -58,15 +58,15 @@ class Sessions:
     async def one(self, request: web.Request) -> dict[str, object] | None:
         """Give a session with its traces; None where there is none."""
         session_id = params.session_id(request)
-        session = await queries.get_session(self._database, project_id(request), session_id)
-        if session is None:
-            return None
         asked = lists.page_of(
             request,
             Query("traces", (Name("session", session_id),)),
             Order("started", descending=False),
             params.limit(request, MAX_TRACES, MAX_TRACES),
         )
+        session = await queries.get_session(self._database, project_id(request), session_id)
+        if session is None:
+            return None
         page = await self._finder.page(project_id(request), listing.list_traces, asked)
         answer = flat(session_view(session))
         budget = await budgets.session_budget(self._database, project_id(request), session_id)

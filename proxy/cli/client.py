@@ -1,12 +1,15 @@
 """Asking a running server over its HTTP API.
 
 Owns the connection and what can go wrong with it: a failure is a `NoAnswer`, which says what to
-do, or a `Refused`, which says what the server said. Shows nothing and tries nothing twice.
+do, or a `Refused`, which says what the server said. Shows nothing and tries nothing twice. No
+message holds the key that it is asked with.
 """
 
 import re
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, TypeVar
 from urllib.parse import quote, urlencode
@@ -16,13 +19,21 @@ import msgspec
 import orjson
 from yarl import URL
 
+from proxy import operator_socket
+from proxy.access import PROJECT_HEADER
 from proxy.sse import SseDecoder
 
 T = TypeVar("T")
 Params = Mapping[str, str | int | None]
+Body = Mapping[str, str | int | float | None]
+
+# Where commands find a key: on a command line every process of the machine would see it.
+KEY_VARIABLE: Final = "TRACEWAY_API_KEY"
 
 # A list may take the server seconds where a filter passes over many rows.
 _ASKING: Final = aiohttp.ClientTimeout(total=60, sock_connect=5)
+# A change takes milliseconds, and waits for as long as the database cannot be written.
+CHANGING: Final = aiohttp.ClientTimeout(total=15, sock_connect=5)
 # The server sends a comment every 15 s: after three of them that did not come nobody is there.
 _FOLLOWING: Final = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=45)
 _ID: Final = re.compile(rb"^id: ?(\d+)\r?$", re.MULTILINE)
@@ -46,6 +57,7 @@ class Refused(Exception):
 @dataclass(frozen=True, slots=True)
 class _Reason:
     message: str
+    code: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +87,39 @@ class Told:
 
 
 class Client:
-    """A connection to the server at `url`, open from `async with` on."""
+    """A connection to a server, open from `async with` on.
 
-    def __init__(self, url: str) -> None:
-        self.url = url.rstrip("/")
+    The server is at `url`, or at the other end of a Unix `socket`, where no key is needed.
+    `project` is the one to work in, where it is not that of the key. `place` is how messages name
+    the server.
+    """
+
+    def __init__(
+        self,
+        url: str = "http://localhost",
+        *,
+        socket: Path | None = None,
+        key: str | None = None,
+        project: str | None = None,
+    ) -> None:
+        self.place = str(socket) if socket is not None else url.rstrip("/")
+        self._url = url.rstrip("/")
+        self._socket = socket
+        self._has_key = key is not None
+        self._project = project
+        self._headers = {} if project is None else {PROJECT_HEADER: project}
+        if key is not None:
+            self._headers["Authorization"] = f"Bearer {key}"
+        self._open = ExitStack()
 
     async def __aenter__(self) -> "Client":
-        self._session = aiohttp.ClientSession(timeout=_ASKING)
+        connector = None
+        if self._socket is not None:
+            at = self._open.enter_context(operator_socket.address(self._socket))
+            connector = aiohttp.UnixConnector(at)
+        self._session = aiohttp.ClientSession(
+            connector=connector, headers=self._headers, timeout=_ASKING
+        )
         return self
 
     async def __aexit__(
@@ -90,7 +128,8 @@ class Client:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> Literal[False]:
-        await self._session.close()
+        with self._open:
+            await self._session.close()
         return False
 
     async def get(self, path: str, params: Params) -> bytes:
@@ -101,11 +140,41 @@ class Client:
         """
         try:
             async with self._session.get(self._at(path, params)) as answer:
-                body = await answer.read()
-                await self._check(answer, "application/json")
-                return body
+                return await self._read(answer)
         except (aiohttp.ClientError, TimeoutError) as error:
             raise self._nobody(error) from None
+
+    async def send(self, method: str, path: str, body: Body | None = None) -> bytes:
+        """Have the server change something, and read the JSON of its answer.
+
+        Raises:
+            NoAnswer, Refused: it did not, or nobody knows.
+        """
+        data = None if body is None else orjson.dumps(body)
+        headers = {} if data is None else {"Content-Type": "application/json"}
+        try:
+            # One that is led elsewhere would arrive there as something else.
+            async with self._session.request(
+                method,
+                self._at(path, {}),
+                data=data,
+                headers=headers,
+                timeout=CHANGING,
+                allow_redirects=False,
+            ) as answer:
+                return await self._read(answer)
+        except aiohttp.ClientConnectorError as error:
+            raise self._nobody(error) from None
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise NoAnswer(
+                f"{self.place} did not say whether it is done ({str(error) or 'it takes long'}):"
+                " look at what it lists, and at its log"
+            ) from None
+
+    async def _read(self, answer: aiohttp.ClientResponse) -> bytes:
+        body = await answer.read()
+        await self._check(answer, "application/json")
+        return body
 
     async def read(self, kind: type[T], path: str, params: Params) -> T:
         """Read an answer as a dataclass.
@@ -125,7 +194,7 @@ class Client:
             return msgspec.json.decode(data, type=kind, dec_hook=_passed_over)
         except msgspec.DecodeError as error:
             raise NoAnswer(
-                f"{self.url} is not a Traceway server of this version: {error}"
+                f"{self.place} is not a Traceway server of this version: {error}"
             ) from None
 
     async def follow(self, since: int | None, params: Params) -> AsyncGenerator[Told, None]:
@@ -157,25 +226,51 @@ class Client:
     def _at(self, path: str, params: Params) -> URL:
         given = {name: value for name, value in params.items() if value is not None}
         query = urlencode(given, quote_via=quote, errors="replace")
-        return URL(f"{self.url}{path}?{query}", encoded=True)
+        return URL(f"{self._url}{path}?{query}", encoded=True)
 
     async def _check(self, answer: aiohttp.ClientResponse, content_type: str) -> None:
-        if answer.status == 200 and answer.content_type == content_type:
+        if answer.status in (200, 201) and answer.content_type == content_type:
             return
         try:
-            told = msgspec.json.decode(await answer.read(), type=_Error)
+            told = msgspec.json.decode(await answer.read(), type=_Error).error
         except msgspec.DecodeError:
             raise NoAnswer(
-                f"what answers at {self.url} is not Traceway (status {answer.status}):"
+                f"what answers at {self.place} is not Traceway (status {answer.status}):"
                 " say with --url where it is"
             ) from None
-        raise Refused(answer.status, told.error.message)
+        raise Refused(answer.status, self._remedy(answer.status, told) or told.message)
+
+    def _remedy(self, status: int, told: _Reason) -> str | None:
+        """Say what whoever runs a command can do, where the server speaks to programs."""
+        if status == 401 and self._has_key:
+            return (
+                f"the server at {self.place} does not know the key in {KEY_VARIABLE}:"
+                " it is wrong, or it was revoked"
+            )
+        if status == 401:
+            return (
+                f"the server at {self.place} needs a key: put one into {KEY_VARIABLE}"
+                " (`traceway keys create --name NAME --scope read` makes one, where the server is)"
+            )
+        if told.code == "unknown_project":
+            return (
+                f"there is no project {self._project!r}: `traceway projects list` shows all, and"
+                f" `traceway projects create {self._project}` makes it"
+            )
+        if told.code == "other_project":
+            return (
+                f"the key in {KEY_VARIABLE} may not work in project {self._project!r}:"
+                " leave --project out, or use an admin key"
+            )
+        return None
 
     def _nobody(self, error: Exception) -> NoAnswer:
         reason = getattr(error, "os_error", error)
-        why = "" if isinstance(reason, ConnectionRefusedError) else f" ({reason or 'no answer'})"
+        why = (
+            "" if isinstance(reason, ConnectionRefusedError) else f" ({str(reason) or 'no answer'})"
+        )
         return NoAnswer(
-            f"no server answers at {self.url}{why}:"
+            f"no server answers at {self.place}{why}:"
             " start it with `traceway serve`, or say with --url where it is"
         )
 

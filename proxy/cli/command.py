@@ -1,4 +1,4 @@
-"""What the commands have in common: where the server is, their exit codes, failures in a line.
+"""What the commands have in common: their options, their exit codes, failures in a line.
 
 Exit codes: 0; 1 no server answers, or it cannot; 2 what was asked is wrong; 130 interrupted; 141
 whoever read the output has left, as a shell says of a program that ends by SIGPIPE.
@@ -7,21 +7,35 @@ whoever read the output has left, as a shell says of a program that ends by SIGP
 import argparse
 import asyncio
 import os
+import re
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, Protocol, get_args
 
 from proxy import config_values
+from proxy.api.keys import ProjectName
 from proxy.cli.client import Client, NoAnswer, Refused
+from proxy.cli.reach import Alone, reached
 from proxy.cli.terminal import Screen, columns, safe, screen
 from proxy.config import Config
 
 Work = Callable[[Client, argparse.Namespace, Screen], Awaitable[None]]
 Run = Callable[[Config, argparse.Namespace], int]
+Before = Callable[[argparse.Namespace], None]
+
+
+class Add(Protocol):
+    """Adds one command of a group, by its name and what it does; `before` it reaches a server."""
+
+    def __call__(
+        self, name: str, what: str, work: Work, before: Before | None = None
+    ) -> argparse.ArgumentParser: ...
+
 
 BROKEN_PIPE: Final = 141
 # Characters of a query that are shown on each side of what is wrong with it.
 AROUND: Final = 36
+_PROJECT: Final = re.compile(get_args(ProjectName)[1].pattern)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +43,27 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", help="the port of a server on this machine (3000)")
     parser.add_argument("--url", type=_url, help="the server, where it is not the configured one")
     parser.add_argument("--json", action="store_true", help="the API's JSON, one object a line")
+
+
+def add_project(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add the option that names a project."""
+    parser.add_argument("--project", type=project, metavar="NAME", help=what)
+
+
+def project(text: str) -> str:
+    """Read an argument that is the name of a project."""
+    if _PROJECT.fullmatch(text):
+        return text
+    raise argparse.ArgumentTypeError(
+        "a project's name is 1 to 64 out of a-z, 0-9, - and _, and begins with a letter or a digit"
+    )
+
+
+def words(text: str) -> str:
+    """Read an argument that is text; not every sequence of bytes is."""
+    if not text.isprintable():  # half a pair stands for a byte that is no UTF-8
+        raise argparse.ArgumentTypeError("expected text that can be printed")
+    return text
 
 
 def count(text: str) -> int:
@@ -45,14 +80,16 @@ def _url(text: str) -> str:
         raise argparse.ArgumentTypeError(f"expected {error}") from None
 
 
-def asking(work: Work) -> Run:
-    """Make a command of what it does with a server."""
+def asking(work: Work, alone: Alone | None = None, before: Before | None = None) -> Run:
+    """Make a command of what it does with a server; with `alone`, it needs none that runs."""
 
     def run(config: Config, options: argparse.Namespace) -> int:
         # A terminal of another encoding shows `?` for what it does not have.
         sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
         try:
-            asyncio.run(_work(work, options.url or _configured(config), options))
+            if before is not None:
+                before(options)
+            asyncio.run(_work(work, config, options, alone))
             sys.stdout.flush()
         except NoAnswer as failure:
             note(str(failure))
@@ -69,14 +106,11 @@ def asking(work: Work) -> Run:
     return run
 
 
-async def _work(work: Work, url: str, options: argparse.Namespace) -> None:
-    async with Client(url) as client:
+async def _work(
+    work: Work, config: Config, options: argparse.Namespace, alone: Alone | None
+) -> None:
+    async with reached(config, options, alone) as client:
         await work(client, options, screen())
-
-
-def _configured(config: Config) -> str:
-    host = config.server.host
-    return f"http://{f'[{host}]' if ':' in host else host}:{config.server.port}"
 
 
 def note(text: str) -> None:

@@ -98,7 +98,7 @@ class _Tail:
                 if not was_here or (isinstance(error, Refused) and error.status < 500):
                     raise
             if not is_broken:
-                note(f"the connection to {self._client.url} broke; trying again")
+                note(f"the connection to {self._client.place} broke; trying again")
             is_broken = True
             await asyncio.sleep(RETRY_S)
 
@@ -106,7 +106,7 @@ class _Tail:
         if is_broken:
             note("connected again")
         elif sys.stdout.isatty():
-            note(f"watching {self._client.url}; Ctrl-C ends it")
+            note(f"watching {self._client.place}; Ctrl-C ends it")
 
     async def _take(self, events: Sequence[Event]) -> None:
         """Show what came together, as many at a time as the API takes ids."""

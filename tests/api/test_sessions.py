@@ -392,3 +392,16 @@ async def test_a_session_is_deleted_by_its_id_in_the_query_too(tw: Running) -> N
     await save(tw, end(start(1, session_id="..")))
     assert (await ask(tw, "/api/sessions/by-id?id=..", "DELETE")).body["traces"] == 1
     assert await listed(tw) == []
+
+
+async def test_what_is_called_as_the_totals_are_is_deleted_by_its_own_address_only(
+    tw: Running,
+) -> None:
+    await save(tw, end(start(1, session_id="totals")), end(start(2, session_id="s")))
+
+    for path in ("/api/sessions/totals", "/api/traces/totals"):
+        reply = await ask(tw, path, "DELETE")
+        assert reply.error == (405, "method_not_allowed")
+        assert reply.headers["Allow"] == "GET, HEAD"
+    assert (await ask(tw, "/api/sessions/by-id?id=totals", "DELETE")).status == 200
+    assert (await ask(tw, "/api/sessions")).body["count"] == 1

@@ -59,9 +59,15 @@ class Started:
 
 @asynccontextmanager
 async def started(
-    *arguments: str, terminal: int = asyncio.subprocess.PIPE, **environ: str
+    *arguments: str,
+    keyboard: int = asyncio.subprocess.DEVNULL,
+    terminal: int = asyncio.subprocess.PIPE,
+    **environ: str,
 ) -> AsyncIterator[Started]:
-    """Start a command, with a clock that shows UTC; ``terminal`` is what it writes to."""
+    """Start a command, with a clock that shows UTC.
+
+    ``keyboard`` is what it reads from, ``terminal`` what it writes to.
+    """
     # Whoever runs the tests may have set either.
     shape = ("NO_COLOR", "COLUMNS")
     inherited = {name: value for name, value in os.environ.items() if name not in shape}
@@ -69,9 +75,11 @@ async def started(
         *(sys.executable, "-m", "proxy", *arguments),
         cwd=ROOT,
         env={**inherited, "TZ": "UTC", **environ},
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=keyboard,
         stdout=terminal,
         stderr=asyncio.subprocess.PIPE,
+        # Away from the terminal of whoever runs the tests, where it would ask for secrets.
+        start_new_session=keyboard != asyncio.subprocess.DEVNULL,
     )
     try:
         yield Started(process)

@@ -2,10 +2,14 @@
 
 import socket
 
+import aiohttp
 import pytest
 
+from proxy import operator_socket
+from proxy.api.keys import MadeKeyView, ProjectView, SelfView
 from proxy.api.span_views import SpanView
 from proxy.api.views import SessionView
+from proxy.cli import client as client_module
 from proxy.cli.client import Client, NoAnswer, Refused, Told
 from tests.api.asking import ask, save
 from tests.running import Running
@@ -133,3 +137,85 @@ async def test_events_cut_anywhere_are_read_as_one(upstream: ScriptedUpstream) -
     assert [(e.number, e.type) for one in told for e in one.events] == [(10, "x"), (None, "resync")]
     assert {one.position for one in told} <= {3, 7, 9, 10}
     assert told[-1].position == 10
+
+
+async def test_a_change_is_made_and_its_answer_read(tw: Running) -> None:
+    async with Client(tw.url) as client:
+        made = await client.send("POST", "/api/projects", {"name": "b"})
+        changed = await client.send("PATCH", "/api/projects/b", {"name": "c"})
+    assert client.decode(ProjectView, made).name == "b"
+    assert client.decode(ProjectView, changed).name == "c"
+
+
+async def test_it_is_asked_with_a_key_in_a_project_or_by_a_socket(tw: Running) -> None:
+    path = operator_socket.path_of(tw.config.database.path)
+    async with Client(socket=path) as operator:
+        await operator.send("POST", "/api/projects", {"name": "b"})
+        asked = {"name": "x", "scope": "admin", "project": "b"}
+        key = operator.decode(MadeKeyView, await operator.send("POST", "/api/keys", asked)).key
+    assert await whoami(Client(tw.url, key=key)) == ("b", "admin")
+    assert await whoami(Client(tw.url, key=key, project="default")) == ("default", "admin")
+    assert await whoami(Client(socket=path)) == ("default", "admin")
+    assert await whoami(Client(socket=path, project="b")) == ("b", "admin")
+
+
+async def whoami(client: Client) -> tuple[str, str]:
+    async with client:
+        found = await client.read(SelfView, "/api/self", {})
+        return found.project, found.scope
+
+
+async def test_what_programs_are_told_is_said_so_that_a_person_knows_what_to_do(
+    tw: Running,
+) -> None:
+    with pytest.raises(Refused) as unknown:
+        await whoami(Client(tw.url, project="nobody"))
+    async with Client(tw.url) as client:
+        await client.send("POST", "/api/keys", {"name": "x", "scope": "read"})
+    with pytest.raises(Refused) as keyless:
+        await whoami(Client(tw.url))
+    with pytest.raises(Refused) as wrong:
+        await whoami(Client(tw.url, key="tw_sk_canary"))
+    assert "`traceway projects create nobody` makes it" in str(unknown.value)
+    assert "put one into TRACEWAY_API_KEY" in str(keyless.value)
+    assert "it is wrong, or it was revoked" in str(wrong.value)
+    assert "canary" not in str(wrong.value)
+
+
+async def test_a_change_of_which_nothing_is_heard_is_not_said_to_have_failed(
+    upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def silent(peer: Peer) -> None:
+        await peer.request()
+        await peer.gone()
+
+    async def cut(peer: Peer) -> None:
+        await peer.request()
+        peer.cut()
+
+    monkeypatch.setattr(client_module, "CHANGING", aiohttp.ClientTimeout(total=0.1))
+    for script in (silent, cut):
+        upstream.script = script
+        async with Client(upstream.url) as client:
+            with pytest.raises(NoAnswer, match="did not say whether it is done"):
+                await client.send("POST", "/api/keys", {"name": "x", "scope": "read"})
+    assert upstream.connections == 2
+
+
+async def test_a_server_that_is_silent_is_said_to_be_so(
+    upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def silent(peer: Peer) -> None:
+        await peer.request()
+        await peer.gone()
+
+    upstream.script = silent
+    monkeypatch.setattr(client_module, "_ASKING", aiohttp.ClientTimeout(total=0.1))
+    async with Client(upstream.url) as client:
+        with pytest.raises(NoAnswer, match=r"no server answers at \S+ \(no answer\): start it"):
+            await client.get("/api/self", {})
+
+
+async def test_nothing_shows_the_key(tw: Running) -> None:
+    client = Client(tw.url, key="tw_sk_canary")
+    assert "canary" not in repr(client)

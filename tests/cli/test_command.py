@@ -1,12 +1,16 @@
 """What the commands share: where the server is, what they say of failures, their exit codes."""
 
+import re
 import socket
 from pathlib import Path
 
 import pytest
 
+from proxy.api.keys import MadeKeyView
+from proxy.cli.client import Client
+from proxy.operator_socket import path_of
 from tests.api.asking import save
-from tests.cli.asking import Said, ask
+from tests.cli.asking import Said, ask, started
 from tests.running import Running
 from tests.storage.calls import end, start
 from tests.wire import ScriptedUpstream
@@ -107,3 +111,70 @@ async def test_a_server_that_cannot_answer_now_is_exit_code_1(
     upstream.answers(b'{"error":{"message":"full\\u001b[2J"}}', status=b"503 No")
     said = await ask(capsys, *command, "--url", upstream.url)
     assert said == Said(1, "", "traceway: full␛[2J\n")
+
+
+async def two_projects(tw: Running) -> str:
+    """Save a session of the same id in each of two projects; give a read key for the second."""
+    async with Client(socket=path_of(tw.config.database.path)) as operator:
+        await operator.send("POST", "/api/projects", {"name": "b"})
+        asked = {"name": "x", "scope": "read", "project": "b"}
+        made = operator.decode(MadeKeyView, await operator.send("POST", "/api/keys", asked))
+    for n, project in enumerate(tw.server.keyring.projects, 1):
+        ours = {"session_id": "s", "project_id": project.id}
+        await save(tw, end(start(n, **ours), input_preview=f"call {n}"))
+    return made.key
+
+
+async def calls(*command: str, **environ: str) -> set[str]:
+    """Give the calls that the first line of a command's JSON speaks of."""
+    async with started(*command, "--json", **environ) as one:
+        return set(re.findall(r"call \d", await one.line()))
+
+
+READING = (["sessions"], ["sessions", "show", "s"], ["tail", "--since", "0"])
+
+
+@pytest.mark.parametrize("command", READING)
+async def test_a_key_shows_its_project_and_the_operator_the_one_that_they_name(
+    tw: Running, command: list[str]
+) -> None:
+    key = await two_projects(tw)
+    db = ("--db", str(tw.config.database.path))
+    assert await calls(*command, *db) == {"call 1"}
+    assert await calls(*command, *db, "--project", "b") == {"call 2"}
+    assert await calls(*command, "--url", tw.url, TRACEWAY_API_KEY=key) == {"call 2"}
+    port = str(tw.port)
+    assert await calls(*command, *db, TRACEWAY_API_KEY=key, TRACEWAY_SERVER_PORT=port) == {"call 2"}
+
+
+@pytest.mark.parametrize("command", READING)
+async def test_without_a_key_and_in_a_project_of_others_it_is_one_line(
+    tw: Running,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: list[str],
+) -> None:
+    key = await two_projects(tw)
+    without = await ask(capsys, *command, "--url", tw.url)
+    monkeypatch.setenv("TRACEWAY_API_KEY", key)
+    other = await ask(capsys, *command, "--url", tw.url, "--project", "default")
+    assert (without.code, without.out, len(without.err.splitlines())) == (2, "", 1)
+    assert "put one into TRACEWAY_API_KEY" in without.err
+    assert other == Said(
+        2,
+        "",
+        "traceway: the key in TRACEWAY_API_KEY may not work in project 'default': leave --project"
+        " out, or use an admin key\n",
+    )
+
+
+async def test_a_watch_ends_when_its_key_is_revoked(tw: Running) -> None:
+    key = await two_projects(tw)
+    async with started("tail", "--since", "0", "--url", tw.url, TRACEWAY_API_KEY=key) as command:
+        await command.line()
+        async with Client(socket=path_of(tw.config.database.path)) as operator:
+            await operator.send("DELETE", "/api/keys/1")
+        await save(tw, end(start(9, session_id="s", project_id=2)))
+        said = await command.ended()
+    assert said.code == 2
+    assert "it is wrong, or it was revoked" in said.err

@@ -1,0 +1,26 @@
+"""What the API can be asked: one table, from which its description and its page are made.
+
+Invariant: every route of the proxy and the API stands here once, with what it needs; a test
+compares them. It routes nothing.
+"""
+
+from typing import Final
+
+from proxy.api import admin_operations, recorded_operations, served_operations
+from proxy.api.described import Operation
+
+TAGS: Final = {
+    "Proxy": "Calls to LLM APIs.",
+    "Sessions": "Conversations: the calls that belong together.",
+    "Traces and spans": "Calls, one by one.",
+    "Events": "What happens, as it happens.",
+    "Search": "Help with the search language.",
+    "Keys and projects": "Who may come in, and to what.",
+    "Server": "How the server is.",
+}
+
+OPERATIONS: Final[tuple[Operation, ...]] = (
+    *recorded_operations.OPERATIONS,
+    *served_operations.OPERATIONS,
+    *admin_operations.OPERATIONS,
+)
