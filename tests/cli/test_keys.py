@@ -243,5 +243,5 @@ async def test_names_of_others_do_nothing_to_the_terminal(
         assert answer.status == 201
     listed = await manage(tw, capsys, "keys", "list")
     ended = await manage(tw, capsys, "keys", "revoke", "1")
-    assert "a��b" in listed.out
-    assert "a��b" in ended.out
+    assert "a�b" in listed.out
+    assert "a�b" in ended.out
