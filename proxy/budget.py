@@ -14,9 +14,9 @@ from typing import Final
 
 from aiohttp import web
 
+from proxy.answer import ClientFault
 from proxy.call import Call
 from proxy.config import LimitsConfig
-from proxy.connection import ClientFault
 from proxy.decode import decode
 from proxy.downstream import take_body
 from proxy.errors import Refused

@@ -17,8 +17,9 @@ from typing import Final
 import aiohappyeyeballs
 from yarl import URL
 
+from proxy.answer import Answer, ClientFault, UpstreamFault
 from proxy.config import UpstreamConfig
-from proxy.connection import Answer, ClientFault, Connection, UpstreamFault
+from proxy.connection import Connection
 from proxy.headers import RawHeaders
 from proxy.tasks import spawn
 
