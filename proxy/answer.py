@@ -197,9 +197,10 @@ class Answer:
         except httptools.HttpParserError as error:
             self._fail_malformed(str(error.__context__ or error))
         else:
-            if self._bare_bytes > MAX_HEAD_BYTES and not self.complete:
+            if self._bare_bytes < 0:
+                self._bare_bytes = 0
+            elif self._bare_bytes > MAX_HEAD_BYTES and not self.complete:
                 self._fail_malformed(_FRAMING_TOO_LARGE if self._in_body else _HEAD_TOO_LARGE)
-            self._bare_bytes = max(self._bare_bytes, 0)
         if self._unread_bytes > unread_bytes:
             self._progress_at = self._loop.time()
         if self._unread_bytes > HIGH_BYTES and not self._held:

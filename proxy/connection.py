@@ -23,6 +23,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._transport: asyncio.Transport | None = None
+        self._below: asyncio.Transport | None = None  # what reads from the wire
         self._answer: Answer | None = None
         self._writable: asyncio.Future[None] | None = None
         self._over = False
@@ -38,6 +39,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._below = self._below or self._transport
         if self._over:  # bytes came at once
             self._transport.abort()
 
@@ -48,6 +50,7 @@ class Connection(asyncio.Protocol):
             self._answer.feed(data)
 
     def eof_received(self) -> None:
+        self._over = True  # TLS may take a while until it tells us that it is lost
         if self._transport is not None:
             tls = self._transport.get_extra_info("ssl_object")
             self._ended = tls is None or _said_close(tls)
@@ -67,6 +70,13 @@ class Connection(asyncio.Protocol):
             if not self._writable.done():
                 self._writable.set_result(None)
             self._writable = None
+
+    # What who opened it calls.
+
+    def secured(self, transport: asyncio.Transport, below: asyncio.Transport) -> None:
+        """Begin over TLS, which `below` carries."""
+        self._below = below
+        self.connection_made(transport)
 
     # What an exchange calls.
 
@@ -121,14 +131,18 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def hold(self) -> None:
-        """Read no more from the upstream."""
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.pause_reading()
+        """Read no more from the upstream.
+
+        What carries TLS is held, not TLS: uvloop's forgets what it has read and not handed over
+        where the connection ends meanwhile.
+        """
+        if self._below is not None and not self._below.is_closing():
+            self._below.pause_reading()
 
     def go_on(self) -> None:
         """Read from the upstream again."""
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()
+        if self._below is not None and not self._below.is_closing():
+            self._below.resume_reading()
 
 
 def _said_close(tls: ssl.SSLObject) -> bool:
@@ -140,7 +154,5 @@ def _said_close(tls: ssl.SSLObject) -> bool:
     """
     try:
         return tls.read(1) == b""
-    except ssl.SSLZeroReturnError:
-        return True
     except ssl.SSLError:
         return False

@@ -1,6 +1,7 @@
 """A connection to an upstream for tests, with its other end and its clock in the test's hand."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -51,16 +52,34 @@ class Clock:
                 self._timers.remove(self._timer)
 
 
+class Counting(Connection):
+    """A connection that says how many bytes have come."""
+
+    received = 0
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self.received += len(data)
+
+
 class Line:
     """A connection under test, with the other end of it in the test's hand."""
 
-    def __init__(self, connection: Connection, peer: Peer, clock: Clock) -> None:
+    def __init__(self, connection: Counting, peer: Peer, clock: Clock) -> None:
         self.connection = connection
         self.peer = peer
         self.clock = clock
 
-    def begin(self, method: bytes = b"GET") -> Answer:
-        return self.connection.begin(method, headers_timeout_s=10, idle_timeout_s=20)
+    def begin(self, method: bytes = b"GET", *, ends_at: float = math.inf) -> Answer:
+        return self.connection.begin(
+            method, headers_timeout_s=10, idle_timeout_s=20, ends_at=ends_at
+        )
+
+    async def deliver(self, data: bytes) -> None:
+        """Send some bytes, and wait until the connection has them."""
+        due = self.connection.received + len(data)
+        await self.peer.send(data)
+        await turns(lambda: self.connection.received >= due or not self.connection.usable)
 
 
 @asynccontextmanager
@@ -75,7 +94,7 @@ async def line(upstream: ScriptedUpstream) -> AsyncIterator[Line]:
     upstream.script = script
     clock = Clock()
     _, connection = await asyncio.get_running_loop().create_connection(
-        lambda: Connection(clock),  # type: ignore[arg-type]
+        lambda: Counting(clock),  # type: ignore[arg-type]
         "127.0.0.1",
         upstream.port,
     )

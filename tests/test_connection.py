@@ -6,8 +6,11 @@ from collections.abc import AsyncIterator
 import pytest
 
 from proxy.answer import HIGH_BYTES, UpstreamFault
+from proxy.connection import Connection
 from tests.line import OK, Line, line, turns, whole
 from tests.wire import ScriptedUpstream
+
+pytestmark = pytest.mark.both_loops
 
 
 @pytest.fixture
@@ -84,4 +87,29 @@ async def test_a_writer_that_waits_goes_on_when_the_connection_is_lost(wire: Lin
         await answer.head()
     assert (raised.value.code, raised.value.silent) == ("upstream_closed", True)
     wire.connection.write(b"swallowed")
+    assert not answer.close()
+
+
+async def test_an_exchange_on_a_connection_that_was_just_lost_fails_at_once(wire: Line) -> None:
+    wire.peer.cut()
+    await turns(lambda: not wire.connection.usable)
+    answer = wire.begin(b"POST")
+    wire.connection.write(b"POST / HTTP/1.1\r\n\r\n")
+    with pytest.raises(UpstreamFault, match="without an answer") as raised:
+        await answer.head()
+    assert (raised.value.code, raised.value.silent) == ("upstream_closed", True)
+    assert not answer.close()
+
+
+async def test_what_comes_before_a_connection_is_ready_closes_it(wire: Line) -> None:
+    transport = wire.connection._transport
+    assert transport is not None
+    early = Connection(asyncio.get_running_loop())
+    early.data_received(OK)  # right behind the handshake, before TLS was handed to us
+    early.secured(transport, transport)
+    assert not early.usable
+    await wire.peer.gone()
+    answer = early.begin(b"GET", headers_timeout_s=10, idle_timeout_s=20)
+    with pytest.raises(UpstreamFault):
+        await answer.head()
     assert not answer.close()
