@@ -225,7 +225,10 @@ def _print_start(config: Config, port: int, keyring: Keyring) -> None:
     print(f"Traceway {__version__} is ready")
     for name, upstream in config.upstreams.items():
         path = "/v1" if name == "openai" else ""
-        print(f"  base URL   http://{host}:{port}/api/proxy/{name}{path}  ->  {upstream.url}{path}")
+        hop = config.egress.hop(upstream.url)
+        through = "" if hop is None else f"  through {hop}"
+        at = f"http://{host}:{port}/api/proxy/{name}{path}"
+        print(f"  base URL   {at}  ->  {upstream.url}{path}{through}")
     print("  sessions   send the header X-Traceway-Session-Id: any text")
     print(f"  read them  http://{host}:{port}/sessions")
     print(f"  keys       {_said(keyring)}")

@@ -59,7 +59,7 @@ from proxy.vault import Vault
 from storage import api_keys, budgets, forget, provider_keys
 from storage.database import Database
 
-# Header limits of both sides of the relay (connection.py has the upstream's).
+# Header limits of both sides of the relay (answer.py has the upstream's).
 MAX_LINE_BYTES: Final = 64 * 1024
 MAX_FIELDS: Final = 1000
 # nginx closes idle client connections after 75 s.
@@ -148,7 +148,10 @@ class Traceway:
         if interrupted:
             _log.warning("%d calls of a process that died are marked interrupted", interrupted)
         senders = {
-            name: Sender(Upstream(name, upstream), config.server.max_request_bytes)
+            name: Sender(
+                Upstream(name, upstream, config.egress.hop(upstream.url)),
+                config.server.max_request_bytes,
+            )
             for name, upstream in config.upstreams.items()
         }
         keyring = self.keyring = Keyring(config.auth.mode, await recorder.write(api_keys.grants))

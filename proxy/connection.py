@@ -1,61 +1,17 @@
-"""One connection to an upstream, and the answer that is read from it.
+"""One connection to an upstream, which carries one exchange after another.
 
-Owns the wire towards the upstream: one exchange at a time, back-pressure both ways, a time limit
-per phase, and the truth about how an answer ended. Parses with llhttp (httptools).
-Invariants: an answer is complete only when its framing says so; bytes that no exchange asked for
-close the connection and reach nobody; every wait ends within a limit.
-Does not choose connections or targets (upstream.py), nor read a body's meaning (tap.py).
+Owns the transport: back-pressure both ways, and how the connection ended. Invariant: bytes that no
+exchange asked for close the connection and reach nobody. Does not parse answers (answer.py), nor
+choose connections or targets (upstream.py).
 """
 
 import asyncio
+import math
 import select
-from collections import deque
-from typing import Final, Literal, cast
+import ssl
+from typing import cast
 
-import httptools
-
-# An answer's head: nginx holds 32 KiB by default, Node 16 KiB, Envoy 60 KiB; cookies of gateways
-# grow. Ours is the larger bound that both sides of the relay share.
-MAX_HEAD_BYTES: Final = 256 * 1024
-MAX_FIELD_BYTES: Final = 64 * 1024
-MAX_FIELDS: Final = 1000
-# Unread body bytes at which the upstream is held back, and at which it may go on.
-HIGH_BYTES: Final = 256 * 1024
-LOW_BYTES: Final = 64 * 1024
-
-Phase = Literal["connect", "headers", "body"]
-
-_HEAD_TOO_LARGE: Final = f"its head is larger than {MAX_HEAD_BYTES} bytes"
-_NO_BODY_STATUS: Final = frozenset({204, 304})
-
-
-class UpstreamFault(Exception):
-    """The upstream did not give a whole answer.
-
-    `code` names it for programs, `phase` is connect, headers or body, `status` what a client gets
-    when nothing was sent to it yet. `silent` says that not one byte of an answer had come.
-    """
-
-    def __init__(
-        self, code: str, message: str, *, phase: Phase, status: int = 502, silent: bool = False
-    ) -> None:
-        super().__init__(message)
-        self.code = code
-        self.phase = phase
-        self.status = status
-        self.silent = silent
-
-    def __repr__(self) -> str:
-        return f"UpstreamFault({self.code!r}, {str(self)!r}, phase={self.phase!r})"
-
-
-class ClientFault(Exception):
-    """The client's request body could not be taken: malformed, broken off, or too large."""
-
-    def __init__(self, code: str, message: str, *, status: int = 400) -> None:
-        super().__init__(message)
-        self.code = code
-        self.status = status
+from proxy.answer import Answer
 
 
 class Connection(asyncio.Protocol):
@@ -67,16 +23,25 @@ class Connection(asyncio.Protocol):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._transport: asyncio.Transport | None = None
+        self._below: asyncio.Transport | None = None  # what reads from the wire
         self._answer: Answer | None = None
         self._writable: asyncio.Future[None] | None = None
+        self._over = False
+        self._ended = False  # the upstream has said that nothing follows
         self.idle_since = loop.time()
-        self.usable = False
+
+    @property
+    def usable(self) -> bool:
+        """Whether it is open, and nothing came unasked."""
+        return self._transport is not None and not self._over
 
     # What the event loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self.usable = True
+        self._below = self._below or self._transport
+        if self._over:  # bytes came at once
+            self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
         if self._answer is None:
@@ -84,11 +49,17 @@ class Connection(asyncio.Protocol):
         else:
             self._answer.feed(data)
 
+    def eof_received(self) -> None:
+        self._over = True  # TLS may take a while until it tells us that it is lost
+        if self._transport is not None:
+            tls = self._transport.get_extra_info("ssl_object")
+            self._ended = tls is None or _said_close(tls)
+
     def connection_lost(self, exc: Exception | None) -> None:
-        self.usable = False
+        self._over = True
         self.resume_writing()
         if self._answer is not None:
-            self._answer.lost(exc)
+            self._answer.lost(exc, proper=self._ended and exc is None)
 
     def pause_writing(self) -> None:
         if self._writable is None:
@@ -100,12 +71,35 @@ class Connection(asyncio.Protocol):
                 self._writable.set_result(None)
             self._writable = None
 
+    # What who opened it calls.
+
+    def secured(self, transport: asyncio.Transport, below: asyncio.Transport) -> None:
+        """Begin over TLS, which `below` carries."""
+        self._below = below
+        self.connection_made(transport)
+
     # What an exchange calls.
 
-    def begin(self, method: bytes, *, headers_timeout_s: float, idle_timeout_s: float) -> "Answer":
+    def begin(
+        self,
+        method: bytes,
+        *,
+        headers_timeout_s: float,
+        idle_timeout_s: float,
+        ends_at: float = math.inf,
+    ) -> Answer:
         """Start an exchange; the caller then writes the request and reads the answer."""
-        self._answer = Answer(self, self._loop, method, headers_timeout_s, idle_timeout_s)
-        return self._answer
+        answer = self._answer = Answer(
+            self,
+            self._loop,
+            method,
+            headers_timeout_s=headers_timeout_s,
+            idle_timeout_s=idle_timeout_s,
+            ends_at=ends_at,
+        )
+        if not self.usable:
+            answer.lost(None, proper=False)
+        return answer
 
     def write(self, data: bytes) -> None:
         """Hand bytes to the transport; a connection that is gone swallows them, `Answer` knows."""
@@ -132,261 +126,33 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close at once, without flushing."""
-        self.usable = False
+        self._over = True
         if self._transport is not None:
             self._transport.abort()
 
     def hold(self) -> None:
-        """Read no more from the upstream."""
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.pause_reading()
+        """Read no more from the upstream.
+
+        What carries TLS is held, not TLS: uvloop's forgets what it has read and not handed over
+        where the connection ends meanwhile.
+        """
+        if self._below is not None and not self._below.is_closing():
+            self._below.pause_reading()
 
     def go_on(self) -> None:
         """Read from the upstream again."""
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()
+        if self._below is not None and not self._below.is_closing():
+            self._below.resume_reading()
 
 
-class Answer:
-    """The answer of one exchange: `await head()` once, then `await read()` until b"".
+def _said_close(tls: ssl.SSLObject) -> bool:
+    """Tell whether TLS was ended properly (close_notify, RFC 8446 section 6.1).
 
-    `status`, `reason` and `headers` hold once `head()` returned; `length` is the declared length of
-    the body in bytes, 0 where the framing allows none, None where its end is not declared.
+    Without it, whoever can cut the connection could make half an answer look whole (RFC 9112
+    section 9.8). asyncio calls `eof_received` at a bare end of the connection as well, so the TLS
+    object is asked: all that came before the end was read, and only a proper one reads as nothing.
     """
-
-    def __init__(
-        self,
-        connection: Connection,
-        loop: asyncio.AbstractEventLoop,
-        method: bytes,
-        headers_timeout_s: float,
-        idle_timeout_s: float,
-    ) -> None:
-        self.status = 0
-        self.reason = b""
-        self.headers: list[tuple[bytes, bytes]] = []
-        self.length: int | None = None
-        self.complete = False
-        self.keep_alive = False
-        self._connection = connection
-        self._loop = loop
-        self._parser = httptools.HttpResponseParser(self)
-        self._is_head = method == b"HEAD"
-        self._limit_s = headers_timeout_s
-        self._idle_timeout_s = idle_timeout_s
-        self._progress_at = loop.time()
-        self._timer = loop.call_later(headers_timeout_s, self._check_time)
-        self._fault: UpstreamFault | ClientFault | None = None
-        self._waiter: asyncio.Future[None] | None = None
-        self._chunks: deque[bytes] = deque()
-        self._unread_bytes = 0
-        self._held = False
-        self._head_bytes = 0
-        self._in_body = False
-        self._chunked = False
-
-    @property
-    def phase(self) -> Phase:
-        """`headers` until the answer's head is there, then `body`."""
-        return "body" if self._in_body else "headers"
-
-    async def head(self) -> None:
-        """Wait for the head.
-
-        Raises:
-            UpstreamFault: closed, malformed or late.
-            ClientFault: the request body broke off meanwhile.
-        """
-        while not self._in_body:
-            if self._fault is not None:
-                raise self._fault
-            await self._wait()
-
-    async def read(self) -> bytes:
-        """Give the bytes that have come since, at least one; b"" at the end of a complete answer.
-
-        Raises:
-            UpstreamFault: the body stopped before its end, after all that had come was given.
-            ClientFault: the request body broke off meanwhile.
-        """
-        while not self._chunks:
-            if self.complete:
-                return b""
-            if self._fault is not None:
-                raise self._fault
-            await self._wait()
-        data = self._chunks.popleft() if len(self._chunks) == 1 else b"".join(self._chunks)
-        self._chunks.clear()
-        self._unread_bytes = 0
-        if self._held:
-            self._held = False
-            self._progress_at = self._loop.time()
-            self._connection.go_on()
-        return data
-
-    def progress(self) -> None:
-        """Note that the request moves on, so that a slow upload is not a silent upstream."""
-        self._progress_at = self._loop.time()
-
-    def fail(self, fault: UpstreamFault | ClientFault) -> None:
-        """End the exchange with a fault; the first one stands."""
-        if self._fault is None and not self.complete:
-            self._fault = fault
-        self._timer.cancel()
-        self._connection.abort()
-        self._wake()
-
-    def close(self) -> bool:
-        """Leave the exchange. True if the connection can carry another one."""
-        self._timer.cancel()
-        self._connection.end()
-        del self._parser  # it holds our methods: a cycle that only the collector would end
-        # Held back, it would stay so for its next caller.
-        if self.complete and self.keep_alive and not self._held and self._connection.usable:
-            return True
-        self._connection.abort()
+    try:
+        return tls.read(1) == b""
+    except ssl.SSLError:
         return False
-
-    # What the connection calls.
-
-    def feed(self, data: bytes) -> None:
-        """Parse what came from the wire."""
-        if self.complete or self._fault is not None:
-            self._connection.abort()  # an answer that nobody asked for
-            return
-        self._progress_at = self._loop.time()
-        self._head_bytes += len(data)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._fail_malformed("it switched protocols unasked")
-        except httptools.HttpParserError as error:
-            self._fail_malformed(str(error.__context__ or error))
-        else:
-            if not self._in_body and self._head_bytes > MAX_HEAD_BYTES:
-                self._fail_malformed(_HEAD_TOO_LARGE)
-        if self._unread_bytes > HIGH_BYTES and not self._held:
-            self._held = True
-            self._connection.hold()
-        self._wake()
-
-    def lost(self, exc: Exception | None) -> None:
-        """Take the end of the connection: a proper end only for a body that it delimits."""
-        if self.complete or self._fault is not None:
-            return
-        if self._in_body and self.length is None and not self._chunked and exc is None:
-            self._finish(keep_alive=False)
-        else:
-            where = "in mid-answer" if self._in_body else "without an answer"
-            how = "closed" if exc is None else "reset"
-            self.fail(
-                UpstreamFault(
-                    "upstream_closed",
-                    f"the upstream {how} the connection {where}",
-                    phase=self.phase,
-                    silent=self._head_bytes == 0,
-                )
-            )
-        self._wake()
-
-    # What the parser calls.
-
-    def on_message_begin(self) -> None:
-        if self.complete:
-            raise ValueError("it sent a second answer")
-
-    def on_status(self, status: bytes) -> None:
-        self.reason = status
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self.complete:
-            return  # trailers
-        if len(name) + len(value) > MAX_FIELD_BYTES:
-            raise ValueError(f"a header is larger than {MAX_FIELD_BYTES} bytes")
-        if len(self.headers) >= MAX_FIELDS:
-            raise ValueError(f"it has more than {MAX_FIELDS} headers")
-        if not self._in_body:
-            self.headers.append((name, value))
-
-    def on_headers_complete(self) -> None:
-        if sum(len(n) + len(v) for n, v in self.headers) > MAX_HEAD_BYTES:
-            raise ValueError(_HEAD_TOO_LARGE)
-        self.status = self._parser.get_status_code()
-        if self.status < 200:
-            return  # 1xx: the real answer follows, but for 101, which the parser refuses
-        lengths = {v.strip() for n, v in self.headers if n.lower() == b"content-length"}
-        codings = [v.strip().lower() for n, v in self.headers if n.lower() == b"transfer-encoding"]
-        if len(lengths) > 1 or codings not in ([], [b"chunked"]):
-            raise ValueError("its framing is ambiguous")
-        self._chunked = bool(codings)
-        self._in_body = True
-        if self._is_head or self.status in _NO_BODY_STATUS:
-            self.length = 0
-            self._finish(keep_alive=self._may_keep_alive())
-            return
-        self.length = int(lengths.pop()) if lengths else None
-        self._limit_s = self._idle_timeout_s
-        self._timer.cancel()
-        self._timer = self._loop.call_later(self._limit_s, self._check_time)
-
-    def on_body(self, data: bytes) -> None:
-        if self.complete:
-            self.keep_alive = False  # a body where none is allowed
-            return
-        self._chunks.append(data)
-        self._unread_bytes += len(data)
-
-    def on_message_complete(self) -> None:
-        if not self._in_body:
-            self.reason = b""
-            self.headers.clear()
-        elif not self.complete:
-            self._finish(keep_alive=self._may_keep_alive())
-
-    # Inside.
-
-    def _may_keep_alive(self) -> bool:
-        options = [v.lower() for n, v in self.headers if n.lower() == b"connection"]
-        return self._parser.get_http_version() == "1.1" and b"close" not in b",".join(options)
-
-    def _finish(self, *, keep_alive: bool) -> None:
-        self.complete = True
-        self.keep_alive = keep_alive
-        self._timer.cancel()
-
-    def _fail_malformed(self, why: str) -> None:
-        self.fail(
-            UpstreamFault(
-                "upstream_malformed",
-                f"the upstream's answer is not HTTP as it should be: {why}",
-                phase=self.phase,
-            )
-        )
-
-    def _check_time(self) -> None:
-        now = self._loop.time()
-        if self._held:
-            self._progress_at = now  # the client is the slow one
-        left_s = self._progress_at + self._limit_s - now
-        if left_s > 0:
-            self._timer = self._loop.call_later(left_s, self._check_time)
-            return
-        self.fail(
-            UpstreamFault(
-                "upstream_timeout",
-                f"the upstream sent nothing for {self._limit_s:g} s",
-                phase=self.phase,
-                status=504,
-            )
-        )
-
-    async def _wait(self) -> None:
-        self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)

@@ -13,8 +13,8 @@ from typing import Final, cast
 from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from proxy.answer import ClientFault
 from proxy.capture import Capture
-from proxy.connection import ClientFault
 from proxy.headers import RawHeaders
 
 # A client that takes or sends nothing for so long counts as gone. nginx gives 60 s (`send_timeout`,

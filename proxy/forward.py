@@ -15,11 +15,11 @@ from aiohttp import web
 
 from proxy import headers, session
 from proxy.access import Principal, principal_of
+from proxy.answer import ClientFault, UpstreamFault
 from proxy.budget import Budgets, session_limit
 from proxy.call import CLIENT_LEFT, COMPLETE, SERVER_STOPPED, Call, EndedBy, Ending, Phase
 from proxy.capture import Budget, CapturePolicy, parse_capture
 from proxy.config import Config
-from proxy.connection import ClientFault, UpstreamFault
 from proxy.downstream import RelayedResponse, cut, sandbox
 from proxy.errors import Refused, error_response
 from proxy.limits import RateLimits

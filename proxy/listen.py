@@ -8,7 +8,7 @@ import errno
 import socket
 from typing import Final
 
-from proxy.config import ServerConfig
+from proxy.sections import ServerConfig
 
 # Connections that wait to be accepted; the kernel's own bound is 4,096 (net.core.somaxconn).
 BACKLOG: Final = 1024

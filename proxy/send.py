@@ -15,8 +15,8 @@ from typing import Final
 from aiohttp import web
 
 from proxy import headers
+from proxy.answer import Answer, UpstreamFault
 from proxy.call import Call
-from proxy.connection import Answer, UpstreamFault
 from proxy.decode import Decoder, decode, decoder
 from proxy.downstream import take_body
 from proxy.headers import RawHeaders

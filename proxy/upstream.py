@@ -6,26 +6,27 @@ unasked, carries nobody's call.
 """
 
 import asyncio
-import contextlib
-import socket
+import math
 import ssl
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
 from typing import Final
 
-import aiohappyeyeballs
 from yarl import URL
 
-from proxy.config import UpstreamConfig
-from proxy.connection import Answer, ClientFault, Connection, UpstreamFault
+from proxy.answer import Answer, ClientFault, UpstreamFault
+from proxy.connection import Connection
+from proxy.dial import Dialer
+from proxy.egress import Hop
 from proxy.headers import RawHeaders
+from proxy.sections import UpstreamConfig
 from proxy.tasks import spawn
+from proxy.tunnel import refusal
 
 # Servers close idle connections after 5 s (Node's default) and more; a younger one is safe to use.
 MAX_IDLE_S: Final = 5.0
-# RFC 8305 section 5: the pause before the next address is tried beside the first.
-_NEXT_ADDRESS_S: Final = 0.25
+# Only a proxy asks for its own credentials (RFC 9110 section 15.5.8).
+_NOT_BY_THE_UPSTREAM: Final = 407
 # RFC 9110 section 9.2.2. Sent again, once, when a kept connection turns out to be dead.
 _IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
 
@@ -88,16 +89,13 @@ class Exchange:
                 self._connection.write(_LAST_CHUNK)
 
 
-@cache
-def _tls() -> ssl.SSLContext:
-    """Trust whom the system trusts: for all upstreams once, since its certificates take 20 ms."""
-    return ssl.create_default_context()
-
-
 class Upstream:
-    """A configured target and its idle connections, the youngest used first."""
+    """A configured target and its idle connections, the youngest used first.
 
-    def __init__(self, name: str, config: UpstreamConfig) -> None:
+    `hop` is the proxy on the way to it.
+    """
+
+    def __init__(self, name: str, config: UpstreamConfig, hop: Hop | None = None) -> None:
         url = URL(config.url)
         host, port = url.raw_host, url.port
         if host is None or port is None:
@@ -105,10 +103,13 @@ class Upstream:
         self.name = name
         self.config = config
         self.authority = host_header(host, url.explicit_port)
-        self._host = host
-        self._port = port
+        self._where = f"{host}:{port}"
+        self._hop = hop
+        # Over TLS a proxy gives a tunnel, and sees no request; else it reads the requests.
+        tls = url.scheme == "https"
+        self._asked = None if tls else hop
+        self._dialer = Dialer(host, port, tls=tls, hop=hop)
         self._prefix = url.raw_path.rstrip("/").encode("ascii")
-        self._tls = _tls() if url.scheme == "https" else None
         self._idle: list[Connection] = []
         self._sweep: asyncio.TimerHandle | None = None
 
@@ -127,20 +128,28 @@ class Upstream:
             UpstreamFault: unreachable, closed, malformed or late.
             ClientFault: the request body broke off.
         """
+        if self._asked is not None:
+            request = self._for_proxy(request, self._asked)
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + (self.config.total_timeout_s or math.inf)
         connection = self._youngest_idle()
         while True:
             reused = connection is not None
             if connection is None:
-                connection = await self._connect()
+                left_s = max(ends_at - loop.time(), 0)
+                connection = await self._connect(min(self.config.connect_timeout_s, left_s))
             answer = connection.begin(
                 request.method,
                 headers_timeout_s=self.config.headers_timeout_s,
                 idle_timeout_s=self.config.idle_timeout_s,
+                ends_at=ends_at,
             )
             exchange = Exchange(self, connection, answer)
             try:
                 exchange.send(request)
                 await answer.head()
+                if self._asked is not None and answer.status == _NOT_BY_THE_UPSTREAM:
+                    raise self._unreachable(refusal(answer.status))
             except UpstreamFault as fault:
                 exchange.close()
                 again = request.method in _IDEMPOTENT and isinstance(request.body, bytes)
@@ -152,6 +161,11 @@ class Upstream:
                 raise
             else:
                 return exchange
+
+    def _for_proxy(self, request: Request, hop: Hop) -> Request:
+        """Write a request as a proxy reads it: its target names the host (RFC 9112 3.2.2)."""
+        target = b"http://" + self.authority + request.target
+        return replace(request, target=target, headers=[*request.headers, *hop.headers])
 
     def take_back(self, connection: Connection) -> None:
         """Keep a connection whose exchange ended properly."""
@@ -192,38 +206,26 @@ class Upstream:
         self._idle = kept
         self._sweep = loop.call_later(MAX_IDLE_S, self._close_stale) if kept else None
 
-    async def _connect(self) -> Connection:
-        loop = asyncio.get_running_loop()
-        where = f"{self.name} ({self._host}:{self._port})"
-        sock: socket.socket | None = None
+    async def _connect(self, limit_s: float) -> Connection:
         try:
-            async with asyncio.timeout(self.config.connect_timeout_s):
-                addresses = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
-                sock = await aiohappyeyeballs.start_connection(
-                    addresses, happy_eyeballs_delay=_NEXT_ADDRESS_S, loop=loop
-                )
-                _, connection = await loop.create_connection(
-                    lambda: Connection(loop),
-                    sock=sock,
-                    ssl=self._tls,
-                    server_hostname=self._host if self._tls else None,
-                )
+            async with asyncio.timeout(limit_s):
+                return await self._dialer.dial()
         except TimeoutError:
-            why = f"no connection within {self.config.connect_timeout_s:g} s"
+            why = f"no connection within {limit_s:.3g} s"
+        except ssl.SSLCertVerificationError as error:
+            why = f"its certificate is not trusted: {error.verify_message}"
         except ssl.SSLError as error:
             why = f"TLS failed: {error.reason or error}"
-        except OSError as error:
-            why = error.strerror or str(error)
-        else:
-            return connection
-        if sock is not None:
-            with contextlib.suppress(OSError):
-                sock.close()
-        raise UpstreamFault(
+        except (OSError, UnicodeError) as error:
+            why = getattr(error, "strerror", None) or str(error)
+        raise self._unreachable(why)
+
+    def _unreachable(self, why: str) -> UpstreamFault:
+        through = f" through the proxy {self._hop}" if self._hop is not None else ""
+        return UpstreamFault(
             "upstream_unreachable",
-            f"upstream {where} cannot be reached: {why}",
+            f"upstream {self.name} ({self._where}) cannot be reached{through}: {why}",
             phase="connect",
-            silent=True,
         )
 
 

@@ -1,13 +1,17 @@
 """Fixtures that most tests share: a scripted upstream, and servers in front of it."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
+import uvloop
 
+from proxy.dial import trust
+from tests import tls
 from tests.keyed import Keyed, keyed
 from tests.recorders import Begin, Recording, recording
 from tests.running import Running, running
@@ -21,6 +25,16 @@ Serve = Callable[..., Awaitable[Running]]
 ServeKeyed = Callable[..., Awaitable[Keyed]]
 
 
+def pytest_asyncio_loop_factories(
+    item: pytest.Item,
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run what is marked so on both event loops: the one we serve with, and Python's own."""
+    loops = {"asyncio": asyncio.new_event_loop}
+    if item.get_closest_marker("both_loops"):
+        loops["uvloop"] = uvloop.new_event_loop
+    return loops
+
+
 @pytest.fixture
 async def upstream() -> AsyncIterator[ScriptedUpstream]:
     """An upstream that fails the test unless it is given a script."""
@@ -28,6 +42,17 @@ async def upstream() -> AsyncIterator[ScriptedUpstream]:
     await scripted.start()
     yield scripted
     await scripted.stop()
+
+
+@pytest.fixture
+def trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Have the servers of `tests.tls` trusted, in the way in which a company adds its own."""
+    file = tmp_path / "authority.pem"
+    file.write_bytes(tls.authority().pem)
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    trust.cache_clear()
+    yield
+    trust.cache_clear()
 
 
 @pytest.fixture

@@ -262,3 +262,21 @@ def test_any_text_is_a_capture_policy_or_none(text: str) -> None:
         assert policy.mode == word
         assert policy.preview_bytes == (int(size.removesuffix(")")) if size else 2000)
         assert 0 <= policy.preview_bytes < 10**9
+
+
+def test_a_proxy_that_cannot_be_one_is_a_mistake_without_its_password() -> None:
+    assert problems(environ={"HTTPS_PROXY": "socks5://joe:pass@proxy:1080"}) == [
+        'HTTPS_PROXY = "[not shown]" (environment): expected an http or https proxy, as'
+        " http://proxy.example:3128, or nothing; NO_PROXY names the hosts that are reached without"
+        " it"
+    ]
+
+
+def test_a_proxy_that_no_upstream_needs_may_be_of_any_kind() -> None:
+    environ = {"ALL_PROXY": "socks5://proxy:1080", "NO_PROXY": "api.openai.com"}
+    assert load(None, environ).egress.hop("https://api.openai.com") is None
+
+
+def test_upstreams_have_the_proxy_of_the_environment() -> None:
+    config = load(None, {"https_proxy": "proxy.example:3128"})
+    assert str(config.egress.hop(config.upstreams["openai"].url)) == "http://proxy.example:3128"

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
+from proxy.answer import ClientFault
 from proxy.capture import Budget, Capture
-from proxy.connection import ClientFault
 from proxy.downstream import (
     RelayedResponse,
     body_as_it_comes,

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from proxy.config import ServerConfig
 from proxy.listen import CannotListen, listen
+from proxy.sections import ServerConfig
 
 
 def test_a_port_that_was_taken_answers_before_anybody_serves_it() -> None:

@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 
-from proxy.connection import UpstreamFault
+from proxy.answer import UpstreamFault
 from proxy.decode import PIECE_BYTES, decoder
 from proxy.inject import UsageStripper
 from proxy.mask import Mask, spellings

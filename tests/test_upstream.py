@@ -2,15 +2,20 @@
 
 import asyncio
 import os
+import socket
+import threading
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
 from proxy import upstream as module
-from proxy.config import UpstreamConfig
-from proxy.connection import Answer, ClientFault, UpstreamFault
+from proxy.answer import Answer, ClientFault, UpstreamFault
+from proxy.sections import UpstreamConfig
 from proxy.upstream import Exchange, Request, Upstream, host_header, serialize
 from tests.wire import Peer, ScriptedUpstream
+
+pytestmark = pytest.mark.both_loops
 
 GET = Request(method=b"GET", target=b"/x", headers=[(b"Host", b"up")])
 POST = Request(method=b"POST", target=b"/x", headers=[(b"Content-Length", b"2")], body=b"{}")
@@ -393,3 +398,73 @@ def test_a_head_is_written_as_it_was() -> None:
     assert serialize(b"GET", b"/x", [(b"a", b"\xff"), (b"A", b"")]) == (
         b"GET /x HTTP/1.1\r\na: \xff\r\nA: \r\n\r\n"
     )
+
+
+async def test_a_call_may_have_a_time_limit_in_all_that_a_moving_answer_does_not_renew(
+    upstream: ScriptedUpstream,
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while not peer.writer.is_closing():
+            await peer.send(b"1\r\nx\r\n")
+            await asyncio.sleep(0)
+
+    upstream.script = script
+    pool = Upstream("up", UpstreamConfig(url=upstream.url, total_timeout_s=0.1))
+    with pytest.raises(UpstreamFault, match="total_timeout_s") as raised:
+        await call(pool)
+    assert (raised.value.code, raised.value.phase) == ("upstream_timeout", "body")
+
+
+async def test_the_time_limit_of_the_whole_call_holds_while_it_connects(
+    upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(*_: object, **__: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("aiohappyeyeballs.start_connection", never)
+    pool = Upstream("up", UpstreamConfig(url=upstream.url, total_timeout_s=0.1))
+    with pytest.raises(UpstreamFault, match=r"no connection within 0\.1 s"):
+        await call(pool)
+
+
+@pytest.mark.parametrize("config", [{}, {"total_timeout_s": 5.0}])
+async def test_a_call_within_its_limits_leaves_no_timer_behind(
+    upstream: ScriptedUpstream, config: dict[str, float]
+) -> None:
+    upstream.answers(b"{}")
+    pool = Upstream("up", UpstreamConfig(url=upstream.url, **config))  # type: ignore[arg-type]
+    exchange = await pool.open(GET)
+    assert await body_of(exchange) == b"{}"
+    assert exchange.answer._timer.cancelled()
+    exchange.close()
+    pool.close()
+
+
+async def test_an_upstream_whose_name_hangs_delays_no_other(
+    upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = threading.Event()
+    real = socket.getaddrinfo
+
+    def look_up(host: str, *args: Any, **how: Any) -> Any:
+        if host.startswith("hung") and not how.get("flags"):
+            release.wait(10)
+        return real("127.0.0.1" if host == "up.test" else host, *args, **how)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    upstream.answers(b"{}")
+    hung = [
+        Upstream(f"hung{number}", UpstreamConfig(url=f"http://hung{number}.test"))
+        for number in range(20)
+    ]
+    waiting = [asyncio.create_task(pool.open(GET)) for pool in hung]
+    pool = Upstream("up", UpstreamConfig(url=f"http://up.test:{upstream.port}"))
+    assert await call(pool) == b"{}"
+    for task in waiting:
+        task.cancel()
+    await asyncio.wait(waiting)
+    assert all(task.cancelled() for task in waiting)
+    release.set()
+    pool.close()

@@ -5,7 +5,9 @@ A script reads as a sequence diagram: `await peer.request()`, `await peer.send(b
 
 import asyncio
 import contextlib
+import os
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -116,6 +118,11 @@ class Peer:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
 
+    def end(self) -> None:
+        """End the connection beneath everything: over TLS, without saying so (close_notify)."""
+        with socket.socket(fileno=os.dup(self.writer.get_extra_info("socket").fileno())) as sock:
+            sock.shutdown(socket.SHUT_WR)
+
     async def close(self) -> None:
         """Close it properly."""
         self.writer.close()
@@ -134,15 +141,17 @@ class ScriptedUpstream:
         self.connections = 0
         self.requests: list[Received] = []
         self.error: BaseException | None = None
+        self.tls: ssl.SSLContext | None = None
         self._server: asyncio.Server | None = None
         self._peers: set[asyncio.Task[None]] = set()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"https://localhost:{self.port}" if self.tls else f"http://127.0.0.1:{self.port}"
 
-    async def start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=2**20)
+    async def start(self, tls: ssl.SSLContext | None = None) -> None:
+        self.tls = tls
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=2**20, ssl=tls)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
