@@ -7,6 +7,7 @@ it could cross a process border.
 
 import asyncio
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -236,9 +237,18 @@ class Call:
 
     def relayed(self, sent: bytes, received: bytes) -> None:
         """Show the tap what the upstream sent, and what the client received of it."""
+        for _ in self._watching(sent, received):
+            pass
+
+    async def watched(self, sent: bytes, received: bytes) -> None:
+        """Do what `relayed` does, and let others run where it takes long."""
+        for _ in self._watching(sent, received):
+            await asyncio.sleep(0)
+
+    def _watching(self, sent: bytes, received: bytes) -> Iterator[None]:
         if self.tap is None:
             return
-        self.tap.feed(sent, received)
+        yield from self.tap.steps(sent, received)
         if self._first_token_us is None and self.tap.first_token:
             self._first_token_us = self._elapsed_us()
 

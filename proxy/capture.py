@@ -106,6 +106,11 @@ class Capture:
                 self._keep(chunk[: max(0, PREVIEW_BYTES - self._held_bytes)])
         self._rest.add(chunk)
 
+    def share(self, whole: bytes) -> None:
+        """Hold the body, now that it is whole, as the one piece that others hold too."""
+        if self._rest is None:
+            self._head = [whole]
+
     @property
     def head_bytes(self) -> int:
         """Bytes of the first part, the only one that grows in full."""

@@ -53,7 +53,12 @@ async def take_body(
             raise too_large(limit_bytes)
         return body
     pieces = body_as_it_comes(request, capture, limit_bytes)
-    return await whole_if_small(pieces, whole_bytes) if whole_bytes else pieces
+    if not whole_bytes:
+        return pieces
+    read = await whole_if_small(pieces, whole_bytes)
+    if isinstance(read, bytes):
+        capture.share(read)
+    return read
 
 
 async def body_as_it_comes(
@@ -99,8 +104,8 @@ async def whole_if_small(
 
 
 async def _again(pieces: list[bytes], rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    for piece in pieces:
-        yield piece
+    while pieces:
+        yield pieces.pop(0)
     async for piece in rest:
         yield piece
 

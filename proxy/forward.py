@@ -165,6 +165,7 @@ class Forwarder:
                 body = await self._budgets.admit(request, call, call.limit_nusd)
             sent = await sender.send(request, call, target, body)
             call.heard()
+            del body  # not to be held as long as the answer lasts
         except (Refused, ClientFault, UpstreamFault) as fault:
             response = _answer_to(fault)
             response.headers.extend((name.decode(), value.decode()) for name, value in _marks(call))
@@ -206,7 +207,7 @@ class Forwarder:
             async for piece, received in sent.pieces():
                 if received:
                     await response.write(received)
-                call.relayed(piece, received)
+                await call.watched(piece, received)
             await response.write_eof()
         except (ClientFault, UpstreamFault) as fault:
             cut(request)
@@ -220,7 +221,7 @@ class Forwarder:
         answer = sent.exchange.answer
         held: list[bytes] = []
         async for piece, received in sent.pieces():
-            call.relayed(piece, received)
+            await call.watched(piece, received)
             if held or answer.complete or call.at_its_end:
                 held.append(received)
             else:

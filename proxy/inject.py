@@ -74,10 +74,33 @@ def _members(text: bytes) -> Mapping[str, _Member] | None:
 
 @dataclass(frozen=True, slots=True)
 class Injection:
-    """A request that asks for usage: the body to send, and the model that the client named."""
+    """A request that asks for usage: ``original`` with ``put`` in the place of a part of it.
 
-    body: bytes
+    ``model`` is the one that the client named. The body to send is a copy of the whole, so where
+    there are many and large ones it leaves by its ``parts``.
+    """
+
+    original: bytes
+    start: int
+    end: int
+    put: bytes
     model: str | None
+
+    @property
+    def parts(self) -> tuple[memoryview, memoryview, memoryview]:
+        """The body to send, without a copy of it."""
+        whole = memoryview(self.original)
+        return whole[: self.start], memoryview(self.put), whole[self.end :]
+
+    @property
+    def body(self) -> bytes:
+        """The body to send."""
+        return b"".join(self.parts)
+
+    @property
+    def size(self) -> int:
+        """Its length in bytes."""
+        return self.start + len(self.put) + len(self.original) - self.end
 
 
 def wants(
@@ -116,14 +139,15 @@ def plan(body: bytes) -> Injection | None:
         return None
     options = members.get("stream_options")
     if options is None:
-        at = stream.end
-        edited = body[:at] + b',"stream_options":{' + _INCLUDE_USAGE + b"}" + body[at:]
+        start = end = stream.end
+        put = b',"stream_options":{' + _INCLUDE_USAGE + b"}"
     else:
-        value = _with_include_usage(body[options.value : options.end])
+        start, end = options.value, options.end
+        value = _with_include_usage(body[start:end])
         if value is None:
             return None
-        edited = body[: options.value] + value + body[options.end :]
-    return Injection(edited, _model(body, members))
+        put = value
+    return Injection(body, start, end, put, _model(body, members))
 
 
 def _with_include_usage(options: bytes) -> bytes | None:

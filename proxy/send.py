@@ -6,6 +6,7 @@ Invariant: a request goes out once; a second time only where the upstream refuse
 it, and then as the client wrote it.
 """
 
+import asyncio
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -17,12 +18,12 @@ from aiohttp import web
 from proxy import headers
 from proxy.answer import Answer, UpstreamFault
 from proxy.call import Call
+from proxy.capture import Budget
 from proxy.decode import Decoder, decode, decoder
 from proxy.downstream import take_body
 from proxy.headers import RawHeaders
 from proxy.inject import (
     MAX_BODY_BYTES,
-    Injection,
     InjectionMemory,
     UsageStripper,
     names_stream_options,
@@ -36,6 +37,14 @@ from proxy.upstream import Exchange, Request, Upstream
 
 # A refusal is a short error; more of an answer is not held back to look for one.
 _REFUSAL_BYTES: Final = 64 * 1024
+# A whole body above this leaves bit by bit, in pieces of this size.
+_PIECE_BYTES: Final = 64 * 1024
+# Requests that are held whole at a time, in bytes, until their answers begin: 100 of 500 KB. Past
+# it they go as they come, without their usage being asked for: forwarding beats recording.
+MAX_HELD_BYTES: Final = 48 * 1024 * 1024
+_held: Final = Budget(MAX_HELD_BYTES)
+# Bytes of a stream that are edited in one go on the event loop: 10 ms, were it all tiny events.
+_SLICE_BYTES: Final = 16 * 1024
 
 
 class Editor:
@@ -69,17 +78,17 @@ class Editor:
         return self._mask.hidden(reason), self._mask.headers(relayed)
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
-        """Give what the client receives of the next bytes; what unpacks to much, bit by bit.
+        """Give what the client receives of the next bytes; of many bytes, bit by bit.
 
         Raises:
             UpstreamFault: the bytes before them were not in the coding that the answer names.
         """
         if self._decoder is None:
-            yield self._edited(piece)
+            yield from self._edited(piece)
             return
         self._check_coding()
         for plain in self._decoder.feed(piece):
-            yield self._edited(plain)
+            yield from self._edited(plain)
 
     def finish(self) -> bytes:
         """Give what was held back until the end was known; raises as `feed` does."""
@@ -87,9 +96,14 @@ class Editor:
         rest = self.stripper.finish() if self.stripper is not None else b""
         return rest if self._mask is None else self._mask.feed(rest) + self._mask.finish()
 
-    def _edited(self, plain: bytes) -> bytes:
-        if self.stripper is not None:
-            plain = self.stripper.feed(plain)
+    def _edited(self, plain: bytes) -> Iterator[bytes]:
+        if self.stripper is None:
+            yield self._masked(plain)
+            return
+        for at in range(0, len(plain), _SLICE_BYTES):
+            yield self._masked(self.stripper.feed(plain[at : at + _SLICE_BYTES]))
+
+    def _masked(self, plain: bytes) -> bytes:
         return plain if self._mask is None else self._mask.feed(plain)
 
     def _check_coding(self) -> None:
@@ -102,12 +116,14 @@ class Editor:
 class Sent:
     """A request that is answered: `early` was read of the answer's body to look for a refusal.
 
-    `injection` is what could be added to the request; `editor` undoes what was.
+    `askable`: its usage could be asked for, of `model`; `editor` undoes what was. It lives as long
+    as the answer, and holds nothing of the request's body.
     """
 
     exchange: Exchange
     early: bytes = b""
-    injection: Injection | None = None
+    askable: bool = False
+    model: str | None = None
     editor: Editor | None = None
 
     async def pieces(self) -> AsyncIterator[tuple[bytes, bytes]]:
@@ -119,6 +135,8 @@ class Sent:
                 yield piece, piece
             else:
                 for received in editor.feed(piece):
+                    if not piece:  # what takes long holds up nobody else
+                        await asyncio.sleep(0)
                     yield piece, received
                     piece = b""
                 if piece:
@@ -158,28 +176,44 @@ class Sender:
             content_encoding=request.headers.get("Content-Encoding"),
             content_length=request.content_length,
         )
-        if body is None:
-            whole_bytes = MAX_BODY_BYTES if editable else 0
-            began_ns = time.monotonic_ns()
-            body = await take_body(request, call.request, self._limit_bytes, whole_bytes)
-            call.body_wait_us = (time.monotonic_ns() - began_ns) // 1000
-        call.leaves()
-        plain = Request(
-            method=request.method.encode("ascii"),
-            target=self.upstream.target(target.raw),
-            headers=headers.request_headers(call.outgoing, self.upstream.authority),
-            body=body,
-            chunked="Transfer-Encoding" in request.headers,
-        )
+        # Of unknown length, it may be as long as that.
+        held_bytes = (request.content_length or MAX_BODY_BYTES) if editable else 0
+        is_held = _held.take(held_bytes, anyway=body is not None)
+        try:
+            if body is None:
+                whole_bytes = MAX_BODY_BYTES if editable and is_held else 0
+                began_ns = time.monotonic_ns()
+                body = await take_body(request, call.request, self._limit_bytes, whole_bytes)
+                call.body_wait_us = (time.monotonic_ns() - began_ns) // 1000
+            if isinstance(body, bytes) and request.method == "POST" and not (editable and is_held):
+                body = _bit_by_bit(body)  # which lets go of it once it has left
+            call.leaves()
+            plain = Request(
+                method=request.method.encode("ascii"),
+                target=self.upstream.target(target.raw),
+                headers=headers.request_headers(call.outgoing, self.upstream.authority),
+                body=body,
+                chunked="Transfer-Encoding" in request.headers,
+            )
+            return await self._send(call, plain, editable=editable)
+        finally:
+            if is_held:
+                _held.give(held_bytes)
+
+    async def _send(self, call: Call, plain: Request, *, editable: bool) -> Sent:
+        body = plain.body
         # On the loop: some 1.5 ms per MB, and in a thread it would hold the interpreter as long.
         injection = plan(body) if editable and isinstance(body, bytes) else None
         if injection is None or not self._memory.should_inject(injection.model):
-            exchange = await self.upstream.open(plain)
-            return _masked(call, Sent(exchange=exchange, injection=injection))
+            exchange = await self.upstream.open(_leaving(plain))
+            is_askable = injection is not None
+            model = injection.model if injection is not None else None
+            return _masked(call, Sent(exchange=exchange, askable=is_askable, model=model))
+        is_large = injection.size > _PIECE_BYTES
         edited = replace(
             plain,
-            body=injection.body,
-            headers=headers.for_edited_body(plain.headers, len(injection.body)),
+            body=_pieces(*injection.parts) if is_large else injection.body,
+            headers=headers.for_edited_body(plain.headers, injection.size),
         )
         exchange = await self.upstream.open(edited)
         if 400 <= exchange.answer.status < 500:
@@ -191,16 +225,17 @@ class Sender:
         coding = _coding(exchange.answer)
         if coding is not None and coding.failed:  # one that we cannot read goes through unedited
             return _masked(call, Sent(exchange=exchange))
-        editor = Editor(coding, stripper=UsageStripper(), mask=call.mask)
-        return Sent(exchange=exchange, injection=injection, editor=editor)
+        return Sent(
+            exchange=exchange, editor=Editor(coding, stripper=UsageStripper(), mask=call.mask)
+        )
 
     def learn(self, call: Call, sent: Sent) -> None:
         """Remember what a stream that came to its end says about the next one."""
         if sent.editor is not None and sent.editor.stripper is not None:
             if sent.editor.stripper.unsure:
                 self._memory.unsure()
-        elif sent.injection is not None and call.tap is not None and call.tap.ended:
-            self._memory.saw_stream(sent.injection.model, had_usage_field=call.tap.usage_field)
+        elif sent.askable and call.tap is not None and call.tap.ended:
+            self._memory.saw_stream(sent.model, had_usage_field=call.tap.usage_field)
 
     async def _refused(self, exchange: Exchange, plain: Request) -> Sent:
         # Some upstreams do not know the option and say so. An error may also name it because it
@@ -215,10 +250,27 @@ class Sender:
         if not names_stream_options(exchange.answer.status, text):
             return Sent(exchange=exchange, early=early)
         exchange.close()
-        exchange = await self.upstream.open(plain)
+        exchange = await self.upstream.open(_leaving(plain))
         if exchange.answer.status < 400:
             self._memory.refused()
         return Sent(exchange=exchange)
+
+
+def _leaving(request: Request) -> Request:
+    """Have a body that was held whole leave so that its connection holds no second copy of it."""
+    if request.method != b"POST" or not isinstance(request.body, bytes):
+        return request  # an idempotent one may be sent again
+    return replace(request, body=_bit_by_bit(request.body))
+
+
+def _bit_by_bit(body: bytes) -> bytes | AsyncIterator[bytes]:
+    return body if len(body) <= _PIECE_BYTES else _pieces(memoryview(body))
+
+
+async def _pieces(*parts: memoryview) -> AsyncIterator[bytes]:
+    for part in parts:
+        for at in range(0, len(part), _PIECE_BYTES):
+            yield bytes(part[at : at + _PIECE_BYTES])
 
 
 def _masked(call: Call, sent: Sent) -> Sent:

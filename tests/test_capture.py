@@ -101,3 +101,14 @@ def test_the_budget_takes_what_fits_and_gives_it_back() -> None:
     assert budget.take(5, anyway=True)
     budget.give(105)
     assert budget.used_bytes == 0
+
+
+def test_a_whole_body_is_held_once_and_one_that_was_cut_stays_as_it_is() -> None:
+    whole = b"x" * 1000
+    copy = capture(whole, PLENTY, Budget(PLENTY))
+    copy.share(whole)
+    assert copy.piece(0) is whole
+    assert copy.captured().head == whole
+    cut = capture(whole, 100, Budget(PLENTY))
+    cut.share(whole)
+    assert cut.captured().head == whole[:100]

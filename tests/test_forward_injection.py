@@ -8,6 +8,7 @@ import orjson
 import pytest
 import zstandard
 
+from proxy.capture import Budget
 from tests.conftest import Serve
 from tests.running import CHAT, Running
 from tests.wire import Peer, Received, ScriptedUpstream, connect
@@ -276,3 +277,37 @@ async def test_a_stream_that_cannot_be_edited_with_certainty_goes_through_and_en
     for _ in range(2):
         assert (await tw.raw(headers=JSON, body=BODY)).body == odd
     assert [asks(request) for request in upstream.requests] == [True, False]
+
+
+LARGE = orjson.dumps({**orjson.loads(BODY), "user": "x" * 200_000})
+
+
+async def test_a_large_request_is_asked_for_its_usage_too(
+    tw: Running, upstream: ScriptedUpstream
+) -> None:
+    provider = Provider(upstream)
+    answer = await tw.raw(headers=JSON, body=LARGE)
+    assert answer.body == stream(with_usage=False)
+    (asked,) = provider.requests
+    assert {**orjson.loads(asked.body), "stream_options": None} == {
+        **orjson.loads(LARGE),
+        "stream_options": None,
+    }
+    assert asks(asked)
+    span = await tw.span()
+    assert span["kind"]["usage_source"] == "injected"
+    assert span["metadata"]["request"]["size"] == len(LARGE)
+
+
+async def test_while_too_many_requests_are_held_the_next_ones_go_as_they_came(
+    tw: Running, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy.send._held", held := Budget(len(LARGE) - 1))
+    provider = Provider(upstream)
+    answer = await tw.raw(headers=JSON, body=LARGE)
+    assert answer.body == stream(with_usage=False)
+    assert provider.requests[0].body == LARGE
+    held.limit_bytes = len(LARGE)
+    await tw.raw(headers=JSON, body=LARGE)
+    assert asks(provider.requests[1])
+    assert held.used_bytes == 0

@@ -229,3 +229,14 @@ def test_only_a_4xx_that_names_stream_options_is_a_refusal(
     status: int, body: bytes, refuses: bool
 ) -> None:
     assert names_stream_options(status, body) is refuses
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"stream":true,"x":1}', b'{"stream":true,"stream_options":{"a":1},"x":1}']
+)
+def test_a_request_can_leave_in_parts_without_a_copy(body: bytes) -> None:
+    injection = plan(body)
+    assert injection is not None
+    assert b"".join(injection.parts) == injection.body
+    assert injection.size == len(injection.body)
+    assert injection.parts[0].obj is body

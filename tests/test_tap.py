@@ -8,7 +8,8 @@ import pytest
 import zstandard
 
 from proxy.capture import Budget, Capture
-from proxy.providers.openai import operation_of
+from proxy.providers.openai import StreamWatch, operation_of
+from proxy.sse import Event
 from proxy.tap import EVENT_STREAM, MAX_RATIO, Tap
 from tests.calling import ANSWER, DONE, USAGE, delta
 
@@ -125,3 +126,37 @@ def test_no_bytes_make_it_raise(data: bytes) -> None:
     facts = seen(tap(), data, piece=7).facts()
     assert facts is not None
     assert facts.state is None
+
+
+@pytest.mark.parametrize("event", [b"a\n\n", b"data: {}\n\n", b'data: {"usage":{}}\n\n'])
+def test_others_may_run_between_few_events_however_many_a_piece_unpacks_to(
+    event: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = [0]
+
+    def count(_: StreamWatch, __: Event) -> None:
+        counts[-1] += 1
+
+    monkeypatch.setattr(StreamWatch, "event", count)
+    bomb = gzip.compress(event * (2**20 // len(event)))
+    for _ in tap(coding="gzip").steps(bomb, bomb):
+        counts.append(0)  # noqa: PERF401
+    assert len(counts) > 10
+    assert max(counts) < 3_000
+
+
+def test_a_piece_of_a_usual_stream_is_one_step() -> None:
+    watching = tap()
+    assert list(watching.steps(STREAM * 50, STREAM * 50)) == []
+    assert watching.first_token
+
+
+def test_a_stream_of_very_many_events_is_not_watched_to_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("proxy.tap.MAX_EVENTS", 1_000)
+    watching = seen(tap(), b"a\n\n" * 1_001)
+    facts = seen(watching, STREAM).facts()
+    assert facts is not None
+    assert (facts.tokens.total, facts.expects_end) == (None, False)
+    assert facts.notes == ("only 1,000 events of the stream were read",)

@@ -13,6 +13,11 @@ import orjson
 
 T = TypeVar("T")
 
+# Arrays and objects of a body that is parsed. A parser holds the interpreter until it is done, and
+# every call with it: so many take 50 ms. Text of 8 MiB that is all code has fewer brackets.
+MAX_CONTAINERS: Final = 500_000
+_FEW_BYTES: Final = 2 * MAX_CONTAINERS  # no room for so many
+
 PREVIEW_CHARS: Final = 240  # a line or two of a list; also what a session's row keeps
 ERROR_CHARS: Final = 500
 
@@ -26,8 +31,11 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T | None:
     """Parse one JSON object into the decoder's struct; None where it is not an object.
 
     A body that msgspec refuses (NaN, lone surrogates, invalid UTF-8, a byte order mark) is read
-    again by the standard library. Deeper nesting than Python's recursion limit is not read.
+    again by the standard library. Deeper nesting than Python's recursion limit is not read, nor are
+    more than ``MAX_CONTAINERS`` arrays and objects.
     """
+    if len(body) > _FEW_BYTES and body.count(b"[") + body.count(b"{") > MAX_CONTAINERS:
+        return None
     try:
         return decoder.decode(body)
     except (ValueError, RecursionError):

@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.providers.lenient import clean, decode, encode, items, key, mapping, name, preview
+from proxy.providers.lenient import (
+    MAX_CONTAINERS,
+    clean,
+    decode,
+    encode,
+    items,
+    key,
+    mapping,
+    name,
+    preview,
+)
 
 
 class Fields(msgspec.Struct):
@@ -188,3 +198,9 @@ def test_what_is_written_is_compact_json_and_halves_of_a_character_are_joined() 
     assert encode({"a": ["\u00e9", None]}) == '{"a":["\u00e9",null]}'.encode()
     assert json.loads(encode({"a": "\ud83d" + "\ude00"})) == {"a": "\U0001f600"}
     assert encode("\ud83d") == b'"\\ud83d"'
+
+
+def test_a_body_of_very_many_arrays_is_not_parsed() -> None:
+    for count, found in ((MAX_CONTAINERS - 1, "m"), (MAX_CONTAINERS, None)):
+        assert model(b'{"model":"m","x":[0%b]}' % (b",[]" * (count - 1))) == found
+    assert model(b'{"model":"m","x":"%b"}' % (b"0," * MAX_CONTAINERS)) == "m"

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from proxy.providers import lenient
 from proxy.providers.facts import AnswerFacts, Operation
 from proxy.providers.openai import StreamWatch, operation_of, stream_text
+from proxy.providers.stream import MAX_PARSED_BYTES
 from proxy.sse import Event, SseDecoder
 from storage.records import Tokens
 
@@ -185,6 +186,40 @@ def test_comments_are_nothing() -> None:
 def test_an_unreadable_event_leaves_a_note() -> None:
     facts = watch(CHAT, event("{"), event("{")).facts()
     assert facts.notes == ("2 unreadable events",)
+
+
+LARGE = ["[]," * MAX_PARSED_BYTES, "x" * MAX_PARSED_BYTES]
+
+
+@pytest.mark.parametrize("filling", [f'"x":[{LARGE[0]}0]', f'"x":"{LARGE[1]}"'])
+def test_of_a_large_event_what_is_small_is_read_and_the_rest_is_passed_over(
+    filling: str, parsed: list[bytes]
+) -> None:
+    usage = '"model":"m","usage":{"prompt_tokens":3,"completion_tokens":2}'
+    watched = watch(CHAT, event(f"{{{filling},{usage}}}"))
+    assert parsed == []
+    assert watched.usage_field is True
+    facts = watched.facts()
+    assert (facts.tokens, facts.model) == (Tokens(input=3, output=2), "m")
+
+
+def test_of_a_large_response_the_usage_is_read() -> None:
+    usage = '"id":"r","usage":{"input_tokens":3,"output_tokens":2},"status":"completed"'
+    data = f'{{"type":"response.completed","response":{{"output":[{LARGE[0]}0],{usage}}}}}'
+    facts = watch(RESPONSES, event(data)).facts()
+    assert (facts.tokens, facts.response_id) == (Tokens(input=3, output=2), "r")
+    assert facts.state == "completed"
+
+
+def test_large_choices_are_a_token_and_a_large_usage_is_unknown() -> None:
+    assert watch(CHAT, event(f'{{"choices":[{LARGE[0]}0]}}')).first_token is True
+    watched = watch(CHAT, event(f'{{"usage":[{LARGE[0]}0]}}'))
+    assert (watched.usage_field, watched.facts().reported) == (True, False)
+
+
+@pytest.mark.parametrize("data", ['{"x":"%s', '{"response":1,"x":"%s"}', '{"id":"\\ud8","x":"%s"}'])
+def test_a_large_event_that_is_no_json_makes_it_not_raise(data: str) -> None:
+    watch(RESPONSES, event(data % LARGE[1], "response.completed")).facts()
 
 
 FIELDS = ["id", "model", "type", "response", "usage", "choices", "delta", "content", "error"]
