@@ -317,7 +317,7 @@ async def test_a_bug_of_ours_in_mid_answer_is_a_visible_cut(
         raise ZeroDivisionError
 
     upstream.answers(b"{}")
-    monkeypatch.setattr("proxy.call.Call.relayed", failing)
+    monkeypatch.setattr("proxy.call.Call.watched", failing)
     async with connect(tw.port) as client:
         await client.send(b"GET /api/proxy/openai/x HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await client.response()  # it was whole, but the connection is not used again
