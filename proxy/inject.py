@@ -23,6 +23,8 @@ MAX_BODY_BYTES: Final = 4 * 1024 * 1024
 # Bytes. An event is held back until it is whole. A chunk of a chat stream has some 300 bytes; only
 # one with media inside comes near this.
 MAX_EVENT_BYTES: Final = 1024 * 1024
+# Events of one stream that are looked at (tap.py reads no more of them either).
+MAX_EVENTS: Final = 1_000_000
 # Models remembered per upstream. OpenAI itself lists about 100.
 MAX_MODELS: Final = 1024
 # Characters. Longer model names are not remembered; real ones stay below 100.
@@ -193,16 +195,24 @@ class UsageStripper:
     That is the member `usage` of each event, with its comma, and the whole event that holds nothing
     else (`choices` empty, usage not null). ``unsure`` becomes True when an event with a usage could
     not be edited with certainty (a duplicate key, several data lines, no JSON, longer than
-    MAX_EVENT_BYTES) and went through unedited.
+    MAX_EVENT_BYTES, one of more than MAX_EVENTS) and went through unedited.
     """
 
     def __init__(self) -> None:
         self.unsure = False
         self._decoder = SseDecoder(MAX_EVENT_BYTES)
+        self._events_left = MAX_EVENTS
 
     def feed(self, chunk: bytes) -> bytes:
         """Take the next bytes of the stream; return what of it goes to the client now."""
+        if self._events_left < 0:
+            return chunk
         events = self._decoder.feed(chunk)
+        self._events_left -= len(events)
+        if self._events_left < 0:  # no model's: to look at each would take for ever
+            self.unsure = True
+            rest, self._decoder = self._decoder.pending, SseDecoder(MAX_EVENT_BYTES)
+            return b"".join([*(event.raw for event in events), rest])
         if self._decoder.oversized:
             self.unsure = True
         return b"".join([self._strip(event) for event in events])

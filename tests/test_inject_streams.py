@@ -265,3 +265,14 @@ def test_no_bytes_raise_and_a_stream_without_usage_passes_as_it_is(
     chunks = [noise[a:b] for a, b in itertools.pairwise(edges)]
     assert strip(*chunks)[0] == b"".join(chunks)
     strip(b'data: {"usage"' + noise, b"\n\n")
+
+
+def test_a_stream_of_very_many_events_goes_through_unedited(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("proxy.inject.MAX_EVENTS", 10)
+    stripper = UsageStripper()
+    sent = b"a\n\n" * 20 + b'data: {"choices":[],"usage":{}}'
+    out = b"".join([stripper.feed(sent[at : at + 7]) for at in range(0, len(sent), 7)])
+    assert out + stripper.finish() == sent
+    assert stripper.unsure

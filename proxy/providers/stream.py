@@ -98,8 +98,12 @@ def _unread(struct: type[msgspec.Struct]) -> msgspec.json.Decoder[msgspec.Struct
 _FRAME: Final = msgspec.json.Decoder(_Frame)
 _LARGE_FRAME: Final = _unread(_Frame)
 _LARGE_HEAD: Final = _unread(Head)
-# Stands for choices too large to be parsed: so much is more than a role.
-_MANY_CHOICES: Final = ({"text": "..."},)
+# What stands for values too large to be parsed: they are not nothing.
+_UNREAD: Final[dict[str, object]] = {
+    "choices": [{"text": "..."}],
+    "error": {"message": None},
+    "last_error": {"message": None},
+}
 
 
 class StreamWatch:
@@ -243,13 +247,19 @@ def _fill(head: Head, unread: msgspec.json.Decoder[msgspec.Struct], data: bytes)
         if field == "response" and len(raw) > MAX_PARSED_BYTES:
             value = response = Head()
             _fill(response, _LARGE_HEAD, raw)
-        elif len(raw) <= left_bytes:
-            left_bytes -= len(raw)
+        elif (cost_bytes := _cost_bytes(raw)) <= left_bytes:
+            left_bytes -= cost_bytes
             value = _small(field, raw)
-        elif field == "choices":
-            value = list(_MANY_CHOICES)
+        elif field in _UNREAD:
+            value = _UNREAD[field]
         setattr(head, field, value)
     return True
+
+
+def _cost_bytes(raw: bytes) -> int:
+    # A long text is one object and costs next to nothing.
+    objects = 1 + raw.count(b",") + raw.count(b"[") + raw.count(b"{")
+    return min(len(raw), 64 * objects)
 
 
 def _small(field: str, raw: bytes) -> object:

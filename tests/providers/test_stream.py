@@ -211,6 +211,16 @@ def test_of_a_large_response_the_usage_is_read() -> None:
     assert facts.state == "completed"
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(f'{{"message":"It {LARGE[1]}"}}', "It xxx"), (f"[{LARGE[0]}0]", "error without a message")],
+)
+def test_a_large_error_fails_a_stream_too(error: str, said: str) -> None:
+    facts = watch(CHAT, event(f'{{"error":{error}}}')).facts()
+    assert facts.state == "failed"
+    assert (facts.error or "").startswith(said)
+
+
 def test_large_choices_are_a_token_and_a_large_usage_is_unknown() -> None:
     assert watch(CHAT, event(f'{{"choices":[{LARGE[0]}0]}}')).first_token is True
     watched = watch(CHAT, event(f'{{"usage":[{LARGE[0]}0]}}'))
