@@ -133,7 +133,11 @@ async def _serve(config: Config) -> None:
 
 def _opened(config: Config) -> SqliteDatabase:
     strict = config.recording.durability == "strict"
-    return open_database(config.database.path, synchronous="FULL" if strict else "NORMAL")
+    return open_database(
+        config.database.path,
+        synchronous="FULL" if strict else "NORMAL",
+        query_timeout_s=config.database.query_timeout_s,
+    )
 
 
 @asynccontextmanager

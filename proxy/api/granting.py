@@ -42,7 +42,7 @@ class Granting:
             return await asyncio.shield(spawn(self._apply(both), "change of keys"))
 
     async def _apply(self, both: Callable[[Transaction], tuple[T, Grants]]) -> T:
-        result, grants = await self._recorder.write(both)
+        result, grants = await self._recorder.change(both)
         self.keyring.hold(grants)
         return result
 
