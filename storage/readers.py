@@ -47,6 +47,7 @@ class SqliteReaders:
         self._readers: list[aiosqlite.Connection] = []
         self._idle: list[aiosqlite.Connection] = []
         self._free = asyncio.Semaphore(readers)
+        self._stopping: set[asyncio.Future[object]] = set()
         self._closed = False
 
     def __repr__(self) -> str:
@@ -65,9 +66,7 @@ class SqliteReaders:
             raise QueryTimeout(self.path, self._timeout_s or 0.0) from error
 
     async def _read(self, sql: str, params: Params) -> list[Row]:
-        if self._closed:
-            # A reader opened now would never be closed, and its thread would outlive main().
-            raise StatementRefused(self.path, "the database is closed")
+        self._refuse_if_closed()
         reader = self._idle.pop() if self._idle else await self._open_reader()
         try:
             rows = await reader.execute_fetchall(sql, dict(params))
@@ -77,8 +76,7 @@ class SqliteReaders:
             raise
         except REFUSALS as error:
             self._idle.append(reader)
-            if self._closed:
-                raise StatementRefused(self.path, "the database is closed") from error
+            self._refuse_if_closed()  # which ended the statement
             raise refusal(self.path, error) from error
         self._idle.append(reader)
         return cast("list[Row]", rows)
@@ -90,7 +88,9 @@ class SqliteReaders:
                 pass
         except asyncio.CancelledError:
             # Nobody stays to wait: the connection closes behind its statement.
-            self._drop(reader)
+            if reader in self._readers:
+                self._readers.remove(reader)
+                self._stop(reader)
             raise
         self._idle.append(reader)
 
@@ -106,10 +106,10 @@ class SqliteReaders:
             pass  # this was interrupted itself, or the connection is closed
         return True
 
-    def _drop(self, reader: aiosqlite.Connection) -> None:
-        if reader in self._readers:
-            self._readers.remove(reader)
-            reader.stop()
+    def _stop(self, reader: aiosqlite.Connection) -> None:
+        if (stopping := reader.stop()) is not None:
+            self._stopping.add(stopping)
+            stopping.add_done_callback(self._stopping.discard)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -118,8 +118,11 @@ class SqliteReaders:
         self._readers.clear()
         self._idle.clear()
         for reader in readers:
-            await reader.interrupt()  # nobody is there to read what it reads
+            while not await self._has_ended(reader):  # nobody is there to read what it reads
+                pass
             await reader.close()
+        if self._stopping:
+            await asyncio.wait([*self._stopping])
 
     async def _open_reader(self) -> aiosqlite.Connection:
         try:
@@ -128,16 +131,22 @@ class SqliteReaders:
             )
         except sqlite3.Error as error:
             raise refusal(self.path, error) from error
-        self._readers.append(reader)
         try:
             await reader.execute_fetchall(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS:d}")
             await reader.execute_fetchall("PRAGMA temp_store = MEMORY")
             if self._begin:
                 await reader.execute_fetchall("BEGIN")
+            self._refuse_if_closed()  # meanwhile
         except BaseException:
-            self._drop(reader)
+            self._stop(reader)
             raise
+        self._readers.append(reader)
         return reader
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            # A reader opened now would never be closed, and its thread would outlive main().
+            raise StatementRefused(self.path, "the database is closed")
 
 
 def uri(path: Path, query: str) -> str:
