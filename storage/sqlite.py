@@ -72,12 +72,12 @@ def open_database(
     path = path.resolve()
     try:
         # A link to the file leads to the same lock, since the path is resolved.
-        lock = _lock(path)
+        held = lock(path)
         try:
             writer = _open_writer(path, synchronous)
-            return SqliteDatabase(path, writer, lock, query_timeout_s)
+            return SqliteDatabase(path, writer, held, query_timeout_s)
         except BaseException:
-            os.close(lock)
+            os.close(held)
             raise
     except REFUSALS as error:
         raise refusal(path, error) from error
@@ -201,19 +201,30 @@ class SqliteDatabase(SqliteReaders):
         os.close(self._lock)
 
 
-def _lock(path: Path) -> int:
-    """Take the lock beside the database and return its descriptor; closing it lets it go."""
-    lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def lock(path: Path) -> int:
+    """Take the lock beside the database and return its descriptor; closing it lets it go.
+
+    Raises DatabaseLocked where another process has it.
+    """
+    held = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        pid = os.read(lock, 20)
-        os.close(lock)
-        raise DatabaseLocked(path, int(pid) if pid.strip().isdigit() else None) from None
-    os.fchmod(lock, 0o600)
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, b"%d\n" % os.getpid(), 0)
-    return lock
+        os.close(held)
+        raise DatabaseLocked(path, holder(path)) from None
+    os.fchmod(held, 0o600)
+    os.ftruncate(held, 0)
+    os.pwrite(held, b"%d\n" % os.getpid(), 0)
+    return held
+
+
+def holder(path: Path) -> int | None:
+    """Give the pid that stands in the lock beside the database, whether it runs or not."""
+    try:
+        pid = Path(f"{path}.lock").read_text()[:20]
+    except (OSError, UnicodeDecodeError):
+        return None
+    return int(pid) if pid.strip().isdigit() else None
 
 
 def _open_writer(path: Path, synchronous: Synchronous) -> sqlite3.Connection:
