@@ -127,7 +127,10 @@ async def started(
         "TRACEWAY_RECORDING_DURABILITY": durability,
         "TRACEWAY_SERVER_DRAIN_S": str(DRAIN_S),
     }
-    async with served(folder, "--upstream", f"openai={upstream.url}", environ=environ) as server:
+    options = ("--upstream", f"openai={upstream.url}")
+    # The end of a process whose errors nobody reads is not told before they are read.
+    nowhere = asyncio.subprocess.DEVNULL
+    async with served(folder, *options, environ=environ, stderr=nowhere) as server:
         yield server
 
 
