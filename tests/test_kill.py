@@ -108,7 +108,10 @@ class Load:
 
 async def answer(peer: Peer) -> None:
     while True:
-        request = await peer.request()
+        try:
+            request = await peer.request()
+        except TimeoutError:  # a connection that nobody needs any more
+            return
         if b'"stream":true' in request.body:
             await peer.send(SSE)
             usage = (USAGE,) if b"include_usage" in request.body else ()

@@ -90,7 +90,10 @@ class Calls:
 
 async def answer(peer: Peer) -> None:
     while True:
-        request = await peer.request()
+        try:
+            request = await peer.request()
+        except TimeoutError:  # a connection that nobody needs any more
+            return
         if b'"stream":true' in request.body:
             chunks = (b"%x\r\n%b\r\n" % (len(event), event) for event in EVENTS)
             await peer.send(SSE + b"".join(chunks) + b"0\r\n\r\n")
