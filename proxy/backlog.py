@@ -103,10 +103,6 @@ class Backlog:
                 droppable.popleft()
         return batch
 
-    def remove(self, item: Item) -> None:
-        """Take other work back, where it still waits."""
-        self._items.pop(item, None)
-
     def end(self, item: Item, *, is_saved: bool) -> None:
         """Let go of an item that was taken or dropped."""
         self.bytes -= item.weight

@@ -48,9 +48,10 @@ CHANGE_WAIT_S: Final = 2.0
 MOMENT_S: Final = 0.05
 # At the end of the process, failing commits are tried for this long, all together.
 LAST_TRY_S: Final = 5.0
-# Messages that come into full text at a time, while nothing else is to be done: 10 ms. Under load
-# they wait, up to so many, since the index takes as long as all else of a call.
+# Messages, and their bytes, that come into full text at a time, while nothing else is to be done:
+# 10 ms. Under load they wait, up to so many, since the index takes as long as all else of a call.
 INDEX_BATCH: Final = 200
+INDEX_BYTES: Final = 256 * 1024
 IDLE_S: Final = 0.020
 MAX_UNINDEXED: Final = 20_000
 # A database that is to be tended is looked after this often, also while nothing is to be saved.
@@ -137,7 +138,6 @@ class Recorder:
         with self._wake:
             item.withdrawn = not item.sealed
             if item.withdrawn:
-                self._backlog.remove(item)
                 self._wake.notify()
         if item.withdrawn:
             reason = f"it does not take changes now ({self.error or 'it is busy'})"
@@ -295,10 +295,9 @@ class Recorder:
 
     def _index(self) -> None:
         done: list[int] = []
-        self._commit(lambda tx: done.append(fulltext.index(tx, INDEX_BATCH, text_of)))
-        # Fewer than asked for are all that there were; where it failed, the next call's try again.
-        more = bool(done) and done[-1] == INDEX_BATCH
-        self._unindexed = max(self._unindexed - INDEX_BATCH, 1) if more else 0
+        self._commit(lambda tx: done.append(fulltext.index(tx, INDEX_BATCH, text_of, INDEX_BYTES)))
+        # Until there are none; where it failed, the next call's try again.
+        self._unindexed = max(self._unindexed - done[-1], 1) if done and done[-1] else 0
 
     def _commit(
         self, work: Callable[[Transaction], object], item: Item | None = None

@@ -195,7 +195,7 @@ class _Reading:
         self.is_whole = True
 
     def by_rowid(self) -> Iterator[Row]:
-        after: int | None = -MAX_ROWID
+        after: int | None = -1  # ours begin at 0
         while after is not None:
             sql = f"""
 SELECT rowid, {self._columns} FROM {self._table} NOT INDEXED WHERE rowid > ? ORDER BY rowid
@@ -216,7 +216,7 @@ SELECT rowid, {self._columns} FROM {self._table} NOT INDEXED WHERE rowid > ? ORD
 
     def _next(self, after: int) -> Row | None:
         """Find the first row behind one that can be read; None where there is none."""
-        unread, step = after, 0
+        unread, step = after, 1
         while True:
             try:
                 return self._closest(unread, after + step)
@@ -226,23 +226,25 @@ SELECT rowid, {self._columns} FROM {self._table} NOT INDEXED WHERE rowid > ? ORD
             if after + step > MAX_ROWID:
                 return None
 
-    def _closest(self, unread: int, after: int) -> Row | None:
-        """Read the first row behind ``after``, or one between it and what cannot be read."""
-        row = self._one(after)
-        while after - unread > 1:
-            middle = (unread + after) // 2
+    def _closest(self, unread: int, start: int) -> Row | None:
+        """Read the first row from ``start`` on, or one between it and what cannot be read."""
+        row = self._from(start)
+        while start - unread > 1:
+            middle = (unread + start) // 2
             try:
-                row = self._one(middle)
-                after = middle
+                row = self._from(middle)
+                start = middle
             except sqlite3.Error:
                 unread = middle
         return row
 
-    def _one(self, after: int) -> Row | None:
+    def _from(self, start: int) -> Row | None:
+        # Not "rowid > start - 1", which would begin on the page before, where that one may stand.
         sql = f"""
-SELECT rowid, {self._columns} FROM {self._table} NOT INDEXED WHERE rowid > ? ORDER BY rowid LIMIT 1
+SELECT rowid, {self._columns} FROM {self._table} NOT INDEXED
+WHERE rowid >= ? ORDER BY rowid LIMIT 1
 """
-        found = self._old.execute(sql, (after,)).fetchall()
+        found = self._old.execute(sql, (start,)).fetchall()
         return found[0] if found else None
 
     def from_both_ends(self, key: str) -> Iterator[Row]:

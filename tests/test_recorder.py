@@ -293,6 +293,20 @@ async def test_a_recorder_without_calls_cuts_back_what_a_foreign_reader_made_gro
     for _ in range(20):
         await recording.recorder.put(ended(recording.budget))
     assert wal.stat().st_size > 1 << 16
+    tend, looked = recording.database.tend, 0
+
+    def looking() -> bool:
+        nonlocal looked
+        looked += 1
+        return tend()
+
+    monkeypatch.setattr(recording.database, "tend", looking)
+    async with asyncio.timeout(10):
+        while recording.recorder._unindexed:  # the last thing that it has to do
+            await asyncio.to_thread(lambda: None)
+        before = looked
+        while looked < before + 3:  # and it looks again, though nothing else is to be done
+            await asyncio.to_thread(lambda: None)
     reader.close()
     async with asyncio.timeout(10):
         while wal.stat().st_size:
