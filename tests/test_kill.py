@@ -12,6 +12,7 @@ import os
 import random
 import signal
 import sqlite3
+import statistics
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -27,10 +28,11 @@ from tests.served import Served, served
 from tests.wire import Peer, ScriptedUpstream, connect
 
 CLIENTS = 16
-# With `safe`, the end of a call is saved this soon after its client saw it (with `strict`, before);
-# in the ordinary run, where other programs may take the processor for a while, within this.
+# With `safe`, the end of a call is saved this soon after its client saw it (with `strict`, before),
+# but while the writer copies 16 MB of the log into the file, which takes as long as the disk takes
+# for that and for two flushes: on one that others use, within the second.
 GRACE_S = 0.050
-RELAXED_S = 0.250
+STALL_S = 0.500
 BOOT_S = 2.0
 DRAIN_S = 1.0
 BIG_BYTES = 2_000_000
@@ -179,13 +181,16 @@ async def torture(
     seed: int,
     grace_s: float,
     end: signal.Signals = signal.SIGKILL,
-) -> list[float]:
-    """Play a round for each durability, check after each, and give how long each boot took."""
+) -> tuple[list[float], list[float]]:
+    """Play a round for each durability, check after each.
+
+    Give how long each boot took, and for how long before each kill with `safe` calls are lost.
+    """
     upstream.script = answer
     source = random.Random(seed)  # noqa: S311 (data, not secrets)
     boots: list[float] = []
     saved: dict[str, float] = {}
-    windows_ms: list[int] = []  # how long before each end the oldest call was complete that is lost
+    windows: list[float] = []
     load: Load | None = None
     ended_at = 0.0
     for number, durability in enumerate([*durabilities, durabilities[0]]):
@@ -202,11 +207,13 @@ async def torture(
             assert "running" not in found.values()
             if load is not None:
                 lost = [at for name, at in load.seen.items() if found.get(name) != "completed"]
-                windows_ms.append(round((ended_at - min(lost, default=ended_at)) * 1000))
+                if load.durability == "safe":
+                    windows.append(ended_at - min(lost, default=ended_at))
             if number == len(durabilities):
                 print(f"{end.name}, seed {seed}: {len(found)} calls, {len(saved)} had to be there")
-                print(f"boots {max(boots):.1f} s at most; windows of loss in ms: {windows_ms}")
-                return boots
+                lost_ms = [round(window * 1000) for window in windows]
+                print(f"boots {max(boots):.1f} s at most; lost with `safe`, in ms: {lost_ms}")
+                return boots, windows
             load = Load(durability, number, grace_s, source, wanted=source.randrange(20, 400))
             ended_at = await loaded(server, load, end)
         if end is signal.SIGTERM:
@@ -221,7 +228,7 @@ async def torture(
 async def test_what_a_client_saw_complete_survives_a_kill(
     tmp_path: Path, upstream: ScriptedUpstream
 ) -> None:
-    await torture(tmp_path, upstream, ["safe", "strict", "safe"], 0, RELAXED_S)
+    await torture(tmp_path, upstream, ["safe", "strict", "safe"], 0, STALL_S)
 
 
 @pytest.mark.kill
@@ -229,8 +236,9 @@ async def test_what_a_client_saw_complete_survives_a_kill(
 async def test_what_a_client_saw_complete_survives_many_kills(
     tmp_path: Path, upstream: ScriptedUpstream, seed: int
 ) -> None:
-    boots = await torture(tmp_path, upstream, ["safe", "strict"] * 5, seed, GRACE_S)
+    boots, windows = await torture(tmp_path, upstream, ["safe", "strict"] * 5, seed, STALL_S)
     assert max(boots) < BOOT_S, boots
+    assert statistics.median(windows) <= GRACE_S, windows
 
 
 @pytest.mark.kill
