@@ -9,6 +9,7 @@
 #   make docs                       docs/api.md, out of the description
 #   make differential               raw-socket cases beside nginx; the table of docs/robustness.md
 #   make torture                    kill -9 under load, floods, bombs: slow and heavy tests
+#   make torture-quick              the store's part of it, in 4 minutes
 #   make bench                      speed, against references measured in the same run
 #   make bench-search               lists and search in a large database
 #   make screenshots                pictures of all pages, in build/screenshots (needs chromium)
@@ -21,7 +22,7 @@ PYTHON := .venv/bin/python
 export PYTHONDONTWRITEBYTECODE :=
 ARGS ?=
 
-.PHONY: run test check compat fuzz docs differential torture bench bench-search screenshots lock clean runtime tools
+.PHONY: run test check compat fuzz docs differential torture torture-quick bench bench-search screenshots lock clean runtime tools
 
 run: runtime
 	@exec $(PYTHON) -m proxy serve $(ARGS)
@@ -49,6 +50,10 @@ differential: tools
 
 torture: tools
 	@$(PYTHON) -m pytest -m "kill or torture" $(ARGS)
+
+torture-quick: tools
+	@TORTURE=quick $(PYTHON) -m pytest -m "kill or torture" tests/test_kill.py \
+		tests/test_faults_at_each_step.py tests/torture/test_storage.py $(ARGS)
 
 bench: runtime
 	@$(PYTHON) -m bench $(ARGS)

@@ -19,6 +19,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
+import aiohttp
+from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
+
 from proxy import __version__, operator_socket
 from proxy.app import Traceway
 from proxy.call_log import JsonLines, TextLines
@@ -33,9 +36,10 @@ from proxy.outlet import never_waiting
 from proxy.providers.messages import text_of
 from proxy.sealing import KeyFileError
 from proxy.vault import BadKey
-from storage import doctor
+from storage import doctor, doctor_facts
 from storage.database import DatabaseLocked, StorageError
 from storage.provider_keys import delete_all
+from storage.recover import recover
 from storage.sqlite import SqliteDatabase, open_database, open_snapshot
 
 # The recorder's thread shares the interpreter with the event loop: half a millisecond is how long
@@ -133,7 +137,11 @@ async def _serve(config: Config) -> None:
 
 def _opened(config: Config) -> SqliteDatabase:
     strict = config.recording.durability == "strict"
-    return open_database(config.database.path, synchronous="FULL" if strict else "NORMAL")
+    return open_database(
+        config.database.path,
+        synchronous="FULL" if strict else "NORMAL",
+        query_timeout_s=config.database.query_timeout_s,
+    )
 
 
 @asynccontextmanager
@@ -171,12 +179,15 @@ def examine(config: Config, options: argparse.Namespace) -> int:
     """Look at everything that is stored, and say what does not fit; 1 where something does not.
 
     A server may go on with the database meanwhile; with `--vacuum` it must not, since the file is
-    written anew first, without anything that was deleted; nor with `--forget-provider-keys`.
+    written anew first, without anything that was deleted; nor with `--forget-provider-keys` or
+    `--recover-to`, after which it is the new database that is looked at.
 
     Raises:
         StorageError: the database cannot be used.
     """
     path = config.database.path.resolve()
+    if options.recover_to is not None:
+        path = _recover(path, options.recover_to)
     open_snapshot(path)  # refuses what is no database of ours before anything is written
     if options.forget_provider_keys:
         print(f"{path}: {asyncio.run(_forget_provider_keys(path))} provider keys forgotten")
@@ -184,11 +195,37 @@ def examine(config: Config, options: argparse.Namespace) -> int:
         before_bytes = path.stat().st_size
         asyncio.run(_vacuum(path))
         print(f"{path}: {before_bytes:,} bytes before the vacuum, {path.stat().st_size:,} after")
-    findings = asyncio.run(_check(path))
+    has_parser = HttpRequestParser is not HttpRequestParserPy
+    for fact in (
+        doctor_facts.Fact("Traceway", __version__),
+        doctor_facts.Fact("aiohttp", aiohttp.__version__, "" if has_parser else _NO_PARSER),
+        *doctor_facts.facts(path),
+    ):
+        print(f"{fact.what}: {fact.value}{fact.note and '; '}{fact.note}")
+    findings = [*doctor_facts.examine(path), *asyncio.run(_check(path))]
+    if not has_parser:
+        findings.append(doctor.Finding("aiohttp without its C parser", 1, _NO_PARSER))
     for finding in findings:
-        print(f"{finding.what}: {finding.count}; {finding.remedy}")
+        print(f"{finding.what}: {finding.count:,}; {finding.remedy}")
     print(f"{path}: {len(findings) or 'no'} findings")
     return 1 if findings else 0
+
+
+_NO_PARSER: Final = "no server starts without its C parser: reinstall it from a wheel"
+
+
+def _recover(path: Path, target: Path) -> Path:
+    """Save what can be read of a damaged database, say what was lost, and give the new one."""
+    recovery = recover(path, target)
+    for table in recovery.tables:
+        lost = "not known how many" if table.lost is None else f"{table.lost:,}"
+        print(
+            f"{table.table}: {table.rows:,} rows saved{'' if table.lost == 0 else f', {lost} lost'}"
+        )
+    for what, count in recovery.lost.items():
+        print(f"{what}: {count:,}")
+    print(f"{target}: made of what can be read of {path}, which is as it was")
+    return target.resolve()
 
 
 async def _forget_provider_keys(path: Path) -> int:
@@ -298,6 +335,13 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="first delete all stored provider keys, where the key file is lost; the server must"
         " be stopped",
+    )
+    doctor_command.add_argument(
+        "--recover-to",
+        type=Path,
+        metavar="FILE",
+        help="first save what can be read of a damaged database into a new one, and look at that;"
+        " the server must be stopped, and the damaged file stays as it is",
     )
     for name, command, what in (
         ("sessions", sessions, "list sessions"),

@@ -27,7 +27,8 @@ RECORD_BYTES: Final = 2048
 class Item:
     """A record, or other work of the writer; ``urgent``: somebody waits for its ``ticket``.
 
-    ``erases``: it deletes, so that space is to be given back after it.
+    ``erases``: it deletes, so that space is to be given back after it. ``withdrawn``: it is not to
+    happen any more; ``sealed``: it is too late for that, for it is being committed.
     """
 
     record: Record | None
@@ -36,6 +37,21 @@ class Item:
     weight: int
     urgent: bool
     erases: bool = False
+    withdrawn: bool = False
+    sealed: bool = False
+
+    def answer(self, result: object, error: Exception | None) -> None:
+        """Tell whoever still waits for it what became of it."""
+        if self.ticket.done():
+            return
+        if error is None:
+            self.ticket.set_result(result)
+        else:
+            self.ticket.set_exception(error)
+
+
+class Withdrawn(Exception):
+    """Nobody waits any more for what was to be committed."""
 
 
 class Backlog:

@@ -13,9 +13,9 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, Literal, TypeVar
+from typing import Final, Literal, TypeVar
 
-from proxy.backlog import Backlog, Item, Record, weight
+from proxy.backlog import Backlog, Item, Record, Withdrawn, weight
 from proxy.call import CallEnd, CallProgress
 from proxy.capture import Budget
 from proxy.losses import Losses
@@ -42,13 +42,20 @@ STRICT_WAIT_S: Final = 2.0
 # A failing commit is tried again after this long, doubling up to the second figure.
 RETRY_S: Final = 0.1
 RETRY_MAX_S: Final = 5.0
+# A change that somebody waits for is made within this time, or never. One that is being committed
+# just then has its answer in moments.
+CHANGE_WAIT_S: Final = 2.0
+MOMENT_S: Final = 0.05
 # At the end of the process, failing commits are tried for this long, all together.
 LAST_TRY_S: Final = 5.0
-# Messages that come into full text at a time, while nothing else is to be done: 10 ms. Under load
-# they wait, up to so many, since the index takes as long as all else of a call.
+# Messages, and their bytes, that come into full text at a time, while nothing else is to be done:
+# 10 ms. Under load they wait, up to so many, since the index takes as long as all else of a call.
 INDEX_BATCH: Final = 200
+INDEX_BYTES: Final = 256 * 1024
 IDLE_S: Final = 0.020
 MAX_UNINDEXED: Final = 20_000
+# A database that is to be tended is looked after this often, also while nothing is to be saved.
+TEND_S: Final = 1.0
 # For a search: so many messages at once, 50 ms, and so long a wait until it goes on without.
 INDEX_NOW: Final = 1_000
 INDEX_WAIT_S: Final = 0.5
@@ -82,6 +89,7 @@ class Recorder:
         self._last_try_at_s = 0.0
         self._given_up = False
         self._unindexed = 0
+        self._to_tend = False
         self._indexing: asyncio.Future[int] | None = None
         self._vain_waits = 0
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
@@ -106,6 +114,17 @@ class Recorder:
 
         `erases`: it deletes, so that space is to be given back after it.
         """
+        return self._order(work, erases).ticket
+
+    def change(
+        self, work: Callable[[Transaction], T], *, erases: bool = False
+    ) -> asyncio.Future[T]:
+        """Have other work done within `CHANGE_WAIT_S`, or never; its ticket then has an error."""
+        item = self._order(work, erases)
+        self._loop.call_later(CHANGE_WAIT_S, self._withdraw, item)
+        return item.ticket
+
+    def _order(self, work: Callable[[Transaction], object], erases: bool) -> Item:
         item = Item(None, work, self._loop.create_future(), 0, urgent=True, erases=erases)
         with self._wake:
             if self._closed:
@@ -113,7 +132,19 @@ class Recorder:
             else:
                 self._backlog.add(item)
                 self._wake.notify()
-        return item.ticket
+        return item
+
+    def _withdraw(self, item: Item) -> None:
+        with self._wake:
+            item.withdrawn = not item.sealed
+            if item.withdrawn:
+                self._wake.notify()
+        if item.withdrawn:
+            reason = f"it does not take changes now ({self.error or 'it is busy'})"
+            remedy = "nothing was changed: try again when /api/health says ok"
+            item.answer(None, StorageError("the database", reason, remedy))
+        elif not item.ticket.done():
+            self._loop.call_later(MOMENT_S, self._withdraw, item)
 
     async def started(self, ticket: asyncio.Future[None]) -> None:
         """Hold an answer's first byte until its start is saved, a short while at most (`safe`)."""
@@ -186,17 +217,19 @@ class Recorder:
 
     def _run(self) -> None:
         while (batch := self._take()) is not None:
-            if not batch or self._unindexed > MAX_UNINDEXED:
+            if self._unindexed > (MAX_UNINDEXED if batch else 0):
                 self._index()
             if batch and batch[0].work is not None:
                 self._do_work(batch[0])
             elif batch:
                 self._save(batch)
+            with contextlib.suppress(StorageError):  # what cannot be done now is done later
+                self._to_tend = self._database.tend()
 
     def _take(self) -> list[Item] | None:
         """Wait for the next batch: records, or one piece of other work; None at the very end.
 
-        It is empty where messages wait for full text and nothing else does.
+        It is empty where nothing else is to be done than full text, or tending the database.
         """
         with self._wake:
             while not self._backlog:
@@ -204,7 +237,8 @@ class Recorder:
                     self._closed = True
                     return None
                 # Calls in flight have pauses of milliseconds: a longer one is time for the index.
-                idle = not self._wake.wait(IDLE_S if self._unindexed else None)
+                pause_s = IDLE_S if self._unindexed else TEND_S if self._to_tend else None
+                idle = not self._wake.wait(pause_s)
                 if idle and not self._backlog and not self._closing:
                     return []
             lonely = len(self._backlog) < MAX_BATCH and not self._backlog.is_urgent
@@ -261,25 +295,35 @@ class Recorder:
 
     def _index(self) -> None:
         done: list[int] = []
-        self._commit(lambda tx: done.append(fulltext.index(tx, INDEX_BATCH, text_of)))
-        # Fewer than asked for are all that there were; where it failed, the next call's try again.
-        more = bool(done) and done[-1] == INDEX_BATCH
-        self._unindexed = max(self._unindexed - INDEX_BATCH, 1) if more else 0
+        self._commit(lambda tx: done.append(fulltext.index(tx, INDEX_BATCH, text_of, INDEX_BYTES)))
+        # Until there are none; where it failed, the next call's try again.
+        self._unindexed = max(self._unindexed - done[-1], 1) if done and done[-1] else 0
 
-    def _commit(self, work: Callable[[Transaction], object]) -> tuple[Outcome, Exception | None]:
-        """Run `work` in a transaction, again and again while the database cannot take it."""
+    def _commit(
+        self, work: Callable[[Transaction], object], item: Item | None = None
+    ) -> tuple[Outcome, Exception | None]:
+        """Run `work` in a transaction, again and again while the database cannot take it.
+
+        Of an `item` that is withdrawn, no more.
+        """
         pause_s = RETRY_S
-        while not self._given_up:
+        while not (self._given_up or (item and item.withdrawn)):
             try:
                 began_s = time.monotonic()
                 with self._database.transaction() as transaction:
                     work(transaction)
+                    if item is not None:
+                        self._seal(item)
+            except Withdrawn:
+                break
             except Exception as error:
+                if item is not None:
+                    item.sealed = False
                 self.error = str(error) or repr(error)
                 self._tell(self._failed, error)
                 if _is_refusal(error):
                     return "refused", error
-                self._pause(pause_s)
+                self._pause(pause_s, item)
                 pause_s = min(pause_s * 2, RETRY_MAX_S)
             else:
                 self.error = None
@@ -288,27 +332,37 @@ class Recorder:
                 return "saved", None
         return "given up", None
 
-    def _pause(self, pause_s: float) -> None:
+    def _seal(self, item: Item) -> None:
+        """Have an item happen, unless it was withdrawn: there is no way back from here."""
+        with self._wake:
+            if item.withdrawn:
+                raise Withdrawn
+            item.sealed = True
+
+    def _pause(self, pause_s: float, item: Item | None) -> None:
         with self._wake:
             was_closing = self._closing
             self._given_up = was_closing and time.monotonic() >= self._last_try_at_s
             if not self._given_up:
                 pause_s = RETRY_S if was_closing else pause_s
-                self._wake.wait_for(lambda: self._closing is not was_closing, timeout=pause_s)
+                self._wake.wait_for(
+                    lambda: self._closing is not was_closing or (item and item.withdrawn),
+                    timeout=pause_s,
+                )
 
     def _do_work(self, item: Item) -> None:
         results: list[object] = []
         work = item.work or (lambda _: None)
-        outcome, refusal = self._commit(lambda transaction: results.append(work(transaction)))
+        outcome, refusal = self._commit(lambda tx: results.append(work(tx)), item)
         self._unindexed = max(self._unindexed, 1)
         if item.erases:
             self._settler.forget()  # the messages that it deleted
             with contextlib.suppress(StorageError):  # what is not given back now is later
                 self._database.reclaim()
         if outcome == "saved":
-            self._tell(_resolve, item.ticket, results[-1], None)
+            self._tell(item.answer, results[-1], None)
         else:
-            self._tell(_resolve, item.ticket, None, refusal or RuntimeError(self.error))
+            self._tell(item.answer, None, refusal or RuntimeError(self.error))
 
     def _tell(self, callback: Callable[..., None], *arguments: object) -> None:
         self._loop.call_soon_threadsafe(callback, *arguments)
@@ -330,12 +384,3 @@ def _is_saved(ticket: asyncio.Future[None]) -> bool:
 def _is_refusal(error: Exception) -> bool:
     # Anything else that a database says may pass with time.
     return isinstance(error, StatementRefused) or not isinstance(error, StorageError)
-
-
-def _resolve(ticket: asyncio.Future[Any], result: object, error: Exception | None) -> None:
-    if ticket.done():
-        return
-    if error is None:
-        ticket.set_result(result)
-    else:
-        ticket.set_exception(error)

@@ -42,6 +42,7 @@ class DatabaseConfig:
     """Where the recordings are."""
 
     path: Annotated[Path, values.file_path] = Path("traceway.db")
+    query_timeout_s: Annotated[float, values.number(0.1, 3_600, "seconds")] = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

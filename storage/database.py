@@ -42,7 +42,10 @@ class Readable(Protocol):
     """A database to read from, on the event loop."""
 
     async def read(self, sql: str, params: Params) -> list[Row]:
-        """Run one SELECT on a connection that cannot write."""
+        """Run one SELECT on a connection that cannot write.
+
+        Raises QueryTimeout when that takes longer than reads may.
+        """
         ...
 
 
@@ -57,6 +60,13 @@ class Database(Readable, Protocol):
         """Give the space of deleted rows back to the file system, a bounded part at a time.
 
         In the writer's thread, outside of a transaction.
+        """
+        ...
+
+    def tend(self) -> bool:
+        """Cut back what grew while somebody read; tell whether to try again in a second.
+
+        In the writer's thread, outside of a transaction, between others: it hardly ever waits.
         """
         ...
 
@@ -120,6 +130,14 @@ class DatabaseUnwritable(StorageError):
     def __init__(self, place: object, detail: str) -> None:
         remedy = "check that its directory exists, can be written and has space"
         super().__init__(place, detail, remedy)
+
+
+class QueryTimeout(StorageError):
+    """A read took longer than reads may, and was ended."""
+
+    def __init__(self, place: object, limit_s: float) -> None:
+        remedy = "ask for fewer rows or a shorter time, or raise query_timeout_s in [database]"
+        super().__init__(place, f"the query took longer than {limit_s:g} s", remedy)
 
 
 class StatementRefused(StorageError):

@@ -5,7 +5,6 @@ from the rows themselves and not by the code that wrote them. It reads the whole
 takes as long as that takes.
 """
 
-import hashlib
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -21,25 +20,24 @@ from storage.aggregates import (
     fold_trace,
     totals,
 )
-from storage.chain import BEGINNING, node_hash
 from storage.contents import unpack
 from storage.continuation import UPROOTED
-from storage.conversation import holes_of
-from storage.database import DatabaseCorrupt, Readable, Row, Value
+from storage.database import DatabaseCorrupt, Readable, Value
 from storage.fulltext import TextOf, quoted, scope
 from storage.keys import TraceKey
 from storage.mentions import BROUGHT
 from storage.parameters import clean_text
-from storage.rebuild import StoredBody, bodies_of
 from storage.rollup import INSERTED, READ_SESSION_MODELS, READ_SESSION_TRACES
+from storage.wholeness import ROWS, all_bodies, broken_contents, broken_nodes, each
 
 # ruff: noqa: S608 (the SQL below is put together from constants of this package, never from values)
 
-RESTORE: Final = "restore a backup; the rest can be read on"
+RESTORE: Final = (
+    "restore a backup, or stop the server and save what can be read: traceway doctor --recover-to"
+    " FILE; the rest can be read on"
+)
 LOST: Final = "their records were lost; to delete their sessions gives it back"
 REPORT: Final = "please report this as a bug; the rest can be read on"
-# Rows that are read at a time.
-ROWS: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +140,8 @@ async def check(db: Readable, text_of: TextOf) -> list[Finding]:
     bodies, holes = await _bodies(db)
     traces, projects = await _sums(db)
     found += [
-        Finding("contents that are not of their hash", await _contents(db), RESTORE),
-        Finding("nodes that are not of their hash", await _nodes(db), RESTORE),
+        Finding("contents that are not of their hash", await _count(broken_contents(db)), RESTORE),
+        Finding("nodes that are not of their hash", await _count(broken_nodes(db)), RESTORE),
         Finding("calls whose bodies do not rebuild", bodies, RESTORE),
         Finding("holes that do not fit their envelopes", holes, REPORT),
         Finding("messages that sessions mention wrongly", await _mentions(db), REPORT),
@@ -155,54 +153,10 @@ async def check(db: Readable, text_of: TextOf) -> list[Finding]:
     return [finding for finding in found if finding.count]
 
 
-async def _all(db: Readable, sql: str, after: int = -1) -> AsyncIterator[Row]:
-    """Read all rows of a statement that begin with a growing number above ``:after``."""
-    while rows := await db.read(f"{sql} LIMIT {ROWS}", {"after": after}):
-        for row in rows:
-            yield row
-        after = rows[-1][0]
+async def _count(found: AsyncIterator[int]) -> int:
+    return len([one async for one in found])
 
 
-ALL_CONTENTS: Final = """
-SELECT id, sha256, encoding, size, data FROM contents WHERE id > :after ORDER BY id
-"""
-
-
-async def _contents(db: Readable) -> int:
-    wrong = 0
-    async for _, sha256, encoding, size, data in _all(db, ALL_CONTENTS):
-        try:
-            plain = unpack(encoding, size, data)
-        except DatabaseCorrupt:
-            wrong += 1
-        else:
-            wrong += len(plain) != size or hashlib.sha256(plain).digest() != sha256
-    return wrong
-
-
-ALL_NODES: Final = """
-SELECT n.id, p.hash, n.hash, n.lead, c.sha256 FROM nodes n
-JOIN contents c ON c.id = n.content_id LEFT JOIN nodes p ON p.id = n.parent_id
-WHERE n.id > :after ORDER BY n.id
-"""
-
-
-async def _nodes(db: Readable) -> int:
-    return sum(
-        [
-            node_hash(parent or BEGINNING, lead, sha256) != own
-            async for _, parent, own, lead, sha256 in _all(db, ALL_NODES)
-        ]
-    )
-
-
-# What is kept of each, and the size of the answer as it passed.
-ALL_SPANS: Final = """
-SELECT seq, request_content_id IS NOT NULL OR request_envelope IS NOT NULL,
-response_content_id IS NOT NULL OR response_envelope IS NOT NULL, response_size,
-request_envelope, response_envelope
-FROM spans WHERE seq > :after ORDER BY seq
-"""
 HOLE: Final = """
 SELECT COUNT(*) FROM holes WHERE content_id = :content_id AND span_seq = :seq
 """
@@ -212,34 +166,14 @@ HOLES: Final = "SELECT COUNT(*) FROM holes"
 async def _bodies(db: Readable) -> tuple[int, int]:
     """Count the bodies that do not rebuild, and the holes that do not fit their envelopes."""
     wrong = missing = found = 0
-    async for seq, has_request, has_response, size, asked, answered in _all(db, ALL_SPANS):
-        try:
-            request, response = await bodies_of(db, seq)
-            holes = {*holes_of(asked), *holes_of(answered)}
-        except DatabaseCorrupt:
-            wrong += 1
-            continue
-        wrong += bool(has_request) != (request is not None) or not _is_whole(request)
-        # One that came compressed may be kept without: only its size tells.
-        plain = response is not None and not response.content_encoding
-        if not (plain and response is not None and len(response.data) != size):
-            wrong += not _is_whole(response)
-        wrong += bool(has_response) != (response is not None)
-        for content_id in holes:
-            ((there,),) = await db.read(HOLE, {"content_id": content_id, "seq": seq})
+    async for bodies in all_bodies(db):
+        wrong += (not bodies.request_is_whole) + (not bodies.response_is_whole)
+        for content_id in bodies.holes:
+            ((there,),) = await db.read(HOLE, {"content_id": content_id, "seq": bodies.seq})
             found += there
             missing += not there
     ((holes_in_all,),) = await db.read(HOLES, {})
     return wrong, missing + holes_in_all - found
-
-
-def _is_whole(body: StoredBody | None) -> bool:
-    """Tell whether a body is as it passed, where that can be told."""
-    if body is None or body.sha256 is None:
-        return True
-    if body.truncated or body.redacted or body.assembled:
-        return True
-    return hashlib.sha256(body.data).digest() == body.sha256
 
 
 SESSION_KEYS: Final = """
@@ -259,7 +193,7 @@ LEFT JOIN spans s ON s.seq = m.span_seq AND s.session_key = m.session_key WHERE 
 
 async def _mentions(db: Readable) -> int:
     brought = mentioned = 0
-    async for (session_key,) in _all(db, SESSION_KEYS, after=-(2**63)):
+    async for (session_key,) in each(db, SESSION_KEYS, after=-(2**63)):
         ((said, found),) = await db.read(UNMENTIONED, {"session_key": session_key})
         brought += said
         mentioned += found
@@ -290,7 +224,7 @@ SAMPLE_CHARACTERS: Final = 200
 async def _texts(db: Readable, text_of: TextOf) -> int:
     mentioned = indexed = 0
     ((wrong,),) = await db.read(WAITING_FOR_NOTHING, {})
-    async for content_id, project_id, encoding, size, data in _all(db, MENTIONED):
+    async for content_id, project_id, encoding, size, data in each(db, MENTIONED):
         mentioned += 1
         try:
             text = text_of(unpack(encoding, size, data))

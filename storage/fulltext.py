@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from storage.contents import unpack
-from storage.database import Database, Params, Row, Transaction
+from storage.database import Database, Params, Row, Transaction, Value
 from storage.parameters import clean_text
 
 # ruff: noqa: S608 (the SQL below is put together from constants of this package, never from values)
@@ -23,9 +23,14 @@ MAX_HITS: Final = 50_000
 TextOf = Callable[[bytes], str]
 
 AWAIT_INDEX: Final = "INSERT INTO unindexed (content_id) VALUES (:id)"
+NEXT_SIZES: Final = """
+SELECT u.content_id, c.size
+FROM unindexed u JOIN contents c ON c.id = u.content_id ORDER BY u.content_id LIMIT :limit
+"""
 INDEX_NEXT: Final = """
 SELECT c.id, c.project_id, c.encoding, c.size, c.data
-FROM unindexed u JOIN contents c ON c.id = u.content_id ORDER BY u.content_id LIMIT :limit
+FROM unindexed u JOIN contents c ON c.id = u.content_id
+WHERE u.content_id <= :last ORDER BY u.content_id LIMIT :limit
 """
 INDEXED: Final = "DELETE FROM unindexed WHERE content_id = :id RETURNING content_id"
 READ_CONTENT: Final = "SELECT id, project_id, encoding, size, data FROM contents WHERE id = :id"
@@ -40,9 +45,23 @@ def await_index(tx: Transaction, content_ids: Iterable[int]) -> None:
     tx.insert_rows(AWAIT_INDEX, [{"id": content_id} for content_id in content_ids])
 
 
-def index(tx: Transaction, limit: int, text_of: TextOf) -> int:
-    """Bring contents that wait into the index, the oldest first; return how many there were."""
-    found = [_row(row, text_of) for row in tx.execute(INDEX_NEXT, {"limit": limit})]
+def index(tx: Transaction, limit: int, text_of: TextOf, most_bytes: int | None = None) -> int:
+    """Bring contents that wait into the index, the oldest first; return how many there were.
+
+    Up to ``limit``, and so many that they have no more than ``most_bytes``, but at least one.
+    """
+    key: dict[str, Value] = {"limit": limit}
+    last = None
+    for content_id, size in tx.execute(NEXT_SIZES, key):
+        if most_bytes is not None:
+            most_bytes -= size
+            if most_bytes < 0 and last is not None:
+                break
+        last = content_id
+    if last is None:
+        return 0
+    key["last"] = last
+    found = [_row(row, text_of) for row in tx.execute(INDEX_NEXT, key)]
     for row in found:
         tx.execute(INDEXED, row)
     # Last: FTS5 writes what it has gathered, as a segment that is to be merged later, before each

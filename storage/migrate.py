@@ -48,8 +48,8 @@ def latest() -> int:
     return available()[-1].version
 
 
-def migrate(connection: sqlite3.Connection, place: Path) -> None:
-    """Bring the database up to date.
+def migrate(connection: sqlite3.Connection, place: Path, up_to: int | None = None) -> None:
+    """Bring the database up to date, or to an older version.
 
     ``connection`` is in autocommit mode; ``place`` is only named in errors.
     Raises DatabaseNewer before anything is changed, and sqlite3.Error for a migration that failed,
@@ -59,7 +59,7 @@ def migrate(connection: sqlite3.Connection, place: Path) -> None:
     if found > latest():
         raise DatabaseNewer(place, found, latest())
     for migration in available():
-        if migration.version > found:
+        if found < migration.version <= (up_to or latest()):
             _run(connection, migration)
 
 

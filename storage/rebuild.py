@@ -92,13 +92,20 @@ async def response_body(db: Readable, project_id: int, span_id: bytes) -> Stored
     return await _body(db, FIND_RESPONSE, key, ANSWER_MESSAGES)
 
 
-async def bodies_of(db: Readable, seq: int) -> tuple[StoredBody | None, StoredBody | None]:
-    """Rebuild both bodies of the span of this number.
+async def request_of(db: Readable, seq: int) -> StoredBody | None:
+    """Rebuild the request of the span of this number; None where nothing is kept of it.
 
-    Raises DatabaseCorrupt where one does not unpack.
+    Raises DatabaseCorrupt where it does not unpack.
     """
-    request = await _body(db, REQUEST_OF, {"seq": seq}, INPUT_MESSAGES)
-    return request, await _body(db, RESPONSE_OF, {"seq": seq}, ANSWER_MESSAGES)
+    return await _body(db, REQUEST_OF, {"seq": seq}, INPUT_MESSAGES)
+
+
+async def response_of(db: Readable, seq: int) -> StoredBody | None:
+    """Rebuild the answer of the span of this number; None where nothing is kept of it.
+
+    Raises DatabaseCorrupt where it does not unpack.
+    """
+    return await _body(db, RESPONSE_OF, {"seq": seq}, ANSWER_MESSAGES)
 
 
 async def envelope_of(db: Readable, project_id: int, span_id: bytes) -> bytes | None:

@@ -3,44 +3,46 @@
 Invariant: exactly one connection in one process writes or checkpoints. Versions of SQLite as recent
 as the 3.40 that Python 3.11 brings can corrupt a WAL database when two connections do so at once
 (the "WAL-reset bug"), so a lock file beside the database refuses a second process, and every other
-connection is ``mode=ro``. A file that is refused keeps its bytes. Every exception of sqlite3
-becomes ours here and nowhere else.
+connection is ``mode=ro`` (readers.py). A file that is refused keeps its bytes. Every exception of
+sqlite3 becomes ours here, in readers.py and statements.py, and nowhere else.
+
+The WAL cannot be cut back while somebody reads a state that is older than its end: SQLite keeps
+what they may still want. Our own reads end within their time limit; a foreign program's
+transaction, or the doctor's, does not, and the WAL grows until it ends. Within a second after that,
+`tend` empties it.
 """
 
 # ruff: noqa: S608 (the SQL below is put together from constants of this file, never from values)
 
-import asyncio
 import fcntl
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, Literal, cast
-from urllib.parse import quote
-
-import aiosqlite
+from typing import Final, Literal
 
 from storage.database import (
     DatabaseForeign,
     DatabaseLocked,
     DatabaseNewer,
     DatabaseUnwritable,
-    Params,
-    Row,
-    StatementRefused,
     StorageError,
 )
 from storage.migrate import latest, migrate
+from storage.readers import BUSY_TIMEOUT_MS, SqliteReaders, uri
 from storage.statements import REFUSALS, SqliteTransaction, refusal
 
 # "TWAY": tells `file`, and us, whose database this is (SQLite's PRAGMA application_id).
 APPLICATION_ID: Final = 0x54574159
-# How long a statement waits for a lock of a foreign program, such as a backup: short, because the
-# caller has a queue and tries again.
-BUSY_TIMEOUT_MS: Final = 250
 # The WAL is cut back to this size after a checkpoint; it grows beyond while a reader is at work.
 JOURNAL_SIZE_LIMIT_BYTES: Final = 16 * 1024 * 1024
+# One that is twice as large has been kept by a reader. It is emptied, which is tried so often, and
+# waits so long for readers: a hundredth of the writer's time.
+WAL_BYTES: Final = 2 * JOURNAL_SIZE_LIMIT_BYTES
+TEND_S: Final = 1.0
+TEND_WAIT_MS: Final = 10
 # Pages of 4 KiB after which a commit checkpoints: as much as the limit above. SQLite's own 1,000
 # copy the pages that every batch touches four times as often, a tenth of the writer's time.
 CHECKPOINT_PAGES: Final = 4_000
@@ -52,29 +54,30 @@ INDEX_PAGES: Final = f"""
 SELECT COUNT(*) FROM (SELECT 1 FROM messages_fts_data LIMIT {OPTIMIZE_PAGES + 1})
 """
 OPTIMIZE_INDEX: Final = "INSERT INTO messages_fts (messages_fts) VALUES ('optimize')"
-# More readers than cores only wait for each other.
-READERS: Final = 4
-
 # Of the writer; each length of a list is a statement of its own.
 CACHED_STATEMENTS: Final = 512
 
 Synchronous = Literal["NORMAL", "FULL"]
 
 
-def open_database(path: Path, *, synchronous: Synchronous = "NORMAL") -> "SqliteDatabase":
+def open_database(
+    path: Path, *, synchronous: Synchronous = "NORMAL", query_timeout_s: float | None = None
+) -> "SqliteDatabase":
     """Open the database at ``path``, made and migrated where needed, for this process alone.
 
-    The file and what SQLite puts beside it can be read by their owner only.
+    ``query_timeout_s`` is what a read may take; None: no limit. The file and what SQLite puts
+    beside it can be read by their owner only.
     Raises a StorageError; the bytes of a file that is refused are unchanged.
     """
     path = path.resolve()
     try:
         # A link to the file leads to the same lock, since the path is resolved.
-        lock = _lock(path)
+        held = lock(path)
         try:
-            return SqliteDatabase(path, _open_writer(path, synchronous), lock)
+            writer = _open_writer(path, synchronous)
+            return SqliteDatabase(path, writer, held, query_timeout_s)
         except BaseException:
-            os.close(lock)
+            os.close(held)
             raise
     except REFUSALS as error:
         raise refusal(path, error) from error
@@ -99,71 +102,19 @@ def open_snapshot(path: Path) -> "SqliteReaders":
     return SqliteReaders(path, readers=1, begin=True)
 
 
-class SqliteReaders:
-    """Connections that only read. Fulfils ``Readable``.
-
-    With ``begin`` each stays at what it sees first.
-    """
-
-    def __init__(self, path: Path, readers: int = READERS, *, begin: bool = False) -> None:
-        self.path = path
-        self._begin = begin
-        self._readers: list[aiosqlite.Connection] = []
-        self._idle: list[aiosqlite.Connection] = []
-        self._free = asyncio.Semaphore(readers)
-        self._closed = False
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.path}>"
-
-    async def read(self, sql: str, params: Params) -> list[Row]:
-        """Run one SELECT on a connection that cannot write, as soon as one is free."""
-        async with self._free:
-            if self._closed:
-                # A reader opened now would never be closed, and its thread would outlive main().
-                raise StatementRefused(self.path, "the database is closed")
-            reader = self._idle.pop() if self._idle else await self._open_reader()
-            try:
-                rows = await reader.execute_fetchall(sql, dict(params))
-                return cast("list[Row]", rows)
-            except REFUSALS as error:
-                raise refusal(self.path, error) from error
-            finally:
-                # A read that was cancelled still runs to its end in the reader's thread; last in
-                # the line, that reader is the last to be taken.
-                self._idle.insert(0, reader)
-
-    async def close(self) -> None:
-        """Close every connection."""
-        self._closed = True
-        for reader in self._readers:
-            await reader.close()
-        self._readers.clear()
-        self._idle.clear()
-
-    async def _open_reader(self) -> aiosqlite.Connection:
-        uri = _uri(self.path, "mode=ro")
-        try:
-            reader = await aiosqlite.connect(uri, uri=True, isolation_level=None)
-        except sqlite3.Error as error:
-            raise refusal(self.path, error) from error
-        self._readers.append(reader)
-        await reader.execute_fetchall(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS:d}")
-        await reader.execute_fetchall("PRAGMA temp_store = MEMORY")
-        if self._begin:
-            await reader.execute_fetchall("BEGIN")
-        return reader
-
-
 class SqliteDatabase(SqliteReaders):
     """An open database file. Fulfils ``Database``; ``open_database`` makes it."""
 
-    def __init__(self, path: Path, writer: sqlite3.Connection, lock: int) -> None:
-        super().__init__(path)
+    def __init__(
+        self, path: Path, writer: sqlite3.Connection, lock: int, query_timeout_s: float | None
+    ) -> None:
+        super().__init__(path, timeout_s=query_timeout_s)
         self._writer = writer
         self._transaction = SqliteTransaction(path, writer)
         self._lock = lock
         self._file = _identity(path)
+        self._wal = f"{path}-wal"
+        self._tend_at_s = 0.0
 
     @contextmanager
     def transaction(self) -> Iterator["SqliteTransaction"]:
@@ -200,6 +151,28 @@ class SqliteDatabase(SqliteReaders):
             self._writer.executescript(f"PRAGMA incremental_vacuum({RECLAIM_PAGES:d});")
             self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
+    def tend(self) -> bool:
+        """Empty a WAL that a reader made grow; tell whether to try again in a second.
+
+        While the reader is there this takes ``TEND_WAIT_MS`` at most. After it, as long as it takes
+        to write what it kept: calls are forwarded meanwhile.
+        """
+        try:
+            if os.stat(self._wal).st_size <= WAL_BYTES:  # noqa: PTH116 (a Path takes thrice as long)
+                return False
+        except OSError:  # it was deleted with the database
+            return False
+        now_s = time.monotonic()
+        if now_s >= self._tend_at_s:
+            self._tend_at_s = now_s + TEND_S
+            with self._outside():
+                self._writer.execute(f"PRAGMA busy_timeout = {TEND_WAIT_MS:d}")
+                try:
+                    self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                finally:
+                    self._writer.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS:d}")
+        return True
+
     def vacuum(self) -> None:
         """Write the file anew without anything that was deleted; takes as long as it takes.
 
@@ -228,19 +201,30 @@ class SqliteDatabase(SqliteReaders):
         os.close(self._lock)
 
 
-def _lock(path: Path) -> int:
-    """Take the lock beside the database and return its descriptor; closing it lets it go."""
-    lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def lock(path: Path) -> int:
+    """Take the lock beside the database and return its descriptor; closing it lets it go.
+
+    Raises DatabaseLocked where another process has it.
+    """
+    held = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        pid = os.read(lock, 20)
-        os.close(lock)
-        raise DatabaseLocked(path, int(pid) if pid.strip().isdigit() else None) from None
-    os.fchmod(lock, 0o600)
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, b"%d\n" % os.getpid(), 0)
-    return lock
+        os.close(held)
+        raise DatabaseLocked(path, holder(path)) from None
+    os.fchmod(held, 0o600)
+    os.ftruncate(held, 0)
+    os.pwrite(held, b"%d\n" % os.getpid(), 0)
+    return held
+
+
+def holder(path: Path) -> int | None:
+    """Give the pid that stands in the lock beside the database, whether it runs or not."""
+    try:
+        pid = Path(f"{path}.lock").read_text()[:20]
+    except (OSError, UnicodeDecodeError):
+        return None
+    return int(pid) if pid.strip().isdigit() else None
 
 
 def _open_writer(path: Path, synchronous: Synchronous) -> sqlite3.Connection:
@@ -292,7 +276,7 @@ def _look(path: Path) -> int:
     # A connection that opens a WAL database makes its -wal and -shm. Where there is no -wal,
     # nothing is missed by a look that takes the file for unchangeable.
     quiet = "" if Path(f"{path}-wal").exists() else "&immutable=1"
-    look = sqlite3.connect(_uri(path, f"mode=ro{quiet}"), uri=True)
+    look = sqlite3.connect(uri(path, f"mode=ro{quiet}"), uri=True)
     try:
         (tables,) = look.execute("SELECT COUNT(*) FROM sqlite_schema").fetchone()
         (owner,) = look.execute("PRAGMA application_id").fetchone()
@@ -304,10 +288,6 @@ def _look(path: Path) -> int:
     if version > latest():
         raise DatabaseNewer(path, version, latest())
     return int(version)
-
-
-def _uri(path: Path, query: str) -> str:
-    return f"file:{quote(os.fsencode(path))}?{query}"
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

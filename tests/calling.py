@@ -99,7 +99,8 @@ def ended(budget: Budget | None = None, answer: bytes = ANSWER, **how: Any) -> C
 class Gate:
     """Stands before a database: shut, its transactions wait; `failures` are raised first.
 
-    `refuses` says of which row, by its session id, no statement is taken.
+    `refuses` says of which row, by its session id, no statement is taken. The writer's operations
+    (BEGIN, each statement, COMMIT) are counted: the one of the number `fails_at` raises `fault`.
     """
 
     def __init__(self, database: Database) -> None:
@@ -110,6 +111,9 @@ class Gate:
         self.commits = 0
         self.refuses: str | None = None
         self.refusal: Exception = RuntimeError("poison")
+        self.operations = 0
+        self.fails_at: int | None = None
+        self.fault: Exception = RuntimeError("fault")
         self._transaction = database.transaction
         self._loop = asyncio.get_running_loop()
         self._open = threading.Event()
@@ -131,9 +135,17 @@ class Gate:
         if failure is not None:
             self._loop.call_soon_threadsafe(self.failed.set)
             raise failure
+        self.step()
         with self._transaction() as transaction:
             yield _Watched(transaction, self)
+            self.step()  # in place of COMMIT: what raises here is undone
         self.commits += 1
+
+    def step(self) -> None:
+        """Count an operation, and fail where it is the one that is to fail."""
+        self.operations += 1
+        if self.operations == self.fails_at:
+            raise self.fault
 
 
 class _Watched:
@@ -144,16 +156,20 @@ class _Watched:
     def execute(self, sql: str, params: Any) -> Any:
         if self._gate.refuses is not None and params.get("session_id") == self._gate.refuses:
             raise self._gate.refusal
+        self._gate.step()
         return self._transaction.execute(sql, params)
 
     def execute_many(self, sql: str, rows: Any) -> Any:
+        self._gate.step()
         return self._transaction.execute_many(sql, rows)
 
     def insert_rows(self, sql: str, rows: Any) -> Any:
         refuses = self._gate.refuses
         if refuses is not None and any(row.get("session_id") == refuses for row in rows):
             raise self._gate.refusal
+        self._gate.step()
         return self._transaction.insert_rows(sql, rows)
 
     def look_up(self, sql: str, params: Any, keys: Any) -> Any:
+        self._gate.step()
         return self._transaction.look_up(sql, params, keys)

@@ -105,7 +105,11 @@ async def running(
     }
     config = replace(load(None, {}, overrides), prices=prices)
     strict = config.recording.durability == "strict"
-    database = opened(config.database.path, synchronous="FULL" if strict else "NORMAL")
+    database = opened(
+        config.database.path,
+        synchronous="FULL" if strict else "NORMAL",
+        query_timeout_s=config.database.query_timeout_s,
+    )
     server = Traceway(config, database)
     try:
         port = await server.start()

@@ -355,9 +355,43 @@ async def doctored(folder: Path, *options: str) -> tuple[int, str]:
 
 
 async def test_the_doctor_looks_at_the_database_of_a_server_that_runs(tmp_path: Path) -> None:
-    async with served(tmp_path):
+    async with served(tmp_path) as server:
         code, said = await doctored(tmp_path)
-    assert (code, said) == (0, f"{tmp_path / 'traceway.db'}: no findings\n")
+    assert code == 0, said
+    lines = said.splitlines()
+    assert lines[-1] == f"{tmp_path / 'traceway.db'}: no findings"
+    for begin in (
+        f"Traceway: {__version__}",
+        f"aiohttp: {aiohttp.__version__}",
+        "schema: version ",
+        f"SQLite: {sqlite3.sqlite_version}",
+        f"held by: the process with pid {server.process.pid}",
+        "write-ahead log: ",
+        "free on its disk: ",
+        "open files: ",
+    ):
+        assert any(line.startswith(begin) for line in lines), begin
+
+
+async def test_the_doctor_saves_what_can_be_read_of_a_damaged_database(tmp_path: Path) -> None:
+    path, new = tmp_path / "traceway.db", tmp_path / "new.db"
+    async with served(tmp_path) as server:
+        code, said = await doctored(tmp_path, "--recover-to", str(new))
+        assert code == 1
+        assert f"the process with pid {server.process.pid} has the database open" in said
+        server.process.terminate()
+        await server.ended()
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size - 4096)
+    damaged = path.read_bytes()
+    code, said = await doctored(tmp_path)
+    assert code == 1
+    code, said = await doctored(tmp_path, "--recover-to", str(new))
+    assert code == 0, said
+    assert "projects: 1 rows saved\n" in said
+    assert f"{new}: made of what can be read of {path}, which is as it was\n" in said
+    assert said.endswith(f"{new}: no findings\n")
+    assert path.read_bytes() == damaged
 
 
 async def test_the_doctor_says_what_does_not_fit(tmp_path: Path) -> None:

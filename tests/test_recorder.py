@@ -5,6 +5,7 @@ records in test_recorder_failures.py.
 """
 
 import asyncio
+import sqlite3
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from proxy import recorder as module
 from proxy.capture import Budget
 from proxy.recorder import MAX_BATCH, MAX_VAIN_WAITS, Recorder
+from storage import sqlite
 from storage.database import Transaction
 from tests.calling import a_call, ended
 from tests.recorders import Begin, Recording
@@ -275,3 +277,37 @@ async def test_only_what_erases_gives_space_back(
     assert reclaimed == []
     await recording.recorder.write(lambda _: None, erases=True)
     assert reclaimed == [True]
+
+
+async def test_a_recorder_without_calls_cuts_back_what_a_foreign_reader_made_grow(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "WAL_BYTES", 1 << 16)
+    monkeypatch.setattr(sqlite, "TEND_S", 0.0)
+    monkeypatch.setattr(module, "TEND_S", 0.001)
+    recording = await begin()
+    wal = recording.database.path.with_name("traceway.db-wal")
+    reader = sqlite3.connect(recording.database.path, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT COUNT(*) FROM spans").fetchall()
+    for _ in range(20):
+        await recording.recorder.put(ended(recording.budget))
+    assert wal.stat().st_size > 1 << 16
+    tend, looked = recording.database.tend, 0
+
+    def looking() -> bool:
+        nonlocal looked
+        looked += 1
+        return tend()
+
+    monkeypatch.setattr(recording.database, "tend", looking)
+    async with asyncio.timeout(10):
+        while recording.recorder._unindexed:  # the last thing that it has to do
+            await asyncio.to_thread(lambda: None)
+        before = looked
+        while looked < before + 3:  # and it looks again, though nothing else is to be done
+            await asyncio.to_thread(lambda: None)
+    reader.close()
+    async with asyncio.timeout(10):
+        while wal.stat().st_size:
+            await asyncio.to_thread(lambda: None)

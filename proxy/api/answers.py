@@ -6,7 +6,7 @@ from aiohttp import web
 from proxy.api.params import BadParameter
 from proxy.errors import error_response
 from proxy.guard import Handler
-from storage.database import StorageError
+from storage.database import QueryTimeout, StorageError
 
 
 def json_answer(value: object, status: int = 200) -> web.Response:
@@ -31,6 +31,8 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return await handler(request)
     except BadParameter as error:
         return error_response(400, "bad_parameter", str(error), error.name)
+    except QueryTimeout as error:
+        return error_response(503, "query_timeout", str(error))
     except StorageError as error:
         return error_response(503, "storage_unavailable", str(error))
     except web.HTTPNotFound:

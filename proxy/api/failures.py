@@ -29,6 +29,7 @@ _GUARDED: Final = (
     Failure(431, "head_too_large", "the headers are larger than 262,144 bytes in all"),
     Failure(503, "stopping", "the server is being stopped"),
     Failure(503, "storage_unavailable", "the database cannot be read or written now"),
+    Failure(503, "query_timeout", "the query took longer than `[database] query_timeout_s`"),
 )
 _KEYED: Final = (
     Failure(401, "unauthorized", "there is no key, or it is none of ours, or it was revoked"),

@@ -19,30 +19,29 @@ T = TypeVar("T")
 
 
 class Granting:
-    """Writes projects, keys and sign-ins, one change after the other."""
+    """Writes projects, keys and sign-ins: one after the other, as the recorder's thread does."""
 
     def __init__(self, keyring: Keyring, recorder: Recorder) -> None:
         self.keyring = keyring
         self._recorder = recorder
-        self._one = asyncio.Lock()
 
     async def change(self, work: Callable[[Transaction, int], T]) -> T:
         """Run a function of storage.api_keys, of a transaction and the time in microseconds.
 
         Raises:
-            StorageError: the database does not take it.
+            StorageError: the database does not take it in time; then it never happens.
         """
 
         def both(tx: Transaction) -> tuple[T, Grants]:
             result = work(tx, time.time_ns() // 1000)
             return result, api_keys.grants(tx)
 
-        async with self._one:
-            # To its end, also when who asked for it leaves: what is written must be known here.
-            return await asyncio.shield(spawn(self._apply(both), "change of keys"))
+        # To its end, also when who asked for it leaves: what is written must be known here.
+        return await asyncio.shield(spawn(self._apply(both), "change of keys"))
 
     async def _apply(self, both: Callable[[Transaction], tuple[T, Grants]]) -> T:
-        result, grants = await self._recorder.write(both)
+        # Those that are made at once are answered in the order in which they were committed.
+        result, grants = await self._recorder.change(both)
         self.keyring.hold(grants)
         return result
 

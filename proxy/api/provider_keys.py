@@ -125,7 +125,7 @@ class ProviderKeys:
 
     async def _write(self, work: Callable[[Transaction], object], then: Callable[[], T]) -> T:
         async def both() -> T:
-            await self._recorder.write(work)
+            await self._recorder.change(work)
             return then()
 
         # To its end, also when who asked for it leaves: what is written must be known here.

@@ -78,7 +78,7 @@ class Sessions:
 
     async def delete(self, request: web.Request) -> web.Response:
         """DELETE /api/sessions/{id}: the session, its traces, spans and bodies."""
-        deleted = await self._recorder.write(
+        deleted = await self._recorder.change(
             functools.partial(
                 forget.delete_session,
                 project_id=project_id(request),

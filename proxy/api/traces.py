@@ -85,7 +85,7 @@ class Traces:
         trace_id = params.hex_id(request.match_info["id"], 32)
         if trace_id is None:
             return not_found("trace")
-        deleted = await self._recorder.write(
+        deleted = await self._recorder.change(
             functools.partial(
                 forget.delete_trace,
                 project_id=project_id(request),

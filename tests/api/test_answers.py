@@ -5,8 +5,9 @@ import itertools
 import orjson
 import pytest
 
-from storage.database import DatabaseCorrupt
+from storage.database import DatabaseCorrupt, Params, Row
 from tests.api.asking import ask, save
+from tests.conftest import Serve
 from tests.running import Running
 from tests.storage.calls import body, end, start
 from tests.wire import Peer, connect
@@ -126,3 +127,28 @@ async def test_a_database_that_cannot_be_read_is_503_with_its_remedy(
 
     assert reply.error == (503, "storage_unavailable")
     assert "restore a backup" in reply.body["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["/api/sessions", "/api/stats", "/sessions", "/traces"])
+async def test_a_query_that_takes_too_long_is_ended_and_is_503_with_what_to_do(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    tw = await serve({"database.query_timeout_s": "0.1"})
+    endless = (
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT COUNT(*) FROM n"
+    )
+    read = tw.database.read
+
+    async def slow(sql: str, params: Params) -> list[Row]:
+        return await read(endless, params)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tw.database, "read", slow)
+        async with tw.client.get(tw.url + path) as answer:
+            assert answer.status == 503
+            text = await answer.text()
+        if path.startswith("/api"):
+            assert answer.headers["X-Traceway-Error"] == "query_timeout"
+        assert "raise query_timeout_s in [database]" in text
+    async with tw.client.get(tw.url + path) as answer:
+        assert answer.status == 200

@@ -164,23 +164,23 @@ async def test_a_key_is_used_that_was_stored_for_somebody_who_left(
 ) -> None:
     """Else what is stored and what is used would differ until the next start."""
     recorder = keyed.tw.server.recorder
-    write, asked, go_on = recorder.write, asyncio.Event(), asyncio.Event()
+    change, asked, go_on = recorder.change, asyncio.Event(), asyncio.Event()
 
     def later(work: object, **how: object) -> "asyncio.Future[object]":
         async def written() -> object:
             asked.set()
             await go_on.wait()
-            return await write(work, **how)  # type: ignore[arg-type]
+            return await change(work, **how)  # type: ignore[arg-type]
 
         return asyncio.ensure_future(written())
 
     caller = await keyed.makes_key()
-    monkeypatch.setattr(recorder, "write", later)
+    monkeypatch.setattr(recorder, "change", later)
     leaving = asyncio.ensure_future(keyed.asks("PUT", PATH, {"key": KEY}))
     await asyncio.wait_for(asked.wait(), 10)
     leaving.cancel()
     await asyncio.wait([leaving])
-    monkeypatch.setattr(recorder, "write", write)
+    monkeypatch.setattr(recorder, "change", change)
     go_on.set()
     async with asyncio.timeout(10):
         while not await listed(keyed):

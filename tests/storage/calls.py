@@ -185,13 +185,14 @@ def checkpoint(started: SpanStart, data: bytes, **fields: Any) -> SpanCheckpoint
     )
 
 
-def write(db: Database, changes: Sequence[Change]) -> Written:
+def write(db: Database, changes: Sequence[Change], *, indexed: bool = True) -> Written:
     """Write changes as the recorder does, and index their messages at once."""
     batch = prepare(changes)
     with db.transaction() as tx:
         written = apply(tx, batch)
-    with db.transaction() as tx:
-        index(tx, 1_000_000, text_of)
+    if indexed:
+        with db.transaction() as tx:
+            index(tx, 1_000_000, text_of)
     return written
 
 

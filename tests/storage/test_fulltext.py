@@ -10,7 +10,7 @@ from storage.listing import list_sessions
 from storage.records import Page, Session
 from storage.search import Query, Words
 from storage.sqlite import SqliteDatabase
-from tests.storage.calls import end, spoken, start, write
+from tests.storage.calls import end, spoken, start, text_of, write
 
 
 async def sessions_with(
@@ -122,3 +122,18 @@ async def test_other_projects_do_not_crowd_out_what_a_project_said(db: SqliteDat
     assert [(one.project_id, one.session_id) for one in page.rows] == [(1, "s")]
     assert not page.truncated
     assert (await look_up(db, 1, "word")).hits == 1
+
+
+async def test_large_messages_come_into_the_index_one_at_a_time(db: SqliteDatabase) -> None:
+    for n in range(6):
+        write(
+            db, [spoken(start(n, session_id="s"), [f"u:word {n} {'x' * 1000}"], [])], indexed=False
+        )
+    taken = []
+    while not taken or taken[-1]:
+        with db.transaction() as tx:
+            taken.append(fulltext.index(tx, 100, text_of, 2_500))
+    assert taken == [2, 2, 2, 0]
+    with db.transaction() as tx:
+        assert fulltext.index(tx, 100, text_of, 1) == 0
+    assert (await look_up(db, 1, "word")).hits == 6

@@ -6,7 +6,7 @@ import pytest
 
 from storage.database import DatabaseCorrupt
 from storage.forget import delete_trace
-from storage.rebuild import bodies_of, envelope_of, request_body, response_body
+from storage.rebuild import envelope_of, request_body, request_of, response_body, response_of
 from storage.records import Body, Content, Envelope
 from storage.sqlite import SqliteDatabase
 from tests.storage.calls import (
@@ -69,7 +69,7 @@ async def test_flags_and_types_come_with_the_bytes(db: SqliteDatabase) -> None:
     asked = body(b"q", content_type="text/plain", redacted=True, truncated=True)
     answered = body(b"a", content_encoding="gzip", assembled=True)
     write(db, [end(start(1), request=asked, response=answered)])
-    request, response = await bodies_of(db, 1)
+    request, response = await request_of(db, 1), await response_of(db, 1)
     assert request is not None
     assert response is not None
     assert (request.content_type, request.redacted, request.truncated) == ("text/plain", True, True)
@@ -81,7 +81,8 @@ async def test_a_body_that_is_not_kept_is_none(db: SqliteDatabase) -> None:
     write(db, [end(start(1), request=Body(size=5))])
     assert await data_of(db, 1) == await data_of(db, 2) == (None, None)
     assert await envelope_of(db, 1, span_id(1)) is None
-    assert await bodies_of(db, 7) == (None, None)
+    assert await request_of(db, 7) is None
+    assert await response_of(db, 7) is None
 
 
 async def test_a_body_of_another_project_is_none(db: SqliteDatabase) -> None:

@@ -1,0 +1,318 @@
+"""Makes rows that were saved from a damaged database fit together again.
+
+Works on a database of the latest version that holds what recover.py could copy, and has just been
+opened: what is damaged goes, what others hold of it is let go and counted, and all that can be
+derived is derived anew. Invariant: afterwards the doctor finds nothing. Invents nothing: a body of
+which a part is missing is gone, and its call stays.
+"""
+
+from collections.abc import AsyncIterator, Iterable
+from typing import Final
+
+from storage.continuation import replant
+from storage.conversation import drop_nodes, holes_of
+from storage.database import DatabaseCorrupt, Params, Readable, Row, Transaction
+from storage.doctor import STORED
+from storage.fulltext import await_index
+from storage.keys import lone_key, session_key
+from storage.ledger import Ledger
+from storage.mentions import MENTION_BROUGHT, SET_SESSION_KEY
+from storage.rollup import read_spans, roll_up, write_totals
+from storage.wholeness import all_bodies, broken_contents, broken_nodes, each
+
+# ruff: noqa: S608 (the SQL below is put together from constants of this file, never from values)
+
+LOST_CONTENTS: Final = "messages and bodies that are damaged"
+LOST_REQUESTS: Final = "calls whose request is lost, in whole"
+LOST_ANSWERS: Final = "calls whose answer is lost, in whole"
+LOST_SESSIONS: Final = "traces of which nothing says to which session they belong"
+LOST_PROJECTS: Final = "projects whose name is lost"
+LOST_RESERVATIONS: Final = "reservations of calls that are lost"
+
+
+async def mend(tx: Transaction) -> dict[str, int]:
+    """Have everything fit together; return what was lost, and how much of it."""
+    db = _Reading(tx)
+    lost = {LOST_CONTENTS: await _drop(tx, "contents", broken_contents(db))}
+    await _drop_nodes(tx, db)
+    lost[LOST_REQUESTS], lost[LOST_ANSWERS] = await _drop_bodies(tx, db)
+    await _hold(tx, db)
+    lost[LOST_SESSIONS] = await _sum(tx, db)
+    _say(tx)
+    lost[LOST_PROJECTS] = len(tx.execute(NAME_PROJECTS, {}))
+    lost[LOST_RESERVATIONS] = len(tx.execute(DROP_RESERVATIONS, {}))
+    for statement in FORGET:
+        tx.execute(statement, {})
+    for statement in COUNT_ON:
+        tx.execute(statement, {})
+    return {what: n for what, n in lost.items() if n}
+
+
+class _Reading:
+    """Reads what the transaction sees. Fulfils ``Readable``."""
+
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
+
+    async def read(self, sql: str, params: Params) -> list[Row]:
+        return self._tx.execute(sql, params)
+
+
+async def _drop(tx: Transaction, table: str, ids: AsyncIterator[int]) -> int:
+    found = [{"id": one} async for one in ids]
+    tx.execute_many(f"DELETE FROM {table} WHERE id = :id", found)
+    return len(found)
+
+
+# Without its content or its message a node says nothing, and those below one that is gone do not
+# say where they stood.
+DROP_ROOTLESS: Final = """
+WITH RECURSIVE rootless (id) AS (
+  SELECT n.id FROM nodes n
+  LEFT JOIN contents c ON c.id = n.content_id AND c.project_id = n.project_id
+  LEFT JOIN messages m ON m.content_id = n.content_id
+  LEFT JOIN nodes p ON p.id = n.parent_id AND p.project_id = n.project_id
+  WHERE c.id IS NULL OR m.content_id IS NULL OR n.depth <> COALESCE(p.depth, 0) + 1
+  UNION
+  SELECT n.id FROM rootless r JOIN nodes n ON n.parent_id = r.id
+)
+DELETE FROM nodes WHERE id IN (SELECT id FROM rootless)
+"""
+
+
+async def _drop_nodes(tx: Transaction, db: Readable) -> None:
+    await _drop(tx, "nodes", broken_nodes(db))
+    tx.execute(DROP_ROOTLESS, {})
+
+
+# A place in a conversation that is gone is none; the prelude goes with the input that holds it.
+FORGET_PRELUDE: Final = "UPDATE spans SET prelude_node_id = NULL WHERE input_node_id IS NULL"
+FORGET_PLACES: Final = (
+    *(
+        f"""
+UPDATE spans SET {column} = NULL WHERE {column} IS NOT NULL
+AND NOT EXISTS (SELECT 1 FROM {table} WHERE id = spans.{column})
+"""
+        for column, table in (
+            ("output_node_id", "nodes"),
+            ("input_node_id", "nodes"),
+            ("request_content_id", "contents"),
+            ("response_content_id", "contents"),
+        )
+    ),
+    FORGET_PRELUDE,
+)
+HOLE_IS_THERE: Final = """
+SELECT 1 FROM contents c JOIN spans s ON s.project_id = c.project_id
+WHERE c.id = :content_id AND s.seq = :seq
+"""
+DROP_REQUEST: Final = """
+UPDATE spans SET request_content_id = NULL, request_envelope = NULL WHERE seq = :seq
+"""
+DROP_RESPONSE: Final = """
+UPDATE spans SET response_content_id = NULL, response_envelope = NULL WHERE seq = :seq
+"""
+EMPTY_HOLES: Final = "DELETE FROM holes"
+HOLD: Final = """
+INSERT INTO holes (content_id, span_seq) VALUES (:content_id, :seq)
+ON CONFLICT (content_id, span_seq) DO NOTHING
+"""
+
+
+async def _drop_bodies(tx: Transaction, db: Readable) -> tuple[int, int]:
+    """Take bodies that do not rebuild from their calls; count the requests, and the answers."""
+    had = await _kept(db)
+    for statement in FORGET_PLACES:
+        tx.execute(statement, {})
+    tx.execute(EMPTY_HOLES, {})
+    async for seq, *envelopes in each(db, ENVELOPES):
+        for content_id in {one for packed in envelopes for one in _holes(packed)}:
+            row: Params = {"content_id": content_id, "seq": seq}
+            if tx.execute(HOLE_IS_THERE, row):
+                tx.execute(HOLD, row)
+    asked = [{"seq": one.seq} async for one in all_bodies(db) if not one.request_is_whole]
+    answered = [{"seq": one.seq} async for one in all_bodies(db) if not one.response_is_whole]
+    tx.execute_many(DROP_REQUEST, asked)
+    tx.execute_many(DROP_RESPONSE, answered)
+    has = await _kept(db)
+    return had[0] - has[0], had[1] - has[1]
+
+
+KEPT: Final = """
+SELECT COUNT(COALESCE(request_envelope, request_content_id)),
+COUNT(COALESCE(response_envelope, response_content_id)) FROM spans
+"""
+
+
+async def _kept(db: Readable) -> tuple[int, int]:
+    """Count the requests and the answers of which bodies are kept."""
+    ((requests, responses),) = await db.read(KEPT, {})
+    return requests, responses
+
+
+ENVELOPES: Final = """
+SELECT seq, request_envelope, response_envelope FROM spans WHERE seq > :after ORDER BY seq
+"""
+
+
+def _holes(packed: bytes | None) -> list[int]:
+    try:
+        return holes_of(packed)
+    except DatabaseCorrupt:
+        return []
+
+
+UNHELD_NODES: Final = """
+SELECT n.id FROM nodes n WHERE NOT EXISTS (SELECT 1 FROM nodes WHERE parent_id = n.id)
+  AND NOT EXISTS (SELECT 1 FROM spans WHERE input_node_id = n.id)
+  AND NOT EXISTS (SELECT 1 FROM spans WHERE output_node_id = n.id)
+"""
+DROP_UNHELD: Final = (
+    """
+DELETE FROM messages AS m WHERE NOT EXISTS (SELECT 1 FROM nodes WHERE content_id = m.content_id)
+""",
+    """
+DELETE FROM contents AS c WHERE NOT EXISTS (SELECT 1 FROM nodes WHERE content_id = c.id)
+  AND NOT EXISTS (SELECT 1 FROM holes WHERE content_id = c.id)
+  AND NOT EXISTS (SELECT 1 FROM spans WHERE request_content_id = c.id)
+  AND NOT EXISTS (SELECT 1 FROM spans WHERE response_content_id = c.id)
+""",
+)
+
+
+async def _hold(tx: Transaction, db: Readable) -> None:
+    """Hold what the calls that are left need, and drop what nobody holds."""
+    tx.execute(EMPTY_HOLES, {})
+    async for seq, *envelopes in each(db, ENVELOPES):
+        for content_id in {one for packed in envelopes for one in _holes(packed)}:
+            tx.execute(HOLD, {"content_id": content_id, "seq": seq})
+    for (node_id,) in tx.execute(UNHELD_NODES, {}):
+        drop_nodes(tx, node_id)
+    for statement in DROP_UNHELD:
+        tx.execute(statement, {})
+
+
+# What is a fact of its own in rows that are sums.
+SET_ASIDE: Final = (
+    """
+CREATE TEMPORARY TABLE saved_traces AS
+SELECT project_id, trace_id, session_id, session_source FROM traces
+""",
+    "CREATE INDEX temp.saved_traces_by_id ON saved_traces (project_id, trace_id)",
+    """
+CREATE TEMPORARY TABLE saved_sessions AS
+SELECT project_id, session_id, name, starred FROM sessions
+""",
+    *(f"DELETE FROM {sums}" for sums in ("traces", "sessions", "session_models", "project_totals")),
+)
+KNOWN_SESSIONS: Final = """
+SELECT project_id, session_id FROM saved_sessions
+UNION SELECT project_id, session_id FROM saved_traces WHERE session_id IS NOT NULL
+"""
+NEXT_TRACES: Final = """
+SELECT s.project_id, s.trace_id, MAX(s.session_key), COUNT(t.trace_id), MAX(t.session_id),
+MAX(t.session_source)
+FROM spans s LEFT JOIN saved_traces t ON t.project_id = s.project_id AND t.trace_id = s.trace_id
+WHERE (s.project_id, s.trace_id) > (:project_id, :trace_id)
+GROUP BY s.project_id, s.trace_id ORDER BY s.project_id, s.trace_id LIMIT 500
+"""
+GIVE_NAMES: Final = """
+UPDATE sessions AS s SET (name, starred) = (
+  SELECT a.name, a.starred FROM saved_sessions a
+  WHERE a.project_id = s.project_id AND a.session_id = s.session_id)
+WHERE EXISTS (SELECT 1 FROM saved_sessions a
+  WHERE a.project_id = s.project_id AND a.session_id = s.session_id)
+"""
+# The source of a session that was found by its number alone.
+RECOVERED: Final = "recovered"
+
+
+async def _sum(tx: Transaction, db: Readable) -> int:
+    """Sum up the calls anew; return how many traces are in no session though they were in one."""
+    for statement in SET_ASIDE:
+        tx.execute(statement, {})
+    sessions = {session_key(*row): row[1] for row in tx.execute(KNOWN_SESSIONS, {})}
+    unknown = 0
+    after: Params = {"project_id": -(2**63), "trace_id": b""}
+    while rows := tx.execute(NEXT_TRACES, after):
+        ledger = Ledger(tx)
+        for project_id, trace_id, number, is_known, session_id, source in rows:
+            key = (project_id, trace_id)
+            change = ledger.trace(key)
+            if not is_known and number in sessions:
+                session_id, source = sessions[number], RECOVERED
+            elif not is_known:
+                unknown += number is not None and number != lone_key(*key)
+            change.session_id, change.session_source = session_id, source
+            change.spans = read_spans(tx, key)
+            change.inserted = len(change.spans)
+            own: Params = {"project_id": project_id, "trace_id": trace_id}
+            tx.execute(SET_SESSION_KEY, {**own, "session_key": change.session_key})
+        roll_up(ledger)
+        after = {"project_id": rows[-1][0], "trace_id": rows[-1][1]}
+    tx.execute(GIVE_NAMES, {})
+    write_totals(tx, {}, dict(tx.execute(STORED, {})))
+    for table in ("saved_traces", "saved_sessions"):
+        tx.execute(f"DROP TABLE {table}", {})
+    return unknown
+
+
+SESSION_KEYS: Final = """
+SELECT DISTINCT session_key FROM spans WHERE session_key IS NOT NULL ORDER BY session_key
+"""
+EMPTY_INDEX: Final = (
+    "DELETE FROM mentions",
+    "DELETE FROM unindexed",
+    "INSERT INTO messages_fts (messages_fts) VALUES ('delete-all')",
+)
+MENTIONED: Final = "SELECT DISTINCT content_id FROM mentions"
+
+
+def _say(tx: Transaction) -> None:
+    """Find anew from where calls go on and what they say; full text is made when a server runs."""
+    for statement in EMPTY_INDEX:
+        tx.execute(statement, {})
+    for (number,) in tx.execute(SESSION_KEYS, {}):
+        replant(tx, number)
+        tx.execute(MENTION_BROUGHT, {"session_key": number})
+    await_index(tx, _ids(tx.execute(MENTIONED, {})))
+
+
+def _ids(rows: Iterable[Row]) -> list[int]:
+    return [row[0] for row in rows]
+
+
+NAME_PROJECTS: Final = """
+INSERT INTO projects (id, name) SELECT DISTINCT project_id, 'recovered-' || project_id FROM spans
+WHERE project_id NOT IN (SELECT id FROM projects) RETURNING id
+"""
+DROP_RESERVATIONS: Final = """
+DELETE FROM reservations AS r WHERE NOT EXISTS (
+  SELECT 1 FROM spans s WHERE s.project_id = r.project_id
+  AND s.trace_id = r.trace_id AND s.span_id = r.span_id) RETURNING session_id
+"""
+FORGET: Final = (
+    """
+DELETE FROM reservations AS r WHERE EXISTS (
+  SELECT 1 FROM spans s WHERE s.project_id = r.project_id AND s.trace_id = r.trace_id
+  AND s.span_id = r.span_id AND s.cost_nusd IS NOT NULL)
+""",
+    """
+DELETE FROM session_budgets AS b WHERE NOT EXISTS (
+  SELECT 1 FROM sessions s WHERE s.project_id = b.project_id AND s.session_id = b.session_id)
+""",
+)
+# Numbers are never given twice, so they go on behind the highest there is.
+COUNT_ON: Final = tuple(
+    f"""
+INSERT INTO counters (name, value) VALUES ('{name}', COALESCE(({highest}), 0))
+ON CONFLICT (name) DO UPDATE SET value = CASE
+  WHEN excluded.value > counters.value THEN excluded.value ELSE counters.value END
+"""
+    for name, highest in (
+        ("seq", "SELECT MAX(seq) FROM spans"),
+        ("id", "SELECT MAX(id) FROM (SELECT id FROM contents UNION ALL SELECT id FROM nodes)"),
+        ("event", "SELECT MAX(sequence) FROM events"),
+        ("pruned_event", "SELECT MIN(sequence - event_count) FROM events"),
+    )
+)

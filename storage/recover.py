@@ -1,0 +1,269 @@
+"""Saves what can be read of a damaged database into a new one.
+
+Row by row: where a page cannot be read, the rows behind it are looked for. What is derived from
+other rows is not copied but made anew (mend.py). Invariant: the damaged file and its WAL are only
+read, once from end to end, into a copy that is worked on; the new file must not be there before.
+"""
+
+import asyncio
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from storage.database import DatabaseForeign, DatabaseNewer, Row, StorageError
+from storage.mend import mend
+from storage.migrate import latest, migrate
+from storage.sqlite import APPLICATION_ID, lock, open_database
+from storage.statements import REFUSALS, refusal
+
+# ruff: noqa: S608 (names of tables and columns are those of our own schema)
+
+# Made anew from the others, or by the migrations.
+DERIVED: Final = frozenset(
+    ("migrations", "project_totals", "session_models", "mentions", "unindexed", "holes")
+)
+TABLES: Final = """
+SELECT name FROM pragma_table_list
+WHERE schema = 'main' AND type = 'table' AND name NOT LIKE 'sqlite%'
+"""
+COLUMNS: Final = "SELECT name FROM pragma_table_info(?)"
+HAS_ROWID: Final = "SELECT NOT wr FROM pragma_table_list WHERE schema = 'main' AND name = ?"
+KEY_OF: Final = "SELECT name FROM pragma_table_info(?) WHERE pk ORDER BY pk"
+FULL_INDEXES: Final = "SELECT name FROM pragma_index_list(?) WHERE NOT partial"
+MAX_ROWID: Final = 2**63 - 1
+# So many rowids behind a row that cannot be read are tried one by one: more than a page holds, so
+# that no row between two broken pages is passed over. Then the steps double.
+ONE_BY_ONE: Final = 4_096
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """How many rows of a table were saved; ``lost`` is None where nobody knows how many."""
+
+    table: str
+    rows: int
+    lost: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What was saved, table by table, and what was lost with rows that could not be."""
+
+    tables: list[Saved]
+    lost: dict[str, int]
+
+
+def recover(source: Path, target: Path) -> Recovery:
+    """Copy what can be read of a database into a new one, and have it fit together.
+
+    Not on an event loop. Takes twice the space of the database, for the copy that is worked on and
+    for the new one, and as long as reading all of it takes.
+    Raises a StorageError where a server has the database, where it is of another program or newer,
+    where not even the names of its tables can be read, and where the target is there already.
+    """
+    source, target = source.resolve(), target.resolve()
+    try:
+        held = lock(source)
+        try:
+            return _recover(source, target)
+        finally:
+            os.close(held)
+    except REFUSALS as error:
+        raise refusal(source, error) from error
+    except OSError as error:
+        place, reason = error.filename or target, error.strerror or error
+        raise StorageError(place, f"it cannot be used ({reason})", "check its directory") from error
+
+
+def _recover(source: Path, target: Path) -> Recovery:
+    try:
+        os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        raise StorageError(target, "it is there already", "name a file that is not") from None
+    copy = Path(f"{target}.damaged")
+    try:
+        _copy(source, copy)
+        tables = _save(source, copy, target)
+        return Recovery(tables, asyncio.run(_mended(target)))
+    except BaseException:
+        for left in ("", "-wal", "-shm", ".lock"):
+            Path(f"{target}{left}").unlink(missing_ok=True)
+        raise
+    finally:
+        for left in ("", "-wal", "-shm"):
+            Path(f"{copy}{left}").unlink(missing_ok=True)
+
+
+def _copy(source: Path, copy: Path) -> None:
+    for part in ("", "-wal"):
+        if part and not Path(f"{source}{part}").exists():
+            continue
+        made = os.open(f"{copy}{part}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with Path(f"{source}{part}").open("rb") as old, os.fdopen(made, "wb") as new:
+            shutil.copyfileobj(old, new, 1 << 20)
+
+
+def _save(source: Path, copy: Path, target: Path) -> list[Saved]:
+    """Copy the rows of all tables that are no sums of others."""
+    old = sqlite3.connect(copy, isolation_level=None)
+    new = sqlite3.connect(target, isolation_level=None)
+    try:
+        # What is wrong with an index, or with the size of the file, is then no reason to stop.
+        old.execute("PRAGMA writable_schema = ON")
+        old.execute("PRAGMA cell_size_check = ON")
+        old.text_factory = lambda data: data.decode(errors="replace")
+        (owner,) = old.execute("PRAGMA application_id").fetchone()
+        (version,) = old.execute("PRAGMA user_version").fetchone()
+        if owner != APPLICATION_ID:
+            raise DatabaseForeign(source)
+        if version > latest():
+            raise DatabaseNewer(source, version, latest())
+        new.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        new.execute(f"PRAGMA application_id = {APPLICATION_ID:d}")
+        migrate(new, target, version)
+        known = {name for (name,) in old.execute(TABLES)}
+        new.execute("BEGIN")
+        tables = [
+            _save_table(old, new, name) if name in known else Saved(name, 0, None)
+            for (name,) in new.execute(TABLES).fetchall()
+            if name not in DERIVED and not name.startswith("messages_fts")
+        ]
+        new.execute("COMMIT")
+        return tables
+    finally:
+        old.close()
+        new.close()
+
+
+async def _mended(target: Path) -> dict[str, int]:
+    database = open_database(target)  # which brings it up to date
+    try:
+        with database.transaction() as tx:
+            return await mend(tx)
+    finally:
+        await database.close()
+
+
+def _save_table(old: sqlite3.Connection, new: sqlite3.Connection, table: str) -> Saved:
+    columns = [name for (name,) in new.execute(COLUMNS, (table,))]
+    there = {name for (name,) in old.execute(COLUMNS, (table,))}
+    named = ", ".join(name for name in columns if name in there)
+    if not named:
+        return Saved(table, 0, None)
+    places = ", ".join("?" * len(named.split(", ")))
+    # The migrations may have made a row of the same key.
+    insert = f"INSERT OR REPLACE INTO {table} ({named}) VALUES ({places})"
+    ((has_rowid,),) = new.execute(HAS_ROWID, (table,)).fetchall()
+    key = ", ".join(name for (name,) in new.execute(KEY_OF, (table,)))
+    reading = _Reading(old, table, named)
+    rows = reading.by_rowid() if has_rowid else reading.from_both_ends(key)
+    refused = 0
+    for row in rows:
+        try:
+            new.execute(insert, row)
+        except REFUSALS:  # a damaged value that is not of the column's type, say
+            refused += 1
+    ((saved,),) = new.execute(f"SELECT COUNT(*) FROM {table}").fetchall()
+    if reading.is_whole:
+        return Saved(table, saved, refused)
+    there_were = _count(old, table)
+    return Saved(table, saved, None if there_were is None else max(there_were - saved, refused))
+
+
+def _count(old: sqlite3.Connection, table: str) -> int | None:
+    """Count a damaged table's rows by one of its indexes that can be read."""
+    for (index,) in old.execute(FULL_INDEXES, (table,)).fetchall():
+        try:
+            ((count,),) = old.execute(f'SELECT COUNT(*) FROM {table} INDEXED BY "{index}"')
+        except sqlite3.Error:
+            continue
+        return int(count)
+    return None
+
+
+class _Reading:
+    """The rows of one table that can be read; ``is_whole`` tells at the end whether all could."""
+
+    def __init__(self, old: sqlite3.Connection, table: str, columns: str) -> None:
+        self._old = old
+        self._table = table
+        self._columns = columns
+        self.is_whole = True
+
+    def by_rowid(self) -> Iterator[Row]:
+        after: int | None = -1  # ours begin at 0
+        while after is not None:
+            sql = f"""
+SELECT rowid, {self._columns} FROM {self._table} NOT INDEXED WHERE rowid > ? ORDER BY rowid
+"""
+            try:
+                for row in self._old.execute(sql, (after,)):
+                    after = row[0]
+                    yield row[1:]
+                return
+            except sqlite3.Error:
+                self.is_whole = False
+            # sqlite3 loses the row before an error: this reads it, or what is behind the damage.
+            found = self._next(after)
+            if found is None:
+                return
+            after, *row = found
+            yield tuple(row)
+
+    def _next(self, after: int) -> Row | None:
+        """Find the first row behind one that can be read; None where there is none."""
+        unread, step = after, 1
+        while True:
+            try:
+                return self._closest(unread, after + step)
+            except sqlite3.Error:
+                unread = after + step
+            step = step + 1 if step < ONE_BY_ONE else step * 2
+            if after + step > MAX_ROWID:
+                return None
+
+    def _closest(self, unread: int, start: int) -> Row | None:
+        """Read the first row from ``start`` on, or one between it and what cannot be read."""
+        row = self._from(start)
+        while start - unread > 1:
+            middle = (unread + start) // 2
+            try:
+                row = self._from(middle)
+                start = middle
+            except sqlite3.Error:
+                unread = middle
+        return row
+
+    def _from(self, start: int) -> Row | None:
+        # Not "rowid > start - 1", which would begin on the page before, where that one may stand.
+        sql = f"""
+SELECT rowid, {self._columns} FROM {self._table} NOT INDEXED
+WHERE rowid >= ? ORDER BY rowid LIMIT 1
+"""
+        found = self._old.execute(sql, (start,)).fetchall()
+        return found[0] if found else None
+
+    def from_both_ends(self, key: str) -> Iterator[Row]:
+        """Read up to the first damage, and back to the last."""
+        yield from self._up_to_damage(key)
+        if not self.is_whole:
+            yield from self._up_to_damage(", ".join(f"{one} DESC" for one in key.split(", ")))
+
+    def _up_to_damage(self, order: str) -> Iterator[Row]:
+        sql = f"SELECT {self._columns} FROM {self._table} NOT INDEXED ORDER BY {order} LIMIT ?"
+        count = 0
+        try:
+            for row in self._old.execute(sql, (-1,)):
+                count += 1
+                yield row
+            return
+        except sqlite3.Error:
+            self.is_whole = False
+        try:
+            yield from self._old.execute(sql, (count + 1,)).fetchall()[count:]
+        except sqlite3.Error:
+            return

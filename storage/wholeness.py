@@ -1,0 +1,123 @@
+"""What is of its hash and rebuilds, and what does not: contents, nodes, and the bodies of calls.
+
+Owns how one row is told to be damaged; the doctor counts those, and mend.py takes them away.
+Invariant: it only reads.
+"""
+
+import hashlib
+from collections.abc import AsyncIterator
+from typing import Final, NamedTuple
+
+from storage.chain import BEGINNING, node_hash
+from storage.contents import unpack
+from storage.conversation import holes_of
+from storage.database import DatabaseCorrupt, Readable, Row
+from storage.rebuild import StoredBody, request_of, response_of
+
+# Rows that are read at a time.
+ROWS: Final = 1_000
+
+
+async def each(db: Readable, sql: str, after: int = -1) -> AsyncIterator[Row]:
+    """Read all rows of a statement that begin with a growing number above ``:after``."""
+    while rows := await db.read(f"{sql} LIMIT {ROWS}", {"after": after}):
+        for row in rows:
+            yield row
+        after = rows[-1][0]
+
+
+ALL_CONTENTS: Final = """
+SELECT id, sha256, encoding, size, data FROM contents WHERE id > :after ORDER BY id
+"""
+
+
+async def broken_contents(db: Readable) -> AsyncIterator[int]:
+    """Give the ids of contents that do not unpack to the bytes of their hash."""
+    async for content_id, sha256, encoding, size, data in each(db, ALL_CONTENTS):
+        try:
+            plain = unpack(encoding, size, data)
+        except DatabaseCorrupt:
+            yield content_id
+        else:
+            if len(plain) != size or hashlib.sha256(plain).digest() != sha256:
+                yield content_id
+
+
+ALL_NODES: Final = """
+SELECT n.id, p.hash, n.hash, n.lead, c.sha256 FROM nodes n
+JOIN contents c ON c.id = n.content_id LEFT JOIN nodes p ON p.id = n.parent_id
+WHERE n.id > :after ORDER BY n.id
+"""
+
+
+async def broken_nodes(db: Readable) -> AsyncIterator[int]:
+    """Give the ids of nodes whose hash is not that of what they stand for."""
+    async for node_id, parent, own, lead, sha256 in each(db, ALL_NODES):
+        if node_hash(parent or BEGINNING, lead, sha256) != own:
+            yield node_id
+
+
+# What is kept of each, and the size of the answer as it passed.
+ALL_SPANS: Final = """
+SELECT seq, request_content_id IS NOT NULL OR request_envelope IS NOT NULL,
+response_content_id IS NOT NULL OR response_envelope IS NOT NULL, response_size,
+request_envelope, response_envelope
+FROM spans WHERE seq > :after ORDER BY seq
+"""
+
+
+class Bodies(NamedTuple):
+    """What is kept of the bodies of a call: whether they rebuild, and what their holes hold."""
+
+    seq: int
+    request_is_whole: bool
+    response_is_whole: bool
+    holes: set[int]
+
+
+async def all_bodies(db: Readable) -> AsyncIterator[Bodies]:
+    """Give what is kept of the bodies of each call."""
+    async for seq, has_request, has_response, size, asked, answered in each(db, ALL_SPANS):
+        yield Bodies(
+            seq,
+            await _request_is_whole(db, seq, bool(has_request)),
+            await _response_is_whole(db, seq, bool(has_response), size),
+            _holes(asked) | _holes(answered),
+        )
+
+
+async def _request_is_whole(db: Readable, seq: int, has_request: bool) -> bool:
+    try:
+        request = await request_of(db, seq)
+    except DatabaseCorrupt:
+        return False
+    return has_request == (request is not None) and _is_whole(request)
+
+
+async def _response_is_whole(db: Readable, seq: int, has_response: bool, size: int | None) -> bool:
+    try:
+        response = await response_of(db, seq)
+    except DatabaseCorrupt:
+        return False
+    if has_response != (response is not None):
+        return False
+    # One that came compressed may be kept without: only its size tells.
+    if response is not None and not response.content_encoding and len(response.data) != size:
+        return True
+    return _is_whole(response)
+
+
+def _holes(envelope: bytes | None) -> set[int]:
+    try:
+        return {*holes_of(envelope)}
+    except DatabaseCorrupt:
+        return set()
+
+
+def _is_whole(body: StoredBody | None) -> bool:
+    """Tell whether a body is as it passed, where that can be told."""
+    if body is None or body.sha256 is None:
+        return True
+    if body.truncated or body.redacted or body.assembled:
+        return True
+    return hashlib.sha256(body.data).digest() == body.sha256

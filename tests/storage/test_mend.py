@@ -1,0 +1,75 @@
+"""Rows that do not fit together are made to, and what is lost for it is counted."""
+
+import pytest
+
+from storage.doctor import check
+from storage.mend import mend
+from storage.sqlite import SqliteDatabase
+from tests.storage.calls import rows, text_of
+from tests.storage.test_doctor import DAMAGE, fill
+
+
+async def mended(db: SqliteDatabase) -> dict[str, int]:
+    with db.transaction() as tx:
+        lost = await mend(tx)
+    assert await check(db, text_of) == []
+    return lost
+
+
+async def test_where_nothing_is_wrong_nothing_is_lost(db: SqliteDatabase) -> None:
+    fill(db)
+    kept = ("contents", "nodes", "messages", "holes", "mentions", "spans", "sessions", "traces")
+    before = {table: rows(db, f"SELECT * FROM {table}") for table in kept}  # noqa: S608
+    rows(db, "INSERT INTO projects (id, name) VALUES (2, 'b')")
+    assert await mended(db) == {}
+    for table, was in before.items():
+        assert sorted(rows(db, f"SELECT * FROM {table}")) == sorted(was), table  # noqa: S608
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=list(DAMAGE))
+async def test_each_kind_of_damage_is_mended(db: SqliteDatabase, damage: str) -> None:
+    fill(db)
+    rows(db, damage)
+    lost = await mended(db)
+    assert ("reservations of calls that are lost" in lost) == ("VALUES (1, x'00', x'00'" in damage)
+
+
+@pytest.mark.parametrize(
+    ("table", "lost"),
+    [
+        ("contents", {"calls whose request is lost, in whole": 4}),
+        ("nodes", {"calls whose request is lost, in whole": 3}),
+        ("messages", {"calls whose request is lost, in whole": 3}),
+        ("traces", {}),
+        ("sessions", {}),
+        ("holes", {}),
+        ("projects", {"projects whose name is lost": 2}),
+        ("counters", {}),
+    ],
+)
+async def test_a_table_that_is_lost_costs_what_only_it_had(
+    db: SqliteDatabase, table: str, lost: dict[str, int]
+) -> None:
+    fill(db)
+    rows(db, f"DELETE FROM {table}")  # noqa: S608
+    if table != "projects":
+        rows(db, "INSERT INTO projects (id, name) VALUES (2, 'b')")
+    found = await mended(db)
+    assert {what: n for what, n in found.items() if "answer" not in what} == lost
+    assert rows(db, "SELECT COUNT(*) FROM spans") == [(5,)]
+    assert rows(db, "SELECT COUNT(*) FROM sessions") != [(0,)]
+
+
+async def test_numbers_are_not_given_twice_after_their_counter_was_lost(
+    db: SqliteDatabase,
+) -> None:
+    fill(db)
+    rows(db, "DELETE FROM counters")
+    await mended(db)
+    found = dict(rows(db, "SELECT name, value FROM counters"))
+    assert found == {
+        "seq": rows(db, "SELECT MAX(seq) FROM spans")[0][0],
+        "id": rows(db, "SELECT MAX(id) FROM contents")[0][0],
+        "event": rows(db, "SELECT MAX(sequence) FROM events")[0][0],
+        "pruned_event": 0,
+    }

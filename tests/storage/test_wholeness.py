@@ -1,0 +1,64 @@
+"""What is told to be damaged, row by row."""
+
+import pytest
+
+from storage.sqlite import SqliteDatabase
+from storage.wholeness import ROWS, all_bodies, broken_contents, broken_nodes, each
+from tests.storage.calls import body, end, rows, spoken, start, write
+
+
+@pytest.fixture
+def filled(db: SqliteDatabase) -> SqliteDatabase:
+    write(db, [spoken(start(1), ["s:brief", "u:hi"], ["a:ho"], tools=b'["t"]' * 9_000)])
+    write(db, [end(start(2), request=body(b"q" * 50_000), response=body(b"a"))])
+    return db
+
+
+async def test_nothing_is_broken_where_nothing_is(filled: SqliteDatabase) -> None:
+    assert [one async for one in broken_contents(filled)] == []
+    assert [one async for one in broken_nodes(filled)] == []
+    bodies = [one async for one in all_bodies(filled)]
+    assert [one[:3] for one in bodies] == [(1, True, True), (2, True, True)]
+    assert [len(one.holes) for one in bodies] == [1, 0]
+
+
+async def test_a_content_of_another_hash_size_or_packing_is_broken(filled: SqliteDatabase) -> None:
+    rows(filled, "UPDATE contents SET data = x'00' WHERE size = 50000")
+    rows(filled, "UPDATE contents SET sha256 = x'00' WHERE size = 1")
+    found = [one async for one in broken_contents(filled)]
+    assert found == [
+        number
+        for (number,) in rows(
+            filled, "SELECT id FROM contents WHERE size IN (1, 50000) ORDER BY id"
+        )
+    ]
+
+
+async def test_a_node_of_another_lead_is_broken_and_what_rests_on_its_hash_is_not(
+    filled: SqliteDatabase,
+) -> None:
+    rows(filled, "UPDATE nodes SET lead = x'20' WHERE depth = 2")
+    ((number,),) = rows(filled, "SELECT id FROM nodes WHERE depth = 2")
+    assert [one async for one in broken_nodes(filled)] == [number]
+
+
+@pytest.mark.parametrize(
+    ("damage", "found"),
+    [
+        ("UPDATE spans SET request_envelope = x'00' WHERE seq = 1", (1, False, True)),
+        ("UPDATE spans SET response_envelope = x'00' WHERE seq = 1", (1, True, False)),
+        ("UPDATE spans SET request_sha256 = x'00'", (1, False, True)),
+        ("DELETE FROM holes", (1, False, True)),
+    ],
+)
+async def test_each_body_is_looked_at_by_itself(
+    filled: SqliteDatabase, damage: str, found: tuple[int, bool, bool]
+) -> None:
+    rows(filled, damage)
+    assert next(iter([one[:3] async for one in all_bodies(filled)])) == found
+
+
+async def test_all_rows_are_read_piece_by_piece(db: SqliteDatabase) -> None:
+    write(db, [start(n) for n in range(1, ROWS + 3)])
+    sql = "SELECT seq FROM spans WHERE seq > :after ORDER BY seq"
+    assert [seq async for (seq,) in each(db, sql)] == list(range(1, ROWS + 3))
