@@ -11,6 +11,7 @@
 #   make torture                    kill -9 under load, floods, bombs: slow and heavy tests
 #   make torture-quick              the store's part of it, in 4 minutes
 #   make bench                      speed, against references measured in the same run
+#   make soak MINUTES=1             500 streams with faults of all kinds: memory, rows (10 minutes)
 #   make bench-search               lists and search in a large database
 #   make screenshots                pictures of all pages, in build/screenshots (needs chromium)
 #   make lock                       new versions into the lock files (needs uv)
@@ -21,8 +22,10 @@ PYTHON := .venv/bin/python
 # the sources anew takes each of them half a second.
 export PYTHONDONTWRITEBYTECODE :=
 ARGS ?=
+MINUTES ?= 10
 
-.PHONY: run test check compat fuzz docs differential torture torture-quick bench bench-search screenshots lock clean runtime tools
+.PHONY: run test check compat fuzz docs differential torture torture-quick bench bench-search soak \
+	screenshots lock clean runtime tools
 
 run: runtime
 	@exec $(PYTHON) -m proxy serve $(ARGS)
@@ -61,6 +64,9 @@ bench: runtime
 
 bench-search: runtime
 	@$(PYTHON) -m bench.search $(ARGS)
+
+soak: runtime
+	@$(PYTHON) -m bench.soak --minutes $(MINUTES) $(ARGS)
 
 screenshots: tools
 	@$(PYTHON) -m tests.ui.screenshots build/screenshots

@@ -90,6 +90,9 @@ _SCHEME: Final = re.compile(rb"\A[A-Za-z][A-Za-z0-9-]* +")
 # servers are called with keys such as "ollama" or "anything".
 _SECRET_MIN_BYTES: Final = 8
 _SECRET_CERTAIN_BYTES: Final = 16
+# Credentials of one head, API keys aside, that are looked for elsewhere. Each is searched for in
+# whole bodies, and a head has room for 12,000. A browser keeps some 50 cookies for one site.
+MAX_CREDENTIALS: Final = 64
 
 
 def end_to_end(headers: RawHeaders) -> list[tuple[bytes, bytes]]:
@@ -219,6 +222,9 @@ def caller(index: Index) -> bytes | None:
 def credentials(headers: RawHeaders, query: bytes, path: bytes = b"") -> tuple[bytes, ...]:
     """List the call's secrets as they could turn up elsewhere: header values without their scheme,
     query parameters by name, raw and decoded, and elsewhere in the head what looks like a key.
+
+    Of more than ``MAX_CREDENTIALS`` those are listed that stand where API keys do, and the longest
+    others; what stands by its name is replaced where it stands, in any case.
     """
     found: set[bytes] = set()
     others = [path, query]
@@ -240,10 +246,24 @@ def credentials(headers: RawHeaders, query: bytes, path: bytes = b"") -> tuple[b
         found |= set(_ANY_KEY.findall(unquote_to_bytes(rest)))
     if not found:
         return ()
+    if len(found) > MAX_CREDENTIALS:
+        found = _chosen(headers, found)
     # As JSON is written by PHP and by .NET.
     for plain, escaped in ((b"/", b"\\/"), (b"+", b"\\u002B")):
         found |= {secret.replace(plain, escaped) for secret in found if plain in secret}
     return tuple(sorted((s for s in found if _is_telling(s)), key=len, reverse=True))
+
+
+def _chosen(headers: RawHeaders, found: set[bytes]) -> set[bytes]:
+    keys = {
+        _SCHEME.sub(b"", value, count=1).strip()
+        for name, value in headers
+        if name.lower() in KEY_HEADERS
+    }
+    chosen: set[bytes] = set()
+    for some in (found & keys, found - keys):
+        chosen.update(sorted(filter(_is_telling, some), key=len)[-MAX_CREDENTIALS:])
+    return chosen
 
 
 def redact(data: bytes, secrets: Iterable[bytes]) -> bytes:

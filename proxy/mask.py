@@ -8,7 +8,7 @@ key. What was encrypted, compressed or encoded as base64 does not show the key a
 Pure.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 from urllib.parse import quote_from_bytes
 
@@ -80,8 +80,7 @@ class Mask:
         """Give a whole text without the key; the same object where it is not in it."""
         place = 0
         shown: list[bytes] = []
-        while (found := self._first(data, place)) is not None:
-            at, size = found
+        for at, size in self._places(data):
             shown += (data[place:at], _STAR * size)
             place = at + size
         return b"".join([*shown, data[place:]]) if shown else data
@@ -95,9 +94,9 @@ class Mask:
         place = 0
         shown: list[bytes] = []
         end = self._open_end(data, place)
-        # A spelling that begins behind the open end may turn out to be a part of a longer one.
-        while (found := self._first(data, place)) is not None and found[0] < end:
-            at, size = found
+        for at, size in self._places(data):
+            if at >= end:  # it may turn out to be a part of a longer one
+                break
             shown += (data[place:at], _STAR * size)
             place = at + size
             if place > end:
@@ -106,14 +105,26 @@ class Mask:
             return data, b""
         return b"".join([*shown, data[place:end]]), data[end:]
 
-    def _first(self, data: bytes, place: int) -> tuple[int, int] | None:
-        """Find the first spelling from a place on, of those at one place the longest."""
-        found: tuple[int, int] | None = None
-        for spelling in self._spelled:
-            at = data.find(spelling, place)
-            if at >= 0 and (found is None or at < found[0]):
-                found = (at, len(spelling))
-        return found
+    def _places(self, data: bytes) -> Iterator[tuple[int, int]]:
+        """Give where each spelling stands and its length, from left to right, none in another.
+
+        Of those that begin at one place it is the longest. Each is searched from where it was found
+        last: from the place reached, a data full of one would be read to its end for every other.
+        """
+        ahead = [(spelling, data.find(spelling)) for spelling in self._spelled]
+        place = 0
+        while True:
+            ahead = [
+                (spelling, at if at >= place else data.find(spelling, place))
+                for spelling, at in ahead
+                if at >= 0
+            ]
+            found = [(at, -len(spelling)) for spelling, at in ahead if at >= 0]
+            if not found:
+                return
+            at, less = min(found)
+            yield at, -less
+            place = at - less
 
     def _open_end(self, data: bytes, place: int) -> int:
         """Find where the longest end of the data begins that a spelling begins with."""

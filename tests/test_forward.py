@@ -48,13 +48,27 @@ async def test_a_call_arrives_as_it_was_sent_and_its_answer_comes_back(
     assert (await tw.span())["status"] == "completed"
 
 
+@pytest.mark.parametrize(
+    "status",
+    [
+        b"429 Too Many Requests",
+        b"500 Internal Server Error",
+        b"503 Service Unavailable",
+        b"529 Site is overloaded",
+    ],
+)
 async def test_an_error_of_the_upstream_is_handed_on_unchanged_and_called_once(
-    tw: Running, upstream: ScriptedUpstream
+    tw: Running, upstream: ScriptedUpstream, status: bytes
 ) -> None:
-    body = b'{"error": {"message": "slow down"}}'
-    upstream.answers(body, status=b"429 Too Many Requests", headers=b"Retry-After: 7\r\n")
+    body = b'{"error": {"message": "slow down"},\r\n "odd":1, "odd": \xff}'
+    upstream.answers(body, status=status, headers=b"Retry-After: 7\r\nX-Should-Retry: true\r\n")
     got = await tw.raw(body=b"{}")
-    assert (got.status, got.body, got.get(b"Retry-After")) == (429, body, b"7")
+    assert got.start == b"HTTP/1.1 " + status
+    assert (got.body, got.get(b"Retry-After"), got.all(b"X-Should-Retry")) == (
+        body,
+        b"7",
+        [b"true"],
+    )
     assert got.get(b"X-Traceway-Error") is None
     assert len(upstream.requests) == 1
     assert "failed" in (await tw.span())["status"]

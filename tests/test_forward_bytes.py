@@ -55,6 +55,21 @@ async def test_path_and_query_arrive_as_they_were_sent(
     assert sent.start == b"GET " + rest + b" HTTP/1.1"
 
 
+@pytest.mark.parametrize("name", ["api_base", "base_url", "url", "host", "endpoint", "proxy"])
+async def test_a_body_that_names_another_host_goes_to_the_configured_one_as_it_is(
+    tw: Running, upstream: ScriptedUpstream, name: str
+) -> None:
+    other = ScriptedUpstream()
+    await other.start()
+    body = b'{"model":"gpt-4o-mini","%b":"%b","messages":[]}' % (name.encode(), other.url.encode())
+    upstream.answers(b"{}")
+    got = await tw.raw(headers=b"X-Custom-Host: %b\r\n" % other.url.encode(), body=body)
+    await other.stop()
+    assert got.status == 200
+    assert [sent.body for sent in upstream.requests] == [body]
+    assert other.connections == 0
+
+
 async def test_the_upstreams_own_path_stands_before_that_of_the_call(
     serve: Serve, upstream: ScriptedUpstream
 ) -> None:

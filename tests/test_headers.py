@@ -311,3 +311,13 @@ def test_nothing_that_looks_like_a_key_is_left_in_a_text() -> None:
 def test_the_providers_key_takes_the_place_of_all_of_ours(value: bytes, swapped: bytes) -> None:
     sent = [(b"Authorization", value), (b"X-A", b"tw_sk_a")]
     assert headers.with_provider_key(sent, b"KEY") == [(b"Authorization", swapped), sent[1]]
+
+
+def test_of_thousands_of_credentials_the_api_key_and_the_longest_are_looked_for() -> None:
+    jar = b"; ".join(b"c%d=%b" % (n, b"%04d" % n * (4 + n % 3)) for n in range(3000))
+    sent = [(b"Cookie", jar), (b"Authorization", b"Bearer sk-0123456789"), (b"X-A", b"1")]
+    secrets = headers.credentials(sent, b"&".join(b"key=q%015d" % n for n in range(3000)))
+    assert b"sk-0123456789" in secrets
+    assert len(secrets) <= headers.MAX_CREDENTIALS + 1
+    assert b"0002" * 6 in headers.credentials([(b"Cookie", jar[:2000])], b"")
+    assert b"0000" not in headers.redacted_json(sent, secrets).encode()

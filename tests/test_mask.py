@@ -167,3 +167,25 @@ def test_the_worst_key_costs_no_more_than_a_moment(piece_bytes: int) -> None:
     for _ in range(100):
         mask.feed(b"a" * piece_bytes)
     assert time.perf_counter() - began_s < 2.0
+
+
+class Searched(bytes):
+    """Bytes that count how many of them were looked at to find something."""
+
+    looked_at = 0
+
+    def find(self, what: bytes, start: int = 0, end: int | None = None) -> int:  # type: ignore[override]
+        at = super().find(what, start, len(self) if end is None else end)
+        Searched.looked_at += (at if at >= 0 else len(self)) - start
+        return at
+
+
+def test_an_answer_full_of_the_key_is_read_once_for_each_spelling(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Searched, "looked_at", 0)
+    spelled = spellings(ODD)
+    assert len(spelled) > 5
+    answer = Searched(ODD * 1000)
+    assert Mask(spelled).hidden(answer) == b"*" * len(answer)
+    assert Searched.looked_at <= (len(spelled) + 1) * len(answer)

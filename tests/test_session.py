@@ -107,6 +107,23 @@ async def test_an_id_of_8_kb_is_cut_and_told_apart_by_a_hash(
         assert found["id"].startswith("x" * 1007 + "~")
 
 
+async def test_an_id_as_long_as_a_header_may_be_breaks_no_call_and_one_of_200_kb_goes_nowhere(
+    tw: Running, upstream: ScriptedUpstream
+) -> None:
+    upstream.answers(b"{}")
+    refused = await tw.raw(headers=b"X-Traceway-Session-Id: %b\r\n" % (b"y" * 200_000))
+    assert refused.status in (400, 431)
+    assert upstream.requests == []
+    assert await tw.spans() == []
+    got = await tw.raw(headers=b"X-Traceway-Session-Id: %b\r\n" % (b"y" * 60_000))
+    assert got.status == 200
+    assert b"y" * 100 not in upstream.requests[0].head
+    (found,) = (await tw.api("/api/sessions"))["sessions"]
+    assert len(found["id"]) == 1024
+    assert found["id"].startswith("y" * 1007 + "~")
+    assert (await tw.api(f"/api/sessions/{found['id']}"))["id"] == found["id"]
+
+
 @pytest.mark.parametrize(
     "value", [b"a\tb", b"a\x00b", b"a\x7fb", b"a\x01b", b"\xc2\x85 a\xc2\x80b", b"a\x80b"]
 )

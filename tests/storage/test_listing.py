@@ -122,6 +122,30 @@ async def test_sessions_are_listed_by_their_newest_trace_each_once(db: SqliteDat
     assert [session.session_id for session in listed] == ["s4", "s3", "s2", "s1", "s0"]
 
 
+async def test_a_clock_that_jumps_back_sorts_by_its_times_then_by_arrival_and_hides_nothing(
+    db: SqliteDatabase,
+) -> None:
+    hour_us = 3_600_000_000
+    # The third call begins after the clock went back an hour; the fourth in the same microsecond.
+    times = (T0, T0 + 10, T0 - hour_us, T0 - hour_us, T0 + 5)
+    met: list[int] = []
+    after = None
+    for n, at_us in enumerate(times):
+        write(db, [end(start(n, session_id="s", started_at_us=at_us), duration_us=7)])
+    for _ in times:  # one at a time, as a reader does who goes on with a cursor
+        page = await list_traces(db, 1, 1, after, query=parse("", "traces"), now_us=NOW_US)
+        met += [int.from_bytes(row.trace_id, "big") for row in page.rows]
+        after = page.next_after
+    assert met == [1, 4, 0, 3, 2]
+    assert after is None
+    session = await get_session(db, 1, "s")
+    assert session is not None
+    assert (session.first_started_at_us, session.last_active_at_us) == (T0 - hour_us, T0 + 10)
+    assert session.trace_count == len(times)
+    spans = [await trace_spans(db, 1, trace_id(n)) for n in range(len(times))]
+    assert {one.duration_us for (one,) in spans} == {7}
+
+
 async def test_a_page_that_is_just_full_is_the_last(db: SqliteDatabase) -> None:
     write(db, [end(start(n, session_id=f"s{n}")) for n in range(3)])
     for read in LISTS.values():
