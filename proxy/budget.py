@@ -15,7 +15,6 @@ from typing import Final
 from aiohttp import web
 
 from proxy.call import Call
-from proxy.config import LimitsConfig
 from proxy.connection import ClientFault
 from proxy.decode import decode
 from proxy.downstream import take_body
@@ -24,6 +23,7 @@ from proxy.estimate import tokens_of
 from proxy.headers import Index, text
 from proxy.pricing import Prices
 from proxy.providers.openai import weigh
+from proxy.sections import LimitsConfig
 from proxy.session import SessionRef
 from storage.records import Tokens
 from storage.spending import Reservation, SessionBudget

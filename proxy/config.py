@@ -1,9 +1,9 @@
 """Configuration: a TOML file, then the environment, then the command line -> frozen dataclasses.
 
-Owns every key and its default. Invariant: a `Config` that `load` returned is valid; what is wrong
-is reported all at once, each with key, value, where it was set, and what was expected. Reads
-nothing but the one file: the environment is handed in. What each key means, and the reason for its
-default, stands in config.example.toml.
+Owns where a key is set, and what is set over what; the keys themselves are in sections.py.
+Invariant: a `Config` that `load` returned is valid; what is wrong is reported all at once, each
+with key, value, where it was set, and what was expected. Reads nothing but the one file: the
+environment is handed in.
 """
 
 import contextlib
@@ -16,107 +16,28 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from decimal import Decimal
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Final, Literal, TypeVar, cast, get_args, get_type_hints
+from typing import Any, Final, TypeVar, cast, get_args, get_type_hints
 
 from proxy import config_values as values
-from proxy.capture import FULL, CapturePolicy
-from proxy.keyring import AuthMode
 from proxy.pricing import CustomPrice
+from proxy.sections import (
+    OPENAI,
+    AuthConfig,
+    DatabaseConfig,
+    LimitsConfig,
+    RecordingConfig,
+    ServerConfig,
+    SessionsConfig,
+    UpstreamConfig,
+)
 
 T = TypeVar("T")
 Reader = Callable[[object], Any]
-Durability = Literal["safe", "strict", "fast"]
-InjectUsage = Literal["always", "auto", "never"]
-Unpriced = Literal["refuse", "allow"]
-LogFormat = Literal["text", "json"]
 Key = tuple[str, ...]  # ("server", "port"), ("upstreams", "openai", "url")
 
-# SQLite refuses a value of more than 10^9 bytes (SQLITE_MAX_LENGTH).
-_MAX_BODY_BYTES: Final = 1_000_000_000
-_TIB: Final = 1 << 40
-_DAY_S: Final = 86_400
 _NEEDS_KEYS: Final = (
     '"keys" or "auto", since other machines reach server.host, and whoever does could spend your'
     " provider's money"
-)
-
-
-# A key is a field: its annotation holds the reader that checks a value for it.
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerConfig:
-    """Where we listen, and for whom."""
-
-    host: Annotated[str, values.host] = "127.0.0.1"
-    port: Annotated[int, values.integer(0, 65_535, "a TCP port (0: any free one)")] = 3000
-    allowed_hosts: Annotated[tuple[str, ...], values.host_names] = ()
-    allowed_origins: Annotated[tuple[str, ...], values.origins] = ()
-    max_request_bytes: Annotated[int, values.integer(0, _TIB, "bytes (0: no limit)")] = 0
-    drain_s: Annotated[float, values.number(0, 600, "seconds")] = 10.0
-    log_calls: Annotated[bool, values.boolean] = True
-    log_format: Annotated[LogFormat, values.choice(*get_args(LogFormat))] = "text"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DatabaseConfig:
-    """Where the recordings are."""
-
-    path: Annotated[Path, values.file_path] = Path("traceway.db")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordingConfig:
-    """What is recorded, how surely, and within how much memory."""
-
-    durability: Annotated[Durability, values.choice(*get_args(Durability))] = "safe"
-    memory_bytes: Annotated[int, values.integer(1 << 20, _TIB, "bytes")] = 64 << 20
-    capture: Annotated[CapturePolicy, values.capture] = FULL
-    body_bytes: Annotated[int, values.integer(0, _MAX_BODY_BYTES, "bytes")] = 8 << 20
-    checkpoint_s: Annotated[float, values.number(0.1, 60, "seconds")] = 2.0
-    keep_raw_streams: Annotated[bool, values.boolean] = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionsConfig:
-    """How a call that names no session gets one."""
-
-    infer: Annotated[bool, values.boolean] = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuthConfig:
-    """Whether keys are needed, and what the providers' keys are sealed with."""
-
-    mode: Annotated[AuthMode, values.choice(*get_args(AuthMode))] = "auto"
-    key_file: Annotated[Path | None, values.maybe_file_path] = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LimitsConfig:
-    """What keys and sessions may use."""
-
-    calls_per_minute: Annotated[int, values.integer(0, 1_000_000, "calls (0: no limit)")] = 0
-    reserve_output_tokens: Annotated[int, values.integer(0, 10_000_000, "tokens")] = 4096
-    unpriced: Annotated[Unpriced, values.choice(*get_args(Unpriced))] = "refuse"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpstreamConfig:
-    """A target that calls are forwarded to; `url` has no slash at its end."""
-
-    url: Annotated[str, values.http_url]
-    provider: Annotated[str, values.name] = "unknown"
-    inject_usage: Annotated[InjectUsage, values.choice(*get_args(InjectUsage))] = "auto"
-    connect_timeout_s: Annotated[float, values.number(0.1, 60, "seconds")] = 4.0
-    headers_timeout_s: Annotated[float, values.number(0.1, _DAY_S, "seconds")] = 600.0
-    idle_timeout_s: Annotated[float, values.number(0.1, _DAY_S, "seconds")] = 600.0
-    max_idle_connections: Annotated[int, values.integer(0, 65_536, "connections")] = 256
-
-
-# There without being configured; a configuration changes single keys of it.
-OPENAI: Final = UpstreamConfig(
-    url="https://api.openai.com", provider="openai", inject_usage="always"
 )
 
 

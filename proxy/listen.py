@@ -5,13 +5,21 @@ come before the server is ready wait; none is refused.
 """
 
 import errno
+import resource
 import socket
+from collections.abc import Iterable
 from typing import Final
 
-from proxy.config import ServerConfig
+from proxy.sections import ServerConfig, UpstreamConfig
 
 # Connections that wait to be accepted; the kernel's own bound is 4,096 (net.core.somaxconn).
 BACKLOG: Final = 1024
+# Files that are not connections: the database with its readers, libraries' data, the log; and
+# connections that are being turned away.
+_OWN_FILES: Final = 96
+# At most so many connections are taken where nobody says; an idle one costs some 15 KB.
+_MOST: Final = 16_384
+_FEWEST: Final = 16
 # Names have addresses of protocols that this machine may not speak; one that works is enough.
 _NOT_HERE: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 
@@ -52,6 +60,21 @@ def listen(server: ServerConfig) -> list[socket.socket]:
     else:
         why = str(refusal.strerror if refusal else "it has no address")
     raise CannotListen(f"cannot listen on {where}: {why}") from refusal
+
+
+def most_connections(server: ServerConfig, upstreams: Iterable[UpstreamConfig]) -> int:
+    """Give how many connections clients may have: `max_connections`, or what open files allow.
+
+    Each may need one to an upstream, beside those that upstreams keep idle and our own files.
+    """
+    if server.max_connections:
+        return server.max_connections
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files == resource.RLIM_INFINITY:
+        return _MOST
+    idle = sum(upstream.max_idle_connections for upstream in upstreams)
+    left = files - _OWN_FILES - min(idle, files // 4)
+    return max(_FEWEST, min(left // 2, _MOST))
 
 
 def _listen_at(family: int, address: str, port: int) -> socket.socket:

@@ -17,9 +17,9 @@ from typing import Final
 import aiohappyeyeballs
 from yarl import URL
 
-from proxy.config import UpstreamConfig
 from proxy.connection import Answer, ClientFault, Connection, UpstreamFault
 from proxy.headers import RawHeaders
+from proxy.sections import UpstreamConfig
 from proxy.tasks import spawn
 
 # Servers close idle connections after 5 s (Node's default) and more; a younger one is safe to use.

@@ -14,10 +14,10 @@ from proxy import budget
 from proxy.backlog import RECORD_BYTES
 from proxy.budget import Budgets, session_limit
 from proxy.capture import Budget
-from proxy.config import LimitsConfig
 from proxy.errors import Refused
 from proxy.estimate import tokens_of
 from proxy.pricing import CustomPrice, Prices
+from proxy.sections import LimitsConfig
 from proxy.session import SessionRef
 from storage import budgets
 from storage.spending import Reservation, SessionBudget

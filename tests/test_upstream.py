@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from proxy import upstream as module
-from proxy.config import UpstreamConfig
 from proxy.connection import Answer, ClientFault, UpstreamFault
+from proxy.sections import UpstreamConfig
 from proxy.upstream import Exchange, Request, Upstream, host_header, serialize
 from tests.wire import Peer, ScriptedUpstream
 
