@@ -44,7 +44,7 @@ def listen(server: ServerConfig) -> list[socket.socket]:
         raise CannotListen(f"{server.host} has no address: {error.strerror or error}") from error
     for family, _, _, _, (address, *_) in addresses:
         try:
-            found.append(_listen_at(family, str(address), port))
+            found.append(_listen_at(family, str(address), port, server.write_timeout_s))
         except OSError as error:
             refusal = error
             if error.errno not in _NOT_HERE:
@@ -77,11 +77,16 @@ def most_connections(server: ServerConfig, upstreams: Iterable[UpstreamConfig]) 
     return max(_FEWEST, min(left // 2, _MOST))
 
 
-def _listen_at(family: int, address: str, port: int) -> socket.socket:
+def _listen_at(family: int, address: str, port: int, write_timeout_s: float) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         # The port of a server that has just ended is free; that of one that runs is not.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # The last bytes of an answer that nobody takes are held by the kernel, or by a transport that
+        # waits for it: connections inherit this end of their wait (Linux; elsewhere there is none).
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            limit_ms = int(write_timeout_s * 1000)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, limit_ms)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind((address, port))

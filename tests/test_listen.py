@@ -90,3 +90,16 @@ def test_as_many_connections_are_taken_as_there_are_files_for(
     monkeypatch.setattr(resource, "getrlimit", lambda _: (files, files))
     assert most_connections(ServerConfig(), [OPENAI]) == connections
     assert most_connections(ServerConfig(max_connections=7), [OPENAI]) == 7
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="only Linux has it")
+def test_bytes_that_a_client_does_not_take_hold_their_connection_for_a_bounded_time() -> None:
+    (sock,) = listen(ServerConfig(port=0, write_timeout_s=0.2))
+    with sock, socket.create_connection(sock.getsockname()):
+        accepted, _ = sock.accept()
+        with accepted:
+            accepted.settimeout(10)
+            with pytest.raises(TimeoutError) as ended:
+                while True:
+                    accepted.sendall(b"x" * 65_536)
+            assert ended.value.errno == errno.ETIMEDOUT  # the kernel's word, not that of settimeout
