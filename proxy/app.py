@@ -7,10 +7,9 @@ import os
 import socket
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
 from proxy import estimate, operator_socket
@@ -38,8 +37,9 @@ from proxy.forward import Forwarder
 from proxy.guard import Guard, Handler
 from proxy.keyring import Keyring
 from proxy.limits import RateLimits
-from proxy.listen import BACKLOG, CannotListen, listen
+from proxy.listen import BACKLOG, CannotListen, listen, most_connections
 from proxy.pricing import Prices
+from proxy.reaper import Clients, Door, Patience
 from proxy.recorder import Ended, Recorder
 from proxy.routes import Route, add_routes
 from proxy.sealing import KeyFile, KeyFileError
@@ -59,14 +59,6 @@ from proxy.vault import Vault
 from storage import api_keys, budgets, forget, provider_keys
 from storage.database import Database
 
-# Header limits of both sides of the relay (answer.py has the upstream's).
-MAX_LINE_BYTES: Final = 64 * 1024
-MAX_FIELDS: Final = 1000
-# Of a request's body aiohttp reads twice as much before its handler takes it, and one read more.
-# Its own 256 KiB are 250 MB where 500 requests of 500 KB come at once.
-READ_BYTES: Final = 32 * 1024
-# nginx closes idle client connections after 75 s.
-KEEPALIVE_S: Final = 75.0
 # How long calls that were cut have to leave their record.
 CUT_S: Final = 1.0
 # Not a list's totals: what is called so is neither read nor deleted there.
@@ -79,18 +71,6 @@ _NEEDS_KEYS: Final = (
 )
 
 _log = logging.getLogger("traceway")
-_http_log = logging.getLogger("traceway.http")
-
-
-class _ClientsFaults(logging.Filter):
-    """Keeps malformed requests out of the log: aiohttp quotes them, and with them their keys."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        error = record.exc_info[1] if record.exc_info else None
-        return not isinstance(error, HttpProcessingError)
-
-
-_http_log.addFilter(_ClientsFaults())
 
 
 class Traceway:
@@ -260,21 +240,28 @@ class Traceway:
         access.guard(app, needs)
         self._runner = web.AppRunner(
             app,
-            logger=_http_log,
-            access_log=None,  # costs more than the rest of our own work on a call
-            auto_decompress=False,  # bodies pass as they are
             handler_cancellation=True,  # a client that leaves ends its call upstream
-            keepalive_timeout=KEEPALIVE_S,
-            max_line_size=MAX_LINE_BYTES,
-            max_field_size=MAX_LINE_BYTES,
-            max_headers=MAX_FIELDS,
-            read_bufsize=READ_BYTES,
             shutdown_timeout=0.05,  # `stop` has drained before; 0 would be for ever
         )
         await self._runner.setup()
-        for sock in sockets if private else [*sockets, *self._operators()]:
-            await web.SockSite(self._runner, sock, backlog=BACKLOG).start()
+        await self._open(sockets if private else [*sockets, *self._operators()])
         return 0 if private else int(sockets[0].getsockname()[1])
+
+    async def _open(self, sockets: Sequence[socket.socket]) -> None:
+        """Take connections; as many as there are files for, but for those of the owner."""
+        runner, server = cast(web.AppRunner, self._runner), self._config.server
+        handlers = cast(web.Server, runner.server)
+        patience = Patience(
+            header_s=server.header_timeout_s,
+            body_s=server.body_timeout_s,
+            write_s=server.write_timeout_s,
+        )
+        limit = most_connections(server, self._config.upstreams.values())
+        public = Clients(handlers, patience, limit)
+        owners = Clients(handlers, patience)
+        for sock in sockets:
+            clients = owners if sock.family == socket.AF_UNIX else public
+            await Door(runner, sock, clients, BACKLOG).start()
 
     def _operators(self) -> list[socket.socket]:
         """Give the socket of the database's owner, where there can be one."""

@@ -7,7 +7,7 @@ broke off never looks complete. Knows aiohttp's server, and nothing of upstreams
 import asyncio
 import socket
 import struct
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from typing import Final, cast
 
 from aiohttp import HttpVersion11, hdrs, web
@@ -16,12 +16,8 @@ from aiohttp.http_exceptions import HttpProcessingError
 from proxy.answer import ClientFault
 from proxy.capture import Capture
 from proxy.headers import RawHeaders
+from proxy.reaper import Client, MalformedBody
 
-# A client that takes or sends nothing for so long counts as gone. nginx gives 60 s (`send_timeout`,
-# `client_body_timeout`), but a program that thinks while it reads may be slower than a page.
-STALL_S: Final = 300.0
-# Fits into a transport's empty buffer (asyncio holds writers back from 64 KiB on).
-_NO_WAIT_BYTES: Final = 32 * 1024
 # SO_LINGER on, for 0 s: a connection that is closed is reset.
 _RESET: Final = struct.pack("ii", 1, 0)
 
@@ -77,14 +73,15 @@ async def body_as_it_comes(
 
 
 async def _next_piece(request: web.Request) -> bytes:
+    limit_s = cast(Client, request.protocol).patience.body_s
     try:
-        # aiohttp does not tell the reader of a body that a chunk of it is malformed: this limit
-        # is what ends the wait for the next one.
-        async with asyncio.timeout(STALL_S):
+        async with asyncio.timeout(limit_s):
             return await request.content.readany()
     except TimeoutError:
-        message = f"nothing came of the request body for {STALL_S:g} s, or it is malformed"
+        message = f"nothing came of the request body for {limit_s:g} s"
         raise ClientFault("request_body_broken", message, status=408) from None
+    except MalformedBody as error:
+        raise ClientFault("request_body_broken", error.message) from None
     except (web.RequestPayloadError, HttpProcessingError, ConnectionError) as error:
         raise ClientFault("request_body_broken", f"the request body broke off: {error}") from error
 
@@ -155,28 +152,6 @@ class RelayedResponse(web.StreamResponse):
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the client is gone")
         transport.write(b"\r\n".join(lines) + b"\r\n\r\n")
-
-    async def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Send a piece of the body, and wait while the client takes nothing.
-
-        Raises:
-            ConnectionError: the client is gone, or took nothing for `STALL_S`.
-        """
-        await self._unless_stalled(super().write(data), len(data))
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        """Send the end of the body; waits and raises as `write` does."""
-        await self._unless_stalled(super().write_eof(data), len(data))
-
-    async def _unless_stalled(self, writing: Coroutine[None, None, None], size: int) -> None:
-        transport = self._req.transport if self._req is not None else None
-        if transport is None or not (size > _NO_WAIT_BYTES or transport.get_write_buffer_size()):
-            return await writing  # the usual case has nothing to wait for, and needs no timer
-        try:
-            async with asyncio.timeout(STALL_S):
-                await writing
-        except TimeoutError:
-            raise ConnectionAbortedError("the client takes nothing") from None
 
 
 def cut(request: web.BaseRequest) -> None:

@@ -11,18 +11,23 @@ from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
 
-from aiohttp import web
+from aiohttp import HttpVersion10, HttpVersion11, web
 
 from proxy.errors import error_response
+from proxy.reaper import speak_1_1
 
 # Both sides of the relay share this bound; a line or a field has 64 KiB, a head 1,000 fields.
 MAX_HEAD_BYTES: Final = 256 * 1024
+_VERSIONS: Final = (HttpVersion11, HttpVersion10)
 _LOCAL: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 # Fetch Metadata (W3C): what a page of another origin cannot leave out or forge.
 _OWN_SITES: Final = frozenset({"same-origin", "none"})
 
 # The one address that pages of other origins may be allowed to read ([server] allowed_origins).
 EVENTS: Final = "/api/events"
+
+# No pages either.
+_NO_PAGES: Final = frozenset({"/api", "/metrics"})
 
 _AUTHORITY: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:]*)(?::[0-9]*)?")
 
@@ -53,8 +58,11 @@ class Guard:
         """Let a request pass.
 
         Raises:
-            Refusal: not origin-form, a foreign Host (421), a foreign Origin (403), a head too big.
+            Refusal: not origin-form, a foreign Host (421), a foreign Origin (403), a head too big,
+                another protocol (505).
         """
+        if request.version not in _VERSIONS:
+            raise Refusal(505, "unknown_version", "the version must be HTTP/1.1 or HTTP/1.0")
         target = request.raw_path
         if not target.startswith("/") or "#" in target or "\\" in target.partition("?")[0]:
             raise Refusal(400, "bad_target", "the request target must be a path, as /api/...")
@@ -79,7 +87,8 @@ class Guard:
                 raise Refusal(
                     403, "foreign_origin", f"pages of {origin[:100]!r} may not call this server"
                 )
-        if not _OWN_SITES.issuperset(request.headers.getall("Sec-Fetch-Site", [])):
+        sites = request.headers.getall("Sec-Fetch-Site", [])
+        if not _OWN_SITES.issuperset(sites) and not _follows_a_link(request):
             raise Refusal(403, "cross_site", "pages of other sites may not call this server")
 
     def _may_watch(self, request: web.Request, origins: Sequence[str]) -> bool:
@@ -93,7 +102,11 @@ class Guard:
         try:
             self.check(request)
         except Refusal as refusal:
-            return error_response(refusal.status, refusal.code, str(refusal))
+            response = error_response(refusal.status, refusal.code, str(refusal))
+            if refusal.status == 505:
+                speak_1_1(request)
+                response.force_close()
+            return response
         return await handler(request)
 
 
@@ -109,6 +122,21 @@ def host_name(authority: str) -> str:
     """Give the name of a Host value in lower case, without port and trailing dot; "" for none."""
     found = _AUTHORITY.fullmatch(authority)
     return found[1].lower().removesuffix(".") if found else ""
+
+
+def _follows_a_link(request: web.Request) -> bool:
+    """Tell whether a browser opens one of our pages in a tab of its own, from wherever.
+
+    Such a GET changes nothing, and the page that holds the link can neither frame nor read ours.
+    """
+    path = request.path
+    return (
+        request.method == "GET"
+        and request.headers.getall("Sec-Fetch-Mode", []) == ["navigate"]
+        and request.headers.getall("Sec-Fetch-Dest", []) == ["document"]
+        and not path.startswith("/api/")
+        and path not in _NO_PAGES
+    )
 
 
 def _as_in_header(host: str) -> str:

@@ -21,6 +21,7 @@ LogFormat = Literal["text", "json"]
 _MAX_BODY_BYTES: Final = 1_000_000_000
 _TIB: Final = 1 << 40
 _DAY_S: Final = 86_400
+_OPEN_FILES: Final = "connections (0: as the limit of open files allows)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +33,10 @@ class ServerConfig:
     allowed_hosts: Annotated[tuple[str, ...], values.host_names] = ()
     allowed_origins: Annotated[tuple[str, ...], values.origins] = ()
     max_request_bytes: Annotated[int, values.integer(0, _TIB, "bytes (0: no limit)")] = 0
+    max_connections: Annotated[int, values.integer(0, 1_000_000, _OPEN_FILES)] = 0
+    header_timeout_s: Annotated[float, values.number(0.1, 600, "seconds")] = 10.0
+    body_timeout_s: Annotated[float, values.number(0.1, _DAY_S, "seconds")] = 300.0
+    write_timeout_s: Annotated[float, values.number(0.1, _DAY_S, "seconds")] = 300.0
     drain_s: Annotated[float, values.number(0, 600, "seconds")] = 10.0
     log_calls: Annotated[bool, values.boolean] = True
     log_format: Annotated[LogFormat, values.choice(*get_args(LogFormat))] = "text"

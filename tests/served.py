@@ -47,13 +47,14 @@ async def served(
     *options: str,
     environ: Mapping[str, str] | None = None,
     stderr: int = asyncio.subprocess.PIPE,
+    files: int | None = None,
 ) -> AsyncIterator[Served]:
     """Serve on a free port with a database in the folder, until the block ends.
 
-    `stderr` is a file descriptor of the caller's.
+    `stderr` is a file descriptor of the caller's; `files` the most that the server may open.
     """
     options = ("--port", "0", "--db", str(folder / "traceway.db"), *options)
-    process = await start(*options, stderr=stderr, environ=environ)
+    process = await start(*options, stderr=stderr, environ=environ, files=files)
     server = Served(process, [])
     try:
         while not server.lines or "  data  " not in server.lines[-1]:
@@ -70,11 +71,13 @@ async def start(
     *options: str,
     environ: Mapping[str, str] | None = None,
     stderr: int = asyncio.subprocess.PIPE,
+    files: int | None = None,
 ) -> asyncio.subprocess.Process:
     """Start `python -m proxy serve`."""
+    limited = () if files is None else ("sh", "-c", f'ulimit -n {files}; exec "$@"', "sh")
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("TRACEWAY_")}
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "proxy", "serve", *options),
+        *(*limited, sys.executable, "-m", "proxy", "serve", *options),
         cwd=ROOT,
         env={**inherited, **(environ or {})},
         stdin=asyncio.subprocess.DEVNULL,

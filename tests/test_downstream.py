@@ -19,6 +19,7 @@ from proxy.downstream import (
     too_large,
     whole_if_small,
 )
+from proxy.reaper import Clients, Patience
 from tests.wire import Peer, connect
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -28,8 +29,9 @@ GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 @asynccontextmanager
 async def client_of(handler: Handler) -> AsyncIterator[Peer]:
     """Serve one handler, and give a client of it."""
-    server = web.Server(handler, access_log=None, auto_decompress=False, handler_cancellation=True)
-    listening = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
+    server = web.Server(handler, handler_cancellation=True)
+    clients = Clients(server, Patience())
+    listening = await asyncio.get_running_loop().create_server(clients, "127.0.0.1", 0)
     try:
         async with connect(listening.sockets[0].getsockname()[1]) as client:
             yield client

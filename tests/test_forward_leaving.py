@@ -227,22 +227,27 @@ async def test_an_upstream_that_answers_early_and_closes_has_answered(
         assert [piece async for piece in client.chunks()] == [b"big"]
 
 
-@pytest.mark.parametrize("rest", [b"", b"zz\r\n", b"5\r\nhello world"])
-async def test_a_body_that_stands_still_or_is_malformed_is_a_408_and_never_looks_whole_upstream(
-    tw: Running, upstream: ScriptedUpstream, rest: bytes, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("rest", "status"), [(b"", 408), (b"zz\r\n", 400), (b"5\r\nhello world", 400)]
+)
+async def test_a_body_that_stands_still_or_is_malformed_never_looks_whole_upstream(
+    serve: Serve, upstream: ScriptedUpstream, rest: bytes, status: int
 ) -> None:
-    monkeypatch.setattr(downstream, "STALL_S", 0.1)
+    tw = await serve({"server.body_timeout_s": "0.1" if status == 408 else "300"})
     watched = Watched(upstream)
     async with connect(tw.port) as client:
         await client.send(UPLOAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
         await watched.asked.wait()
         await client.send(rest)
         got = await client.response()
-        assert got.status == 408
+        assert got.status == status
         assert got.get(b"X-Traceway-Error") == b"request_body_broken"
+        assert rest == b"" or rest.strip() not in got.body
+        if status == 400:
+            await client.gone()
     await watched.closed.wait()
-    status = (await tw.ended())["status"]["failed"]
-    assert (status["ended_by"], status["phase"]) == ("client", "request")
+    failed = (await tw.ended())["status"]["failed"]
+    assert (failed["ended_by"], failed["phase"]) == ("client", "request")
 
 
 @pytest.mark.parametrize("framing", [b"Content-Length: %d", b"Transfer-Encoding: chunked"])

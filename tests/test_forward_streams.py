@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from proxy import downstream
+from tests.conftest import Serve
 from tests.running import CHAT, Running
 from tests.wire import Peer, ScriptedUpstream, connect
 
@@ -293,12 +293,11 @@ async def test_an_upstream_that_does_not_read_holds_the_client_back(
 
 
 async def test_a_client_that_takes_nothing_for_too_long_counts_as_gone(
-    tw: Running,
+    serve: Serve,
     upstream: ScriptedUpstream,
-    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(downstream, "STALL_S", 0.2)
+    tw = await serve({"server.write_timeout_s": "0.2"})
     begun, upstream_closed = asyncio.Event(), asyncio.Event()
 
     async def script(peer: Peer) -> None:

@@ -153,6 +153,57 @@ async def test_headers_of_other_proxies_do_not_change_the_host(
     assert sent.start.startswith(b"POST ")
 
 
+LINK = b"Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\n"
+
+
+@pytest.mark.parametrize("site", [b"cross-site", b"same-site"])
+@pytest.mark.parametrize("path", [b"/sessions", b"/sessions/x?y=1", b"/", b"/nowhere"])
+async def test_a_link_on_another_site_opens_a_page(tw: Running, path: bytes, site: bytes) -> None:
+    got = await tw.raw(path, method=b"GET", headers=LINK.replace(b"cross-site", site))
+    assert got.status in (200, 302, 303, 404)
+    if path == b"/sessions":
+        assert got.get(b"Cross-Origin-Opener-Policy") == b"same-origin"
+        assert b"frame-ancestors 'none'" in (got.get(b"Content-Security-Policy") or b"")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers"),
+    [
+        (b"GET", b"/api/sessions", LINK),
+        (b"GET", b"/%61pi/sessions", LINK),
+        (b"GET", b"/api", LINK),
+        (b"GET", b"/api/proxy/openai/v1/models", LINK),
+        (b"GET", b"/metrics", LINK),
+        (b"POST", b"/sign-in", LINK),
+        (b"HEAD", b"/sessions", LINK),
+        (b"GET", b"/sessions", LINK.replace(b"navigate", b"no-cors")),
+        (b"GET", b"/sessions", LINK.replace(b"navigate", b"cors")),
+        (b"GET", b"/sessions", LINK.replace(b"document", b"iframe")),
+        (b"GET", b"/sessions", LINK.replace(b"document", b"embed")),
+        (b"GET", b"/sessions", LINK + b"Sec-Fetch-Dest: iframe\r\n"),
+        (b"GET", b"/sessions", LINK + b"Origin: http://evil.example\r\n"),
+        (b"GET", b"/sessions", b"Sec-Fetch-Site: cross-site\r\n"),
+    ],
+)
+async def test_nothing_else_of_another_site_passes(
+    tw: Running, method: bytes, path: bytes, headers: bytes
+) -> None:
+    got = await tw.raw(path, method=method, headers=headers)
+    assert got.status == 403
+    assert await tw.spans() == []
+
+
+@pytest.mark.parametrize("version", [b"2.0", b"0.9"])
+async def test_another_version_of_http_is_a_505_on_every_route(tw: Running, version: bytes) -> None:
+    for method, path in all_routes(tw):
+        async with connect(tw.port) as client:
+            await client.send(b"%b %b HTTP/%b\r\nHost: localhost\r\n\r\n" % (method, path, version))
+            got = await client.response(head_only=method == b"HEAD")
+            await client.gone()
+        assert got.start == b"HTTP/1.1 505 HTTP Version Not Supported", (method, path)
+    assert await tw.spans() == []
+
+
 async def test_a_preflight_of_a_foreign_page_is_refused(tw: Running) -> None:
     got = await tw.raw(
         method=b"OPTIONS",

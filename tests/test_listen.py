@@ -1,13 +1,14 @@
 """The sockets that we listen on: each address, one port, and clear words where it cannot be."""
 
 import errno
+import resource
 import socket
 from typing import Any
 
 import pytest
 
-from proxy.listen import CannotListen, listen
-from proxy.sections import ServerConfig
+from proxy.listen import CannotListen, listen, most_connections
+from proxy.sections import OPENAI, ServerConfig
 
 
 def test_a_port_that_was_taken_answers_before_anybody_serves_it() -> None:
@@ -70,3 +71,35 @@ def addresses(monkeypatch: pytest.MonkeyPatch, *found: str) -> None:
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (at, port)) for at in found]
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
+
+
+@pytest.mark.parametrize(
+    ("files", "connections"),
+    [
+        (64, 16),
+        (256, 48),
+        (1024, 336),
+        (4096, 1872),
+        (1 << 20, 16_384),
+        (resource.RLIM_INFINITY, 16_384),
+    ],
+)
+def test_as_many_connections_are_taken_as_there_are_files_for(
+    monkeypatch: pytest.MonkeyPatch, files: int, connections: int
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (files, files))
+    assert most_connections(ServerConfig(), [OPENAI]) == connections
+    assert most_connections(ServerConfig(max_connections=7), [OPENAI]) == 7
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="only Linux has it")
+def test_bytes_that_a_client_does_not_take_hold_their_connection_for_a_bounded_time() -> None:
+    (sock,) = listen(ServerConfig(port=0, write_timeout_s=0.2))
+    with sock, socket.create_connection(sock.getsockname()):
+        accepted, _ = sock.accept()
+        with accepted:
+            accepted.settimeout(10)
+            with pytest.raises(TimeoutError) as ended:
+                while True:
+                    accepted.sendall(b"x" * 65_536)
+            assert ended.value.errno == errno.ETIMEDOUT  # the kernel's word, not that of settimeout

@@ -20,8 +20,6 @@ from tests.running import running
 from tests.wire import ScriptedUpstream
 
 LANES = 16
-# Found by the table and not yet right; each turns into a failure here when it becomes so.
-OPEN = {"HTTP/2.0 in a first line": "the guard lets every version pass"}
 QUIET_S = 0.05
 
 
@@ -47,16 +45,7 @@ def failures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return asyncio.run(play(tmp_path_factory.mktemp("smuggling"), SMUGGLING))
 
 
-def parameter(case: Case) -> object:
-    marks = (
-        [pytest.mark.xfail(reason=OPEN[case.id], strict=True, raises=AssertionError)]
-        if case.id in OPEN
-        else []
-    )
-    return pytest.param(case, id=case.id, marks=marks)
-
-
-@pytest.mark.parametrize("case", [parameter(case) for case in SMUGGLING])
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in SMUGGLING])
 def test_an_upstream_sees_what_is_clean_and_meant_or_nothing(
     failures: dict[str, str], case: Case
 ) -> None:

@@ -23,10 +23,15 @@ class Failure:
 # These may come from every route, before its handler is asked.
 _GUARDED: Final = (
     Failure(400, "bad_target", "the request's target is no path"),
+    Failure(400, "malformed_request", "it is not HTTP as it should be"),
     Failure(403, "foreign_origin", "a page of another origin called"),
     Failure(403, "cross_site", "a page of another site called"),
+    Failure(408, "head_timeout", "the head was not whole after `[server] header_timeout_s`"),
+    Failure(417, "expectation_failed", "`Expect` asks for something but `100-continue`"),
     Failure(421, "foreign_host", "this server does not answer for that `Host`"),
-    Failure(431, "head_too_large", "the headers are larger than 262,144 bytes in all"),
+    Failure(431, "head_too_large", "the headers have more than 262,144 bytes, or a line 65,536"),
+    Failure(505, "unknown_version", "the version is neither HTTP/1.1 nor HTTP/1.0"),
+    Failure(503, "too_many_connections", "`[server] max_connections` are open; `Retry-After` says"),
     Failure(503, "stopping", "the server is being stopped"),
     Failure(503, "storage_unavailable", "the database cannot be read or written now"),
     Failure(503, "query_timeout", "the query took longer than `[database] query_timeout_s`"),

@@ -3,14 +3,16 @@
 Invariant: what is wrong with it is said by field and kind, never by value, which may be a key.
 """
 
+import asyncio
 import re
-from typing import Final, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Final, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import msgspec
 from aiohttp import web
 
 from proxy.access import check_still
 from proxy.api.params import BadParameter
+from proxy.reaper import Client, MalformedBody
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -24,15 +26,16 @@ async def whole(request: web.Request) -> bytes:
     """Read a body in full.
 
     Raises:
-        BadParameter: it is larger than ``MAX_BYTES``, or does not come whole.
+        BadParameter: it is larger than ``MAX_BYTES``, or does not come whole, or not in time.
     """
     body = bytearray()
     try:
-        async for piece in request.content.iter_any():
-            body += piece
-            if len(body) > MAX_BYTES:
-                raise BadParameter(f"the body must have at most {MAX_BYTES} bytes")
-    except web.RequestPayloadError:
+        async with asyncio.timeout(cast(Client, request.protocol).patience.body_s):
+            async for piece in request.content.iter_any():
+                body += piece
+                if len(body) > MAX_BYTES:
+                    raise BadParameter(f"the body must have at most {MAX_BYTES} bytes")
+    except (web.RequestPayloadError, MalformedBody, TimeoutError):
         raise BadParameter("the body did not come whole") from None
     return bytes(body)
 

@@ -33,6 +33,8 @@ _SECURITY: Final = {
         " base-uri 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
+    # A page of another site that opens one of ours gets no hold of its window.
+    "Cross-Origin-Opener-Policy": "same-origin",
     # Nothing to others; our own forms must say where they come from, and with "no-referrer" a
     # browser gives their Origin as null (Fetch, "append a request Origin header").
     "Referrer-Policy": "same-origin",

@@ -6,6 +6,7 @@ import orjson
 import pytest
 
 from proxy.api.request_body import MAX_BYTES
+from tests.conftest import Serve
 from tests.keyed import Keyed
 from tests.running import Running
 from tests.wire import connect
@@ -94,6 +95,25 @@ async def test_a_body_that_breaks_off_is_a_4xx(
         )
         got = await peer.head()
     assert got.status == 400
+    assert (await tw.api("/api/keys"))["keys"] == []
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("rest", [b"", b"zz\r\n", b"5\r\nabcdefgh\r\n"])
+async def test_a_body_that_stands_still_or_turns_out_malformed_is_a_4xx_in_time(
+    serve: Serve, caplog: pytest.LogCaptureFixture, rest: bytes
+) -> None:
+    tw = await serve({"server.body_timeout_s": "0.2" if rest == b"" else "300"})
+    async with connect(tw.port) as peer:
+        await peer.send(
+            b"POST /api/keys HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
+        await peer.send(b'1b\r\n{"name":"a","scope":"read"}\r\n')
+        assert (await tw.client.get(f"{tw.url}/api/live")).status == 200  # what came is read by now
+        await peer.send(rest)
+        got = await peer.response()
+    assert got.status == 400
+    assert b"did not come whole" in got.body
     assert (await tw.api("/api/keys"))["keys"] == []
     assert caplog.text == ""
 

@@ -411,3 +411,43 @@ async def test_what_an_upstream_says_runs_nothing_in_our_origin(
     assert answer.status == 200
     assert await tab.evaluate("window.origin") == "null"
     assert await tab.title() not in ("hacked", "read")
+
+
+FOLLOW = """([url, rel]) => {
+  const link = Object.assign(document.createElement("a"), {href: url, target: "_blank", rel});
+  document.body.append(link);
+  link.click();
+}"""
+HOLD = """url => new Promise(done => {
+  const opened = window.open(url);
+  const look = () => opened.closed ? done(true) : setTimeout(look, 20);
+  setTimeout(() => done(opened.closed), 5000);
+  look();
+})"""
+FETCH = """url => fetch(url, {mode: "no-cors", credentials: "include"})
+  .then(answer => answer.text(), String)"""
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "http://localhost"])
+async def test_a_link_on_another_site_opens_a_page_and_gives_no_hold_of_it(
+    tw: Running, tab: Page, elsewhere: int, refusals: Counter[str], origin: str
+) -> None:
+    await victim(tw)
+    await tab.goto(f"{origin}:{elsewhere}/cats")
+    url = f"{tw.url}/sessions"
+    for rel in ("", "opener", "noreferrer"):
+        async with tab.context.expect_page() as opening:
+            await tab.evaluate(FOLLOW, [url, rel])
+        opened = await opening.value
+        await opened.wait_for_load_state()
+        assert WORDS in await opened.inner_text("body"), opened.url
+        assert await opened.evaluate("window.opener") is None
+        await opened.close()
+    assert await tab.evaluate(HOLD, url) is True  # to the page that opened it, it looks closed
+    assert refusals == {}
+    assert WORDS not in await tab.evaluate(FETCH, url)
+    assert refusals == {"GET cross_site": 1}
+    await tab.goto(f"{origin}:{elsewhere}/cats")
+    async with tab.expect_response(f"{tw.url}/api/sessions") as answering:
+        await tab.evaluate("url => { location.href = url; }", f"{tw.url}/api/sessions")
+    assert (await answering.value).status == 403
