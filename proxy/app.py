@@ -43,7 +43,7 @@ from proxy.reaper import Clients, Door, Patience
 from proxy.recorder import Ended, Recorder
 from proxy.routes import Route, add_routes
 from proxy.sealing import KeyFile, KeyFileError
-from proxy.send import Sender
+from proxy.send import MAX_HELD_BYTES, Sender
 from proxy.settle import Settler
 from proxy.tasks import spawn
 from proxy.ui.frame import Frame, Static
@@ -77,7 +77,8 @@ class Traceway:
     """A server: open it with `start`, close it with `stop`.
 
     In between `recorder` saves its calls, and `keyring` knows who may make them. From `stop` on new
-    calls are refused, also those that come on connections that are there.
+    calls are refused, also those that come on connections that are there. `held` bounds the requests
+    that are held whole.
     """
 
     recorder: Recorder
@@ -94,6 +95,7 @@ class Traceway:
         self._runner: web.AppRunner | None = None
         self._forwarder: Forwarder | None = None
         self._stopping = False
+        self.held = Budget(MAX_HELD_BYTES)
         self._operator_path = operator_socket.path_of(config.database.path)
 
     async def start(
@@ -134,6 +136,7 @@ class Traceway:
             name: Sender(
                 Upstream(name, upstream, config.egress.hop(upstream.url)),
                 config.server.max_request_bytes,
+                self.held,
             )
             for name, upstream in config.upstreams.items()
         }

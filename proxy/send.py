@@ -42,7 +42,6 @@ _PIECE_BYTES: Final = 64 * 1024
 # Requests that are held whole at a time, in bytes, until their answers begin: 100 of 500 KB. Past
 # it they go as they come, without their usage being asked for: forwarding beats recording.
 MAX_HELD_BYTES: Final = 48 * 1024 * 1024
-_held: Final = Budget(MAX_HELD_BYTES)
 # Bytes of a stream that are edited in one go on the event loop: 10 ms, were it all tiny events.
 _SLICE_BYTES: Final = 16 * 1024
 
@@ -147,10 +146,14 @@ class Sent:
 
 
 class Sender:
-    """Sends requests to one upstream, and remembers what it learned about injection there."""
+    """Sends requests to one upstream, and remembers what it learned about injection there.
 
-    def __init__(self, upstream: Upstream, max_request_bytes: int) -> None:
+    `held` bounds the requests of all senders that are held whole.
+    """
+
+    def __init__(self, upstream: Upstream, max_request_bytes: int, held: Budget) -> None:
         self.upstream = upstream
+        self._held = held
         self._limit_bytes = max_request_bytes
         self._memory = InjectionMemory(upstream.config.inject_usage)
 
@@ -178,7 +181,7 @@ class Sender:
         )
         # Of unknown length, it may be as long as that.
         held_bytes = (request.content_length or MAX_BODY_BYTES) if editable else 0
-        is_held = _held.take(held_bytes, anyway=body is not None)
+        is_held = self._held.take(held_bytes, anyway=body is not None)
         try:
             if body is None:
                 whole_bytes = MAX_BODY_BYTES if editable and is_held else 0
@@ -198,7 +201,7 @@ class Sender:
             return await self._send(call, plain, editable=editable)
         finally:
             if is_held:
-                _held.give(held_bytes)
+                self._held.give(held_bytes)
 
     async def _send(self, call: Call, plain: Request, *, editable: bool) -> Sent:
         body = plain.body

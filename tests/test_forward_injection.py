@@ -8,7 +8,6 @@ import orjson
 import pytest
 import zstandard
 
-from proxy.capture import Budget
 from tests.conftest import Serve
 from tests.running import CHAT, Running
 from tests.wire import Peer, Received, ScriptedUpstream, connect
@@ -300,9 +299,10 @@ async def test_a_large_request_is_asked_for_its_usage_too(
 
 
 async def test_while_too_many_requests_are_held_the_next_ones_go_as_they_came(
-    tw: Running, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+    tw: Running, upstream: ScriptedUpstream
 ) -> None:
-    monkeypatch.setattr("proxy.send._held", held := Budget(len(LARGE) - 1))
+    held = tw.server.held
+    held.limit_bytes = len(LARGE) - 1
     provider = Provider(upstream)
     answer = await tw.raw(headers=JSON, body=LARGE)
     assert answer.body == stream(with_usage=False)
