@@ -82,8 +82,8 @@ def _listen_at(family: int, address: str, port: int, write_timeout_s: float) -> 
     try:
         # The port of a server that has just ended is free; that of one that runs is not.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # The last bytes of an answer that nobody takes are held by the kernel, or by a transport that
-        # waits for it: connections inherit this end of their wait (Linux; elsewhere there is none).
+        # The last bytes of an answer that nobody takes are held by the kernel, or by a transport
+        # that waits for it. Connections inherit this end of the wait (in Linux alone).
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             limit_ms = int(write_timeout_s * 1000)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, limit_ms)
