@@ -77,8 +77,8 @@ class Traceway:
     """A server: open it with `start`, close it with `stop`.
 
     In between `recorder` saves its calls, and `keyring` knows who may make them. From `stop` on new
-    calls are refused, also those that come on connections that are there. `held` bounds the requests
-    that are held whole.
+    calls are refused, also those that come on connections that are there. `held` bounds what
+    requests hold that are whole here.
     """
 
     recorder: Recorder
