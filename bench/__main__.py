@@ -219,6 +219,7 @@ def started(*command: str | Path, cpu: int, environ: dict[str, str] | None = Non
             cwd=HERE.parent,
             env={**inherited, **(environ or {})},
             stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,  # a line for each call
         )
     try:
         yield process.pid
