@@ -12,14 +12,11 @@ import pytest
 from proxy import upstream as module
 from proxy.answer import Answer, ClientFault, UpstreamFault
 from proxy.sections import UpstreamConfig
-from proxy.upstream import Exchange, Request, Upstream, host_header, serialize
+from proxy.upstream import Request, Upstream, host_header, serialize
+from tests.pooled import GET, OK, POST, body_of, call
 from tests.wire import Peer, ScriptedUpstream
 
 pytestmark = pytest.mark.both_loops
-
-GET = Request(method=b"GET", target=b"/x", headers=[(b"Host", b"up")])
-POST = Request(method=b"POST", target=b"/x", headers=[(b"Content-Length", b"2")], body=b"{}")
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
 
 
 @pytest.fixture
@@ -27,23 +24,6 @@ async def pool(upstream: ScriptedUpstream) -> AsyncIterator[Upstream]:
     opened = Upstream("up", UpstreamConfig(url=upstream.url, max_idle_connections=2))
     yield opened
     opened.close()
-
-
-async def call(pool: Upstream, request: Request = GET) -> bytes:
-    """Make a whole exchange; give its body."""
-    async with asyncio.timeout(10):
-        exchange = await pool.open(request)
-        try:
-            return await body_of(exchange)
-        finally:
-            exchange.close()
-
-
-async def body_of(exchange: Exchange) -> bytes:
-    body = b""
-    while piece := await exchange.answer.read():
-        body += piece
-    return body
 
 
 async def test_calls_one_after_another_share_a_connection(

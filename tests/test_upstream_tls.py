@@ -10,16 +10,14 @@ import pytest
 
 from proxy.answer import HIGH_BYTES, UpstreamFault
 from proxy.sections import UpstreamConfig
-from proxy.upstream import Exchange, Request, Upstream
+from proxy.upstream import Request, Upstream
 from tests import tls
 from tests.line import turns
+from tests.pooled import GET, OK, POST, call
 from tests.wire import Peer, ScriptedUpstream
 
 pytestmark = [pytest.mark.both_loops, pytest.mark.usefixtures("trusted")]
 
-GET = Request(method=b"GET", target=b"/x", headers=[(b"Host", b"up")])
-POST = Request(method=b"POST", target=b"/x", headers=[(b"Content-Length", b"2")], body=b"{}")
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
 FORGED = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged"
 UNTIL_CLOSE = b"HTTP/1.1 200 OK\r\n\r\n"
 
@@ -46,22 +44,6 @@ async def pool(upstream: ScriptedUpstream) -> AsyncIterator[Upstream]:
     opened = Upstream("up", UpstreamConfig(url=upstream.url))
     yield opened
     opened.close()
-
-
-async def call(pool: Upstream, request: Request = GET) -> bytes:
-    async with asyncio.timeout(10):
-        exchange = await pool.open(request)
-        try:
-            return await body_of(exchange)
-        finally:
-            exchange.close()
-
-
-async def body_of(exchange: Exchange) -> bytes:
-    body = b""
-    while piece := await exchange.answer.read():
-        body += piece
-    return body
 
 
 async def test_calls_share_a_connection_to_a_server_that_is_whom_we_named(
