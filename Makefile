@@ -21,6 +21,10 @@ PYTHON := .venv/bin/python
 # Bytecode is kept, whatever the environment says: tests start a hundred processes, and to compile
 # the sources anew takes each of them half a second.
 export PYTHONDONTWRITEBYTECODE :=
+# Tests keep their files in memory where that is a file system: a disk that others use makes a commit
+# take seconds, and what is tested is not the disk.
+export PYTEST_DEBUG_TEMPROOT ?= $(shell df -Pk /dev/shm 2>/dev/null | \
+	awk 'NR == 2 && $$4 > 4000000 { print "/dev/shm" }')
 ARGS ?=
 MINUTES ?= 10
 

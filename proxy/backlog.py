@@ -84,15 +84,18 @@ class Backlog:
             if isinstance(item.record, SpanStart):
                 self._starts.append(item)
 
-    def take(self, most: int) -> list[Item]:
+    def take(self, most: int, most_bytes: int) -> list[Item]:
         """Take up to ``most`` of the oldest records, or one piece of other work.
 
-        They weigh until they are ended.
+        They weigh ``most_bytes`` together, or there is only one of them. They weigh until they are
+        ended.
         """
         batch: list[Item] = []
+        taken_bytes = 0
         while self._items and len(batch) < most:
             item = next(iter(self._items))
-            if item.work is not None and batch:
+            taken_bytes += item.weight
+            if batch and (item.work is not None or taken_bytes > most_bytes):
                 break
             batch.append(item)
             del self._items[item]

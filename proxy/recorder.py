@@ -32,8 +32,10 @@ Ended = tuple[CallEnd, SpanEnd]
 # A start wakes the writer at once. Ends that nobody waits for give others this long to join their
 # batch: half the commits at 1,000 calls/s, and far inside the 50 ms that a saved end may take.
 LINGER_S: Final = 0.010
-# Records of one transaction: 10 ms, so that after a stall the oldest do not wait for the newest.
-MAX_BATCH: Final = 100
+# Records of one transaction, and what they weigh: 10 ms of work, so that where the writer is behind
+# the oldest wait neither for the newest, nor for a body of megabytes that comes after them.
+MAX_BATCH: Final = 25
+BATCH_BYTES: Final = 512 * 1024
 # An answer's first byte waits at most this long for the commit of its start.
 START_WAIT_S: Final = 0.040
 # So many waits in vain in a row, and calls stop waiting until a commit succeeds.
@@ -244,7 +246,7 @@ class Recorder:
             lonely = len(self._backlog) < MAX_BATCH and not self._backlog.is_urgent
             if lonely and not self._closing:
                 self._wake.wait(LINGER_S)
-            return self._backlog.take(MAX_BATCH)
+            return self._backlog.take(MAX_BATCH, BATCH_BYTES)
 
     def _save(self, batch: list[Item]) -> None:
         changes = [self._settle(item) for item in batch]

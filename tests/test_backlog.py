@@ -7,7 +7,7 @@ import random
 import pytest
 
 from proxy import losses
-from proxy.backlog import RECORD_BYTES
+from proxy.backlog import RECORD_BYTES, Backlog, Item, weight
 from proxy.call import COMPLETE, CallEnd
 from proxy.capture import Budget
 from tests.calling import ANSWER, EVENTS, LEFT, a_call, answered, delta, ended
@@ -201,3 +201,15 @@ async def test_whatever_happened_everything_is_given_back_when_all_is_saved(
     assert await recording.rows("SELECT count(*) FROM spans WHERE state <> 'running'") == [
         (200 - lost,)
     ]
+
+
+async def test_what_stands_before_a_large_record_is_taken_without_it() -> None:
+    budget = Budget(64 << 20)
+    backlog = Backlog(budget, losses.Losses())
+    loop = asyncio.get_running_loop()
+    small, also_small, after = (ended(budget) for _ in range(3))
+    huge = answered(a_call(budget, request=b"x" * 50_000), ANSWER)
+    for record in (small, also_small, huge, after):
+        backlog.add(Item(record, None, loop.create_future(), weight(record), urgent=False))
+    taken = [[item.record for item in backlog.take(10, 20_000)] for _ in range(3)]
+    assert taken == [[small, also_small], [huge], [after]]

@@ -4,6 +4,7 @@ import fcntl
 import json
 import logging
 import os
+import select
 import signal
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from proxy.outlet import Outlet, dropped_lines, never_waiting
 from tests.api.asking import ask
 from tests.running import CHAT, Running
 from tests.served import served
-from tests.wire import ScriptedUpstream, connect
+from tests.wire import TIMEOUT_S, ScriptedUpstream, connect
 
 PAGE = 4096  # the smallest pipe
 LINE = "x" * 1023 + "\n"
@@ -33,6 +34,8 @@ class Pipe:
         """Read so many lines."""
         found = b""
         while found.count(b"\n") < count:
+            ready, _, _ = select.select((self.reading,), (), (), TIMEOUT_S)
+            assert ready, found
             found += os.read(self.reading, PAGE)
         return found.decode().splitlines()
 
@@ -70,6 +73,7 @@ def test_lines_that_were_dropped_are_spoken_of_once_somebody_reads(
         outlet.write(LINE)
     with caplog.at_level(logging.WARNING, "traceway"):
         pipe.lines(20 - outlet.dropped_lines)
+        outlet.drain(TIMEOUT_S)  # what was read a moment ago may count yet
         outlet.write("more\n")
         pipe.lines(1)
         outlet.write("and more\n")  # is taken only after what happened with the one before
