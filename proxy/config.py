@@ -25,6 +25,7 @@ from proxy.sections import (
     OPENAI,
     AuthConfig,
     DatabaseConfig,
+    IngestConfig,
     LimitsConfig,
     RecordingConfig,
     ServerConfig,
@@ -50,6 +51,7 @@ class Config:
     database: DatabaseConfig = field(default_factory=DatabaseConfig)
     recording: RecordingConfig = field(default_factory=RecordingConfig)
     sessions: SessionsConfig = field(default_factory=SessionsConfig)
+    ingest: IngestConfig = field(default_factory=IngestConfig)
     auth: AuthConfig = field(default_factory=AuthConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     upstreams: Mapping[str, UpstreamConfig] = field(default_factory=lambda: {"openai": OPENAI})
@@ -63,6 +65,7 @@ _SECTIONS: Final[Mapping[str, type[Any]]] = MappingProxyType(
         "database": DatabaseConfig,
         "recording": RecordingConfig,
         "sessions": SessionsConfig,
+        "ingest": IngestConfig,
         "auth": AuthConfig,
         "limits": LimitsConfig,
     }
@@ -126,6 +129,7 @@ def load(
     database = loading.take(DatabaseConfig, ("database",))
     recording = loading.take(RecordingConfig, ("recording",))
     sessions = loading.take(SessionsConfig, ("sessions",))
+    ingest = loading.take(IngestConfig, ("ingest",))
     auth = loading.take(AuthConfig, ("auth",))
     limits = loading.take(LimitsConfig, ("limits",))
     upstreams = {name: loading.take_upstream(name) for name in loading.upstream_names()}
@@ -149,6 +153,7 @@ def load(
         database=cast(DatabaseConfig, database),
         recording=cast(RecordingConfig, recording),
         sessions=cast(SessionsConfig, sessions),
+        ingest=cast(IngestConfig, ingest),
         auth=cast(AuthConfig, auth),
         limits=cast(LimitsConfig, limits),
         upstreams=cast(dict[str, UpstreamConfig], upstreams),

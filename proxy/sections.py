@@ -70,6 +70,14 @@ class SessionsConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class IngestConfig:
+    """What applications hand in."""
+
+    open_timeout_s: Annotated[float, values.number(1, 30 * _DAY_S, "seconds")] = 3_600.0
+    max_body_bytes: Annotated[int, values.integer(1 << 10, 64 << 20, "bytes")] = 8 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AuthConfig:
     """Whether keys are needed, and what the providers' keys are sealed with."""
 

@@ -19,8 +19,8 @@ from storage.keys import lone_key, session_key
 from storage.ledger import Ledger
 from storage.mentions import brought_by, withdraw
 from storage.parameters import clean_text
-from storage.records import Deleted
 from storage.rollup import recompute_session, roll_up, write_totals
+from storage.totals import Deleted
 
 # ruff: noqa: S608 (the SQL below is put together from constants of this package, never from values)
 

@@ -22,8 +22,9 @@ from storage.queries import (
     span_of,
     trace_of,
 )
-from storage.records import Page, Session, Span, Totals, Trace
+from storage.records import Page, Session, Span, Trace
 from storage.search import Query, Rows
+from storage.totals import Totals
 
 # ruff: noqa: S608 (the SQL below is put together from constants of this package, never from values)
 

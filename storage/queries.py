@@ -4,14 +4,16 @@ Invariant: every statement names the project, and its work is bounded by its lim
 of the database. Owns which fields a record is read from. Lists are listing.py's.
 """
 
+import json
 from collections.abc import Iterable
 from typing import Final
 
 from storage.aggregates import AMOUNTS
 from storage.database import Params, Readable, Row, Value
 from storage.parameters import clean_text
-from storage.records import RUNNING, Body, Session, Span, Stats, Tokens, Trace
+from storage.records import RUNNING, Body, Session, Span, Tokens, Trace
 from storage.squeeze import expand
+from storage.totals import Stats
 
 # ruff: noqa: S608 (the SQL below is put together from constants of this package, never from values)
 
@@ -84,6 +86,7 @@ _TRACE: Final = (
     *("status", "started_at_us", "span_count", "unpriced_count", "estimated_count"),
     *("received_bytes", "stored_bytes"),
     *("input_preview", "output_preview", "error", "last_ended_at_us"),
+    *("tags", "linked_trace_id"),
     *AMOUNTS,
 )
 TRACE_FIELDS: Final = ", ".join(f"s.{c}" for c in _TRACE)
@@ -115,6 +118,8 @@ def trace_of(row: Row) -> Trace:
     tokens = Tokens(**{c.removesuffix("_tokens"): values.pop(c) for c in AMOUNTS[:-1]})
     last_ended_at_us = values.pop("last_ended_at_us")
     ended_at_us = None if values["status"] == RUNNING else last_ended_at_us
+    tags = values.pop("tags")
+    values["tags"] = () if tags is None else tuple(json.loads(tags))
     return Trace(**values, ended_at_us=ended_at_us, tokens=tokens, cost_nusd=cost_nusd)
 
 
@@ -125,6 +130,7 @@ _SPAN: Final = (
     *("model_requested", "model", "service_tier", "response_id", "settled_by", "usage_source"),
     *("cost_status", "price_version", "input_preview", "output_preview"),
     *("request_head", "response_head", "notes"),
+    *("label", "attributes", "same_call", "moved_from", "owner"),
     *AMOUNTS,
 )
 _BODY: Final = ("size", "sha256", "truncated", "redacted", "type", "encoding")
@@ -164,11 +170,13 @@ def span_of(row: Row) -> Span:
     values = dict(zip(_SPAN, row, strict=False))
     cost_nusd = values.pop("cost_nusd")
     tokens = Tokens(**{c.removesuffix("_tokens"): values.pop(c) for c in AMOUNTS[:-1]})
-    notes = values.pop("notes")
-    ended = values["duration_us"]
+    notes, attributes = values.pop("notes"), values.pop("attributes")
+    ended, handed_in = values["duration_us"], values.pop("owner") is None
     request_head, response_head = values.pop("request_head"), values.pop("response_head")
     return Span(
         **values,
+        handed_in=handed_in,
+        attributes=None if attributes is None else expand(attributes),
         request_headers=None if request_head is None else expand(request_head).decode(),
         response_headers=None if response_head is None else expand(response_head).decode(),
         ended_at_us=None if ended is None else values["started_at_us"] + ended,

@@ -221,7 +221,12 @@ class SpanEnd:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
-    """A span as read back, without its bodies' bytes."""
+    """A span as read back, without its bodies' bytes.
+
+    ``handed_in``: an application told of it, and it is no call of ours. ``label``, ``attributes``
+    (a JSON object) and ``same_call`` (the span of the call that it saw as well, which alone counts)
+    are those of such. ``moved_from`` is the trace that a call's answer named before it joined.
+    """
 
     project_id: int
     trace_id: bytes
@@ -263,12 +268,19 @@ class Span:
     request_headers: str | None
     response_headers: str | None
     notes: tuple[str, ...]
+    label: str | None = None
+    attributes: bytes | None = None
+    same_call: bytes | None = None
+    moved_from: bytes | None = None
+    handed_in: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
     """A trace with the sums over its spans. ``error`` is that of its newest failed span.
 
+    ``tags`` are those with which it was opened; ``linked_trace_id`` the trace that its call named
+    and could not join.
     ``received_bytes`` is what the bodies of its ended calls measured as they passed, and
     ``stored_bytes`` what they added to the database when they were stored.
     """
@@ -293,6 +305,8 @@ class Trace:
     input_preview: str | None
     output_preview: str | None
     error: str | None
+    tags: tuple[str, ...] = ()
+    linked_trace_id: bytes | None = None
 
     @property
     def duration_us(self) -> int | None:
@@ -334,56 +348,6 @@ class Session:
     last_output: str | None
     last_error: str | None
     models: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stats:
-    """Sums over one project. Tokens and cost are None when no call's are known.
-
-    ``stored_bytes`` is what contents and envelopes take in the database now; ``received_bytes``
-    is what the bodies of all ended calls measured as they passed.
-    """
-
-    session_count: int
-    trace_count: int
-    span_count: int
-    running_span_count: int
-    input_tokens: int | None
-    output_tokens: int | None
-    cost_nusd: int | None
-    unpriced_count: int
-    estimated_count: int
-    received_bytes: int
-    stored_bytes: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Totals:
-    """Sums over the rows of a list. ``session_count`` is None where the rows are traces.
-
-    ``truncated``: not over all of them, but over the newest.
-    """
-
-    session_count: int | None
-    trace_count: int
-    span_count: int
-    failed_trace_count: int
-    unpriced_count: int
-    estimated_count: int
-    input_tokens: int | None
-    output_tokens: int | None
-    cost_nusd: int | None
-    truncated: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Deleted:
-    """What one deletion removed; ``content_bytes`` as stored."""
-
-    traces: int
-    spans: int
-    contents: int
-    content_bytes: int
 
 
 @dataclass(frozen=True, slots=True)

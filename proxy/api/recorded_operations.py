@@ -33,7 +33,7 @@ from proxy.api.described import (
 from proxy.api.sessions import MAX_TRACES
 from proxy.api.span_views import SpanView
 from proxy.api.views import TotalsView
-from storage.records import Deleted
+from storage.totals import Deleted
 
 _TRACE: Final = "019ac8f0a1b27c3d8e4f5a6b7c8d9e0f"
 _SPAN: Final = "5a6b7c8d9e0f1a2b"

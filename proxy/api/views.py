@@ -9,8 +9,9 @@ from dataclasses import dataclass, fields
 
 from proxy.api.units import exact_usd, iso, iso_or_none, ms, usd
 from proxy.session import CONFIDENCE, Confidence
-from storage.records import Session, Stats, Totals, Trace, add
+from storage.records import Session, Trace, add
 from storage.spending import SessionBudget
+from storage.totals import Stats, Totals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

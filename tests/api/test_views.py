@@ -5,8 +5,9 @@ from dataclasses import asdict, fields
 import pytest
 
 from proxy.api import views
-from storage.records import Session, Stats, Trace
+from storage.records import Session, Trace
 from storage.spending import SessionBudget
+from storage.totals import Stats
 from tests.api.records import session, trace
 
 

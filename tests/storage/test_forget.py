@@ -14,10 +14,10 @@ from storage.records import (
     FAILED,
     INTERRUPTED,
     RUNNING,
-    Deleted,
 )
 from storage.search import parse
 from storage.sqlite import SqliteDatabase
+from storage.totals import Deleted
 from tests.storage.calls import (
     OWNER,
     asked_body,

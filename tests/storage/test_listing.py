@@ -20,9 +20,10 @@ from storage.listing import (
 )
 from storage.parameters import prepare
 from storage.queries import get_session, get_span, get_trace, trace_spans
-from storage.records import Page, Tokens, Totals
+from storage.records import Page, Tokens
 from storage.search import Query, Rows, SearchError, parse
 from storage.sqlite import SqliteDatabase, open_database
+from storage.totals import Totals
 from storage.writes import apply
 from tests.storage.calls import T0, end, span_id, spoken, start, trace_id, unknown_usage, write
 from tests.storage.mixed import LISTS, NOW_US, in_order, world

@@ -10,8 +10,8 @@ from storage.queries import (
     stats,
     trace_spans,
 )
-from storage.records import Stats
 from storage.sqlite import SqliteDatabase
+from storage.totals import Stats
 from tests.storage.calls import (
     body,
     end,
