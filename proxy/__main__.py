@@ -50,7 +50,7 @@ SWITCH_INTERVAL_S: Final = 0.0005
 # from then on bodies are cut out of one heap, whose holes stay with the process for ever. 500
 # requests of 500 KB at once left it with 200 MB too much. Bodies come in pieces of 64 KiB.
 M_MMAP_THRESHOLD: Final = -3
-MMAP_THRESHOLD_BYTES: Final = 64 * 1024
+MMAP_THRESHOLD_BYTES: Final = 32 * 1024
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
