@@ -49,7 +49,7 @@ SWITCH_INTERVAL_S: Final = 0.0005
 # freed. It begins with this bound, and raises it to the largest block that was freed, up to 32 MiB:
 # from then on bodies are cut out of one heap, whose holes stay with the process for ever. 500
 # requests of 500 KB at once left it with 200 MB too much. Bodies come in pieces of 32 KiB and more
-# (intake.py).
+# (read_ahead.py).
 M_MMAP_THRESHOLD: Final = -3
 MMAP_THRESHOLD_BYTES: Final = 16 * 1024
 

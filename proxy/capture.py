@@ -105,10 +105,14 @@ class Capture:
     def reserve(self, size: int) -> bool:
         """Have room for a whole body of `size` bytes before it comes; False where there is none.
 
-        What does not come of it goes back with `captured`.
+        What does not come of it goes back with `captured`. There is none in the second half of the
+        budget, which is for what has come: a client may announce much and send nothing.
         """
-        if size > self._limit_bytes or self.size or not self._budget.take(size):
+        if size > self._limit_bytes or self.size:
             return False
+        if 2 * (self._budget.used_bytes + size) > self._budget.limit_bytes:
+            return False
+        self._budget.take(size)
         self._reserved_bytes = size
         return True
 

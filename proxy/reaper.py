@@ -20,13 +20,13 @@ from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD
 
 from proxy.errors import error_response
-from proxy.intake import Ear, Intake
+from proxy.read_ahead import Ear, ReadAhead
 
 # Header limits of both sides of the relay (answer.py has the upstream's).
 MAX_LINE_BYTES: Final = 64 * 1024
 MAX_FIELDS: Final = 1000
 # Of a request's body aiohttp reads twice as much before its handler takes it, and one read more
-# (intake.py).
+# (read_ahead.py).
 READ_BYTES: Final = 8 * 1024
 # nginx closes idle client connections after 75 s.
 KEEPALIVE_S: Final = 75.0
@@ -111,7 +111,7 @@ class Clients:
     def __init__(self, server: web.Server, patience: Patience, limit: int | None = None) -> None:
         self.patience = patience
         self.count = 0
-        self.intake = Intake()
+        self.read_ahead = ReadAhead()
         self.heads = _Deadlines(patience.header_s, Client.head_is_late)
         self.writes = _Deadlines(patience.write_s, Client.write_is_late)
         self._server = server
@@ -121,7 +121,7 @@ class Clients:
 
     def __call__(self) -> Ear:
         """Make a protocol: what an event loop's server asks for."""
-        return Ear(self.intake, Client(self, self._server))
+        return Ear(self.read_ahead, Client(self, self._server))
 
     def admits(self, transport: asyncio.Transport) -> bool:
         """Tell whether there is room for one more; where not, it is turned away."""
@@ -228,7 +228,7 @@ class Client(web.RequestHandler):
         super().pause_reading()
         if not self._ahead_bytes:
             self._ahead_bytes = self._last_bytes
-            self._all.intake.ahead_bytes += self._ahead_bytes
+            self._all.read_ahead.ahead_bytes += self._ahead_bytes
 
     def resume_reading(self, resume_parser: bool = True) -> None:
         """Read on: somebody took it."""
@@ -236,7 +236,7 @@ class Client(web.RequestHandler):
         super().resume_reading(resume_parser)
 
     def _is_taken(self) -> None:
-        self._all.intake.ahead_bytes -= self._ahead_bytes
+        self._all.read_ahead.ahead_bytes -= self._ahead_bytes
         self._ahead_bytes = 0
 
     # What comes too late.

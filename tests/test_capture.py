@@ -104,17 +104,26 @@ def test_the_budget_takes_what_fits_and_gives_it_back() -> None:
 
 
 def test_room_that_was_reserved_is_taken_by_nobody_else_and_what_did_not_come_goes_back() -> None:
-    budget = Budget(10_000)
+    budget = Budget(20_000)
     first, second = Capture(PLENTY, budget), Capture(PLENTY, budget)
     assert first.reserve(9000)
-    assert not second.reserve(1001)
-    second.add(b"y" * 5000)
+    second.add(b"y" * 15_000)
     first.add(b"x" * 4000)
     first.add(b"x" * 3000)
     assert (first.is_whole, second.is_whole) == (True, False)
     found = first.captured()
     assert (found.head, found.held_bytes) == (b"x" * 7000, 7000)
     assert budget.used_bytes == 7000 + second.captured().held_bytes
+
+
+def test_what_is_only_announced_gets_half_of_the_room() -> None:
+    budget = Budget(10_000)
+    assert not Capture(PLENTY, budget).reserve(5001)
+    assert Capture(PLENTY, budget).reserve(5000)
+    assert not Capture(PLENTY, budget).reserve(1)
+    come = Capture(PLENTY, budget)
+    come.add(b"x" * 5000)
+    assert come.is_whole
 
 
 def test_more_than_what_was_reserved_has_to_find_room_as_ever() -> None:

@@ -18,7 +18,7 @@ LEAST_READ_BYTES: Final = 32 * 1024
 _PART: Final = 8
 
 
-class Intake:
+class ReadAhead:
     """The buffer into which all connections of an event loop are read.
 
     `ahead_bytes` are those that connections hold which are not read on until somebody takes them.
@@ -48,16 +48,16 @@ class Listener(Protocol):
 class Ear(asyncio.BufferedProtocol):
     """A connection's protocol for the event loop: reads as much as there is room for."""
 
-    __slots__ = ("_intake", "_listener", "_room")
+    __slots__ = ("_read_ahead", "_listener", "_room")
 
-    def __init__(self, intake: Intake, listener: Listener) -> None:
-        self._intake = intake
+    def __init__(self, read_ahead: ReadAhead, listener: Listener) -> None:
+        self._read_ahead = read_ahead
         self._listener = listener
         self._room = memoryview(b"")
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Give where to read to; the event loop fills it at once, and says so."""
-        self._room = self._intake.room()
+        self._room = self._read_ahead.room()
         return self._room
 
     def buffer_updated(self, nbytes: int) -> None:

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from aiohttp import web
 
-from proxy.intake import AHEAD_BYTES, LEAST_READ_BYTES, MOST_READ_BYTES, Intake
+from proxy.read_ahead import AHEAD_BYTES, LEAST_READ_BYTES, MOST_READ_BYTES, ReadAhead
 from proxy.reaper import READ_BYTES, Patience
 from tests.test_reaper import opened
 from tests.wire import connect
@@ -28,9 +28,9 @@ POST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(BODY
     ],
 )
 def test_the_more_waits_the_less_is_read_at_once(ahead_bytes: int, room_bytes: int) -> None:
-    intake = Intake()
-    intake.ahead_bytes = ahead_bytes
-    assert len(intake.room()) == room_bytes
+    read_ahead = ReadAhead()
+    read_ahead.ahead_bytes = ahead_bytes
+    assert len(read_ahead.room()) == room_bytes
 
 
 async def test_of_many_bodies_at_once_little_is_here_until_it_is_taken_and_then_all_of_each() -> (
@@ -58,9 +58,9 @@ async def test_of_many_bodies_at_once_little_is_here_until_it_is_taken_and_then_
         read_bytes = sum(request.content.total_bytes for request in reading)
         most_bytes = AHEAD_BYTES + CLIENTS * (LEAST_READ_BYTES + 2 * READ_BYTES)
         assert read_bytes <= most_bytes < CLIENTS * len(BODY) // 2
-        assert server.clients.intake.ahead_bytes > CLIENTS * READ_BYTES
+        assert server.clients.read_ahead.ahead_bytes > CLIENTS * READ_BYTES
         may_take.set()
-    assert server.clients.intake.ahead_bytes == 0
+    assert server.clients.read_ahead.ahead_bytes == 0
 
 
 async def test_what_a_connection_held_that_is_cut_waits_no_more() -> None:
@@ -68,7 +68,7 @@ async def test_what_a_connection_held_that_is_cut_waits_no_more() -> None:
 
     async def cut(request: web.BaseRequest) -> web.StreamResponse:
         nonlocal waited_bytes
-        waited_bytes = server.clients.intake.ahead_bytes
+        waited_bytes = server.clients.read_ahead.ahead_bytes
         assert request.transport is not None
         request.transport.abort()
         return web.Response()
@@ -77,4 +77,4 @@ async def test_what_a_connection_held_that_is_cut_waits_no_more() -> None:
         await client.send(POST)
         await client.gone()
         assert waited_bytes > 0
-        assert server.clients.intake.ahead_bytes == 0
+        assert server.clients.read_ahead.ahead_bytes == 0
