@@ -48,7 +48,7 @@ class Listener(Protocol):
 class Ear(asyncio.BufferedProtocol):
     """A connection's protocol for the event loop: reads as much as there is room for."""
 
-    __slots__ = ("_read_ahead", "_listener", "_room")
+    __slots__ = ("_listener", "_read_ahead", "_room")
 
     def __init__(self, read_ahead: ReadAhead, listener: Listener) -> None:
         self._read_ahead = read_ahead
