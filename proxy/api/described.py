@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 from proxy.access import READ, Need
 from proxy.api import params
-from proxy.api.fields import Schema
+from proxy.api.about import Schema
 from storage.listing import ORDERS
 from storage.search import MAX_CHARS, Rows
 
@@ -52,8 +52,8 @@ class Answer:
 class Operation:
     """What a method does at a path, or with `*` all methods do.
 
-    `answers` are by status, `body` is the type of a request's JSON. `codes` are those of errors
-    that not all operations have.
+    `answers` are by status, `body` is the type of a request's JSON, which may be left out where it
+    is `optional`. `codes` are those of errors that not all operations have.
     """
 
     method: str
@@ -66,6 +66,7 @@ class Operation:
     description: str = ""
     parameters: tuple[Parameter, ...] = ()
     body: object = None
+    optional: bool = False
     codes: tuple[str, ...] = ()
     # What an example of curl has beside what all have.
     curl: str = ""
