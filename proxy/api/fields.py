@@ -11,9 +11,9 @@ from proxy.call import EndedBy, Phase
 from proxy.pricing import Status
 from proxy.providers.reading import PartKind
 from proxy.session import REGISTRY
+from storage.clauses import STATUSES
 from storage.handed import Kind
 from storage.records import COMPLETED, RUNNING
-from storage.search import STATUSES
 
 NULL: Final = object()
 # A JSON Schema, or a part of one: what it may hold is JSON's business.
