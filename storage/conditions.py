@@ -4,10 +4,11 @@ Invariant: a value is never part of a text. A condition on what is unknown is no
 negation is. Every row of a list is called ``s`` here. Runs nothing; listing.py does.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 from storage import fulltext
 from storage.clauses import Amount, Condition, Holds, Ids, Name, Query, Rows, Starred, Time, Words
@@ -268,7 +269,7 @@ def _compared(found: Where, columns: str, name: Name) -> str:
 
 def _tagged(found: Where, name: Name, rows: Rows) -> str:
     """Find a tag, or what a tag begins with, as it stands in JSON without white space."""
-    written = json.dumps(name.text, ensure_ascii=False)
+    written = msgspec.json.encode(clean_text(name.text)).decode()
     part = f":{found.name(',' + (written[:-1] if name.prefix else written + ','))}"
     column = "s.tags" if rows == "traces" else "t.tags"
     tags = f"',' || SUBSTR({column}, 2, LENGTH({column}) - 2) || ','"

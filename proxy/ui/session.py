@@ -18,7 +18,7 @@ from proxy.api.conversation import Conversations, branches
 from proxy.api.span_views import SpanView, span_view
 from proxy.api.units import ms, usd
 from proxy.api.views import SessionView, TraceView, budget_view, session_view, trace_view
-from proxy.ui import timeline, view
+from proxy.ui import kinds, timeline, view
 from proxy.ui.conversation import Section, sections
 from proxy.ui.frame import Frame
 from storage import breakdown, budgets, events, queries
@@ -122,6 +122,8 @@ class SessionPage:
                 models=[_model(share) for share in models],
                 states=states,
                 columns=timeline.columns(turns),
+                look=kinds.look,
+                is_billed=kinds.is_billed,
             )
         )
 

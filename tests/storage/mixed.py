@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-import orjson
+import msgspec
 
 from storage.clauses import Amount, Condition, Holds, Ids, Name, Query, Rows, Starred, Time, Words
 from storage.conditions import LOOKS_BACK_US
@@ -23,7 +23,7 @@ SESSIONS = (None, "a", "b", "a%b", "A", "c_1", "héllo", "\U0010ffffx")
 MODELS = ("gpt-5", "gpt-5-mini", "GPT-5", "o4", None)
 KINDS = ("llm_call", "llm_call", "custom", "retrieval", "tool_call")
 LABELS = (None, "reranker", "Rerank", "retrieval")
-TAGS = ("a", "A", ",", '"', "a b", "é", "\\", "ab", '","')
+TAGS = ("a", "A", ",", '"', "a b", "é", "\\", "ab", '","', "\x01\n\x7f\u2028")
 WORDS = ("alpha", "beta", "gamma", "delta")
 STATES = ("completed", "completed", "failed", "cancelled", "truncated", "interrupted")
 
@@ -189,7 +189,7 @@ def _hand_in(tx: Transaction, source: random.Random) -> None:
         tx.execute(sql, {"kind": kind, "label": label, "seq": seq})
     for (trace_id,) in tx.execute("SELECT trace_id FROM traces ORDER BY seq", {}):
         if source.random() < 0.6:
-            tags = orjson.dumps(source.sample(TAGS, k=source.randint(1, 3))).decode()
+            tags = msgspec.json.encode(source.sample(TAGS, k=source.randint(1, 3))).decode()
             sql = "UPDATE traces SET tags = :tags WHERE trace_id = :trace_id"
             tx.execute(sql, {"tags": tags, "trace_id": trace_id})
 

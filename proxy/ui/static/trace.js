@@ -12,11 +12,16 @@ let timer = 0;
 
 async function flush() {
   timer = 0;
-  const answer = await ask(location.href).catch(() => null);
+  const answer = await ask(address()).catch(() => null);
   if (answer?.status === 404) root.classList.add("gone");
   if (!answer?.ok) return;
   merge(root, parse(await answer.text()).getElementById("trace"));
   tick(root);
+}
+
+// The span that is shown stays, also where one that began before it comes later.
+function address() {
+  return root.querySelector(".tree a[aria-current]")?.href ?? location.href;
 }
 
 function take(event) {
