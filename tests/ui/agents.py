@@ -3,21 +3,31 @@
 `Agent` tells of one trace, span by span, with values such as an SDK sends.
 """
 
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 from storage.handed import Item, Kind, Said, SpanClosed, SpanOpened, TraceOpened
+from storage.intake import take
 from storage.records import COMPLETED, DEFAULT_PROJECT, RUNNING, Tokens
 from tests.running import Running
-from tests.ui.standin import take
+from tests.storage.handing import Words
 from tests.ui.story import MODEL, T0, S
+
+
+class _Reader(Words):
+    """Until proxy/handing.py is merged."""
+
+    def conversation(self, said: Said) -> None:
+        return None
 
 
 async def hand_in(tw: Running, *items: Item) -> None:
     """Take items as the write API does."""
-    await tw.server.recorder.write(lambda tx: take(tx, *items))
+    now_us = time.time_ns() // 1000
+    await tw.server.recorder.write(lambda tx: take(tx, items, now_us, _Reader()))
 
 
 @dataclass
@@ -47,7 +57,7 @@ class Agent:
                 trace_id=self.trace_id,
                 name=name,
                 session_id=self.session,
-                session_source=None if self.session is None else "header",
+                session_source=None if self.session is None else "api",
                 tags=tags,
                 started_at_us=self.at_us,
             ),
@@ -97,7 +107,7 @@ class Agent:
             parent_id=parent,
             started_at_us=self.at_us + round(at_s * S),
             session_id=self.session,
-            session_source=None if self.session is None else "header",
+            session_source=None if self.session is None else "api",
             said=Said(
                 kind=kind,
                 model=model,
