@@ -12,8 +12,8 @@ from typing import Final, Literal
 from aiohttp import web
 
 from proxy.api import params
+from proxy.api.about import Schema
 from proxy.api.described import Parameter
-from proxy.api.fields import Schema
 from proxy.api.params import BadParameter
 from storage.amounts import COUNT, DURATION, USD, Scale
 from storage.clauses import STATUSES, Amount, Condition, Holds, Ids, Name, Words

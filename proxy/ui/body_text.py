@@ -12,8 +12,10 @@ import orjson
 
 from proxy.api.bodies import SHOWN_BYTES, description
 from proxy.decode import decode
+from proxy.handing import answered_messages, asked_messages
 from proxy.providers.lenient import encode, items, mapping
 from proxy.providers.reading import Reading, answer_so_far, read
+from proxy.slices import Slice
 from proxy.ui.conversation import Said, said
 from proxy.ui.json_text import indented
 from storage.rebuild import StoredBody
@@ -45,12 +47,29 @@ class BodyText:
 
 def asked_text(stored: StoredBody | None, span: Span, *, raw: bool) -> BodyText | None:
     """Show what went into a span; ``raw``: as it was sent."""
-    return _body_text(stored, _messages if span.handed_in else _asked, raw=raw)
+    return _body_text(stored, _reader(span, _asked, asked_messages), raw=raw)
 
 
 def answered_text(stored: StoredBody | None, span: Span, *, raw: bool) -> BodyText | None:
     """Show what came out of a span; ``raw``: as it came."""
-    return _body_text(stored, _messages if span.handed_in else _answered, raw=raw)
+    return _body_text(stored, _reader(span, _answered, answered_messages), raw=raw)
+
+
+def _reader(
+    span: Span, of_call: _Reader, of_told_call: Callable[[bytes], list[Slice] | None]
+) -> _Reader:
+    """Give how a span's value is read: that of a call that was told of as its conversation is."""
+    if not span.handed_in:
+        return of_call
+    if span.kind != "llm_call":
+        return _messages
+
+    def told(data: bytes) -> list[Reading]:
+        # A string alone is shown as the text that it is.
+        found = [] if data.lstrip()[:1] == b'"' else of_told_call(data)
+        return [read(message.data) for message in found or ()]
+
+    return told
 
 
 def json_text(data: bytes) -> BodyText:
@@ -109,8 +128,6 @@ def _messages(data: bytes) -> list[Reading]:
     """Read a value that an application handed in: a message, a list of such, or what holds one."""
     value = _parsed(data)
     found = mapping(value)
-    if "choices" in found and items(found["choices"]):
-        return _answered(data)
     inner = found.get("messages") if isinstance(found.get("messages"), list) else value
     values = inner if isinstance(inner, list) else [inner]
     if not values or not all(map(_is_message, values)):

@@ -5,29 +5,25 @@
 
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
+from proxy.handing import HandedReader
+from proxy.pricing import Prices
 from storage.handed import Item, Kind, Said, SpanClosed, SpanOpened, TraceOpened
 from storage.intake import take
 from storage.records import COMPLETED, DEFAULT_PROJECT, RUNNING, Tokens
 from tests.running import Running
-from tests.storage.handing import Words
 from tests.ui.story import MODEL, T0, S
 
-
-class _Reader(Words):
-    """Until proxy/handing.py is merged."""
-
-    def conversation(self, said: Said) -> None:
-        return None
+READER: Final = HandedReader(Prices())
 
 
 async def hand_in(tw: Running, *items: Item) -> None:
     """Take items as the write API does."""
     now_us = time.time_ns() // 1000
-    await tw.server.recorder.write(lambda tx: take(tx, items, now_us, _Reader()))
+    await tw.server.recorder.write(lambda tx: take(tx, items, now_us, READER))
 
 
 @dataclass

@@ -22,8 +22,10 @@ def stored(data: bytes, **fields: Any) -> StoredBody:
     return StoredBody(**{**given, "data": data, **fields})
 
 
-def shown(data: bytes, *, raw: bool = False, handed_in: bool = True) -> BodyText:
-    found = asked_text(stored(data), span(handed_in=handed_in), raw=raw)
+def shown(
+    data: bytes, *, raw: bool = False, handed_in: bool = True, kind: str = "custom"
+) -> BodyText:
+    found = asked_text(stored(data), span(handed_in=handed_in, kind=kind), raw=raw)
     assert found is not None
     return found
 
@@ -38,7 +40,6 @@ def roles(value: object) -> list[str]:
         (MESSAGE, ["user"]),
         ([MESSAGE, {"role": "assistant", "content": "ho"}], ["user", "assistant"]),
         ({"messages": [MESSAGE], "temperature": 1}, ["user"]),
-        ({"choices": [{"message": {"role": "assistant", "content": "ho"}}]}, ["assistant"]),
         ([{"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]}], ["assistant"]),
         ([{"role": "user", "content": [{"type": "text", "text": "hi"}]}], ["user"]),
         # What is not all of messages is none.
@@ -60,6 +61,23 @@ def test_a_value_is_shown_as_messages_where_all_of_it_is_some(
     value: object, expected: list[str]
 ) -> None:
     assert roles(value) == expected
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"choices": [{"message": {"role": "assistant", "content": "ho"}}]},
+        {"content": "ho", "role": "assistant"},
+        {"output": [{"type": "message", "role": "assistant", "content": "ho"}]},
+    ],
+)
+def test_what_a_call_answered_is_shown_as_its_conversation_has_it(value: object) -> None:
+    call = span(handed_in=True, kind="llm_call")
+    answer = answered_text(stored(orjson.dumps(value)), call, raw=False)
+    assert answer is not None
+    assert [message.role for message in answer.said] == ["assistant"]
+    assert shown(b'[{"type":"function_call_output","output":"x"}]', kind="llm_call").said
+    assert shown(b'"said"', kind="llm_call").is_plain
 
 
 def test_a_string_is_shown_as_the_text_that_it_is() -> None:
@@ -105,4 +123,5 @@ def test_nothing_is_shown_of_nothing() -> None:
 def test_any_value_is_shown_somehow(data: bytes) -> None:
     for raw in (False, True):
         for read in (asked_text, answered_text):
-            assert read(stored(data), span(handed_in=True), raw=raw) is not None
+            for kind in ("llm_call", "tool_call"):
+                assert read(stored(data), span(handed_in=True, kind=kind), raw=raw) is not None
