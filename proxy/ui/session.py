@@ -158,7 +158,10 @@ class SessionPage:
         spans = await breakdown.page_spans(
             self._database, project_id(request), session.id, start, limit
         )
-        traces = len({span.trace_id for span in spans})
+        # Of many spans, those of the first traces; a trace may have none.
+        traces = max(0, min(limit, session.trace_count - start))
+        if len(spans) >= breakdown.MAX_SPANS:
+            traces = len({span.trace_id for span in spans})
         return Timeline(
             spans=[span_view(span, None, None) for span in spans],
             waterfall=timeline.waterfall([stretch(span) for span in spans], now_us()),

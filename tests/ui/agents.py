@@ -11,7 +11,7 @@ import orjson
 
 from proxy.handing import HandedReader
 from proxy.pricing import Prices
-from storage.handed import Item, Kind, Said, SpanClosed, SpanOpened, TraceOpened
+from storage.handed import Item, Kind, Said, SpanClosed, SpanOpened, TraceClosed, TraceOpened
 from storage.intake import take
 from storage.records import COMPLETED, DEFAULT_PROJECT, RUNNING, Tokens
 from tests.running import Running
@@ -56,6 +56,16 @@ class Agent:
                 session_source=None if self.session is None else "api",
                 tags=tags,
                 started_at_us=self.at_us,
+            ),
+        )
+
+    async def close(self, at_s: float) -> None:
+        """End the trace, so many seconds after it began."""
+        ended_at_us = self.at_us + round(at_s * S)
+        await hand_in(
+            self.tw,
+            TraceClosed(
+                project_id=DEFAULT_PROJECT, trace_id=self.trace_id, ended_at_us=ended_at_us
             ),
         )
 
@@ -217,6 +227,7 @@ class Agent:
             took_s=0.05,
             attributes={"path": "audit/2026-11-20.jsonl", "bytes": 212},
         )
+        await self.close(6.3)
 
 
 async def mark(tw: Running, span_id: bytes, call_id: bytes) -> None:
