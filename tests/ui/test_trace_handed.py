@@ -129,6 +129,23 @@ async def test_the_span_that_is_read_stays_when_an_older_one_comes(tw: Running, 
     assert (await facts(page))["Span id"] == child.hex()
 
 
+async def test_a_long_tree_is_open_at_the_span_that_is_read_and_stays_there(
+    tw: Running, page: Page
+) -> None:
+    agent = Agent(tw)
+    spans = [await agent.span(f"step {n}", at_s=n) for n in range(60)]
+    await page.goto(f"{tw.url}{agent.path}?span={spans[40].hex()}")
+    await expect(page.locator("#live")).to_have_text("Live")
+    shown = page.locator(".tree a[aria-current]")
+    await expect(shown).to_be_in_viewport()
+    assert await page.evaluate("scrollY") == 0
+    at = await page.locator(".tree ol").evaluate("one => one.scrollTop")
+    assert at > 0
+    await agent.span("last", at_s=99)
+    await expect(page.locator(".tree li")).to_have_count(61)
+    assert await page.locator(".tree ol").evaluate("one => one.scrollTop") == at
+
+
 async def test_two_spans_of_one_call_lead_to_each_other(tw: Running, page: Page) -> None:
     agent = Agent(tw)
     told = await agent.span("ask the model", "llm_call", took_s=3, tokens=(10, 5))
