@@ -11,7 +11,7 @@ from proxy.api import lists, span_filters
 from proxy.api.params import BadParameter
 from proxy.api.span_filters import PARAMETERS, filters
 from storage.clauses import Query
-from storage.records import FAILED, Tokens
+from storage.records import FAILED, Page, Tokens
 from tests.api.asking import ask, pages, save
 from tests.api.test_lists import asked as request
 from tests.running import Running
@@ -131,14 +131,20 @@ VALUES = {
 }
 
 
+def cursor(**query: str) -> str:
+    made = request(**query)
+    return lists.asked(made, "spans", *filters(made)).cursor(Page((), (1, 1))) or ""
+
+
 @pytest.mark.parametrize("name", [parameter.name for parameter in PARAMETERS])
-def test_a_cursor_of_another_filter_is_a_mistake(name: str) -> None:
-    digests = set()
-    for query in ({}, *({name: value} for value in VALUES[name])):
-        made = request(**query)
-        page_of = lists.asked(made, "spans", *filters(made))
-        digests.add(str(page_of.query))
-    assert len(digests) == 3
+def test_a_cursor_goes_on_with_its_own_filter_and_no_other(name: str) -> None:
+    one, other = VALUES[name]
+    for given, asks in (({}, {name: one}), ({name: one}, {}), ({name: one}, {name: other})):
+        made = request(cursor=cursor(**given), **asks)
+        with pytest.raises(BadParameter, match="cursor is of a list with another"):
+            lists.asked(made, "spans", *filters(made))
+    made = request(cursor=cursor(**{name: one}), **{name: one})
+    assert lists.asked(made, "spans", *filters(made)).after == (1, 1)
 
 
 @pytest.mark.parametrize(
