@@ -139,8 +139,8 @@ def cursor(**query: str) -> str:
 @pytest.mark.parametrize("name", [parameter.name for parameter in PARAMETERS])
 def test_a_cursor_goes_on_with_its_own_filter_and_no_other(name: str) -> None:
     one, other = VALUES[name]
-    for given, asks in (({}, {name: one}), ({name: one}, {}), ({name: one}, {name: other})):
-        made = request(cursor=cursor(**given), **asks)
+    for before, asks in (({}, {name: one}), ({name: one}, {}), ({name: one}, {name: other})):
+        made = request(cursor=cursor(**before), **asks)
         with pytest.raises(BadParameter, match="cursor is of a list with another"):
             lists.asked(made, "spans", *filters(made))
     made = request(cursor=cursor(**{name: one}), **{name: one})
