@@ -38,7 +38,7 @@ class ModelShare:
     mean_first_token_us: int | None
 
 
-# What is billed, once: not the steps of an agent that took nothing, and not what saw a call as well.
+# What is billed, once: neither steps of an agent that took nothing, nor what saw a call as well.
 MODEL_SHARES: Final = """
 SELECT COALESCE(s.model, s.model_requested), COUNT(*), CAST(SUM(s.input_tokens) AS BIGINT),
 CAST(SUM(s.output_tokens) AS BIGINT), CAST(SUM(s.cost_nusd) AS BIGINT),

@@ -8,6 +8,7 @@ import random
 import tempfile
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -155,8 +156,8 @@ def other(db: SqliteDatabase, kind: str, a: int, b: int) -> None:
 
 
 @settings(deadline=None, max_examples=60)
-@given(steps)
-def test_the_doctor_finds_nothing_after_any_history(history: list[Any]) -> None:
+@given(steps, st.sampled_from([1, 2, 100]))
+def test_the_doctor_finds_nothing_after_any_history(history: list[Any], long_trace: int) -> None:
     async def play() -> None:
         with tempfile.TemporaryDirectory() as folder:
             db = database(Path(folder) / "a.db")
@@ -174,7 +175,8 @@ def test_the_doctor_finds_nothing_after_any_history(history: list[Any]) -> None:
                 assert rows(db, f"SELECT COUNT(*) FROM {name}") == [(0,)]  # noqa: S608
             await db.close()
 
-    asyncio.run(play())
+    with patch("storage.rollup.LONG_TRACE", long_trace):
+        asyncio.run(play())
 
 
 # What says when a thing arrived, and what it then was the first to store.
