@@ -64,6 +64,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         need=WRITE,
         parameters=(_TRACE,),
         body=TraceEnd,
+        optional=True,
         answers={
             "200": Answer(meaning="It has ended.", body=EndedTraceView),
             "202": Answer(meaning="It is not there yet, and will have ended.", body=EndedTraceView),
@@ -95,6 +96,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         need=WRITE,
         parameters=(_SPAN,),
         body=SpanCompletion,
+        optional=True,
         answers={
             "200": Answer(meaning="It has ended.", body=EndedSpanView),
             "202": Answer(meaning="It is not there yet, and will have ended.", body=EndedSpanView),

@@ -135,7 +135,7 @@ def _operation(operation: Operation, name: str) -> Schema:
         written["parameters"] = parameters
     if operation.body is not None:
         content = {"schema": schema_of(operation.body), "example": example_of(operation.body)}
-        written["requestBody"] = {"required": True, "content": {JSON: content}}
+        written["requestBody"] = {"required": not operation.optional, "content": {JSON: content}}
     written["responses"] = dict(_responses(operation))
     return written
 
