@@ -16,8 +16,9 @@ from typing import Any, Final
 
 from bench import large
 from storage import listing, suggest
+from storage.clauses import Rows
 from storage.listing import INDEXED, ORDERS, Order
-from storage.search import Rows, parse
+from storage.search import parse
 from storage.sqlite import SqliteDatabase, open_database
 
 ROUNDS: Final = 7

@@ -109,11 +109,17 @@ async def page_traces(
     return [trace_of(row) for row in await db.read(PAGE_TRACES, key)]
 
 
-# The traces of a page first, so that no other row is read.
+# The traces of a page first, so that no other row is read. A span inside of another is read where
+# it is a call that counts: what else an agent does stands in its trace.
 PAGE_SPANS: Final = f"""
 {SELECT_SPANS} AND s.trace_id IN (
   SELECT trace_id FROM traces WHERE project_id = :project_id AND session_id = :session_id
   ORDER BY started_at_us, seq LIMIT :limit OFFSET :start
+) AND (
+  s.parent_id IS NULL OR (s.kind = 'llm_call' AND s.same_call IS NULL) OR NOT EXISTS (
+    SELECT 1 FROM spans p WHERE p.project_id = s.project_id AND p.trace_id = s.trace_id
+    AND p.span_id = s.parent_id AND p.span_id <> s.span_id
+  )
 ) ORDER BY s.started_at_us, s.seq LIMIT :spans
 """
 
@@ -121,7 +127,7 @@ PAGE_SPANS: Final = f"""
 async def page_spans(
     db: Database, project_id: int, session_id: str, start: int, limit: int
 ) -> list[Span]:
-    """Read the spans of so many traces of a session, oldest first, from the one at ``start`` on."""
+    """Read the calls and the outermost spans of so many traces of a session, oldest first."""
     key = {**_key(project_id, session_id), "start": start, "limit": limit, "spans": MAX_SPANS}
     return [span_of(row) for row in await db.read(PAGE_SPANS, key)]
 

@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
+
 from storage import fulltext
+from storage.clauses import Amount, Condition, Holds, Ids, Name, Query, Rows, Starred, Time, Words
 from storage.database import Value
 from storage.fulltext import Match
 from storage.parameters import clean_text
-from storage.search import Amount, Condition, Ids, Name, Query, Rows, Starred, Time, Words
 
 # `since` finds what began up to so long before it, and was active later or still runs.
 LOOKS_BACK_US: Final = 3_600 * 1_000_000
@@ -91,6 +93,8 @@ _NAMES: Final[dict[tuple[str, Rows], str]] = {
     ("source", "traces"): "s.session_source",
     ("model", "spans"): "COALESCE(s.model, s.model_requested)",
     ("provider", "spans"): "s.provider",
+    # What an application calls it is a name of its kind as well.
+    ("kind", "spans"): "s.kind; s.label",
 }
 # What a row does not say itself, with the column that does.
 _ELSEWHERE: Final[dict[tuple[str, Rows], tuple[str, str]]] = {
@@ -117,11 +121,33 @@ _ELSEWHERE: Final[dict[tuple[str, Rows], tuple[str, str]]] = {
         "EXISTS (SELECT 1 FROM spans x"
         " WHERE x.project_id = s.project_id AND x.trace_id = s.trace_id AND {})",
     ),
+    ("kind", "sessions"): (
+        "x.kind; x.label",
+        "EXISTS (SELECT 1 FROM traces t"
+        " WHERE t.project_id = s.project_id AND t.session_id = s.session_id"
+        " AND EXISTS (SELECT 1 FROM spans x"
+        " WHERE x.project_id = t.project_id AND x.trace_id = t.trace_id AND {}))",
+    ),
+    ("kind", "traces"): (
+        "x.kind; x.label",
+        "EXISTS (SELECT 1 FROM spans x"
+        " WHERE x.project_id = s.project_id AND x.trace_id = s.trace_id AND {})",
+    ),
     ("session", "spans"): (
         "t.session_id",
         "EXISTS (SELECT 1 FROM traces t"
         " WHERE t.project_id = s.project_id AND t.trace_id = s.trace_id AND {})",
     ),
+}
+# Those of which one row may mean that all spans of a session, or of a trace, are looked at.
+_BY_SPANS: Final = frozenset({("provider", "sessions"), ("kind", "sessions"), ("kind", "traces")})
+# A trace's tags are a JSON array, in which a tag stands between commas once its brackets are such.
+_TAGGED: Final[dict[Rows, str]] = {
+    "sessions": "EXISTS (SELECT 1 FROM traces t"
+    " WHERE t.project_id = s.project_id AND t.session_id = s.session_id AND {})",
+    "traces": "{}",
+    "spans": "EXISTS (SELECT 1 FROM traces t"
+    " WHERE t.project_id = s.project_id AND t.trace_id = s.trace_id AND {})",
 }
 # The same, for the spans of one session.
 _OF_SESSION: Final = """s.trace_id IN (
@@ -204,7 +230,12 @@ def _condition(
             return _time(found, condition, rows, now_us)
         case Ids():
             names = ", ".join(f":{found.name(one)}" for one in condition.ids)
-            return f"{_IDS[rows]} IN ({names})"
+            column = "s.trace_id" if condition.key == "trace" else _IDS[rows]
+            return f"{column} IN ({names})"
+        case Holds():
+            # Not LIKE, of which each database has its own idea of case, and which has wildcards.
+            part = f"LOWER(:{found.name(condition.text)})"
+            return f"REPLACE(LOWER(s.name), {part}, '') <> LOWER(s.name)"
 
 
 def _words(found: Where, words: Words, rows: Rows, match: Match) -> str:
@@ -217,21 +248,33 @@ def _words(found: Where, words: Words, rows: Rows, match: Match) -> str:
 
 def _name(found: Where, name: Name, rows: Rows) -> str:
     place = (name.key, rows)
+    if name.key == "tag":
+        return _tagged(found, name, rows)
     if name.is_session and rows == "spans" and not name.negated:
         return _OF_SESSION.format(found.name(name.text))
     if place in _NAMES:
         return _compared(found, _NAMES[place], name)
     column, sql = _ELSEWHERE[place]
-    found.by_spans |= place == ("provider", "sessions")
+    found.by_spans |= place in _BY_SPANS
     return sql.format(_compared(found, column, name))
 
 
-def _compared(found: Where, column: str, name: Name) -> str:
-    if name.prefix:
-        # Not LIKE, of which each database has its own idea of case.
-        text = f":{found.name(name.text)}"
-        return f"SUBSTR({column}, 1, LENGTH({text})) = {text}"
-    return f"{column} = :{found.name(name.text)}"
+def _compared(found: Where, columns: str, name: Name) -> str:
+    text = f":{found.name(name.text)}"
+    # Not LIKE, of which each database has its own idea of case.
+    form = "SUBSTR({0}, 1, LENGTH({1})) = {1}" if name.prefix else "{0} = {1}"
+    tests = [form.format(column, text) for column in columns.split("; ")]
+    return tests[0] if len(tests) == 1 else f"({' OR '.join(tests)})"
+
+
+def _tagged(found: Where, name: Name, rows: Rows) -> str:
+    """Find a tag, or what a tag begins with, as it stands in JSON without white space."""
+    written = msgspec.json.encode(clean_text(name.text)).decode()
+    part = f":{found.name(',' + (written[:-1] if name.prefix else written + ','))}"
+    column = "s.tags" if rows == "traces" else "t.tags"
+    tags = f"',' || SUBSTR({column}, 2, LENGTH({column}) - 2) || ','"
+    found.by_spans |= rows == "sessions"
+    return _TAGGED[rows].format(f"REPLACE({tags}, {part}, '') <> {tags}")
 
 
 def _amount(found: Where, condition: Amount, rows: Rows) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from storage import fulltext
+from storage.clauses import Query, Rows
 from storage.conditions import Where, amount, where
 from storage.database import Database, Row, Value
 from storage.queries import (
@@ -23,7 +24,6 @@ from storage.queries import (
     trace_of,
 )
 from storage.records import Page, Session, Span, Trace
-from storage.search import Query, Rows
 from storage.totals import Totals
 
 # ruff: noqa: S608 (the SQL below is put together from constants of this package, never from values)

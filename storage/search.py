@@ -1,17 +1,33 @@
 """The search language: text to conditions, and conditions back to text.
 
-Owns the grammar. Invariants: a query prints itself, and what it prints parses to the same query;
-whatever is wrong is one ``SearchError`` with its place. Takes no clock: a time "5m ago" stays that.
-Knows no SQL; conditions.py does.
+Owns the grammar. Invariants: what a query prints parses to the same query; whatever is wrong is one
+``SearchError`` with its place. The conditions themselves are clauses.py's. Knows no SQL;
+conditions.py does.
 """
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal
 
-from storage.amounts import AGO, COUNT, DURATION, USD, Scale
+from storage.amounts import AGO
+from storage.clauses import (
+    ALL,
+    BARE,
+    EPOCH,
+    STATUSES,
+    Amount,
+    Condition,
+    Name,
+    Operator,
+    Query,
+    Rows,
+    Starred,
+    Time,
+    Words,
+    scale_of,
+)
 
 # Characters; the query is part of a request's line.
 MAX_CHARS: Final = 2_000
@@ -19,16 +35,6 @@ MAX_CHARS: Final = 2_000
 MAX_CLAUSES: Final = 50
 # Words and phrases of one search, each of which is looked up by itself; Google takes 32 words.
 MAX_WORDS: Final = 32
-
-Rows = Literal["sessions", "traces", "spans"]
-Operator = Literal["=", ">", "<", ">=", "<=", ".."]
-ALL: Final[frozenset[Rows]] = frozenset(("sessions", "traces", "spans"))
-
-STATUSES: Final[dict[Rows, tuple[str, ...]]] = {
-    "sessions": ("running", "completed", "failed", "cancelled"),
-    "traces": ("running", "completed", "failed", "cancelled"),
-    "spans": ("running", "completed", "failed", "truncated", "cancelled", "interrupted"),
-}
 
 
 class SearchError(ValueError):
@@ -42,132 +48,6 @@ class SearchError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
-    """Full text: a word or a phrase that stands in some message; of one side with ``key``."""
-
-    text: str
-    key: Literal["", "input", "output"] = ""
-    negated: bool = False
-
-    def __str__(self) -> str:
-        """Print the clause without its sign."""
-        if self.key:
-            return f"{self.key}:{_quoted(self.text)}"
-        return self.text if _PLAIN.fullmatch(self.text) else _in_quotes(self.text)
-
-
-@dataclass(frozen=True, slots=True)
-class Name:
-    """A text that is this one, or that begins with it."""
-
-    key: str
-    text: str
-    prefix: bool = False
-    negated: bool = False
-
-    @property
-    def is_session(self) -> bool:
-        """Whether it names one session."""
-        return self.key == "session" and not self.prefix
-
-    def __str__(self) -> str:
-        """Print the clause without its sign."""
-        return f"{self.key}:{_quoted(self.text)}{'*' if self.prefix else ''}"
-
-
-@dataclass(frozen=True, slots=True)
-class Amount:
-    """A number in its key's smallest unit (nano-USD, microseconds); ``most`` ends a range."""
-
-    key: str
-    operator: Operator
-    value: int
-    most: int | None = None
-    negated: bool = False
-
-    def __str__(self) -> str:
-        """Print the clause without its sign."""
-        scale = KEYS[self.key].scale
-        if self.most is not None:
-            return f"{self.key}:{scale.write(self.value)}..{scale.write(self.most)}"
-        sign = "" if self.operator == "=" else self.operator
-        return f"{self.key}:{sign}{scale.write(self.value)}"
-
-
-@dataclass(frozen=True, slots=True)
-class Starred:
-    """Whether somebody marked the session."""
-
-    value: bool
-    negated: bool = False
-    key: Literal["starred"] = "starred"
-
-    def __str__(self) -> str:
-        """Print the clause without its sign."""
-        return f"starred:{str(self.value).lower()}"
-
-
-@dataclass(frozen=True, slots=True)
-class Time:
-    """A moment, in microseconds UTC, or so many microseconds before now."""
-
-    key: Literal["since", "until"]
-    value_us: int
-    ago: bool = False
-    negated: bool = False
-
-    def at_us(self, now_us: int) -> int:
-        """Give the moment."""
-        return now_us - self.value_us if self.ago else self.value_us
-
-    def __str__(self) -> str:
-        """Print the clause without its sign."""
-        if self.ago:
-            return f"{self.key}:{AGO.write(self.value_us)}"
-        moment = (_EPOCH + timedelta(microseconds=self.value_us)).isoformat()
-        return f"{self.key}:{moment.removesuffix('+00:00')}Z"
-
-
-@dataclass(frozen=True, slots=True)
-class Ids:
-    """Traces or spans by their own ids; asked beside a query, and no clause of the language."""
-
-    ids: tuple[bytes, ...]
-    negated: Literal[False] = False
-
-
-Condition = Words | Name | Amount | Starred | Time | Ids
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """What rows of one kind are to fulfil: each of these conditions."""
-
-    rows: Rows
-    conditions: tuple[Condition, ...] = ()
-
-    def __str__(self) -> str:
-        """Print the query in its one form, which parses to the same."""
-        return " ".join(f"{'-' if c.negated else ''}{c}" for c in self.conditions)
-
-    @property
-    def words(self) -> tuple[Words, ...]:
-        """What it looks up in full text."""
-        return tuple(c for c in self.conditions if isinstance(c, Words))
-
-    @property
-    def is_narrow(self) -> bool:
-        """Whether all its rows are of one session, or younger than a moment."""
-        return any(
-            not c.negated
-            and (
-                (isinstance(c, Time) and c.key == "since") or (isinstance(c, Name) and c.is_session)
-            )
-            for c in self.conditions
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class Key:
     """A key of the language: what it means, what it takes, and which rows have it.
 
@@ -177,7 +57,6 @@ class Key:
     read: Callable[["_Clause"], Condition]
     meaning: str
     expected: str
-    scale: Scale = COUNT
     rows: frozenset[Rows] = ALL
     examples: tuple[str, ...] = ()
 
@@ -225,7 +104,7 @@ def _read_starred(clause: _Clause) -> Condition:
 
 
 def _read_amount(clause: _Clause) -> Condition:
-    scale = KEYS[clause.key].scale
+    scale = scale_of(clause.key)
     found = _COMPARED.fullmatch(clause.value)
     if found is None or clause.star:
         raise clause.wrong()
@@ -240,20 +119,26 @@ def _read_amount(clause: _Clause) -> Condition:
 
 
 def _read_time(clause: _Clause) -> Condition:
-    key: Literal["since", "until"] = "since" if clause.key == "since" else "until"
-    ago = AGO.read(clause.value)
-    if clause.star:
+    found = (
+        None if clause.star else moment("since" if clause.key == "since" else "until", clause.value)
+    )
+    if found is None:
         raise clause.wrong()
+    return replace(found, negated=clause.negated)
+
+
+def moment(key: Literal["since", "until"], text: str) -> Time | None:
+    """Read a time, or how long ago it was; None for what is neither."""
+    ago = AGO.read(text)
     if ago is not None:
-        return Time(key, ago, True, clause.negated)
+        return Time(key, ago, ago=True)
     try:
-        moment = datetime.fromisoformat(clause.value)
+        at = datetime.fromisoformat(text)
         # Without an offset it is UTC. The year may be one that no offset allows.
-        moment = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+        at = (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
-        raise clause.wrong() from None
-    at_us = (moment - _EPOCH) // timedelta(microseconds=1)
-    return Time(key, at_us, False, clause.negated)
+        return None
+    return Time(key, (at - EPOCH) // timedelta(microseconds=1))
 
 
 def _name(meaning: str, *rows: Rows) -> Key:
@@ -263,22 +148,23 @@ def _name(meaning: str, *rows: Rows) -> Key:
 
 def _count(meaning: str, *rows: Rows) -> Key:
     expected = "a whole number such as 500, 10k or 2M, >10k, or 1k..10k"
-    return Key(_read_amount, meaning, expected, COUNT, frozenset(rows) or ALL, (">0", ">10k"))
+    return Key(_read_amount, meaning, expected, frozenset(rows) or ALL, (">0", ">10k"))
 
 
 _TEXT: Final = "a word, or a phrase in quotes"
-_MOMENT: Final = "a time such as 5m, 1h, 24h or 7d ago, or 2026-01-31T12:00:00Z"
+MOMENT: Final = "a time such as 5m, 1h, 24h or 7d ago, or 2026-01-31T12:00:00Z"
 _AGES: Final = ("5m", "1h", "24h", "7d")
 
 KEYS: Final[dict[str, Key]] = {
     "session": _name("id of the session"),
     "model": _name("a model that answered"),
+    "kind": _name("kind of a span, or what its application calls it"),
+    "tag": _name("a tag of a trace"),
     "status": Key(_read_status, "how it ended, or running", "a status"),
     "cost": Key(
         _read_amount,
         "cost in USD",
         "USD such as 0.50, >0.5, or 0.1..2",
-        USD,
         examples=(">0", ">0.50"),
     ),
     "tokens": _count("input and output tokens"),
@@ -288,14 +174,13 @@ KEYS: Final[dict[str, Key]] = {
         _read_amount,
         "from the first start to the last end",
         "milliseconds, or a number with s, m or h, such as >30s or 1m..5m",
-        DURATION,
         examples=(">10s", ">1m"),
     ),
     "traces": _count("number of traces", "sessions"),
     "spans": _count("number of spans", "sessions", "traces"),
     "errors": _count("number of failed traces; of one row, 1 if it failed"),
-    "since": Key(_read_time, "active after", _MOMENT, examples=_AGES),
-    "until": Key(_read_time, "begun before", _MOMENT, examples=_AGES),
+    "since": Key(_read_time, "active after", MOMENT, examples=_AGES),
+    "until": Key(_read_time, "begun before", MOMENT, examples=_AGES),
     "user": _name("id of the user"),
     "provider": _name("the provider's dialect"),
     "source": _name("how its session is known", "sessions", "traces"),
@@ -314,14 +199,10 @@ _OPERATORS: Final[dict[str, Operator]] = {
     **{"=": "=", ">": ">", "<": "<"},
     **{">=": ">=", "<=": "<=", "..": ".."},
 }
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _SPACE: Final = re.compile(r"\s*")
 # A minus before anything but space; a key, unless it is the scheme of an address.
 _HEAD: Final = re.compile(r"(?P<minus>-(?=\S))?(?:(?P<key>[A-Za-z_]+):(?!//))?")
 _QUOTED: Final = re.compile(r'"(?P<text>(?:[^"\\]|\\.)*)"(?P<star>\*?)', re.DOTALL)
-_BARE: Final = re.compile(r'[^\s"]+')
-# A word that needs no quotes.
-_PLAIN: Final = re.compile(r'(?!-)(?![A-Za-z_]+:(?!//))[^\s"]+')
 _ESCAPED: Final = re.compile(r'\\(["\\])')
 _COMPARED: Final = re.compile(
     r"(?P<operator>>=|<=|>|<)?(?P<value>[0-9A-Za-z]*(?:\.?[0-9A-Za-z]+)?)(?:\.\.(?P<most>.+))?"
@@ -360,7 +241,7 @@ def _clause(text: str, at: int, rows: Rows) -> tuple[Condition | None, int]:
     if key:
         _check_key(key, rows, head.start("key"))
     quoted = _QUOTED.match(text, value_at)
-    bare = _BARE.match(text, value_at)
+    bare = BARE.match(text, value_at)
     if quoted is None and text.startswith('"', value_at):
         raise SearchError(value_at, "a closing quote")
     negated = head["minus"] is not None
@@ -388,13 +269,3 @@ def _check_key(key: str, rows: Rows, at: int) -> None:
 def _space(text: str, at: int) -> int:
     found = _SPACE.match(text, at)
     return at if found is None else found.end()
-
-
-def _quoted(text: str) -> str:
-    """Write a value, in quotes where it would be read otherwise without them."""
-    return text if _BARE.fullmatch(text) and not re.search(r"^//|\*$", text) else _in_quotes(text)
-
-
-def _in_quotes(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'

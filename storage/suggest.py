@@ -1,23 +1,27 @@
 """What may come next in a query that somebody types: keys, then values that were seen.
 
 Invariant: to look costs the same in any database: names of sessions come from their index, other
-values from the newest ``SEEN`` calls.
+values from the newest ``SEEN`` spans or traces.
 """
 
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from storage.clauses import STATUSES, Name, Rows
 from storage.database import Database, Value
 from storage.parameters import clean_text
-from storage.search import KEYS, STATUSES, Name, Rows
+from storage.search import KEYS
 
 # ruff: noqa: S608 (the SQL below is put together from constants of this file, never from values)
 
 MAX_SUGGESTIONS: Final = 20
 # Calls of which the values are offered: 20 ms.
 SEEN: Final = 10_000
+# Different lists of tags that are read for one suggestion.
+MAX_TAGS: Final = 1_000
 
 # A clause, also one that is not complete; at least one character of what is no space.
 _CLAUSE: Final = re.compile(
@@ -94,6 +98,10 @@ async def _values(
         }
         names = [row[0] for row in await db.read(_OBSERVED[key], params)]
         texts = [str(Name(key, name)) for name in names if name.startswith(prefix)]
+    elif key == "tag":
+        lists = await db.read(TAGS, {"project_id": project_id, "limit": MAX_TAGS})
+        tags = {tag for (text,) in lists for tag in json.loads(text) if tag.startswith(prefix)}
+        texts = [str(Name(key, tag)) for tag in sorted(tags)[:MAX_SUGGESTIONS]]
     else:
         known = STATUSES[rows] if key == "status" else KEYS[key].examples
         texts = [f"{key}:{value}" for value in known if value.startswith(prefix)]
@@ -119,6 +127,13 @@ ORDER BY session_id LIMIT :limit
 """,
     "model": _newest("COALESCE(model, model_requested)", "spans"),
     "provider": _newest("provider", "spans"),
+    "kind": _newest("COALESCE(label, kind)", "spans"),
     "user": _newest("user_id", "traces"),
     "source": _newest("session_source", "traces"),
 }
+TAGS: Final = f"""
+SELECT DISTINCT tags FROM (
+  SELECT tags FROM traces WHERE project_id = :project_id
+  ORDER BY started_at_us DESC, seq DESC LIMIT {SEEN}
+) newest WHERE tags IS NOT NULL LIMIT :limit
+"""

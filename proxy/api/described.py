@@ -11,8 +11,9 @@ from typing import Final, Literal
 from proxy.access import READ, Need
 from proxy.api import params
 from proxy.api.about import Schema
+from storage.clauses import Rows
 from storage.listing import ORDERS
-from storage.search import MAX_CHARS, Rows
+from storage.search import MAX_CHARS
 
 JSON: Final = "application/json"
 BYTES: Final = "*/*"

@@ -12,8 +12,9 @@ from proxy.call import EndedBy, Phase
 from proxy.pricing import Status
 from proxy.providers.reading import PartKind
 from proxy.session import REGISTRY
+from storage.clauses import STATUSES
+from storage.handed import Kind
 from storage.records import COMPLETED, RUNNING
-from storage.search import STATUSES
 
 _TRACE: Final = "019ac8f0a1b27c3d8e4f5a6b7c8d9e0f"
 _SPAN: Final = "5a6b7c8d9e0f1a2b"
@@ -87,8 +88,8 @@ FIELDS: Final[dict[str, About]] = {
     "settled_by": _hex("the span that told this one's usage", None, 16),
     "name": About("its name", "get_order"),
     "Session.name": About("the name that somebody gave it", "Lost order"),
-    "Trace.name": About("the model, or what the call does", "gpt-4o-mini"),
-    "Span.name": About("the model, or what the call does", "gpt-4o-mini"),
+    "Trace.name": About("its application's word; else the model, or what the call does", "chat"),
+    "Span.name": About("its application's word; else the model, or what the call does", "gpt-5"),
     "Part.name": About("a file's name, or what an `other` is", "invoice.pdf"),
     # States and sources.
     "starred": About("whether somebody marked it", False),
@@ -104,7 +105,8 @@ FIELDS: Final[dict[str, About]] = {
     "session_source": _one_of("how its session is known (docs/sessions.md)", _KNOWN, "header"),
     "session_confidence": About("what that is worth; null where it is `ambiguous`", "named"),
     "usage_source": _one_of(
-        "how the tokens are known", ("provider", "injected", "estimated", "missing")
+        "how the tokens are known; `reported`: an application told them",
+        ("provider", "injected", "estimated", "missing", "reported"),
     ),
     "cost_status": _one_of("whether the model has a price", get_args(Status)),
     "price_version": About("which list of prices", "genai-prices 0.2.3"),
@@ -112,6 +114,12 @@ FIELDS: Final[dict[str, About]] = {
     "ended_by": _one_of("who ended it", get_args(EndedBy), NULL),
     "phase": _one_of("in which phase of the call it ended", get_args(Phase), NULL),
     "http_status": About("the answer's HTTP status", 200),
+    "tags": About("those with which an application opened it", ["beta"]),
+    "linked_trace_id": _hex("the trace that its call named, which is of another session", None, 32),
+    "handed_in": About("whether an application told of it, and it is no call that passed", False),
+    "same_call": _hex("the span of the call that this one saw too; that alone counts", None, 16),
+    "moved_from": _hex("the trace that the call's answer named, before it came to this", None, 32),
+    "custom": About("what its application said of it, in words of its own", {"tenant": "a"}),
     "notes": About("what could not be read as it should", []),
     # Times.
     "started_at": _time("when the first call began"),
@@ -160,7 +168,9 @@ FIELDS: Final[dict[str, About]] = {
     "Span.output": About(f"the answer, in the same way: in a list in brief, else {_FULL}", _ANSWER),
     "kind": About("what it is", "function"),
     "Span.kind": About("what the span is; of a model call its model, tokens and cost"),
-    "type": About("`llm_call`", "llm_call"),
+    "Kind.type": _one_of("what kind of work it is", get_args(Kind)),
+    "Kind.kind": About("of a `custom` one: what its application calls it", "reranker"),
+    "attributes": About("what else its application said of its kind", {"top_k": 5}),
     "model": About("the model that answered, else the one that was asked for", "gpt-4o-mini"),
     "model_requested": About("the model that was asked for", "gpt-4o-mini"),
     "provider": About("the dialect of the call", "openai"),

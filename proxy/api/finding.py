@@ -14,9 +14,9 @@ from proxy.api.params import BadParameter
 from proxy.api.views import TotalsView, totals_view
 from proxy.recorder import Recorder
 from storage import listing
+from storage.clauses import Rows
 from storage.database import Database
 from storage.records import Page
-from storage.search import Rows
 
 T = TypeVar("T")
 

@@ -9,8 +9,8 @@ from proxy.api.about import About, Schema
 from proxy.api.ingest_bodies import MAX_ITEMS, TYPES
 from proxy.handed_values import ERROR_CHARS, MAX_COST_USD, MAX_DURATION_MS, NAME_CHARS
 from proxy.usage import MAX_COUNT
+from storage.clauses import STATUSES
 from storage.handed import Kind
-from storage.search import STATUSES
 
 _TRACE: Final = "019ac8f0a1b27c3d8e4f5a6b7c8d9e0f"
 _SPAN: Final = "5a6b7c8d9e0f1a2b"

@@ -17,9 +17,10 @@ from aiohttp import web
 
 from proxy.api import params
 from proxy.api.params import BadParameter
+from storage.clauses import Condition, Query, Rows
 from storage.listing import ORDERS, After, Order
 from storage.records import Page
-from storage.search import Condition, Query, Rows, SearchError, parse
+from storage.search import SearchError, parse
 
 T = TypeVar("T")
 
@@ -123,7 +124,9 @@ def _read_cursor(text: str, digest: str) -> tuple[After | None, int]:
     if found is None or any(abs(n) >= 2**62 for n in numbers):
         raise BadParameter("cursor must be the one that an earlier page gave", "cursor")
     if found[4] != digest:
-        raise BadParameter("cursor is of a list with another q, sort_by or sort_order", "cursor")
+        raise BadParameter(
+            "cursor is of a list with another q, filter, sort_by or sort_order", "cursor"
+        )
     value, seq, now = numbers
     return (value, seq), now
 

@@ -117,6 +117,7 @@ class OutcomeView:
     usage_source: str | None
     cost: float | None
     cost_status: str | None
+    handed_in: bool
     repeats: int
 
 
@@ -209,6 +210,7 @@ def outcome_view(span: Span, repeats: int) -> OutcomeView:
         usage_source=span.usage_source,
         cost=usd(span.cost_nusd),
         cost_status=span.cost_status,
+        handed_in=span.handed_in,
         repeats=repeats,
     )
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from proxy.access import ADMIN, READ, Need
-from proxy.api import params
+from proxy.api import params, span_filters
 from proxy.api.answer_shapes import (
     Conversation,
     SessionList,
@@ -43,7 +43,8 @@ _SEVERAL_PAGES: Final = (
     " `q` is so common that only the newest messages with it were looked at."
 )
 _SORTED: Final = (
-    " They are sorted otherwise than by `started` only with `session:ID` or `since:` in `q`."
+    " They are sorted otherwise than by `started` only with `session:ID` or `since:` in `q`,"
+    " or a parameter that says the same."
 )
 
 
@@ -238,8 +239,8 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         id="listSpans",
         tag="Traces and spans",
         summary="Spans, newest first, in brief",
-        description=_SEVERAL_PAGES + _SORTED,
-        parameters=(*lists("spans"), ids("spans", 16)),
+        description="All filters and `q` must be fulfilled. " + _SEVERAL_PAGES + _SORTED,
+        parameters=(*lists("spans"), ids("spans", 16), *span_filters.PARAMETERS),
         answers=ok("A page.", SpanList),
         codes=("bad_parameter",),
     ),

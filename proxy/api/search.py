@@ -6,8 +6,9 @@ from proxy.access import project_id
 from proxy.api.answers import json_answer
 from proxy.api.params import BadParameter
 from storage import suggest
+from storage.clauses import STATUSES
 from storage.database import Database
-from storage.search import MAX_CHARS, STATUSES
+from storage.search import MAX_CHARS
 
 
 class Search:

@@ -24,8 +24,9 @@ from proxy.api.described import (
 from proxy.api.events import MAX_NUMBER, TicketView
 from proxy.api.health import HealthView
 from proxy.api.views import StatsView
+from storage.clauses import STATUSES
 from storage.events import TYPES
-from storage.search import MAX_CHARS, STATUSES
+from storage.search import MAX_CHARS
 from storage.suggest import Suggestions
 
 # What a client tells the proxy about a call; none of these headers goes upstream.

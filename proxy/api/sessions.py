@@ -12,9 +12,9 @@ from proxy.api.views import TotalsView, budget_view, flat, session_view, trace_v
 from proxy.providers.messages import text_of
 from proxy.recorder import Recorder
 from storage import budgets, forget, listing, queries
+from storage.clauses import Name, Query
 from storage.database import Database
 from storage.listing import Order
-from storage.search import Name, Query
 
 # Traces of one session in one answer; more of them go on behind `cursor`.
 MAX_TRACES = 10_000

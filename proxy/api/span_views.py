@@ -5,7 +5,9 @@ Invariant: every figure is the record's, only in the API's unit (units.py); what
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
+import msgspec
 import orjson
 
 from proxy.api.units import iso, iso_or_none, ms, usd
@@ -14,9 +16,14 @@ from storage.records import COMPLETED, RUNNING, Body, Span
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KindView:
-    """What a span is; for a model call its model, provider, tokens and cost."""
+    """What a span is; for a model call its model, provider, tokens and cost.
+
+    `kind` is what an application calls a span of type `custom`; `attributes` are what else it said
+    of a span's kind.
+    """
 
     type: str
+    kind: str | None
     model: str | None
     model_requested: str | None
     provider: str | None
@@ -34,6 +41,7 @@ class KindView:
     cost: float | None
     cost_status: str | None
     price_version: str | None
+    attributes: orjson.Fragment | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +63,12 @@ class BodyView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpanMetadata:
-    """The rest of what is known of a span."""
+    """The rest of what is known of a span.
+
+    `handed_in`: an application told of it, and it is no call of ours; `custom` is what it said of
+    it in its own words. `same_call` is the span of the call that this one saw as well, which alone
+    is in sums. `moved_from` is the trace that a call's answer named before it joined this one.
+    """
 
     duration_ms: float | None
     first_byte_ms: float | None
@@ -74,6 +87,10 @@ class SpanMetadata:
     request_headers: orjson.Fragment | None
     response_headers: orjson.Fragment | None
     notes: Sequence[str]
+    handed_in: bool
+    same_call: str | None
+    moved_from: str | None
+    custom: orjson.Fragment | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,14 +119,25 @@ class SpanView:
     metadata: SpanMetadata
 
 
+class _Attributes(msgspec.Struct):
+    """What is stored of a span beside its columns, each a JSON object."""
+
+    kind: msgspec.Raw = msgspec.Raw()
+    metadata: msgspec.Raw = msgspec.Raw()
+
+
+_ATTRIBUTES: Final = msgspec.json.Decoder(_Attributes)
+
+
 def span_view(span: Span, input_value: object, output_value: object) -> SpanView:
     """Show a span with its input and output, which are JSON values or fragments."""
+    attributes = _attributes(span.attributes)
     return SpanView(
         id=span.span_id.hex(),
         trace_id=span.trace_id.hex(),
         parent_id=_hex(span.parent_id),
         name=span.name,
-        kind=_kind(span),
+        kind=_kind(span, attributes.kind),
         status=_status(span),
         started_at=iso(span.started_at_us),
         ended_at=iso_or_none(span.ended_at_us),
@@ -133,6 +161,10 @@ def span_view(span: Span, input_value: object, output_value: object) -> SpanView
             request_headers=_fragment(span.request_headers),
             response_headers=_fragment(span.response_headers),
             notes=span.notes,
+            handed_in=span.handed_in,
+            same_call=_hex(span.same_call),
+            moved_from=_hex(span.moved_from),
+            custom=_raw(attributes.metadata),
         ),
     )
 
@@ -145,10 +177,26 @@ def _fragment(json_text: str | None) -> orjson.Fragment | None:
     return None if json_text is None else orjson.Fragment(json_text)
 
 
-def _kind(span: Span) -> KindView:
+def _attributes(stored: bytes | None) -> _Attributes:
+    """Cut what is stored in two as it was written; nothing where it is no such object."""
+    if stored is None:
+        return _Attributes()
+    try:
+        return _ATTRIBUTES.decode(stored)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _Attributes()
+
+
+def _raw(value: msgspec.Raw) -> orjson.Fragment | None:
+    data = bytes(value)
+    return None if data in (b"", b"null") else orjson.Fragment(data)
+
+
+def _kind(span: Span, attributes: msgspec.Raw) -> KindView:
     tokens = span.tokens
     return KindView(
         type=span.kind,
+        kind=span.label,
         model=span.model or span.model_requested,
         model_requested=span.model_requested,
         provider=span.provider,
@@ -166,6 +214,7 @@ def _kind(span: Span) -> KindView:
         cost=usd(span.cost_nusd),
         cost_status=span.cost_status,
         price_version=span.price_version,
+        attributes=_raw(attributes),
     )
 
 

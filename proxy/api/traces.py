@@ -9,13 +9,14 @@ from proxy.api import lists, params
 from proxy.api.answers import json_answer, not_found
 from proxy.api.bodies import json_value
 from proxy.api.finding import Finder
+from proxy.api.span_filters import filters
 from proxy.api.span_views import span_view
 from proxy.api.views import TotalsView, flat, trace_view
 from proxy.providers.messages import text_of
 from proxy.recorder import Recorder
 from storage import forget, listing, queries, rebuild
+from storage.clauses import Condition, Ids, Name
 from storage.database import Database
-from storage.search import Condition, Ids, Name
 
 
 class Traces:
@@ -42,13 +43,14 @@ class Traces:
         return asked.answer(page, [trace_view(trace) for trace in page.rows])
 
     async def list_spans(self, request: web.Request) -> web.Response:
-        """GET /api/spans?q=&id=&sort_by=&sort_order=&limit=&cursor=: newest first, in brief."""
+        """GET /api/spans?q=&id=&model=&...&limit=&cursor=: newest first, in brief."""
         return json_answer(await self.find_spans(request))
 
     async def find_spans(self, request: web.Request) -> dict[str, object]:
         """Give a page of spans; see Sessions.find."""
         ids = params.ids(request, 16)
-        asked = lists.asked(request, "spans", *(() if ids is None else (Ids(ids),)))
+        more = () if ids is None else (Ids(ids),)
+        asked = lists.asked(request, "spans", *more, *filters(request))
         page = await self._finder.page(project_id(request), listing.list_spans, asked)
         return asked.answer(
             page, [span_view(s, s.input_preview, s.output_preview) for s in page.rows]

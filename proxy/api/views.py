@@ -58,7 +58,8 @@ class TraceView:
     """A trace with the sums over its spans.
 
     `session_source` is the row of session.py by which its session is known, `session_confidence`
-    what that is worth; of an "ambiguous" trace, which has no session, it is null.
+    what that is worth; of an "ambiguous" trace, which has no session, it is null. `linked_trace_id`
+    is the trace that its call named, which is of another session.
     """
 
     id: str
@@ -83,6 +84,8 @@ class TraceView:
     input: str | None
     output: str | None
     error: str | None
+    tags: Sequence[str]
+    linked_trace_id: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,6 +213,8 @@ def trace_view(trace: Trace) -> TraceView:
         input=trace.input_preview,
         output=trace.output_preview,
         error=trace.error,
+        tags=trace.tags,
+        linked_trace_id=None if trace.linked_trace_id is None else trace.linked_trace_id.hex(),
     )
 
 

@@ -1,8 +1,9 @@
-"""`traceway tail [QUERY]`: a line for each call when it ends, for as long as one watches.
+"""`traceway tail [QUERY]`: a line for each span when it ends, for as long as one watches.
 
-Invariant: a call that ends behind the place where it begins is shown once, also over breaks of the
-connection and restarts of the server, as far back as the server's log of events goes. What a line
-says is what the API says at that moment.
+A line has the model of a call, and the name of a tool, a retrieval or whatever else an application
+tells of. Invariant: a span that ends behind the place where it begins is shown once, also over
+breaks of the connection and restarts of the server, as far back as the server's log of events goes.
+What a line says is what the API says at that moment.
 """
 
 import argparse
@@ -153,20 +154,27 @@ class _Tail:
         tokens, cost, latency = _figures(span) if has_ended else ("", "", "")
         figures = f"{tokens:>6}  {cost:>9}  {latency:>8}"
         head = f"{event.status:<11}  {figures}  "
-        model, session = safe(span.kind.model or view.UNKNOWN), safe(event.session_id or "")
+        name, session = safe(_name(span)), safe(event.session_id or "")
         error = safe(view.one_line(_error(span))) if has_ended else ""
         if (width := self._screen.width) is None:
-            line = f"{head}{_padded(model, 18)}  {_padded(session, 24)}  {error}".rstrip()
+            line = f"{head}{_padded(name, 18)}  {_padded(session, 24)}  {error}".rstrip()
             below = ""
         else:
             # What the time and the figures leave is for the two names.
             half = max((width - TIME_COLUMNS - len(head) - 2) // 2, 4)
-            names = f"{_padded(clip(model, half), half)}  {session}".rstrip()
+            names = f"{_padded(clip(name, half), half)}  {session}".rstrip()
             line = clip(f"{head}{names}", width - TIME_COLUMNS)
             below = f"\n{'':{TIME_COLUMNS}}{clip(error, width - TIME_COLUMNS)}" if error else ""
         drawn = self._screen.paint(event.status, event.status)
         below = self._screen.paint(below, event.status)
         return f"{clock(at)}  {drawn}{line[len(event.status) :]}{below}"
+
+
+def _name(span: SpanView) -> str:
+    """Give the model of a call, and of all other work what its application calls it."""
+    if span.kind.type == "llm_call":
+        return span.kind.model or view.UNKNOWN
+    return span.name
 
 
 def _figures(span: SpanView) -> tuple[str, str, str]:

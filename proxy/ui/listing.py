@@ -13,7 +13,8 @@ from aiohttp import web
 
 from proxy.api.lists import BadQuery
 from proxy.api.params import BadParameter
-from storage.search import Query, Rows, SearchError, parse
+from storage.clauses import Query, Rows
+from storage.search import SearchError, parse
 
 # More parts than anybody reads one by one.
 MAX_CLAUSES: Final = 8

@@ -18,7 +18,7 @@ from proxy.api.conversation import Conversations, branches
 from proxy.api.span_views import SpanView, span_view
 from proxy.api.units import ms, usd
 from proxy.api.views import SessionView, TraceView, budget_view, session_view, trace_view
-from proxy.ui import timeline, view
+from proxy.ui import kinds, timeline, view
 from proxy.ui.conversation import Section, sections
 from proxy.ui.frame import Frame
 from storage import breakdown, budgets, events, queries
@@ -122,6 +122,8 @@ class SessionPage:
                 models=[_model(share) for share in models],
                 states=states,
                 columns=timeline.columns(turns),
+                look=kinds.look,
+                is_billed=kinds.is_billed,
             )
         )
 
@@ -156,7 +158,10 @@ class SessionPage:
         spans = await breakdown.page_spans(
             self._database, project_id(request), session.id, start, limit
         )
-        traces = len({span.trace_id for span in spans})
+        # Of many spans, those of the first traces; a trace may have none.
+        traces = max(0, min(limit, session.trace_count - start))
+        if len(spans) >= breakdown.MAX_SPANS:
+            traces = len({span.trace_id for span in spans})
         return Timeline(
             spans=[span_view(span, None, None) for span in spans],
             waterfall=timeline.waterfall([stretch(span) for span in spans], now_us()),

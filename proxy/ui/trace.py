@@ -4,7 +4,7 @@ Invariant: figures are those of `proxy.api`'s views; a body is shown as text and
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,45 +13,38 @@ from aiohttp import web
 
 from proxy.access import project_id
 from proxy.api import params
-from proxy.api.bodies import SHOWN_BYTES, description
-from proxy.api.span_views import span_view
+from proxy.api.span_views import SpanView, span_view
 from proxy.api.views import trace_view
-from proxy.decode import decode
-from proxy.providers.lenient import encode, mapping
-from proxy.providers.reading import Reading, answer_so_far, read
-from proxy.ui import timeline
-from proxy.ui.conversation import Said, said
+from proxy.ui import kinds, timeline
+from proxy.ui.body_text import BodyText, answered_text, asked_text, json_text
 from proxy.ui.curl import command
 from proxy.ui.frame import Frame, origin
 from proxy.ui.json_text import indented
 from proxy.ui.session import now_us, stretch
 from proxy.ui.spans import tree
-from storage import events, queries, rebuild
+from storage import events, queries, rebuild, same_call
 from storage.database import Database
-from storage.rebuild import StoredBody
-from storage.records import Span
+from storage.records import Span, Trace
+from storage.same_call import Named
 
-# Characters of one body that a page shows; the rest is behind a link.
-BODY_CHARS: Final = 100_000
-# Spans of one trace that its tree shows, and messages of one body, the last ones.
+# Spans of one trace that its tree shows.
 MAX_SPANS: Final = 1000
-MAX_MESSAGES: Final = 20
-
-MessagesIn = Callable[[bytes], list[Reading]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BodyText:
-    """The beginning of a body as text, and what bytes these are ("exact", ...).
+class Chosen:
+    """One span with its bodies, what its application said of it, and who else tells of it.
 
-    ``said`` are the last messages in it, after ``earlier`` others; none where it has no messages.
+    ``counted`` is the call that is counted for it, ``told`` are those that it is counted for.
     """
 
-    text: str
-    is_cut: bool
-    description: str
-    said: Sequence[Said] = ()
-    earlier: int = 0
+    span: SpanView
+    asked: BodyText | None
+    answered: BodyText | None
+    said: Sequence[tuple[str, BodyText]]
+    heads: Sequence[tuple[str, str]]
+    counted: Named | None
+    told: Sequence[Named]
 
 
 class TracePage:
@@ -70,14 +63,9 @@ class TracePage:
         if trace_id is None or trace is None:
             raise web.HTTPNotFound
         spans = await queries.trace_spans(db, project, trace_id, MAX_SPANS)
-        span = _chosen(spans, request.query.get("span"))
-        bodies = (
-            await rebuild.request_body(db, project, span.span_id),
-            await rebuild.response_body(db, project, span.span_id),
-        )
         raw = request.query.get("view") == "raw"
-        asked = await asyncio.to_thread(_body_text, bodies[0], _asked, raw=raw)
-        answered = await asyncio.to_thread(_body_text, bodies[1], _answered, raw=raw)
+        one = await self._chosen(spans, trace, request.query.get("span"))
+        chosen = None if one is None else await self._read(project, one, raw=raw)
         views = [span_view(one, one.input_preview, one.output_preview) for one in spans]
         return await asyncio.to_thread(
             lambda: self._frame.render(
@@ -87,15 +75,54 @@ class TracePage:
                 trace=trace_view(trace),
                 tree=tree(views),
                 waterfall=timeline.waterfall([stretch(one) for one in spans], now_us()),
-                span=views[spans.index(span)],
-                asked=asked,
-                answered=answered,
-                heads=[
-                    ("Request headers", indented(span.request_headers or "")),
-                    ("Response headers", indented(span.response_headers or "")),
-                ],
+                chosen=chosen,
+                billed=any(kinds.is_billed(view.kind) for view in views),
+                look=kinds.look,
+                is_billed=kinds.is_billed,
                 shown="raw" if raw else "span",
             )
+        )
+
+    async def _chosen(self, spans: Sequence[Span], trace: Trace, wanted: str | None) -> Span | None:
+        """Find the span that is asked for, else the first; None where there is none.
+
+        Raises HTTPNotFound where the trace has none such.
+        """
+        if wanted is None:
+            return spans[0] if spans else None
+        for span in spans:
+            if span.span_id.hex() == wanted:
+                return span
+        # It may be one of those that the tree does not show.
+        span_id = params.hex_id(wanted, 16)
+        found = (
+            await queries.get_span(self._database, trace.project_id, span_id) if span_id else None
+        )
+        if found is None or found.trace_id != trace.trace_id:
+            raise web.HTTPNotFound
+        return found
+
+    async def _read(self, project: int, span: Span, *, raw: bool) -> Chosen:
+        db = self._database
+        asked = await rebuild.request_body(db, project, span.span_id)
+        answered = await rebuild.response_body(db, project, span.span_id)
+        view = span_view(span, span.input_preview, span.output_preview)
+        said = (("Attributes", view.kind.attributes), ("Metadata", view.metadata.custom))
+        return Chosen(
+            span=view,
+            asked=await asyncio.to_thread(asked_text, asked, span, raw=raw),
+            answered=await asyncio.to_thread(answered_text, answered, span, raw=raw),
+            said=[
+                (name, json_text(orjson.dumps(value)))
+                for name, value in said
+                if value is not None and orjson.dumps(value) != b"{}"
+            ],
+            heads=[
+                ("Request headers", indented(span.request_headers or "")),
+                ("Response headers", indented(span.response_headers or "")),
+            ],
+            counted=await same_call.counted(db, span),
+            told=await same_call.told(db, span),
         )
 
     async def curl(self, request: web.Request) -> web.Response:
@@ -103,7 +130,7 @@ class TracePage:
         db, project = self._database, project_id(request)
         span_id = params.hex_id(request.match_info["id"], 16)
         span = await queries.get_span(db, project, span_id) if span_id else None
-        if span is None:
+        if span is None or span.handed_in:
             raise web.HTTPNotFound
         body = await rebuild.request_body(db, project, span.span_id)
         home = origin(request)
@@ -117,48 +144,3 @@ class TracePage:
             keys_are_on=self._frame.keys_are_on,
         )
         return self._frame.text(text)
-
-
-def _chosen(spans: tuple[Span, ...], wanted: str | None) -> Span:
-    """Find the span that is asked for.
-
-    Raises HTTPNotFound where the trace has none such.
-    """
-    for span in spans:
-        if wanted in (None, span.span_id.hex()):
-            return span
-    raise web.HTTPNotFound
-
-
-def _body_text(stored: StoredBody | None, messages_in: MessagesIn, *, raw: bool) -> BodyText | None:
-    if stored is None:
-        return None
-    data, _ = decode(stored.data, stored.content_encoding or "", SHOWN_BYTES)
-    text = data.decode("utf-8", "replace")
-    # As it is where that is asked for, else as a person reads it.
-    messages = [] if raw else messages_in(data)
-    text = text if raw else indented(text)
-    return BodyText(
-        text=text[:BODY_CHARS],
-        is_cut=len(text) > BODY_CHARS,
-        description=description(stored),
-        said=[said(message) for message in messages[-MAX_MESSAGES:]],
-        earlier=max(0, len(messages) - MAX_MESSAGES),
-    )
-
-
-def _asked(data: bytes) -> list[Reading]:
-    """Read the messages of a request, in whichever field it has them."""
-    try:
-        request = mapping(orjson.loads(data))
-    except ValueError:
-        return []
-    found = request.get("messages") or request.get("input") or request.get("prompt")
-    values = found if isinstance(found, list) else [found] if found else []
-    return [read(encode(value)) for value in values]
-
-
-def _answered(data: bytes) -> list[Reading]:
-    """Read what a model answered; nothing where that is no message."""
-    answer = answer_so_far(data)
-    return [answer] if answer.text or answer.parts or answer.tool_calls else []

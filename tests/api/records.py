@@ -82,5 +82,6 @@ def span(**fields: Any) -> Span:
         "model_requested": "gpt-5",
         "tokens": Tokens(),
         "notes": (),
+        "handed_in": False,
     }
     return Span(**{**given, **fields})

@@ -11,6 +11,7 @@ import pytest
 from tests.api.asking import Reply, ask
 from tests.api.described import faults
 from tests.running import Running
+from tests.ui.agents import Agent
 from tests.ui.demo import demo, talks
 from tests.ui.rich import rich
 
@@ -23,6 +24,7 @@ async def told(tmp_path: Path) -> AsyncIterator[Running]:
     now_us = time.time_ns() // 1000
     async with demo(tmp_path, talks()[:FIRST], now_us) as tw:
         await rich(tw, at_us=now_us - 3600_000_000)
+        await Agent(tw, at_us=now_us - 1800_000_000).every_kind()
         await tw.saved()
         yield tw
 

@@ -3,7 +3,7 @@
 import orjson
 import pytest
 
-from storage.search import STATUSES
+from storage.clauses import STATUSES
 from tests.api.asking import ask
 from tests.running import Running
 from tests.wire import ScriptedUpstream

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from proxy.api import lists
 from proxy.api.lists import BadQuery
 from proxy.api.params import BadParameter
+from storage.clauses import Name, Query, Rows
 from storage.listing import ORDERS, Order
 from storage.records import Page
-from storage.search import Name, Query, Rows
 
 PLACES = st.tuples(st.integers(-1, 2**62 - 1), st.integers(0, 2**62 - 1))
 
@@ -103,7 +103,7 @@ def test_the_same_query_in_other_words_goes_on_with_the_same_cursor() -> None:
 )
 def test_a_cursor_of_another_list_is_a_mistake(rows: Rows, query: dict[str, Any]) -> None:
     text = cursor((1, 2), q="cost:>2", sort_by="cost")
-    with pytest.raises(BadParameter, match="cursor is of a list with another q, sort_by"):
+    with pytest.raises(BadParameter, match="cursor is of a list with another q, filter"):
         lists.asked(asked(**query, cursor=str(text)), rows)
 
 

@@ -60,6 +60,8 @@ def test_an_outcome_is_the_spans_in_the_units_of_the_api() -> None:
         2,
     )
     assert (view.state, view.model, view.repeats) == ("completed", "gpt-5", 2)
+    assert not view.handed_in
+    assert outcome_view(span(handed_in=True), 0).handed_in
     assert (view.duration_ms, view.ttft_ms, view.cost) == (500, 100, 0.000002)
     assert (view.input_tokens, view.cached_input_tokens, view.reasoning_tokens) == (7, 3, None)
 

@@ -2,10 +2,18 @@
 
 from dataclasses import asdict, fields
 
+import orjson
 import pytest
 
-from proxy.api.span_views import BodyView, EndView, span_view
-from storage.records import Body, Tokens
+from proxy.api.span_views import (
+    BodyView,
+    EndView,
+    KindView,
+    SpanMetadata,
+    SpanView,
+    span_view,
+)
+from storage.records import Body, Span, Tokens
 from tests.api.records import span
 
 
@@ -55,3 +63,44 @@ def test_a_body_says_whether_it_is_stored_and_what_was_done_to_it() -> None:
         *(True, True, True),
         False,
     )
+
+
+def test_a_span_of_an_application_shows_what_it_said_of_it_as_it_was_written() -> None:
+    said = b'{"kind": {"top_k": 1.0, "z": 1, "z": 2}, "metadata": {"who": "me"}}'
+    handed = span(kind="custom", label="reranker", attributes=said, handed_in=True)
+    shown = span_view(handed, None, None)
+    assert (shown.kind.type, shown.kind.kind) == ("custom", "reranker")
+    assert orjson.dumps(shown.kind.attributes) == b'{"top_k": 1.0, "z": 1, "z": 2}'
+    assert orjson.dumps(shown.metadata.custom) == b'{"who": "me"}'
+    assert shown.metadata.handed_in is True
+
+
+def test_a_span_names_the_call_that_it_saw_as_well_and_the_trace_it_came_from() -> None:
+    shown = span_view(span(same_call=b"\x02" * 8, moved_from=b"\x03" * 16), None, None)
+    assert (shown.metadata.same_call, shown.metadata.moved_from) == ("02" * 8, "03" * 16)
+
+
+@pytest.mark.parametrize(
+    "stored", [None, b"", b"[1]", b"no", b'{"kind": null}', b"\xff", b"[" * 5000]
+)
+def test_what_is_stored_of_no_attributes_is_none(stored: bytes | None) -> None:
+    shown = span_view(span(attributes=stored), None, None)
+    assert (shown.kind.attributes, shown.metadata.custom) == (None, None)
+
+
+def test_no_field_of_a_record_is_forgotten() -> None:
+    shown = {f.name for view in (SpanView, KindView, SpanMetadata, EndView) for f in fields(view)}
+    renamed = {
+        "state": "status",
+        "label": "kind",
+        "settled_by": "settled_by",
+        "first_token_us": "ttft_ms",
+        "tokens": "total_tokens",
+        "cost_nusd": "cost",
+        "input_preview": "input",
+        "output_preview": "output",
+        "span_id": "id",
+    }
+    known = {f.name.removesuffix("_us") for f in fields(Span)} - {"project_id", "seq"}
+    names = {renamed.get(name, renamed.get(f"{name}_us", name)) for name in known}
+    assert {n for n in names if not {n, f"{n}_ms"} & shown} == set()

@@ -74,7 +74,14 @@ def test_a_trace_shows_each_documented_field_in_its_unit() -> None:
         "input": "hi",
         "output": None,
         "error": "no",
+        "tags": (),
+        "linked_trace_id": None,
     }
+
+
+def test_a_trace_shows_its_tags_and_the_trace_that_its_call_named() -> None:
+    shown = views.trace_view(trace(tags=("beta", "eu"), linked_trace_id=b"\x0b" * 16))
+    assert (shown.tags, shown.linked_trace_id) == (("beta", "eu"), "0b" * 16)
 
 
 def test_a_running_trace_has_no_end_and_no_duration() -> None:

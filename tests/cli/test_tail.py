@@ -18,6 +18,7 @@ from tests.cli.test_terminal import HOSTILE, obeyed
 from tests.running import Running, running
 from tests.served import START_S
 from tests.storage.calls import end, start
+from tests.ui.agents import Agent
 from tests.wire import ScriptedUpstream
 
 END = Said(130, "", "")
@@ -67,6 +68,22 @@ async def test_failures_say_why_and_what_is_unknown_is_not_nothing(tw: Running) 
         "truncated         —  $0.00000010    500 ms  gpt-5               s                         "
         "cut",
         "cancelled       ~15  ~$0.00000010    500 ms  gpt-5               s",
+    ]
+
+
+async def test_what_is_no_call_of_a_model_is_told_by_its_name(tw: Running) -> None:
+    agent = Agent(tw)
+    root = await agent.span("chat turn", took_s=2)
+    await agent.span("refund", "tool_call", parent=root, state="failed", error="no shop")
+    await agent.span("ask", "llm_call", model="gpt-5", tokens=(10, 5), cost_nusd=100)
+    await agent.span("ask", "llm_call")
+    async with started("tail", "--since", "0", "--url", tw.url) as command:
+        lines = [await command.line() for _ in range(4)]
+    assert [" ".join(line.split()[1:]) for line in lines] == [
+        "completed — — 2.0 s chat turn agent",
+        "failed — — 1.0 s refund agent no shop",
+        "completed 15 $0.00000010 1.0 s gpt-5 agent",
+        "completed — — 1.0 s — agent",
     ]
 
 

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+import msgspec
+
+from storage.clauses import Amount, Condition, Holds, Ids, Name, Query, Rows, Starred, Time, Words
 from storage.conditions import LOOKS_BACK_US
-from storage.database import Database
+from storage.database import Database, Transaction
 from storage.listing import list_sessions, list_spans, list_traces
 from storage.parameters import Change
 from storage.records import FAILED_STATES, RUNNING, Page, Session, Span, Tokens, Trace
-from storage.search import Amount, Condition, Name, Query, Rows, Starred, Time, Words
 from tests.storage.calls import T0, spoken, start, unknown_usage, write
 
 MINUTE_US = 60_000_000
@@ -19,6 +21,9 @@ CALLS = 70
 NOW_US = T0 + CALLS * 10 * MINUTE_US
 SESSIONS = (None, "a", "b", "a%b", "A", "c_1", "héllo", "\U0010ffffx")
 MODELS = ("gpt-5", "gpt-5-mini", "GPT-5", "o4", None)
+KINDS = ("llm_call", "llm_call", "custom", "retrieval", "tool_call")
+LABELS = (None, "reranker", "Rerank", "retrieval")
+TAGS = ("a", "A", ",", '"', "a b", "é", "\\", "ab", '","', "\x01\n\x7f\u2028")
 WORDS = ("alpha", "beta", "gamma", "delta")
 STATES = ("completed", "completed", "failed", "cancelled", "truncated", "interrupted")
 
@@ -114,6 +119,10 @@ class World:
                 return row.starred is condition.value
             case Time():
                 return _overlaps(row, condition)
+            case Ids():
+                return (row.trace_id if condition.key == "trace" else row.span_id) in condition.ids
+            case Holds():
+                return _lower(condition.text) in _lower(row.name)
 
     def _spans(self, row: Any) -> list[Span]:
         if isinstance(row, Span):
@@ -133,6 +142,11 @@ class World:
                 return [t.session_id for t in traces if t.trace_id == row.trace_id]
             case "session":
                 return [row.session_id]
+            case "kind":
+                return [name for span in spans for name in (span.kind, span.label)]
+            case "tag":
+                own = {span.trace_id for span in spans}
+                return [t for one in self.rows["traces"] if one.trace_id in own for t in one.tags]
             case "model":
                 return [span.model or span.model_requested for span in spans]
             case "provider":
@@ -152,6 +166,7 @@ async def world(db: Database, seed: int) -> World:
     write(db, changes)
     with db.transaction() as tx:
         tx.execute("UPDATE sessions SET starred = 1 WHERE session_id IN ('a', 'c_1')", {})
+        _hand_in(tx, random.Random(seed))  # noqa: S311
     rows: dict[Rows, list[Any]] = {}
     for kind, read in LISTS.items():
         page: Page[Any] = await read(db, 1, 1000)
@@ -163,6 +178,24 @@ async def world(db: Database, seed: int) -> World:
     }
     users = dict(await db.read("SELECT seq, user_id FROM spans", {}))
     return World(rows, told, users)
+
+
+def _hand_in(tx: Transaction, source: random.Random) -> None:
+    """Make some spans such as applications tell of, and give some traces tags."""
+    for (seq,) in tx.execute("SELECT seq FROM spans ORDER BY seq", {}):
+        kind = source.choice(KINDS)
+        label = source.choice(LABELS) if kind == "custom" else None
+        sql = "UPDATE spans SET kind = :kind, label = :label WHERE seq = :seq"
+        tx.execute(sql, {"kind": kind, "label": label, "seq": seq})
+    for (trace_id,) in tx.execute("SELECT trace_id FROM traces ORDER BY seq", {}):
+        if source.random() < 0.6:
+            tags = msgspec.json.encode(source.sample(TAGS, k=source.randint(1, 3))).decode()
+            sql = "UPDATE traces SET tags = :tags WHERE trace_id = :trace_id"
+            tx.execute(sql, {"tags": tags, "trace_id": trace_id})
+
+
+def _lower(text: str) -> str:
+    return text.translate({code: code + 32 for code in range(65, 91)})
 
 
 def figure(row: Any, by: str) -> int:

@@ -1,10 +1,12 @@
 """The parts of a session's sums: by model, by state, by turn; a page of its traces and spans."""
 
 from storage.breakdown import model_shares, page_spans, page_traces, trace_states, turn_sums
+from storage.handed import Said
 from storage.queries import get_session
 from storage.records import FAILED, SpanEnd, Tokens, add
 from storage.sqlite import SqliteDatabase
-from tests.storage.calls import end, start, trace_id, unknown_usage, write
+from tests.storage.calls import end, span_id, start, trace_id, unknown_usage, write
+from tests.storage.handing import begun, hand_in
 
 
 def of(session: str, n: int, **fields: object) -> SpanEnd:
@@ -79,3 +81,25 @@ async def test_another_projects_session_of_the_same_name_is_not_read(db: SqliteD
     assert await turn_sums(db, 2, "s") == []
     assert await page_traces(db, 2, "s", 0, 9) == []
     assert await page_spans(db, 2, "s", 0, 9) == []
+
+
+async def test_a_page_has_the_calls_and_the_outermost_spans_of_its_traces(
+    db: SqliteDatabase,
+) -> None:
+    call, tool = Said(kind="llm_call"), Said(kind="tool_call")
+    hand_in(
+        db,
+        [
+            begun(1, trace=1, session_id="s"),
+            begun(2, trace=1, parent_id=span_id(1), said=tool),
+            begun(3, trace=1, parent_id=span_id(2), said=call),
+            begun(4, trace=1, parent_id=span_id(2), said=call),
+            begun(5, trace=1, parent_id=span_id(77), said=tool),  # whose parent is not here
+            begun(6, trace=1, parent_id=span_id(6), said=tool),
+        ],
+    )
+    with db.transaction() as tx:
+        tx.execute("UPDATE spans SET same_call = :s WHERE span_id = :s4",
+                   {"s": span_id(99), "s4": span_id(4)})  # fmt: skip
+    spans = await page_spans(db, 1, "s", 0, 10)
+    assert [span.span_id for span in spans] == [span_id(n) for n in (1, 3, 5, 6)]

@@ -10,13 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storage import conditions, listing
+from storage.clauses import STATUSES, Holds, Ids, Name, Query, Rows
 from storage.conditions import LOOKS_BACK_US, where
 from storage.database import Database
 from storage.fulltext import Match
-from storage.search import KEYS, STATUSES, Ids, Name, Query, Rows, parse
+from storage.listing import Order
+from storage.search import KEYS, parse
 from storage.sqlite import SqliteDatabase, open_database
 from tests.storage.calls import T0, end, span_id, spoken, start, trace_id, unknown_usage, write
-from tests.storage.mixed import LISTS, MODELS, NOW_US, SESSIONS, WORDS, world
+from tests.storage.mixed import LISTS, MODELS, NOW_US, SESSIONS, TAGS, WORDS, world
 
 NAMES: dict[str, tuple[str | None, ...]] = {
     "session": (*SESSIONS, "nobody", ""),
@@ -24,6 +26,8 @@ NAMES: dict[str, tuple[str | None, ...]] = {
     "provider": ("openai", "other", "open"),
     "user": ("u1", "U1", "u"),
     "source": ("header", "head"),
+    "kind": ("llm_call", "custom", "reranker", "Rerank", "retrieval", "re"),
+    "tag": TAGS,
 }
 FIGURES = {
     "cost": ("0", "0.0000001", "0.5", "2", "2.5"),
@@ -52,7 +56,7 @@ def clauses(draw: st.DrawFn, rows: Rows) -> str:
     elif key in NAMES:
         name = draw(st.sampled_from([name for name in NAMES[key] if name is not None]))
         cut = draw(st.integers(0, len(name)))
-        value = draw(st.sampled_from([f'"{name}"', f'"{name[:cut]}"*']))
+        value = draw(st.sampled_from([_quoted(name), f"{_quoted(name[:cut])}*"]))
     elif key == "status":
         value = draw(st.sampled_from(STATUSES[rows]))
     elif key == "starred":
@@ -63,6 +67,10 @@ def clauses(draw: st.DrawFn, rows: Rows) -> str:
         words = st.lists(st.sampled_from([*WORDS, "n3", "m7", "nobody"]), min_size=1, max_size=2)
         value = f'"{" ".join(draw(words))}"'
     return f"{sign}{key}:{value}" if key else f"{sign}{value}"
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 @st.composite
@@ -116,6 +124,7 @@ async def test_each_key_finds_rows_and_its_negation_all_others(
         **{"cost": ">0.1", "tokens": ">100", "input_tokens": ">9", "output_tokens": ">10"},
         **{"duration": ">1h", "traces": ">8", "spans": ">1", "errors": ">2", "status": "completed"},
         **{"since": "3h", "until": "3h", "starred": "true", "input": "alpha", "output": "alpha"},
+        **{"kind": "retrieval", "tag": "a"},
     }
     if rows != "sessions":
         values["errors"] = ">0"
@@ -227,10 +236,38 @@ async def test_rows_are_found_by_their_ids_as_far_as_they_fulfil_the_rest(
         assert await found(db, Query(rows, (Name("model", "gpt-6"), one_of))) == []
 
 
+async def test_spans_are_found_by_a_part_of_their_name_in_any_case(db: SqliteDatabase) -> None:
+    names = ["Search docs", "SEARCH", "re-search%", "sea_rch", "Größe", ""]
+    write(db, [end(start(n, name=name)) for n, name in enumerate(names, 1)])
+    write(db, [end(start(9, name="search", project_id=2))])
+    for text, expected in (
+        *(("search", [1, 2, 3]), ("SEARCH D", [1]), ("%", [3]), ("_", [4]), ("ß", [5])),
+        *(("x", []), ("\ud800", [])),
+    ):
+        assert await found(db, Query("spans", (Holds(text),))) == expected, text
+
+
+async def test_spans_are_found_by_their_trace_however_many_are_newer(
+    db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "LOOKED_AT", 1)
+    write(db, [end(start(n, trace=n % 2 + 1)) for n in range(1, 7)])
+    write(db, [end(start(9, trace=1, project_id=2))])
+    of_trace = Ids((trace_id(1),), "trace")
+    assert await found(db, Query("spans", (of_trace,))) == [2, 4, 6]
+    assert await found(db, Query("spans", (of_trace, Name("model", "gpt-6")))) == []
+    by_cost = Order("cost", descending=False)
+    page = await listing.list_spans(db, 1, 9, query=Query("spans", (of_trace,)), order=by_cost)
+    assert [row.seq for row in page.rows] == [2, 4, 6]
+
+
 def test_no_value_is_part_of_the_sql() -> None:
     texts: dict[str, set[str]] = {}
     for value in ("x'; DROP TABLE sessions; --", "another", ":q0", "{x}", "%s"):
-        names = " ".join(f'{key}:"{value}"' for key in ("session", "model", "user", "source"))
+        names = " ".join(
+            f'{key}:"{value}"' for key in ("session", "model", "user", "source", "kind")
+        )
+        names += f' tag:"{value}" -tag:"{value}"*'
         query = parse(f'"{value}" -input:"{value}" {names} provider:"{value}"*', "sessions")
         match = Match("text : found", 1)
         made = where(query, 0, {value: match})

@@ -5,10 +5,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from storage import fulltext
+from storage.clauses import Query, Words
 from storage.fulltext import look_up, quoted
 from storage.listing import list_sessions
 from storage.records import Page, Session
-from storage.search import Query, Words
 from storage.sqlite import SqliteDatabase
 from tests.storage.calls import end, spoken, start, text_of, write
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from storage import listing
+from storage.clauses import Holds, Ids, Query, Rows
 from storage.listing import (
     INDEXED,
     NEWEST,
@@ -21,7 +22,7 @@ from storage.listing import (
 from storage.parameters import prepare
 from storage.queries import get_session, get_span, get_trace, trace_spans
 from storage.records import Page, Tokens
-from storage.search import Query, Rows, SearchError, parse
+from storage.search import SearchError, parse
 from storage.sqlite import SqliteDatabase, open_database
 from storage.totals import Totals
 from storage.writes import apply
@@ -307,6 +308,13 @@ async def steps(path: Path, sessions: int) -> dict[str, int]:
                 name = f"{rows} by {by} {descending}"
                 reads[name] = read(db, 1, 50, order=order)
                 reads[f"{name} after"] = read(db, 1, 50, at, order=order)
+        if rows == "spans":
+            of_trace = Query(rows, (Ids((trace_id(50),), "trace"),))
+            reads["spans by their trace"] = read(db, 1, 50, query=of_trace)
+            by_cost = read(db, 1, 50, query=of_trace, order=Order("cost"))
+            reads["spans by their trace, by cost"] = by_cost
+            held = Query(rows, (Holds("CALL"),))
+            reads["spans by a part of their name common"] = read(db, 1, 50, query=held)
         for text in COMMON:
             if (query := _parsed(text, rows)) is not None:
                 reads[f"{rows} {text} common"] = read(db, 1, 50, query=query, now_us=middle)
@@ -325,6 +333,7 @@ COMMON = (
     *("model:gpt-5", "provider:openai", "user:u*", "status:completed", "session:s*", "cost:>=0"),
     *("-status:failed -model:o4 -provider:none", "since:9d until:0s", "errors:0", "source:header"),
     *("tokens:<1M", "duration:500", "-none", "-starred:true", "traces:1 spans:1"),
+    *("kind:llm_call", "-kind:retrieval", "-tag:none"),
 )
 
 

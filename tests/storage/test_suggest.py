@@ -4,10 +4,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from storage.search import KEYS, Rows, parse
+from storage.clauses import Rows
+from storage.search import KEYS, parse
 from storage.sqlite import SqliteDatabase
 from storage.suggest import MAX_SUGGESTIONS, suggest
-from tests.storage.calls import end, start, write
+from tests.storage.calls import end, start, trace_id, write
 
 PIECES = st.sampled_from([*'ab:-*"\\ \n>é', "session:", "model:", "cost:"])
 QUERIES = st.lists(PIECES, max_size=10).map("".join)
@@ -54,6 +55,23 @@ async def test_a_value_is_completed_from_what_was_seen(db: SqliteDatabase) -> No
     assert await texts(db, 'session:"a ') == ['session:"a b"']
     assert await texts(db, "source:") == ["source:header"]
     assert await texts(db, "session:zz") == []
+
+
+async def test_kinds_and_tags_are_completed_from_what_applications_told(
+    db: SqliteDatabase,
+) -> None:
+    write(db, [end(start(n)) for n in (1, 2, 3)])
+    write(db, [end(start(4, project_id=2))])
+    with db.transaction() as tx:
+        tx.execute("UPDATE spans SET kind = 'custom', label = 'reranker' WHERE seq = 1", {})
+        tx.execute("UPDATE spans SET kind = 'retrieval' WHERE seq = 2", {})
+        for seq, tags in ((1, '["beta","a b"]'), (2, '["beta"]'), (4, '["bravo"]')):
+            sql = "UPDATE traces SET tags = :tags WHERE project_id = :p AND trace_id = :t"
+            project = 2 if seq == 4 else 1
+            tx.execute(sql, {"tags": tags, "p": project, "t": trace_id(seq)})
+    assert await texts(db, "kind:") == ["kind:llm_call", "kind:reranker", "kind:retrieval"]
+    assert await texts(db, "tag:", "traces") == ['tag:"a b"', "tag:beta"]
+    assert await texts(db, "-tag:b", "spans") == ["-tag:beta"]
 
 
 async def test_what_cannot_be_seen_is_offered_by_example(db: SqliteDatabase) -> None:

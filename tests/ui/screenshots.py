@@ -14,6 +14,7 @@ from playwright.async_api import Browser, async_playwright
 from proxy.access import COOKIE
 from proxy.ui import view
 from tests.keyed import keyed
+from tests.ui.agents import Agent
 from tests.ui.conftest import CHROMIUM, FLAGS
 from tests.ui.demo import demo, talks
 from tests.ui.rich import rich
@@ -61,6 +62,31 @@ async def main(folder: Path) -> None:
                         "trace": view.trace_path(story.traces[0]),
                         "trace-failed": view.trace_path(story.traces[3]),
                         "trace-raw": view.address(view.trace_path(story.traces[0]), view="raw"),
+                    },
+                )
+        with tempfile.TemporaryDirectory() as scratch:
+            async with demo(Path(scratch), [], now_us) as tw:
+                agent = Agent(tw, session="shop:user_17", at_us=now_us - 120_000_000)
+                await agent.every_kind()
+                opened = Agent(tw, 2, session="shop:user_17", at_us=now_us - 20_000_000)
+                await opened.open("chat-turn", tags=("beta",))
+                session = view.session_path("shop:user_17")
+                at = {
+                    name: view.address(agent.path, span=agent.spans[n].hex())
+                    for name, n in (("retrieval", 4), ("call", 6), ("failed", 7))
+                }
+                await _take(
+                    browser,
+                    tw.url,
+                    folder,
+                    {
+                        "agent": agent.path,
+                        **{f"agent-{name}": path for name, path in at.items()},
+                        "agent-raw": view.address(agent.path, view="raw"),
+                        "agent-opened": opened.path,
+                        "agent-session": session,
+                        "agent-timeline": view.address(session, view="timeline"),
+                        "agent-traces": view.address(session, view="traces"),
                     },
                 )
         with tempfile.TemporaryDirectory() as scratch:

@@ -232,7 +232,7 @@ async def test_calls_without_a_session_are_counted_and_the_header_is_shown(
     await save(tw, end(start(1)), end(start(2)))
     await page.goto(f"{tw.url}/sessions")
     notice = page.locator("[data-empty]")
-    await expect(notice).to_contain_text("2 calls, but no session")
+    await expect(notice).to_contain_text("2 traces, but no session")
     await expect(notice).to_contain_text("X-Traceway-Session-Id")
 
 

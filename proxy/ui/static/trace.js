@@ -12,11 +12,26 @@ let timer = 0;
 
 async function flush() {
   timer = 0;
-  const answer = await ask(location.href).catch(() => null);
+  const answer = await ask(address()).catch(() => null);
   if (answer?.status === 404) root.classList.add("gone");
   if (!answer?.ok) return;
+  const at = tree()?.scrollTop;
   merge(root, parse(await answer.text()).getElementById("trace"));
+  if (at) tree().scrollTop = at;
   tick(root);
+}
+
+function tree() {
+  return root.querySelector(".tree ol");
+}
+
+function chosen() {
+  return root.querySelector(".tree a[aria-current]");
+}
+
+// The span that is shown stays, also where one that began before it comes later.
+function address() {
+  return chosen()?.href ?? location.href;
 }
 
 function take(event) {
@@ -24,5 +39,8 @@ function take(event) {
   timer ||= setTimeout(flush, FLUSH_MS);
 }
 
+// Of a long tree the part that is looked at.
+const row = chosen()?.closest("li");
+if (row) tree().scrollTop = row.offsetTop - (tree().clientHeight - row.offsetHeight) / 2;
 remember(root);
 watch(root.dataset.session ? { session: root.dataset.session } : {}, take);

@@ -1,0 +1,117 @@
+"""A session of traces that an application told of, in a real browser: turns, figures, timeline."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Page, expect
+
+from tests.api.asking import save
+from tests.running import Running, running
+from tests.storage.calls import end, start
+from tests.ui.agents import Agent, mark
+from tests.ui.looking import findings, width
+from tests.ui.story import MODEL, S
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def agent(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Agent]:
+    """A session of one such trace, for all tests that only read it."""
+    async with running(tmp_path_factory.mktemp("agent"), "http://127.0.0.1:9") as tw:
+        told = Agent(tw)
+        await told.every_kind()
+        yield told
+
+
+async def test_a_trace_of_many_spans_is_one_turn(agent: Agent, page: Page) -> None:
+    await page.goto(f"{agent.tw.url}/sessions/agent")
+    await expect(page.locator(".strip a title")).to_have_count(1)
+    who = page.locator(".message .who")
+    await expect(who).to_have_text(["Prompt", "User", "Assistant"])
+    await expect(page.locator(".message .turn")).to_have_text(["#1", "#1", "#1"])
+    outcome = page.locator(".outcome")
+    await expect(outcome).to_contain_text("688 → 52 tokens")
+    await expect(outcome).not_to_contain_text("first token")
+    await expect(outcome.get_by_role("link", name="Copy as curl")).to_have_count(0)
+    await outcome.get_by_role("link", name="Trace").click()
+    await expect(page.locator(".tree a[aria-current]")).to_contain_text("gpt-4o-mini")
+
+
+async def test_shares_of_models_are_of_what_is_billed(agent: Agent, page: Page) -> None:
+    await page.goto(f"{agent.tw.url}/sessions/agent")
+    await page.locator("#by-model summary").click()
+    rows = page.locator("#by-model tbody tr")
+    await expect(rows.locator("th")).to_have_text([MODEL, "text-embedding-3-small"])
+    await expect(rows.locator("td:nth-child(2)")).to_have_text(["1", "1"])
+    session = await agent.tw.api("/api/sessions/agent")
+    tokens = page.locator("[data-metric=tokens] .big")
+    await expect(tokens).to_have_text(f"{session['total_tokens']:,}")
+    assert session["total_tokens"] == 688 + 52 + 14
+
+
+async def test_the_timeline_shows_turns_and_calls_and_leads_to_them(
+    agent: Agent, page: Page
+) -> None:
+    await page.goto(f"{agent.tw.url}/sessions/agent?view=timeline")
+    rows = page.locator(".waterfall li")
+    await expect(rows.locator(".lane-name a")).to_have_text(["chat-turn", "gpt-4o-mini"])
+    await expect(rows.locator("rect.bar-of.custom")).to_have_count(1)
+    await rows.locator(".lane-name a").nth(1).click()
+    await expect(page.locator(".tree a[aria-current]")).to_contain_text("gpt-4o-mini")
+
+
+async def test_a_call_that_was_seen_twice_is_one_turn(tw: Running, page: Page) -> None:
+    asked = [{"role": "user", "content": "hi"}]
+    for number, marked in ((1, False), (2, True)):
+        agent = Agent(tw, number, session=f"marked {marked}")
+        told = await agent.span(
+            *("ask", "llm_call"),
+            took_s=3,
+            asked=asked,
+            answered="hello",
+            tokens=(10, 5),
+            model="gpt-5",
+        )
+        passed = start(7 + number, parent_id=told, started_at_us=agent.at_us + S, name="gpt-5")
+        await save(tw, end(replace(passed, trace_id=agent.trace_id), model="gpt-5"))
+        if marked:
+            await mark(tw, told, passed.span_id)
+    # Of the call that passed no messages are kept here.
+    for session, outcomes, calls in (("marked False", 1, "2"), ("marked True", 0, "1")):
+        await page.goto(f"{tw.url}/sessions/{session}")
+        await expect(page.locator(".outcome")).to_have_count(outcomes)
+        await page.locator("#by-model summary").click()
+        await expect(page.locator("#by-model tbody td:nth-child(2)")).to_have_text(calls)
+    await page.goto(f"{tw.url}/sessions/marked True?view=timeline")
+    await expect(page.locator(".waterfall rect.bar-of")).to_have_count(2)
+
+
+async def test_a_trace_without_spans_counts_on_every_view(tw: Running, page: Page) -> None:
+    agent = Agent(tw)
+    await agent.open("nightly")
+    await page.goto(f"{tw.url}/sessions/agent")
+    await expect(page.locator("[data-metric=traces] .big")).to_have_text("1")
+    await expect(page.locator("#live")).to_have_text("Live")
+    await agent.span("step", "tool_call")
+    await expect(page.locator("[data-metric=traces] .parts")).to_contain_text("1 running")
+    for view in ("traces", "timeline"):
+        await page.goto(f"{tw.url}/sessions/agent?view={view}")
+        await expect(page.locator("#view")).to_contain_text(
+            "nightly" if view == "traces" else "step"
+        )
+        await expect(page.get_by_role("link", name="Next")).to_have_count(0)
+
+
+async def test_nothing_shuts_people_out_and_it_fits_a_narrow_screen(
+    agent: Agent, page: Page
+) -> None:
+    await page.emulate_media(reduced_motion="reduce")
+    for view in ("", "?view=traces", "?view=timeline"):
+        await page.set_viewport_size({"width": 1280, "height": 800})
+        await page.goto(f"{agent.tw.url}/sessions/agent{view}")
+        assert await findings(page) == [], view
+        await page.set_viewport_size({"width": 360, "height": 780})
+        assert await width(page) == 360, view
