@@ -22,7 +22,7 @@ Convention = Literal[
     "Pydantic AI", "OpenTelemetry",
 ]  # fmt: skip
 Field = Literal[
-    "session", "user", "tags", "model", "asked_model", "provider", "response_id",
+    "session", "user", "trace_name", "tags", "model", "asked_model", "provider", "response_id",
     "input_messages", "output_messages", "instructions", "tools", "input", "output",
     "input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens",
     "reasoning_tokens", "audio_input_tokens", "audio_output_tokens", "cost", "error", "unused",
@@ -52,6 +52,8 @@ TABLE: Final = (
     Row("user", "traceloop.association.properties.user_id", "OpenLLMetry"),
     Row("user", "gen_ai.user", "OpenLLMetry"),
     Row("user", "llm.user", "OpenLLMetry"),
+    Row("trace_name", "langfuse.trace.name", "Langfuse"),
+    Row("trace_name", "ai.telemetry.functionId", "Vercel AI SDK"),
     Row("tags", "tag.tags", "OpenInference"),
     Row("tags", "langfuse.trace.tags", "Langfuse"),
     # What was called. What answered has the price, so it wins over what was asked for.
@@ -64,6 +66,8 @@ TABLE: Final = (
     Row("asked_model", "gen_ai.request.model", "GenAI"),
     Row("asked_model", "ai.model.id", "Vercel AI SDK"),
     Row("asked_model", "llm.request.model_name", "OpenInference"),
+    Row("asked_model", "llm.invocation_parameters", "OpenInference"),
+    Row("asked_model", "embedding.invocation_parameters", "OpenInference"),
     Row("provider", "gen_ai.provider.name", "GenAI"),
     Row("provider", "ai.model.provider", "Vercel AI SDK"),
     Row("provider", "gen_ai.system", "GenAI, before"),
@@ -235,42 +239,6 @@ KINDS: Final = (
     KindRow("mlflow.spanType", "RETRIEVER", "retrieval"),
 )
 
-# What providers are called elsewhere, and what the prices call them. Others keep their name.
-PROVIDERS: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "az.ai.openai": "azure",
-        "az.ai.inference": "azure",
-        "azure.ai.openai": "azure",
-        "azure.ai.inference": "azure",
-        "azure-openai": "azure",
-        "aws.bedrock": "aws",
-        "aws_bedrock": "aws",
-        "amazon-bedrock": "aws",
-        "bedrock": "aws",
-        "gcp.gemini": "google",
-        "gcp.gen_ai": "google",
-        "gcp.vertex_ai": "google",
-        "gemini": "google",
-        "vertex_ai": "google",
-        "vertexai": "google",
-        "mistral_ai": "mistral",
-        "mistralai": "mistral",
-        "together_ai": "together",
-        "togetherai": "together",
-        "x_ai": "x-ai",
-        "xai": "x-ai",
-    }
-)
-
-# Providers of the Vercel AI SDK, whose names have the kind of API behind a dot.
-_WITH_API: Final = frozenset(
-    {
-        *("openai", "azure", "azure-openai", "anthropic", "google", "mistral", "cohere", "groq"),
-        *("xai", "deepseek", "amazon-bedrock", "togetherai", "fireworks", "perplexity"),
-        "cerebras",
-    }
-)
-
 SESSION_SOURCES: Final = tuple(row.name for row in TABLE if row.field == "session")
 
 
@@ -295,24 +263,25 @@ BY_KIND: Final = _kinds()
 SENT: Final[Mapping[str, str]] = MappingProxyType(
     {row.field: row.name for row in reversed(TABLE) if row.convention == "GenAI"}
 )
-# Names that a span's other attributes do without, since they are told as ours.
-_KNOWN: Final = frozenset(row.name for row in TABLE if not row.name.endswith(".*")) - {
-    *BY_FIELD["asked_model"],  # beside the model that answered
-    *BY_FIELD["error"],
-}
+# Fields of calls of a model, and of no other kind: an agent's usage is that of its calls.
+_OF_CALLS: Final = frozenset(
+    {
+        *("model", "provider", "response_id", "cost", "input_tokens", "output_tokens"),
+        *("cached_input_tokens", "cache_write_tokens", "reasoning_tokens"),
+        *("audio_input_tokens", "audio_output_tokens"),
+    }
+)
+# Kept by their own names, too: they are told of the trace, or beside what wins over them.
+_KEPT: Final = frozenset({"asked_model", "error", "trace_name"})
+_TOLD: Final = frozenset(
+    row.name for row in TABLE if row.field not in _KEPT and row.field not in _OF_CALLS
+)
+_TOLD_OF_CALLS: Final = frozenset(row.name for row in TABLE if row.field in _OF_CALLS)
 _NUMBERED: Final = tuple(row.name[:-1] for row in TABLE if row.name.endswith(".*"))
 
 
-def is_told(name: str) -> bool:
-    """Tell whether an attribute is one of the table's, so that it need not be kept by its name."""
-    return name in _KNOWN or (
-        name.startswith(_NUMBERED) and name.split(".", 3)[2].isdigit()  # two words and a number
-    )
-
-
-def provider_of(name: str) -> str:
-    """Give what the prices call a provider; Vercel adds the kind of API, as `openai.chat`."""
-    lowered = name.lower()
-    first = lowered.partition(".")[0]
-    known = lowered if first not in _WITH_API or lowered in PROVIDERS else first
-    return PROVIDERS.get(known, known)
+def is_told(name: str, *, billed: bool) -> bool:
+    """Tell whether an attribute is told as a field of ours, so that it need not be kept as well."""
+    if name in _TOLD or (billed and name in _TOLD_OF_CALLS):
+        return True
+    return name.startswith(_NUMBERED) and name.split(".", 3)[2].isdigit()  # two words, a number
