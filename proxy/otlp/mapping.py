@@ -40,7 +40,7 @@ from storage.records import Tokens, add
 
 # Characters of a tag, and how many a trace has.
 _TAG_CHARS: Final = 64
-_MAX_TAGS: Final = 32
+_MAX_TAGS: Final = 64
 _SESSION_CHARS: Final = 4096
 _LAST_NS: Final = 7_258_118_400_000_000_000  # 2200-01-01, after which no clock that is set is
 # Reasons for a refusal that are told; they repeat.
