@@ -14,6 +14,7 @@ from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
 from proxy import estimate, operator_socket
 from proxy.access import Access
+from proxy.api import otlp
 from proxy.api.answers import errors
 from proxy.api.bodies import Bodies
 from proxy.api.conversation import Conversations
@@ -184,6 +185,7 @@ class Traceway:
 
         app = web.Application(
             middlewares=[
+                otlp.statuses,
                 Guard(
                     [*config.server.allowed_hosts, config.server.host],
                     config.server.allowed_origins,
@@ -237,6 +239,7 @@ class Traceway:
                     keys,
                     providers,
                     ingest,
+                    otlp.Otlp(ingest),
                 ),
                 *pages(
                     frame,
