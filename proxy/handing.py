@@ -17,7 +17,7 @@ import orjson
 from proxy.pricing import Prices
 from proxy.providers.lenient import MAX_CONTAINERS, clean, mapping, preview
 from proxy.providers.openai import MessageFacts, read_message
-from proxy.slices import MAX_SLICES
+from proxy.slices import MAX_LEAD_BYTES, MAX_SLICES, Slice, elements
 from storage.chain import (
     BEGINNING,
     MAX_POINTS,
@@ -107,7 +107,6 @@ class _Choice(msgspec.Struct):
 
 
 _CHAT: Final = msgspec.json.Decoder(_Chat)
-_LIST: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _CHOICES: Final = msgspec.json.Decoder(list[_Choice])
 
 
@@ -159,7 +158,7 @@ class HandedReader:
         found = asked_messages(value) or answered_messages(value)
         if not found:
             return preview(_beginning(value))
-        facts = [read_message(message) for message in found]
+        facts = [read_message(message.data) for message in found]
         texts = [(one.role, one.text) for one in facts if one.text and not one.text.isspace()]
         asked = [text for role, text in texts if role == "user"]
         return preview((asked or [text for _, text in texts] or [""])[-1])
@@ -170,7 +169,7 @@ class HandedReader:
         Of a chat it is the text of its messages.
         """
         messages = asked_messages(value) or answered_messages(value)
-        texts = (read_message(message).text for message in messages)
+        texts = (read_message(message.data).text for message in messages)
         found = []
         left = MAX_TEXT_CHARS
         for text in texts if messages else _strings(_parsed(value)):
@@ -179,6 +178,10 @@ class HandedReader:
             if left <= 0:
                 break
         return clean("\n".join(found))
+
+    def meaning(self, message: bytes) -> bytes:
+        """Give the meaning of a message, as that of a proxied call has it."""
+        return read_message(message).meaning
 
 
 def provider_of(name: str | None, model: str | None) -> str:
@@ -194,13 +197,13 @@ def provider_of(name: str | None, model: str | None) -> str:
     return _PROVIDERS.get(first, first)
 
 
-def asked_messages(value: bytes | None) -> list[bytes] | None:
-    """Give the messages of an input, each as its exact JSON; None where it is no chat."""
+def asked_messages(value: bytes | None) -> list[Slice] | None:
+    """Give the messages of an input, each as it stands there; None where it is no chat."""
     if not value or _is_large(value):
         return None
     try:
         if value[:1] == b'"':
-            return [b'{"role":"user","content":%b}' % value]
+            return [Slice(b"", b'{"role":"user","content":%b}' % value)]
         if value[:1] == b"{":
             value = bytes(_CHAT.decode(value).messages)
         return _messages(value) if value[:1] == b"[" else None
@@ -208,8 +211,8 @@ def asked_messages(value: bytes | None) -> list[bytes] | None:
         return None
 
 
-def answered_messages(value: bytes | None) -> list[bytes]:
-    """Give the messages of an output, each as its exact JSON; none where it has no such."""
+def answered_messages(value: bytes | None) -> list[Slice]:
+    """Give the messages of an output, each as it stands there; none where it has no such."""
     if not value or _is_large(value):
         return []
     try:
@@ -222,35 +225,35 @@ def answered_messages(value: bytes | None) -> list[bytes]:
         return []
 
 
-def _of_object(value: bytes) -> list[bytes]:
+def _of_object(value: bytes) -> list[Slice]:
     found = _CHAT.decode(value)
     if choices := bytes(found.choices):
         first = _CHOICES.decode(choices)[:1]
         message = bytes(first[0].message) if first else b""
         if message[:1] == b"{":
-            return [message]
+            return [Slice(b"", message)]
         text = bytes(first[0].text) if first else b""
         return [_said_by_model(text)] if text[:1] == b'"' else []
     if bytes(found.role)[:1] == b'"' or bytes(found.content) or bytes(found.tool_calls):
-        return [value]
+        return [Slice(b"", value)]
     for several in (bytes(found.messages), bytes(found.output)):
         if several[:1] == b"[":
             return _messages(several) or []
     return []
 
 
-def _said_by_model(string: bytes) -> bytes:
+def _said_by_model(string: bytes) -> Slice:
     # As clients send an answer again, so that it is recognised in the next call's input.
-    return b'{"role":"assistant","content":%b}' % string
+    return Slice(b"", b'{"role":"assistant","content":%b}' % string)
 
 
-def _messages(array: bytes) -> list[bytes] | None:
+def _messages(array: bytes) -> list[Slice] | None:
     """Give the elements of an array, if there are some and all of them are messages or items."""
-    found = [bytes(raw) for raw in _LIST.decode(array)]
+    found = elements(array)
     if not found or len(found) > MAX_SLICES:
         return None
-    for message in found:
-        if message[:1] != b"{":
+    for lead, message in found:
+        if message[:1] != b"{" or len(lead) > MAX_LEAD_BYTES:
             return None
         fields = _CHAT.decode(message)
         if bytes(fields.role)[:1] != b'"' and not _is_item(bytes(fields.type)):
@@ -263,14 +266,14 @@ def _is_item(kind: bytes) -> bool:
     return kind in (b'"message"', b'"reasoning"') or kind.endswith((b'_call"', b'_output"'))
 
 
-def _conversation(asked: Sequence[bytes], answered: Sequence[bytes]) -> Conversation:
+def _conversation(asked: Sequence[Slice], answered: Sequence[Slice]) -> Conversation:
     """Make a chain of messages as a proxied call's are (proxy/conversation.py)."""
     node = meaning = BEGINNING
     prelude, leading = None, True
     messages: list[Message] = []
     points: list[Point] = []
-    for number, data in enumerate(asked):
-        facts, message = _message(node, data, b"," if number else b"", leading=leading)
+    for number, piece in enumerate(asked):
+        facts, message = _message(node, piece, leading=leading)
         node, leading = message.node, message.instructs
         if leading:
             prelude = node
@@ -279,8 +282,8 @@ def _conversation(asked: Sequence[bytes], answered: Sequence[bytes]) -> Conversa
             points.append(Point(meaning, len(asked) - number - 1, facts.role == "assistant"))
         messages.append(message)
     answer: list[Message] = []
-    for data in answered:
-        _, message = _message(node, data, b"", leading=False)
+    for piece in answered:
+        _, message = _message(node, piece, leading=False)
         node = message.node
         answer.append(message)
     output_meaning = meanings(meaning, answer)
@@ -295,16 +298,14 @@ def _conversation(asked: Sequence[bytes], answered: Sequence[bytes]) -> Conversa
     )
 
 
-def _message(
-    parent: bytes, data: bytes, lead: bytes, *, leading: bool
-) -> tuple[MessageFacts, Message]:
-    facts = read_message(data)
-    sha256 = hashlib.sha256(data).digest()
+def _message(parent: bytes, piece: Slice, *, leading: bool) -> tuple[MessageFacts, Message]:
+    facts = read_message(piece.data)
+    sha256 = hashlib.sha256(piece.data).digest()
     return facts, Message(
-        lead=lead,
-        data=data,
+        lead=piece.lead,
+        data=piece.data,
         sha256=sha256,
-        node=node_hash(parent, lead, sha256),
+        node=node_hash(parent, piece.lead, sha256),
         role=facts.role,
         meaning=facts.meaning,
         instructs=leading and facts.role in _INSTRUCTS,

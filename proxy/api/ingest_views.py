@@ -69,7 +69,7 @@ View = TakenTraceView | TakenSpanView | EndedSpanView | EndedTraceView
 def view_of(item: Item, outcome: Outcome) -> View:
     """Say what became of an item that was taken."""
     status = "waiting" if outcome.result == "waiting" else outcome.status or ""
-    trace_id = _trace(item, outcome)
+    trace_id = _trace(outcome)
     if isinstance(item, TraceOpened):
         return TakenTraceView(
             id=item.trace_id.hex(),
@@ -94,7 +94,7 @@ def result_of(item: Item, outcome: Outcome) -> dict[str, object]:
     told: dict[str, object] = {
         "status": STATUSES[outcome.result],
         "id": _id(item),
-        "trace_id": _trace(item, outcome),
+        "trace_id": _trace(outcome),
     }
     if (reason := REASONS.get(outcome.result)) is not None:
         told["error"] = {"code": outcome.result, "message": reason, "param": None}
@@ -116,8 +116,5 @@ def _id(item: Item) -> str:
     return (item.span_id if isinstance(item, SpanOpened | SpanClosed) else item.trace_id).hex()
 
 
-def _trace(item: Item, outcome: Outcome) -> str | None:
-    found = outcome.trace_id
-    if found is None and outcome.result != "waiting":
-        found = item.trace_id
-    return None if found is None else found.hex()
+def _trace(outcome: Outcome) -> str | None:
+    return None if outcome.trace_id is None else outcome.trace_id.hex()
