@@ -126,6 +126,13 @@ class TakenBatch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExportTraceServiceRequest:
+    """What OTLP exports, in JSON."""
+
+    resourceSpans: Maybe[Sequence[object]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PartialSuccess:
     """What was refused of an export, and why."""
 

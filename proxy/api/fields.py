@@ -289,7 +289,7 @@ FIELDS: Final[dict[str, About]] = {
     "Error.error": About("what is wrong"),
     "resourceSpans": About(
         "the spans, by resource and scope (opentelemetry-proto)",
-        schema={"type": ["array", "null"], "items": {"type": "object"}},
+        schema={"items": {"type": "object"}},
     ),
     "partialSuccess": About("what was refused"),
     "rejectedSpans": About("how many", "1"),

@@ -3,7 +3,12 @@
 from typing import Final
 
 from proxy.access import WRITE
-from proxy.api.answer_shapes import ExportTraceServiceResponse, RpcStatus, TakenBatch
+from proxy.api.answer_shapes import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+    RpcStatus,
+    TakenBatch,
+)
 from proxy.api.described import Answer, Operation, Parameter
 from proxy.api.ingest_bodies import (
     Batch,
@@ -14,7 +19,7 @@ from proxy.api.ingest_bodies import (
     TraceEnd,
 )
 from proxy.api.ingest_views import EndedSpanView, EndedTraceView, TakenSpanView, TakenTraceView
-from proxy.api.otlp import PROTOBUF, ExportTraceServiceRequest
+from proxy.api.otlp import PROTOBUF
 
 _TAG: Final = "Write API"
 _CODES: Final = (

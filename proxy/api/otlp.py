@@ -8,7 +8,6 @@ from collections import Counter
 from functools import partial
 from typing import Final
 
-import msgspec
 import orjson
 from aiohttp import web
 
@@ -30,12 +29,6 @@ JSON: Final = "application/json"
 _RETRY_AFTER_S: Final = 1
 _RETRYABLE: Final = (429, 503)
 _TAKEN_ID: Final = "its id is that of a proxied call, or of a span of another trace"
-
-
-class ExportTraceServiceRequest(msgspec.Struct, frozen=True):
-    """The body of POST /v1/traces, in JSON; proxy/otlp reads it."""
-
-    resourceSpans: list[object] | None = None
 
 
 class Otlp:
