@@ -19,6 +19,7 @@ from proxy.api.answers import errors
 from proxy.api.bodies import Bodies
 from proxy.api.conversation import Conversations
 from proxy.api.events import Events
+from proxy.api.exporting import Exporter
 from proxy.api.granting import Granting
 from proxy.api.health import Health
 from proxy.api.hubs import Hubs
@@ -173,6 +174,16 @@ class Traceway:
                     "ends of what was left open",
                 ),
             ]
+            if config.export.otlp_url and private is None:
+                exporter = Exporter(
+                    config.export,
+                    config.egress,
+                    self._database,
+                    recorder,
+                    lambda number: project.name if (project := keyring.project(number)) else "",
+                    health.figures.exported,
+                )
+                background.append(spawn(exporter.run(), "export"))
             yield
             for task in background:
                 task.cancel()

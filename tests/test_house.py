@@ -12,6 +12,7 @@ from pathlib import Path
 from proxy.sections import (
     AuthConfig,
     DatabaseConfig,
+    ExportConfig,
     IngestConfig,
     LimitsConfig,
     RecordingConfig,
@@ -213,6 +214,7 @@ def test_each_configuration_key_stands_in_the_example_file_with_a_comment_above(
         (table["recording"], RecordingConfig),
         (table["sessions"], SessionsConfig),
         (table["ingest"], IngestConfig),
+        (table["export"], ExportConfig),
         (table["auth"], AuthConfig),
         (table["limits"], LimitsConfig),
         (table["upstreams"]["openai"], UpstreamConfig),

@@ -127,7 +127,9 @@ def _check_size(body: bytes) -> None:
     while open_messages:
         at, end, shape = open_messages.pop()
         while at < end:
-            tag, at = _varint(body, at)
+            tag, at = body[at], at + 1
+            if tag > 127:
+                tag, at = _varint(body, at - 1)
             size = 0
             if tag & 7 == 0:
                 _, at = _varint(body, at)
