@@ -6,6 +6,7 @@
 #   make check                      linter, formatter, types, the house's own rules
 #   make compat                     OpenAI's own test suite through the proxy
 #   make fuzz                       the whole API, asked whatever its description allows, and more
+#   make otel                       real exporters of OpenTelemetry, unmodified, send traces here
 #   make docs                       docs/api.md, out of the description
 #   make differential               raw-socket cases beside nginx; the table of docs/robustness.md
 #   make torture                    kill -9 under load, floods, bombs: slow and heavy tests
@@ -28,7 +29,7 @@ export PYTEST_DEBUG_TEMPROOT ?= $(shell df -Pk /dev/shm 2>/dev/null | \
 ARGS ?=
 MINUTES ?= 10
 
-.PHONY: run test check compat fuzz docs differential torture torture-quick bench bench-search soak \
+.PHONY: run test check compat fuzz otel docs differential torture torture-quick bench bench-search soak \
 	screenshots lock clean runtime tools
 
 run: runtime
@@ -48,6 +49,9 @@ compat: runtime
 
 fuzz: tools
 	@$(PYTHON) -m tests.fuzz $(ARGS)
+
+otel: tools
+	@$(PYTHON) -m tests.otel $(ARGS)
 
 docs: runtime
 	@$(PYTHON) -m proxy.api.reference > .api.md.new && mv .api.md.new docs/api.md
@@ -92,6 +96,7 @@ lock:
 		--output-file requirements-dev.lock.txt
 	@$(LOCK) tests/compat/requirements.in --output-file tests/compat/requirements.lock.txt
 	@$(LOCK) tests/fuzz/requirements.in --output-file tests/fuzz/requirements.lock.txt
+	@$(LOCK) tests/otel/requirements.in --output-file tests/otel/requirements.lock.txt
 
 clean:
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

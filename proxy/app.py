@@ -14,10 +14,12 @@ from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
 from proxy import estimate, operator_socket
 from proxy.access import Access
+from proxy.api import otlp
 from proxy.api.answers import errors
 from proxy.api.bodies import Bodies
 from proxy.api.conversation import Conversations
 from proxy.api.events import Events
+from proxy.api.exporting import Exporter
 from proxy.api.granting import Granting
 from proxy.api.health import Health
 from proxy.api.hubs import Hubs
@@ -172,6 +174,16 @@ class Traceway:
                     "ends of what was left open",
                 ),
             ]
+            if config.export.otlp_url and private is None:
+                exporter = Exporter(
+                    config.export,
+                    config.egress,
+                    self._database,
+                    recorder,
+                    lambda number: project.name if (project := keyring.project(number)) else "",
+                    health.figures.exported,
+                )
+                background.append(spawn(exporter.run(), "export"))
             yield
             for task in background:
                 task.cancel()
@@ -184,6 +196,7 @@ class Traceway:
 
         app = web.Application(
             middlewares=[
+                otlp.statuses,
                 Guard(
                     [*config.server.allowed_hosts, config.server.host],
                     config.server.allowed_origins,
@@ -237,6 +250,7 @@ class Traceway:
                     keys,
                     providers,
                     ingest,
+                    otlp.Otlp(ingest),
                 ),
                 *pages(
                     frame,

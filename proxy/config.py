@@ -25,6 +25,7 @@ from proxy.sections import (
     OPENAI,
     AuthConfig,
     DatabaseConfig,
+    ExportConfig,
     IngestConfig,
     LimitsConfig,
     RecordingConfig,
@@ -52,6 +53,7 @@ class Config:
     recording: RecordingConfig = field(default_factory=RecordingConfig)
     sessions: SessionsConfig = field(default_factory=SessionsConfig)
     ingest: IngestConfig = field(default_factory=IngestConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
     auth: AuthConfig = field(default_factory=AuthConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     upstreams: Mapping[str, UpstreamConfig] = field(default_factory=lambda: {"openai": OPENAI})
@@ -66,6 +68,7 @@ _SECTIONS: Final[Mapping[str, type[Any]]] = MappingProxyType(
         "recording": RecordingConfig,
         "sessions": SessionsConfig,
         "ingest": IngestConfig,
+        "export": ExportConfig,
         "auth": AuthConfig,
         "limits": LimitsConfig,
     }
@@ -130,12 +133,16 @@ def load(
     recording = loading.take(RecordingConfig, ("recording",))
     sessions = loading.take(SessionsConfig, ("sessions",))
     ingest = loading.take(IngestConfig, ("ingest",))
+    export = loading.take(ExportConfig, ("export",))
     auth = loading.take(AuthConfig, ("auth",))
     limits = loading.take(LimitsConfig, ("limits",))
     upstreams = {name: loading.take_upstream(name) for name in loading.upstream_names()}
     prices = [loading.take_price(number) for number in loading.below("prices")]
     egress = from_environment(environ)
-    loading.check_egress(egress, [upstream for upstream in upstreams.values() if upstream])
+    targets = [upstream for upstream in upstreams.values() if upstream]
+    if export and export.otlp_url:
+        targets.append(UpstreamConfig(url=export.otlp_url))
+    loading.check_egress(egress, targets)
     loading.report_unknown_keys()
     if recording and recording.body_bytes > recording.memory_bytes:
         loading.report(
@@ -154,6 +161,7 @@ def load(
         recording=cast(RecordingConfig, recording),
         sessions=cast(SessionsConfig, sessions),
         ingest=cast(IngestConfig, ingest),
+        export=cast(ExportConfig, export),
         auth=cast(AuthConfig, auth),
         limits=cast(LimitsConfig, limits),
         upstreams=cast(dict[str, UpstreamConfig], upstreams),
@@ -177,7 +185,7 @@ class _Loading:
         self.problems: list[Problem] = []
 
     def report(self, key: Key, setting: _Setting, expected: str) -> None:
-        value = _shown(setting.value)
+        value = "[not shown]" if key[-1].endswith("_headers") else _shown(setting.value)
         self.problems.append(Problem(".".join(key), value, setting.source, expected))
 
     def read_file(self, path: Path) -> None:

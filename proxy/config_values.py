@@ -10,6 +10,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import unquote_to_bytes
 
 from yarl import URL
 
@@ -22,6 +23,9 @@ _ORIGIN: Final = re.compile(
 )
 # Far above every price there is (USD 600 for o1-pro's output): more is a slip of the pen.
 _MAX_USD_PER_MILLION: Final = 1_000_000
+# RFC 9110 section 5.6.2, and text without control characters.
+_HEADER_NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE: Final = re.compile(rb"[\x20-\x7e\x80-\xff]+")
 
 
 def integer(low: int, high: int, unit: str) -> Callable[[object], int]:
@@ -144,6 +148,26 @@ def http_url(value: object) -> str:
         'an http or https URL with a host, perhaps a port and a path, as "https://api.openai.com";'
         " no user, query or fragment"
     )
+
+
+def maybe_http_url(value: object) -> str:
+    """Read a URL, or nothing where the text is empty."""
+    return "" if value == "" else http_url(value)
+
+
+def header_pairs(value: object) -> str:
+    """Read headers as `name=value,name=value`, percent-encoded, as OTEL_EXPORTER_OTLP_HEADERS."""
+    if isinstance(value, str):
+        pairs = header_pairs_of(value)
+        if all(_HEADER_NAME.fullmatch(name) and _HEADER_VALUE.fullmatch(v) for name, v in pairs):
+            return value
+    raise ValueError("a list of headers as name=value, with commas between")
+
+
+def header_pairs_of(text: str) -> list[tuple[bytes, bytes]]:
+    """Give the headers of such a text."""
+    pairs = (part.strip().partition("=") for part in text.split(",") if part.strip())
+    return [(name.strip().encode(), unquote_to_bytes(value.strip())) for name, _, value in pairs]
 
 
 def money(value: object) -> Decimal:

@@ -68,6 +68,12 @@ class Metrics(Collector):
             ["result"],
             registry=self._registry,
         )
+        self._exported = Counter(
+            "traceway_exported_spans",
+            "Calls that were to be sent on to a collector, by what became of them.",
+            ["result"],
+            registry=self._registry,
+        )
         self._added = Histogram(
             "traceway_added_seconds",
             "What Traceway added to a call: before its request left, and between the heads of its"
@@ -106,6 +112,11 @@ class Metrics(Collector):
         """Count what applications handed in of spans, by what became of it."""
         for result, count in results.items():
             self._ingested.labels(result).inc(count)
+
+    def exported(self, results: Mapping[str, int]) -> None:
+        """Count calls that were to be sent on to a collector, by what became of them."""
+        for result, count in results.items():
+            self._exported.labels(result).inc(count)
 
     def committed(self, seconds: float) -> None:
         """Note how long a transaction took; in the recorder's thread."""

@@ -4,7 +4,7 @@ A key is a field: its annotation holds the reader. What each key means, and the 
 default, stands in config.example.toml; config.py fills them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Final, Literal, get_args
 
@@ -75,6 +75,14 @@ class IngestConfig:
 
     open_timeout_s: Annotated[float, values.number(1, 30 * _DAY_S, "seconds")] = 3_600.0
     max_body_bytes: Annotated[int, values.integer(1 << 10, 64 << 20, "bytes")] = 8 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportConfig:
+    """Where recorded calls are sent on to; "" is nowhere."""
+
+    otlp_url: Annotated[str, values.maybe_http_url] = ""
+    otlp_headers: Annotated[str, values.header_pairs] = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -201,14 +201,17 @@ def from_body(named: Mapping[str, str]) -> SessionRef | None:
 
 
 def _ref(row: Row, value: bytes) -> SessionRef | None:
+    session_id = adopted(value)
+    return SessionRef(session_id, row.source) if session_id is not None else None
+
+
+def adopted(value: bytes) -> str | None:
     """Read another tool's name: what we could not keep, or what is none, was not said to us."""
     try:
         session_id = session_id_of(value)
     except ControlCharacter:
         return None
-    if session_id is None or _NO_NAME.fullmatch(session_id):
-        return None
-    return SessionRef(session_id, row.source)
+    return None if session_id is None or _NO_NAME.fullmatch(session_id) else session_id
 
 
 def session_id_of(value: bytes) -> str | None:

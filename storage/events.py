@@ -185,6 +185,11 @@ async def read_after(db: Readable, project_id: int, after: int) -> list[Told]:
     return [
         Told(number, at_us, event)
         for sequence, at_us, count, told in rows
-        for number, event in enumerate(_DECODER.decode(told), sequence - count + 1)
+        for number, event in enumerate(decoded(told), sequence - count + 1)
         if number > after
     ]
+
+
+def decoded(told: bytes) -> tuple[Event, ...]:
+    """Give the events of a row."""
+    return _DECODER.decode(told)

@@ -219,6 +219,15 @@ def test_a_provider_key_is_no_setting_and_no_message_shows_one(file: Path) -> No
     ]
 
 
+def test_headers_of_the_export_may_be_secret_and_are_not_shown(file: Path) -> None:
+    file.write_text('[export]\notlp_headers = "authorization: Bearer abc"')
+    (line,) = problems(file)
+    assert line.startswith("export.otlp_headers = [not shown] (")
+    assert "abc" not in line
+    config = load(None, {"TRACEWAY_EXPORT_OTLP_HEADERS": "authorization=Bearer%20abc"})
+    assert "abc" not in repr(config)
+
+
 @pytest.mark.parametrize("text", ["server = 3", "server.port.x = 1", "upstreams = 1", "prices = 1"])
 def test_a_table_in_the_wrong_place_is_an_unknown_key(file: Path, text: str) -> None:
     file.write_text(text)

@@ -31,6 +31,10 @@ Reader = Callable[[object], object]
         (values.http_url, "https://api.openai.com/", "https://api.openai.com"),
         (values.http_url, "http://[::1]:8080/v1/", "http://[::1]:8080/v1"),
         (values.http_url, "HTTP://Host:80", "http://host"),
+        (values.maybe_http_url, "", ""),
+        (values.maybe_http_url, "http://h:4318/v1/traces", "http://h:4318/v1/traces"),
+        (values.header_pairs, "", ""),
+        (values.header_pairs, "a=b, x-c=%20d%2C=", "a=b, x-c=%20d%2C="),
         (values.money, 3, Decimal(3)),
         (values.money, Decimal("0.1"), Decimal("0.1")),
         (values.model, "acme-*", "acme-*"),
@@ -49,6 +53,7 @@ def test_a_reader_accepts_what_it_describes(read: Reader, value: object, result:
         *[(values.number(0, 10, "seconds"), Decimal(v)) for v in ("nan", "inf", "1e999999")],
         *[(values.choice("a", "b"), v) for v in ("A", "", 1, ["a"])],
         *[(values.boolean, v) for v in ("true", 1, 0, None)],
+        *[(values.header_pairs, v) for v in (1, None, "a", "a=", "a b=c", "a=%0d%0ab", "=b")],
         *[(values.name, v) for v in ("", "A", "a.b", "a/b", "a" * 33, "a\n", 1)],
         *[(values.host, v) for v in ("a:80", "http://a", "a b", "", 1)],
         *[(values.origins, v) for v in ("https://a", ["*"], ["null"], ["https://a/"], ["a.com"])],
@@ -92,3 +97,8 @@ def test_a_reader_refuses_all_else_with_a_sentence(read: Reader, value: object) 
 def test_a_url_that_is_more_or_less_than_scheme_host_port_and_path_is_refused(url: object) -> None:
     with pytest.raises(ValueError, match="http or https URL"):
         values.http_url(url)
+
+
+def test_headers_are_decoded_as_opentelemetry_has_them() -> None:
+    pairs = values.header_pairs_of("authorization=Bearer%20x=,, x-team = a ")
+    assert pairs == [(b"authorization", b"Bearer x="), (b"x-team", b"a")]

@@ -12,6 +12,7 @@ from pathlib import Path
 from proxy.sections import (
     AuthConfig,
     DatabaseConfig,
+    ExportConfig,
     IngestConfig,
     LimitsConfig,
     RecordingConfig,
@@ -38,6 +39,7 @@ WITHOUT_TESTS = {
     "proxy/__main__.py",  # the command line: tests/test_main.py starts it as a process
     "proxy/api/__init__.py",
     "proxy/cli/__init__.py",
+    "proxy/otlp/__init__.py",
     "proxy/providers/__init__.py",
     "proxy/providers/openai.py",  # a door: names that are tested where they are made
     "proxy/ui/__init__.py",
@@ -212,6 +214,7 @@ def test_each_configuration_key_stands_in_the_example_file_with_a_comment_above(
         (table["recording"], RecordingConfig),
         (table["sessions"], SessionsConfig),
         (table["ingest"], IngestConfig),
+        (table["export"], ExportConfig),
         (table["auth"], AuthConfig),
         (table["limits"], LimitsConfig),
         (table["upstreams"]["openai"], UpstreamConfig),

@@ -126,6 +126,36 @@ class TakenBatch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExportTraceServiceRequest:
+    """What OTLP exports, in JSON."""
+
+    resourceSpans: Maybe[Sequence[object]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartialSuccess:
+    """What was refused of an export, and why."""
+
+    rejectedSpans: str
+    errorMessage: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportTraceServiceResponse:
+    """What OTLP answers to an export; empty where all was taken."""
+
+    partialSuccess: Maybe[PartialSuccess]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RpcStatus:
+    """An error as OTLP has it: google.rpc.Status."""
+
+    code: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Alive:
     """The server answers."""
 

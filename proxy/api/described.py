@@ -68,6 +68,9 @@ class Operation:
     parameters: tuple[Parameter, ...] = ()
     body: object = None
     optional: bool = False
+    # Media types of the body and of all answers beside JSON, and the shape of errors if not ours.
+    also: tuple[str, ...] = ()
+    failure: type | None = None
     codes: tuple[str, ...] = ()
     # What an example of curl has beside what all have.
     curl: str = ""

@@ -54,6 +54,7 @@ _OWN: Final = (
         413, "body_too_large", "the body is larger than `[ingest] max_body_bytes`, or unpacked"
     ),
     Failure(415, "unknown_encoding", "`Content-Encoding` is none of gzip, deflate, br, zstd"),
+    Failure(415, "unknown_media_type", "the `Content-Type` is neither protobuf nor JSON"),
     Failure(429, "too_much_at_once", "too much is being handed in; `Retry-After` says"),
     Failure(503, "too_many_subscribers", "as many watch as there may be"),
     Failure(503, "key_file_unusable", "`[auth] key_file` cannot be read or made"),

@@ -297,6 +297,14 @@ FIELDS: Final[dict[str, About]] = {
     **HANDED_IN,
     # Errors.
     "Error.error": About("what is wrong"),
+    "resourceSpans": About(
+        "the spans, by resource and scope (opentelemetry-proto)",
+        schema={"items": {"type": "object"}},
+    ),
+    "partialSuccess": About("what was refused"),
+    "rejectedSpans": About("how many", "1"),
+    "errorMessage": About("why", "a span id must have 8 bytes, not all zero (spans: 1)"),
+    "RpcStatus.code": About("google.rpc.Code", 3),
     "message": About("what is wrong, and what to do", "limit must be an integer from 1 to 1000"),
     "Problem.type": _one_of(
         "whose fault it is, or of which limit",

@@ -67,7 +67,7 @@ class Ingest:
         self._recorder = recorder
         self._reader = reader
         self._max_body_bytes = max_body_bytes
-        self._count = count
+        self.count = count
 
     async def trace(self, request: web.Request) -> web.Response:
         """POST /api/traces: open a trace."""
@@ -100,7 +100,7 @@ class Ingest:
             good = [one for one in found if not isinstance(one, BadParameter)]
             outcomes = iter(await self.take_items(project, good))
             refused = len(found) - len(good)
-            self._count({REFUSED: refused})
+            self.count({REFUSED: refused})
             results = []
             for one in found:
                 if isinstance(one, BadParameter):
@@ -128,7 +128,7 @@ class Ingest:
             raise Refused(
                 503, "storage_unavailable", str(error), retry_after_s=RETRY_AFTER_S
             ) from None
-        self._count(
+        self.count(
             Counter(
                 outcome.result
                 for item, outcome in zip(items, outcomes, strict=True)
@@ -190,7 +190,7 @@ class Ingest:
             try:
                 item = await self.read(partial(read, body, project), body)
             except BadParameter:
-                self._count({REFUSED: 1})
+                self.count({REFUSED: 1})
                 raise
             (outcome,) = await self.take_items(project, [item])
         if outcome.result == "already_ended":

@@ -3,7 +3,12 @@
 from typing import Final
 
 from proxy.access import WRITE
-from proxy.api.answer_shapes import TakenBatch
+from proxy.api.answer_shapes import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+    RpcStatus,
+    TakenBatch,
+)
 from proxy.api.described import Answer, Operation, Parameter
 from proxy.api.ingest_bodies import (
     Batch,
@@ -14,6 +19,7 @@ from proxy.api.ingest_bodies import (
     TraceEnd,
 )
 from proxy.api.ingest_views import EndedSpanView, EndedTraceView, TakenSpanView, TakenTraceView
+from proxy.api.otlp import PROTOBUF
 
 _TAG: Final = "Write API"
 _CODES: Final = (
@@ -130,5 +136,29 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         body=Batch,
         answers={"200": Answer(meaning="What became of each.", body=TakenBatch)},
         codes=_CODES,
+    ),
+    Operation(
+        method="POST",
+        path="/v1/traces",
+        id="exportTraces",
+        tag=_TAG,
+        summary="Take traces of OpenTelemetry (OTLP/HTTP)",
+        description="Protobuf or JSON; answers and errors are in the same encoding, as OTLP has"
+        " them. docs/opentelemetry.md says which attributes mean what.",
+        need=WRITE,
+        body=ExportTraceServiceRequest,
+        also=(PROTOBUF,),
+        failure=RpcStatus,
+        answers={
+            "200": Answer(
+                meaning="Taken, but for what `partialSuccess` says.",
+                body=ExportTraceServiceResponse,
+                example={},
+            )
+        },
+        codes=(
+            *("bad_parameter", "body_too_large", "unknown_encoding", "unknown_media_type"),
+            "too_much_at_once",
+        ),
     ),
 )

@@ -6,7 +6,7 @@ table and from the dataclasses that the API answers with, once, and holds nothin
 Source: OpenAPI Specification 3.1.1 (October 2024).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Final
 
@@ -100,6 +100,7 @@ def document() -> Schema:
             paths.setdefault(operation.path, {})[method] = _operation(operation, name)
     bodies = [answer.body for one in OPERATIONS for answer in one.answers.values()]
     asked = [one.body for one in OPERATIONS if one.body is not None]
+    foreign = [one.failure for one in OPERATIONS if one.failure is not None]
     return {
         "openapi": "3.1.0",
         "info": {"title": "Traceway", "version": __version__, "description": ABOUT},
@@ -107,7 +108,7 @@ def document() -> Schema:
         "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
         "paths": paths,
         "components": {
-            "schemas": named_in([*bodies, *asked, Error, SpanKind]),
+            "schemas": named_in([*bodies, *asked, *foreign, Error, SpanKind]),
             "parameters": {_PROJECT.name: _parameter(_PROJECT)},
             "securitySchemes": dict(_SECURITY),
         },
@@ -135,7 +136,11 @@ def _operation(operation: Operation, name: str) -> Schema:
         written["parameters"] = parameters
     if operation.body is not None:
         content = {"schema": schema_of(operation.body), "example": example_of(operation.body)}
-        written["requestBody"] = {"required": not operation.optional, "content": {JSON: content}}
+        others: Schema = {media_type: {} for media_type in operation.also}
+        written["requestBody"] = {
+            "required": not operation.optional,
+            "content": {JSON: content, **others},
+        }
     written["responses"] = dict(_responses(operation))
     return written
 
@@ -163,12 +168,15 @@ def _responses(operation: Operation) -> Iterator[tuple[str, Schema]]:
         failures.setdefault(str(failure.status), []).append(failure)
     for status, answer in operation.answers.items():
         if status not in failures:
-            yield status, _answer(answer)
+            yield status, _answer(answer, operation.also)
     for status, found in failures.items():
-        yield status, _failures(found, operation.answers.get(status))
+        if operation.failure is None:
+            yield status, _failures(found, operation.answers.get(status))
+        else:
+            yield status, _foreign(found, operation.failure, operation.also)
 
 
-def _answer(answer: Answer) -> Schema:
+def _answer(answer: Answer, also: Sequence[str] = ()) -> Schema:
     written: Schema = {"description": answer.meaning}
     if answer.media_type == JSON:
         content: Schema = {"schema": schema_of(answer.body)}
@@ -178,12 +186,19 @@ def _answer(answer: Answer) -> Schema:
         content = {"schema": {"type": "string"}, "example": answer.example}
     else:
         content = {}
-    written["content"] = {answer.media_type: content}
+    written["content"] = {answer.media_type: content, **{other: {} for other in also}}
     if answer.headers:
         written["headers"] = {
             name: {"description": meaning, "schema": {"type": "string"}}
             for name, meaning in answer.headers.items()
         }
+    return written
+
+
+def _foreign(failures: list[Failure], shape: type, also: Sequence[str]) -> Schema:
+    """Describe the errors of one status in the shape that the operation's protocol has for them."""
+    written = _failures(failures, None)
+    written["content"] = {JSON: {"schema": schema_of(shape)}, **{other: {} for other in also}}
     return written
 
 

@@ -7,13 +7,14 @@ are in proxy/ui/routes.py.
 from typing import Final
 
 from proxy.access import ADMIN, ANY, OPEN, READ, WRITE
-from proxy.api import openapi
+from proxy.api import openapi, otlp
 from proxy.api.bodies import Bodies
 from proxy.api.conversation import Conversations
 from proxy.api.events import Events
 from proxy.api.health import Health
 from proxy.api.ingest import Ingest
 from proxy.api.keys import Keys
+from proxy.api.otlp import Otlp
 from proxy.api.provider_keys import ProviderKeys
 from proxy.api.search import Search
 from proxy.api.sessions import Sessions
@@ -37,6 +38,7 @@ def routes(
     keys: Keys,
     providers: ProviderKeys,
     ingest: Ingest,
+    exports: Otlp,
 ) -> list[Route]:
     """List the routes of the proxy and the API, with what each needs.
 
@@ -68,6 +70,7 @@ def routes(
         Route("POST", "/api/spans/{id:[^/]+}/complete", ingest.complete, WRITE),
         Route("POST", "/api/spans/{id:[^/]+}/fail", ingest.fail, WRITE),
         Route("POST", "/api/batch", ingest.batch, WRITE),
+        Route("POST", otlp.PATH, exports.traces, WRITE),
         Route("GET", "/api/events", events.stream, READ),
         Route("POST", "/api/events/tickets", events.ticket, READ),
         Route("GET", "/api/search/suggest", search.suggest, READ),

@@ -1,0 +1,1 @@
+"""OpenTelemetry: spans as exporters send them, read as what applications hand in. Pure."""

@@ -1,0 +1,60 @@
+"""What is sent on: calls that ended, of all projects, in order, and nothing that was handed in."""
+
+from storage import exports
+from storage.sqlite import SqliteDatabase
+from tests.storage.calls import end, span_id, start, write
+from tests.storage.handing import begun, done, hand_in
+
+
+async def ended(db: SqliteDatabase, after: int = 0) -> tuple[list[bytes], int]:
+    found = []
+    while batch := await exports.read_after(db, after):
+        found += [one.span.span_id for one in batch.ended]
+        after = batch.sequence
+    return found, after
+
+
+async def test_calls_that_ended_come_in_order_and_those_that_run_when_they_end(
+    db: SqliteDatabase,
+) -> None:
+    running = start(1)
+    write(db, [running, end(start(2)), end(start(3, project_id=2), state="failed")])
+    found, after = await ended(db)
+    assert found == [span_id(2), span_id(3)]
+    write(db, [end(running)])
+    assert (await ended(db, after))[0] == [span_id(1)]
+
+
+async def test_a_call_has_its_session_and_the_ids_of_its_traceparent(db: SqliteDatabase) -> None:
+    write(
+        db,
+        [end(start(1, session_id="s", external_trace_id=b"E" * 16, external_parent_id=b"p" * 8))],
+    )
+    batch = await exports.read_after(db, 0)
+    assert batch is not None
+    (one,) = batch.ended
+    assert (one.session_id, one.session_source) == ("s", "header")
+    assert (one.external_trace_id, one.external_parent_id) == (b"E" * 16, b"p" * 8)
+    assert one.span.tokens.input == 10
+
+
+async def test_what_was_handed_in_is_passed_over(db: SqliteDatabase) -> None:
+    hand_in(db, [begun(7), done(7)])
+    found, after = await ended(db)
+    assert found == []
+    assert after > 0
+
+
+async def test_what_was_deleted_meanwhile_is_passed_over(db: SqliteDatabase) -> None:
+    write(db, [end(start(1))])
+    with db.transaction() as tx:
+        tx.execute("DELETE FROM spans", {})
+    assert (await ended(db))[0] == []
+
+
+async def test_how_far_it_came_is_kept(db: SqliteDatabase) -> None:
+    assert await exports.cursor(db) is None
+    for sequence in (5, 9):
+        with db.transaction() as tx:
+            exports.note(tx, sequence)
+        assert await exports.cursor(db) == sequence
