@@ -1,4 +1,4 @@
-"""A server of POST /api/batch on a real socket: it takes what it is sent, or answers by a script."""
+"""A server of POST /api/batch on a real socket: takes what it is sent, or answers by a script."""
 
 import gzip
 import json

@@ -10,6 +10,7 @@ import dataclasses
 import datetime
 import decimal
 import enum
+import itertools
 import json
 import pathlib
 import uuid
@@ -112,7 +113,8 @@ def _open(value: object) -> object:
     if dataclasses.is_dataclass(value):
         return {part.name: getattr(value, part.name, None) for part in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        return {text_of(key): part for key, part in value.items()}
+        some = itertools.islice(value.items(), _MAX_PARTS)
+        return {text_of(key): part for key, part in some}
     for name in ("model_dump", "to_dict", "_asdict"):  # pydantic and the SDKs that use it; others
         dump = getattr(value, name, None)
         if callable(dump):
