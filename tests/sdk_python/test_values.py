@@ -65,7 +65,10 @@ AT = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
         (Point(1, Point(2, Colour.RED)), {"x": 1, "inner": {"x": 2, "inner": "red"}}),
         (ValueError("no"), "ValueError: no"),
         (Point, "Point"),
-        ({1: "int", None: "none", (2, 3): "tuple"}, {"1": "int", "None": "none", "(2, 3)": "tuple"}),
+        (
+            {1: "int", None: "none", (2, 3): "tuple"},
+            {"1": "int", "None": "none", "(2, 3)": "tuple"},
+        ),
         ([float("nan"), float("inf")], ["nan", "inf"]),
         ("\ud800 half", "? half"),
         ([1 << 50_000], ["<int of 50001 bits>"]),

@@ -6,6 +6,7 @@ program. Invariant: no method but `flush` and `close` waits for anything.
 
 import atexit
 import os
+import sys
 import time
 import urllib.parse
 import weakref
@@ -17,7 +18,7 @@ from traceway import context
 from traceway.delivery import Connection
 from traceway.entries import Entry, Running
 from traceway.openai_client import wrapped
-from traceway.proxied import headers_of
+from traceway.proxied import headers_of, in_ascii
 from traceway.sender import Sender, log
 from traceway.spans import Handle, Kind, Span, Trace
 
@@ -62,6 +63,7 @@ class Traceway:
         self._sender = Sender(
             lambda: Connection(self.url, self.api_key, request_timeout_s),
             self._find_open,
+            self._at_process_end,
             flush_interval_s=flush_interval_s,
             max_queue_items=max_queue_items,
             max_queue_bytes=max_queue_bytes,
@@ -107,8 +109,7 @@ class Traceway:
 
     def openai_headers(self) -> dict[str, str]:
         """Give the headers that put a call through the proxy into the current trace and session."""
-        place = context.here()
-        return headers_of(self.api_key, place if place and place.client is self else None)
+        return in_ascii(self.headers())
 
     def wrap(self, client: C, *, upstream: str | None = None) -> C:
         """Give a copy of an `OpenAI` or `AsyncOpenAI` client that calls through the proxy.
@@ -145,6 +146,11 @@ class Traceway:
         """Queue an entry."""
         return self._sender.put(entry) if self.enabled else True
 
+    def headers(self) -> dict[str, str]:
+        """Give the headers of a call through the proxy; a session id may be of any script."""
+        place = context.here()
+        return headers_of(self.api_key, place if place and place.client is self else None)
+
     def complain(self, reason: str) -> None:
         """Have a warning logged."""
         self._sender.complain(reason)
@@ -169,6 +175,14 @@ class Traceway:
             if isinstance(handle, Span):
                 yield Running(handle)
 
+    def _at_process_end(self) -> None:
+        """Have the processes of multiprocessing flush as well: they end without `atexit`."""
+        multiprocessing = sys.modules.get("multiprocessing")
+        if multiprocessing is not None and multiprocessing.parent_process() is not None:
+            from multiprocessing.util import Finalize
+
+            Finalize(None, self.flush, (self.exit_timeout_s,), exitpriority=0)
+
     def _after_fork(self) -> None:
         self._open.clear()
         self._sender.after_fork()
@@ -180,7 +194,7 @@ def openai_headers() -> dict[str, str]:
     None outside of a trace: `Traceway.openai_headers` then still gives the key.
     """
     place = context.here()
-    return headers_of(place.client.api_key, place) if place is not None else {}
+    return place.client.openai_headers() if place is not None else {}
 
 
 def _checked(url: str) -> str:

@@ -8,6 +8,7 @@ import enum
 import gzip
 import http.client
 import json
+import os
 import ssl
 import time
 import urllib.parse
@@ -19,6 +20,7 @@ PATH: Final = "/api/batch"
 _COMPRESSED_FROM_BYTES: Final = 16 << 10
 _MAX_ANSWER_BYTES: Final = 8 << 20
 _MAX_RETRY_AFTER_S: Final = 60.0
+_ABANDONED: Final[list[http.client.HTTPConnection]] = []
 _LATER: Final = frozenset((408, 425, 429, 502, 503, 504))
 
 
@@ -85,6 +87,17 @@ class Connection:
         if self._open is not None:
             self._open.close()
             self._open = None
+
+    def abandon(self) -> None:
+        """Close it in the child of a fork, where the thread that used it is not."""
+        if self._open is not None and self._open.sock is not None:
+            # Its buffer may be locked by that thread for ever, so nothing above the descriptor is
+            # touched, nor freed.
+            _ABANDONED.append(self._open)
+            descriptor = self._open.sock.detach()
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._open = None
 
     def _exchange(self, body: bytes, headers: dict[str, str]) -> tuple[int, str | None, bytes]:
         if self._open is None:

@@ -78,8 +78,8 @@ def _add_headers(traceway: "Traceway", request: Any, proxy: str) -> None:
     try:
         # A copy may have been pointed elsewhere, and our key is nobody else's.
         if str(request.url).startswith(proxy):
-            for name, value in traceway.openai_headers().items():
+            for name, value in traceway.headers().items():
                 if name not in request.headers:  # what the application says itself stands
-                    request.headers[name] = value
+                    request.headers[name] = value  # as UTF-8
     except Exception as error:
         traceway.complain(f"a call went out without its trace: {error}")

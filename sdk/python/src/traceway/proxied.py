@@ -11,20 +11,8 @@ SESSION: Final = "X-Traceway-Session-Id"
 KEY: Final = "X-Traceway-Api-Key"
 
 
-class Utf8(str):
-    """A header's text that goes out as UTF-8, which is what the server reads.
-
-    HTTP clients encode headers as ASCII or Latin-1, and refuse what these have no place for.
-    """
-
-    __slots__ = ()
-
-    def encode(self, encoding: str = "utf-8", errors: str = "replace") -> bytes:
-        return super().encode("utf-8", errors if errors != "strict" else "replace")
-
-
 def headers_of(api_key: str | None, place: Optional["Place"]) -> dict[str, str]:
-    """Give the headers of a call that is made in a trace or span, or in none."""
+    """Give the headers of a call that is made in a trace or span, or in none, as text."""
     headers = {KEY: api_key} if api_key else {}
     if place is None:
         return headers
@@ -37,5 +25,13 @@ def headers_of(api_key: str | None, place: Optional["Place"]) -> dict[str, str]:
     session_id = trace.session_id
     # A header's value has no space at its ends.
     if session_id and session_id == session_id.strip():
-        headers[SESSION] = session_id if session_id.isascii() else Utf8(session_id)
+        headers[SESSION] = session_id
     return headers
+
+
+def in_ascii(headers: dict[str, str]) -> dict[str, str]:
+    """Leave out what HTTP clients refuse in the headers that they are given.
+
+    It can only be the session's id, and the trace that the call names has it.
+    """
+    return {name: value for name, value in headers.items() if value.isascii()}

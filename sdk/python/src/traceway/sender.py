@@ -20,7 +20,6 @@ from traceway.delivery import Answer, Connection, Verdict
 from traceway.entries import Entry, Flush
 
 log: Final = logging.getLogger("traceway")
-log.addHandler(logging.NullHandler())
 
 # What one request may hold (POST /api/batch): items, and bytes before compression.
 MAX_ITEMS: Final = 1_000
@@ -37,12 +36,16 @@ _COMPLAIN_AT_ATTEMPT: Final = 5
 
 
 class Sender:
-    """One queue, one thread, one connection. `find_more` gives what to queue at each round."""
+    """One queue, one thread, one connection.
+
+    `find_more` gives what else to queue at each round; `started` is called once in each process.
+    """
 
     def __init__(
         self,
         connect: Callable[[], Connection],
         find_more: Callable[[bool], Iterable[Entry]],
+        started: Callable[[], None],
         *,
         flush_interval_s: float,
         max_queue_items: int,
@@ -50,6 +53,7 @@ class Sender:
     ) -> None:
         self._connect = connect
         self._find_more = find_more
+        self._started = started
         self._interval_s = flush_interval_s
         self._max_items = max_queue_items
         self._max_bytes = max_queue_bytes
@@ -140,7 +144,7 @@ class Sender:
         self._dropped = 0
         self._begin()
         self._closed = closed
-        connection.close()
+        connection.abandon()
 
     def _start(self) -> None:
         with self._lock:
@@ -151,6 +155,7 @@ class Sender:
                 except RuntimeError:  # no more threads, or the interpreter is going
                     return
                 self._thread = thread
+                self._started()
 
     def _run(self) -> None:
         while not (self._closed and not self._queue):
