@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import openai
@@ -27,8 +28,9 @@ def ours(headers: dict[str, str]) -> dict[str, str]:
 
 
 @pytest.fixture
-def client() -> openai.OpenAI:
-    return openai.OpenAI(api_key=KEY, max_retries=0)
+def client() -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(api_key=KEY, max_retries=0) as made:
+        yield made
 
 
 def test_each_call_names_the_trace_the_span_and_the_session_that_it_is_made_in(
@@ -121,10 +123,10 @@ def test_a_session_id_of_any_script_arrives_as_utf_8_from_a_wrapped_client(
 def test_headers_for_other_clients_leave_out_what_these_refuse(
     tw: Traceway, collector: Collector
 ) -> None:
-    plain = openai.OpenAI(api_key=KEY, base_url=f"{collector.url}/v1", max_retries=0)
-    for session_id in ("sess_1", "会話"):
-        with tw.trace("t", session_id=session_id):
-            ask(plain, extra_headers=openai_headers())
+    with openai.OpenAI(api_key=KEY, base_url=f"{collector.url}/v1", max_retries=0) as plain:
+        for session_id in ("sess_1", "会話"):
+            with tw.trace("t", session_id=session_id):
+                ask(plain, extra_headers=openai_headers())
     first, second = (ours(headers) for _, headers in collector.other)
     assert first["session-id"] == "sess_1"
     assert second.keys() == {"api-key", "trace-id"}
@@ -143,21 +145,25 @@ def test_headers_outside_of_a_trace_are_the_key_at_most(tw: Traceway, collector:
 def test_a_client_of_another_provider_needs_the_name_of_its_upstream(
     tw: Traceway, collector: Collector, caplog: pytest.LogCaptureFixture
 ) -> None:
-    groq = openai.OpenAI(api_key=KEY, base_url="https://api.groq.com/openai/v1")
-    ask(tw.wrap(groq, upstream="groq"))
-    assert collector.other[0][0] == "/api/proxy/groq/openai/v1/chat/completions"
-    with caplog.at_level(logging.WARNING, "traceway"):
+    with (
+        openai.OpenAI(api_key=KEY, base_url="https://api.groq.com/openai/v1") as groq,
+        caplog.at_level(logging.WARNING, "traceway"),
+    ):
+        ask(tw.wrap(groq, upstream="groq"))
         assert tw.wrap(groq) is groq
         tw.flush()
         tw.close()
+    assert collector.other[0][0] == "/api/proxy/groq/openai/v1/chat/completions"
     assert "https://api.groq.com/openai/v1" in caplog.text
 
 
 def test_a_client_that_calls_the_proxy_already_keeps_its_address(
     tw: Traceway, collector: Collector
 ) -> None:
-    client = openai.OpenAI(api_key=KEY, base_url=f"{collector.url}/api/proxy/mine/v1")
-    with tw.trace("t") as trace:
+    with (
+        openai.OpenAI(api_key=KEY, base_url=f"{collector.url}/api/proxy/mine/v1") as client,
+        tw.trace("t") as trace,
+    ):
         ask(tw.wrap(client))
     path, headers = collector.other[0]
     assert path == "/api/proxy/mine/v1/chat/completions"

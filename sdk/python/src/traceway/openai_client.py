@@ -80,6 +80,7 @@ def _add_headers(traceway: "Traceway", request: Any, proxy: str) -> None:
         if str(request.url).startswith(proxy):
             for name, value in traceway.headers().items():
                 if name not in request.headers:  # what the application says itself stands
-                    request.headers[name] = value  # as UTF-8
+                    # As bytes: text it would encode as whatever the other headers are.
+                    request.headers.update([(name.encode(), value.encode())])
     except Exception as error:
         traceway.complain(f"a call went out without its trace: {error}")
