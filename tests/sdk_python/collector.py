@@ -141,6 +141,9 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     allow_reuse_address = True
 
+    def handle_error(self, *_: object) -> None:
+        """Clients of these tests may leave at any time."""
+
 
 @contextmanager
 def collecting(collector: Collector | None = None, port: int = 0) -> Iterator[Collector]:

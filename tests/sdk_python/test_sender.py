@@ -142,6 +142,15 @@ def test_one_refused_item_costs_only_itself_and_is_reported(
     assert "1 items dropped: 400 no such kind" in caplog.text
 
 
+def test_an_id_that_is_somebody_elses_is_a_refusal(tw: Traceway, collector: Collector) -> None:
+    error = {"code": "conflict", "message": "It is a proxied call's."}
+    results = {"results": [{"status": 409, "error": error}] * 2}
+    collector.script.append(lambda _: (200, {}, json.dumps(results).encode()))
+    tw.trace("t").end()
+    tw.flush()
+    assert tw.dropped == 2
+
+
 def test_an_item_that_is_to_be_sent_later_is_sent_again_alone(
     tw: Traceway, collector: Collector
 ) -> None:

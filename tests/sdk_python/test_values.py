@@ -164,6 +164,20 @@ def test_a_value_that_changes_meanwhile_does_not_raise() -> None:
         thread.join()
 
 
+def test_fields_have_no_more_levels_than_the_server_takes() -> None:
+    deep: Any = {}
+    for _ in range(200):
+        deep = {"in": deep}
+    assert values.encode_fields({"deep": deep}, LIMIT).count(b"{") < 100
+    wide = {"list": [[n] for n in range(500)]}
+    assert json.loads(values.encode_fields(wide, LIMIT)) == wide
+
+
+@pytest.mark.parametrize("value", [-1, float("nan"), float("inf"), True, "5", None, 10**400])
+def test_what_is_no_count_is_left_out(value: object) -> None:
+    assert values.number_of(value) is None
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.integers(), inner),

@@ -136,8 +136,12 @@ def _read(status: int, retry_after: str | None, body: bytes, count: int) -> Answ
 def _result(result: Any) -> tuple[int, str]:
     if not isinstance(result, dict) or not isinstance(result.get("status"), int):
         return 400, "a result without a status"
-    status = result["status"]
-    return status, "" if status < 400 else f"{status} {_message(result, b'')}"
+    status, error = result["status"], result.get("error")
+    if status < 400:
+        return status, ""
+    if status == 409 and not (isinstance(error, dict) and error.get("code") == "conflict"):
+        return 200, ""  # an earlier attempt arrived, and its answer did not
+    return status, f"{status} {_message(result, b'')}"
 
 
 def _json(body: bytes) -> dict[str, Any]:

@@ -247,8 +247,7 @@ class Sender:
         """Count what was refused; give what is to be sent again."""
         again = []
         for (entry, written), (status, reason) in zip(batch, answer.results, strict=True):
-            # 409: an earlier attempt arrived, and its answer did not.
-            if status < 400 or status == 409:
+            if status < 400:
                 continue
             if status == 429 or status >= 500:
                 again.append((entry, written))

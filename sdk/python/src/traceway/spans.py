@@ -32,6 +32,7 @@ KINDS: Final = frozenset(
 _WRITTEN: Final = {kind: b'{"type":"%b"}' % kind.encode() for kind in KINDS}
 # A kind's fields and metadata are shown whole in lists; input and output have the limit of values.
 _MAX_FIELDS_BYTES: Final = 64 << 10
+_WORDS: Final = frozenset(("model", "provider", "response_id"))
 # A header and a row of the write API refuse them.
 _CONTROL: Final = frozenset((*map(chr, range(32)), *map(chr, range(0x7F, 0xA0))))
 
@@ -350,24 +351,23 @@ class Span(Handle):
         Without a cost the server prices it. `response_id` is the provider's: by it a call that the
         proxy saw as well counts once.
         """
-        self._details = {
-            **(self._details or {}),
-            **{
-                name: value
-                for name, value in (
-                    ("input_tokens", input_tokens),
-                    ("output_tokens", output_tokens),
-                    ("cached_input_tokens", cached_input_tokens),
-                    ("cache_write_tokens", cache_write_tokens),
-                    ("reasoning_tokens", reasoning_tokens),
-                    ("cost", cost),
-                    ("model", model),
-                    ("provider", provider),
-                    ("response_id", response_id),
-                )
-                if value is not None
-            },
+        numbers = {
+            "input_tokens": input_tokens,
+            "output_tokens": output_tokens,
+            "cached_input_tokens": cached_input_tokens,
+            "cache_write_tokens": cache_write_tokens,
+            "reasoning_tokens": reasoning_tokens,
+            "cost": cost,
         }
+        words = {"model": model, "provider": provider, "response_id": response_id}
+        said: dict[str, Any] = dict(self._details or {})
+        for name, number in numbers.items():
+            if (read := values.number_of(number)) is not None:
+                said[name] = read
+        for name, word in words.items():
+            if word is not None:
+                said[name] = values.text_of(word)
+        self._details = said
 
     def end(self, *, output: Any = None) -> None:
         """End it, now."""
@@ -396,10 +396,10 @@ class Span(Handle):
         """Give its kind and its metadata as JSON."""
         kind, details, metadata = self._kind, self._details, self._metadata
         return (
-            values.encode({**details, "type": kind}, _MAX_FIELDS_BYTES)
+            values.encode_fields({**details, "type": kind}, _MAX_FIELDS_BYTES)
             if details
             else _WRITTEN[kind],
-            None if metadata is None else values.encode(metadata, _MAX_FIELDS_BYTES),
+            None if metadata is None else values.encode_fields(metadata, _MAX_FIELDS_BYTES),
         )
 
     def _parent_id(self) -> int:
@@ -420,7 +420,11 @@ class Span(Handle):
 def _described(kind: object) -> tuple[str, dict[str, Any] | None]:
     fields = values.fields_of(kind)
     name = fields.pop("type", "custom")
-    details = {key: value for key, value in fields.items() if value is not None}
+    details = {
+        key: values.text_of(value) if key in _WORDS else value
+        for key, value in fields.items()
+        if value is not None
+    }
     if name not in KINDS:
         return "custom", {"kind": values.text_of(name), **details}
     return str(name), details or None

@@ -23,7 +23,9 @@ _KEPT_BYTES: Final = 16 << 10
 _MAX_DEPTH: Final = 32
 _MAX_PARTS: Final = 10_000
 _MAX_REPR: Final = 1_000
-_MAX_NAME: Final = 1_000
+# What the server takes: characters of a name, levels of a kind's fields and of metadata.
+_MAX_NAME: Final = 512
+_MAX_LEVELS: Final = 100
 _MAX_TAGS: Final = 64
 _AS_TEXT: Final = (uuid.UUID, decimal.Decimal, pathlib.PurePath)
 _PLAIN: Final = (str, int, float, bool, type(None))
@@ -42,6 +44,21 @@ def encode(value: object, limit_bytes: int) -> bytes:
     except UnicodeEncodeError:  # halves of surrogate pairs
         data = text.encode("utf-8", "replace")
     return data if len(data) <= limit_bytes else _cut(text, len(data))
+
+
+def encode_fields(fields: Mapping[str, Any], limit_bytes: int) -> bytes:
+    """Give a mapping as JSON, as `encode` does, with no more levels than the server takes."""
+    data = encode(fields, limit_bytes)
+    if data.count(b"{") + data.count(b"[") > _MAX_LEVELS:
+        data = _slowly(fields).encode("utf-8", "replace")
+    return data
+
+
+def number_of(value: object) -> float | int | None:
+    """Give a number from 0 on; None for what is none, so that it costs only itself."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e12:
+        return value
+    return None
 
 
 def text_of(value: object, limit: int = _MAX_NAME) -> str:
