@@ -31,7 +31,7 @@ async def flushed(tw: Traceway) -> None:
 def turn(tw: Traceway, session_id: str) -> str:
     """One turn of an agent: it looks something up, asks the model, runs a tool."""
     with (
-        openai.OpenAI(api_key=KEY, base_url="https://api.openai.com/v1", max_retries=0) as plain,
+        openai.OpenAI(api_key=KEY, max_retries=0) as plain,
         tw.trace("chat-turn", session_id=session_id, user_id="ada", tags=["shop"]) as trace,
     ):
         client = tw.wrap(plain)
@@ -79,6 +79,27 @@ async def test_one_trace_with_a_proxied_call_in_its_place(
     assert session["cost"] == trace["cost"]
     assert (session["trace_count"], session["span_count"]) == (1, 5)
     assert session["user_id"] == "ada"
+
+
+async def test_a_call_that_a_span_saw_as_well_counts_once(proxy: Running, tw: Traceway) -> None:
+    def work() -> str:
+        with (
+            openai.OpenAI(api_key=KEY, max_retries=0) as plain,
+            tw.trace("t", session_id="once") as trace,
+            trace.llm_call("ask", model="gpt-4o-mini", provider="openai") as span,
+        ):
+            tw.wrap(plain).chat.completions.create(model="gpt-4o-mini", messages=MESSAGES)
+            span.set_usage(input_tokens=1_000, output_tokens=200)
+        return trace.id
+
+    trace_id = await asyncio.to_thread(work)
+    await flushed(tw)
+    await proxy.server.idle()
+    trace = await proxy.api(f"/api/traces/{trace_id}")
+    session = await proxy.api("/api/sessions/once")
+    assert trace["span_count"] == 2
+    assert (trace["input_tokens"], trace["output_tokens"]) == (1_000, 200)
+    assert (session["input_tokens"], session["cost"]) == (1_000, trace["cost"])
 
 
 async def test_two_turns_are_one_session(proxy: Running, tw: Traceway) -> None:

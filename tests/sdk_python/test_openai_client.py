@@ -151,8 +151,6 @@ def test_a_client_of_another_provider_needs_the_name_of_its_upstream(
     ):
         ask(tw.wrap(groq, upstream="groq"))
         assert tw.wrap(groq) is groq
-        tw.flush()
-        tw.close()
     assert collector.other[0][0] == "/api/proxy/groq/openai/v1/chat/completions"
     assert "https://api.groq.com/openai/v1" in caplog.text
 
@@ -170,9 +168,10 @@ def test_a_client_that_calls_the_proxy_already_keeps_its_address(
     assert headers["x-traceway-trace-id"] == trace.id
 
 
-def test_what_is_no_client_is_given_back(tw: Traceway) -> None:
+def test_what_is_no_client_is_given_back(tw: Traceway, caplog: pytest.LogCaptureFixture) -> None:
     for thing in (None, object(), "client"):
         assert tw.wrap(thing) is thing
+    assert "a str was not wrapped" in caplog.text
 
 
 def test_a_client_that_is_switched_off_wraps_nothing(client: openai.OpenAI) -> None:

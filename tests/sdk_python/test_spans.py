@@ -177,6 +177,45 @@ def test_fail_ends_a_plain_handle_and_leaves_a_block_to_its_end(
     assert (block["error"], block["output"]) == ("Wrong: later", "partial")
 
 
+def test_a_trace_that_is_failed_by_hand_says_so_once(tw: Traceway, collector: Collector) -> None:
+    wrong = Wrong("no")
+    plain = tw.trace("plain")
+    plain.fail("bad")
+
+    @tw.trace("block")
+    def block() -> None:
+        trace = current_trace()
+        assert trace is not None
+        trace.fail(wrong)
+        assert tw.span("inner").trace is trace
+        raise wrong
+
+    with pytest.raises(Wrong):
+        block()
+    tw.flush()
+    failed = [span for span in collector.of("span") if span.get("status") == "failed"]
+    assert [(span["name"], span["error"]) for span in failed] == [
+        ("plain", "bad"),
+        ("block", "Wrong: no"),
+    ]
+    assert len(collector.of("end")) == 2
+
+
+def test_what_is_said_after_the_end_is_not_sent(tw: Traceway, collector: Collector) -> None:
+    span = tw.span("s", input="in")
+    span.end(output="out")
+    span.set_input("late")
+    span.set_output("late")
+    span.set_usage(input_tokens=1)
+    span.set_metadata(late=True)
+    span.fail("late")
+    tw.flush()
+    sent = collector.spans()["s"]
+    assert (sent["input"], sent["output"], sent["status"]) == ("in", "out", "completed")
+    assert sent["kind"] == {"type": "custom"}
+    assert "metadata" not in sent
+
+
 def test_a_span_outside_of_a_trace_has_one_of_its_own(tw: Traceway, collector: Collector) -> None:
     with tw.span("alone"):
         tw.span("inner").end()

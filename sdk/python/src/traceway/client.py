@@ -50,7 +50,7 @@ class Traceway:
         max_queue_items: int = 100_000,
         max_queue_bytes: int = 64 << 20,
         max_value_bytes: int = 1 << 20,
-        request_timeout_s: float = 10.0,
+        request_timeout_s: float = 30.0,
         exit_timeout_s: float = 5.0,
     ) -> None:
         self.url = _checked(url or os.environ.get("TRACEWAY_URL") or DEFAULT_URL)

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from urllib.parse import quote, urlsplit
 
+from traceway.sender import log
+
 if TYPE_CHECKING:
     from traceway.client import Traceway
 
@@ -27,7 +29,7 @@ def wrapped(traceway: "Traceway", client: C, upstream: str | None) -> C:
     try:
         return cast(C, _copied(traceway, client, upstream))
     except Exception as error:
-        traceway.complain(f"a {type(client).__name__} was not wrapped: {error}")
+        log.warning("traceway: a %s was not wrapped: %s", type(client).__name__, error)
         return client
 
 

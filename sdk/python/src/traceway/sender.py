@@ -208,9 +208,10 @@ class Sender:
             if batch:
                 self._deliver(batch)
         finally:
+            freed_bytes = sum(entry.size_bytes for entry in taken)
             with self._lock:
                 self._items -= len(taken)
-                self._bytes -= sum(entry.size_bytes for entry in taken)
+                self._bytes -= freed_bytes
             for flush in flushes:
                 flush.done.set()
 

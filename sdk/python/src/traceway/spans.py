@@ -190,7 +190,7 @@ class Handle:
 class Trace(Handle):
     """One trace: a turn of a conversation, a job, whatever the application does as one."""
 
-    __slots__ = ("_id", "_said", "_thrown", "name", "session_id", "tags", "unknown", "user_id")
+    __slots__ = ("_id", "_said", "_thrown_id", "name", "session_id", "tags", "unknown", "user_id")
 
     def __init__(
         self,
@@ -209,7 +209,8 @@ class Trace(Handle):
         self.tags = values.tags_of(tags)
         self.unknown = False  # to the server: its opening was lost
         self._said = False
-        self._thrown: BaseException | None = None
+        # Of the exception that failed a span of it last: by id, as to hold it would hold its frames.
+        self._thrown_id: int | None = None
         client.remember(self)
 
     @property
@@ -247,20 +248,23 @@ class Trace(Handle):
             self.client.put(Closing(self, self.started_ns + lasted_ns))
 
     def fail(self, error: object) -> None:
-        """End it as failed. A trace has the state of its spans, so one of them says the error."""
+        """Mark it failed; inside its block the block's end ends it, else this does.
+
+        A trace has the state of its spans, so a span of the whole time says the error.
+        """
         if self.is_over:
             return
-        if self._thrown is None or self._thrown is not error:
+        if self._thrown_id != id(error):
             said = Span(self, self, 0, self.name, "custom", None, None)
             said.started_ns, said._began_ns = self.started_ns, self._began_ns
             said.fail(error)
-        self._thrown = None
-        self.end()
+        if not self._within:
+            self.end()
 
     def thrown(self, error: object) -> None:
         """Note what a span of it failed with, so that it is said once on its way out."""
         if isinstance(error, BaseException):
-            self._thrown = error
+            self._thrown_id = id(error)
 
     def _parent_id(self) -> int:
         place = context.here()
@@ -322,7 +326,8 @@ class Span(Handle):
 
     def set_input(self, value: Any) -> None:
         """Say what went in, where that is not known when it begins."""
-        self.input = values.encode(value, self.client.max_value_bytes)
+        if not self.is_over:
+            self.input = values.encode(value, self.client.max_value_bytes)
 
     def set_output(self, value: Any) -> None:
         """Say what came out: anything; what JSON cannot hold is converted."""
