@@ -209,7 +209,7 @@ class Trace(Handle):
         self.tags = values.tags_of(tags)
         self.unknown = False  # to the server: its opening was lost
         self._said = False
-        # Of the exception that failed a span of it last: by id, as to hold it would hold its frames.
+        # Of the exception that failed a span of it last: the exception would hold its frames.
         self._thrown_id: int | None = None
         client.remember(self)
 
