@@ -4,6 +4,8 @@
 #   make run ARGS="--port 8080"     serve
 #   make test ARGS="-k session"     the tests
 #   make check                      linter, formatter, types, the house's own rules
+#   make sdk                        the Python SDK: its types and its tests
+#   make bench-sdk                  what it costs an application, and what a restart loses
 #   make compat                     OpenAI's own test suite through the proxy
 #   make fuzz                       the whole API, asked whatever its description allows, and more
 #   make otel                       real exporters of OpenTelemetry, unmodified, send traces here
@@ -29,7 +31,8 @@ export PYTEST_DEBUG_TEMPROOT ?= $(shell df -Pk /dev/shm 2>/dev/null | \
 ARGS ?=
 MINUTES ?= 10
 
-.PHONY: run test check compat fuzz otel docs differential torture torture-quick bench bench-search soak \
+.PHONY: run test check sdk bench-sdk compat fuzz otel docs differential torture torture-quick bench \
+	bench-search soak \
 	screenshots lock clean runtime tools
 
 run: runtime
@@ -42,7 +45,15 @@ check: tools
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m mypy
+	@$(PYTHON) -m mypy --config-file sdk/python/pyproject.toml
 	@$(PYTHON) -m pytest tests/test_house.py
+
+sdk: tools
+	@$(PYTHON) -m mypy --config-file sdk/python/pyproject.toml
+	@$(PYTHON) -m pytest tests/sdk_python tests/acceptance/test_sdk_python.py $(ARGS)
+
+bench-sdk: runtime
+	@$(PYTHON) sdk/python/bench.py $(ARGS)
 
 compat: runtime
 	@$(PYTHON) tests/compat/openai_suite.py
