@@ -12,6 +12,7 @@ import { Delivery } from './delivery.js';
 import { TracewayError } from './errors.js';
 import { listen, watch } from './events.js';
 import type { EventStream, Position, SubscribeOptions, Subscription } from './events.js';
+import type { EndOptions, SpanOptions, TraceOptions } from './given.js';
 import { askAgain } from './http.js';
 import type { Fetch, Server } from './http.js';
 import { makeSpanId, makeTraceId } from './ids.js';
@@ -20,7 +21,7 @@ import { wireKind } from './kinds.js';
 import { pathOf, queryOf } from './queries.js';
 import type { SessionQuery, SessionsQuery, SpansQuery, TracesQuery } from './queries.js';
 import { Span, Trace } from './trace.js';
-import type { EndOptions, Sink, SpanOptions, TraceOptions } from './trace.js';
+import type { Sink } from './trace.js';
 import type {
   Ended,
   SessionList,

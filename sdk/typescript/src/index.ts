@@ -10,7 +10,8 @@ export type {
 } from './client.js';
 export { TracewayError } from './errors.js';
 export type { EventStream, SubscribeOptions, Subscription } from './events.js';
+export type { EndOptions, LlmCallOptions, SpanOptions, TraceOptions } from './given.js';
 export type { Kind, KindType, LlmCall } from './kinds.js';
 export type { SessionQuery, SessionsQuery, SpansQuery, TracesQuery } from './queries.js';
-export type { EndOptions, LlmCallOptions, Span, SpanOptions, Trace, TraceOptions } from './trace.js';
+export type { Span, Trace } from './trace.js';
 export type * from './views.js';

@@ -9,44 +9,15 @@
 import { elapsedMs, iso, now, timeOf } from './clock.js';
 import type { Moment } from './clock.js';
 import { current, within } from './context.js';
+import { given } from './given.js';
+import type { EndOptions, LlmCallOptions, SpanOptions, TraceOptions } from './given.js';
 import { placeHeaders } from './headers.js';
 import { makeSpanId, makeTraceId } from './ids.js';
 import { messageOf, toJson, wellFormed } from './json.js';
 import { wireKind } from './kinds.js';
-import type { Kind, KindType, LlmCall } from './kinds.js';
+import type { Kind, LlmCall } from './kinds.js';
 import { Item } from './queue.js';
 import { readAnswer } from './usage.js';
-
-/** What a trace may be opened with. */
-export interface TraceOptions {
-  /** The session that the trace is a part of: free text. */
-  sessionId?: string;
-  userId?: string;
-  tags?: string[];
-  /** To go on with a trace that another process began: 32 hex digits, or a UUID. */
-  id?: string;
-  startedAt?: Date | string;
-}
-
-/** What a span may be opened with. */
-export interface SpanOptions {
-  /** What it is; `custom` by default. */
-  kind?: Kind | KindType;
-  input?: unknown;
-  metadata?: Record<string, unknown>;
-  startedAt?: Date | string;
-}
-
-/** What a call of a model may be opened with. */
-export interface LlmCallOptions extends LlmCall, Omit<SpanOptions, 'kind'> {}
-
-/** What a span may be ended with. */
-export interface EndOptions {
-  output?: unknown;
-  /** Fields that became known meanwhile, as tokens. */
-  kind?: Kind | LlmCall;
-  metadata?: Record<string, unknown>;
-}
 
 /** Where traces and spans put what they have to say. */
 export interface Sink {
@@ -137,7 +108,7 @@ export class Trace extends Context {
   /** @internal */
   constructor(sink: Sink, name: string, options: TraceOptions) {
     super(sink);
-    const { id, sessionId, userId, tags, startedAt } = options ?? {};
+    const { id, sessionId, userId, tags, startedAt } = given(options);
     this.id = traceIdOf(id) ?? makeTraceId();
     this.name = textOf(name);
     this.sessionId = sessionId === undefined || sessionId === null ? undefined : textOf(sessionId);
@@ -229,7 +200,7 @@ export class Span extends Context {
     this.name = textOf(name);
     this.began = began;
     this.opening = safely(sink, () => {
-      const { kind, input, metadata, startedAt } = options ?? {};
+      const { kind, input, metadata, startedAt } = given(options);
       const fields = new Map([['id', toJson(this.id)]]);
       put(fields, 'trace_id', this.traceId);
       put(fields, 'parent_id', parent instanceof Span ? parent.id : undefined);
@@ -312,7 +283,7 @@ export class Span extends Context {
 
   private finish(status: 'completed' | 'failed', options: EndOptions): void {
     if (this.isEnded) return;
-    const { output, kind, metadata } = options ?? {};
+    const { output, kind, metadata } = given(options);
     if (output !== undefined) this.setOutput(output);
     if (kind) this.set(kind);
     if (metadata) this.setMetadata(metadata);
@@ -367,7 +338,7 @@ function safely<T>(sink: Sink, work: () => T): T | undefined {
 }
 
 function ofCall(options: LlmCallOptions | undefined): SpanOptions {
-  const { input, metadata, startedAt, ...call } = options ?? {};
+  const { input, metadata, startedAt, ...call } = given(options);
   return {
     kind: { type: 'llm_call', ...call },
     ...(input === undefined ? {} : { input }),
