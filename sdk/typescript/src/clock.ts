@@ -36,7 +36,7 @@ export function elapsedMs(since: Moment): number {
 export function iso(wallMs: number): string {
   const us = Math.round(wallMs * 1000);
   const text = new Date(Math.floor(us / 1000)).toISOString();
-  return `${text.slice(0, -1)}${String(us % 1000).padStart(3, '0')}Z`;
+  return `${text.slice(0, -1)}${String(us - 1000 * Math.floor(us / 1000)).padStart(3, '0')}Z`;
 }
 
 /** Read a time that an application gives; what is none is `undefined`. */

@@ -59,9 +59,10 @@ export class Delivery implements Sender {
   /** Take an item in; say whether there was room. */
   add(item: Item): boolean {
     if (this.isClosed || !this.queue.add(item)) {
-      this.drop([item], this.isClosed ? 'the client is closed' : 'too much waits to be sent');
+      if (!item.isAgain) this.drop([item], this.isClosed ? 'the client is closed' : 'too much waits to be sent');
       return false;
     }
+    if (item.isAgain) this.dropped--;
     this.added++;
     watchLeaving(this);
     this.schedule();

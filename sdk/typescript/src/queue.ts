@@ -15,6 +15,8 @@ export class Item {
   constructor(
     readonly type: 'trace' | 'span' | 'complete' | 'fail' | 'end',
     readonly fields: Map<string, string>,
+    /** Whether it brings again what was counted as lost. */
+    readonly isAgain = false,
   ) {}
 
   /** Memory in bytes: engines hold a character in one or two, and each field in some more. */

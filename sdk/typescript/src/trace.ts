@@ -300,7 +300,7 @@ export class Span extends Context {
       if (!opening) return;
       // Nobody has seen it yet: it is handed in ended. One that found no room finds some now, perhaps.
       if (!opening.lost) this.sink.extend(opening, this.late);
-      else this.sink.add(new Item('span', new Map([...opening.fields, ...this.late])));
+      else this.sink.add(new Item('span', new Map([...opening.fields, ...this.late]), true));
     });
   }
 
