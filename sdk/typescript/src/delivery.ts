@@ -201,8 +201,9 @@ export class Delivery implements Sender {
     items.forEach((item, at) => {
       if (item.lost) return;
       const result = results[at] as Result;
-      // 409: it was there already, from an attempt whose answer was lost.
-      if (result.status < 300 || result.status === 409) {
+      // It was there already: from an attempt whose answer was lost.
+      const isKnown = result.status === 409 && result.error?.code !== 'conflict';
+      if (result.status < 300 || isKnown) {
         item.fields.clear();
         this.settled++;
       } else {

@@ -34,21 +34,38 @@ export type Kind =
   | { type: 'custom'; kind?: string; attributes?: Record<string, unknown> }
   | { type: 'tool_call' | 'retrieval' | 'fs_read' | 'fs_write'; [field: string]: unknown };
 
-const WIRE: Record<string, string> = {
+// The server refuses a span whose tokens are no number: what cannot be is left out, and unknown.
+const NUMBERS: Record<string, string> = {
   inputTokens: 'input_tokens',
   outputTokens: 'output_tokens',
   cachedInputTokens: 'cached_input_tokens',
   cacheWriteTokens: 'cache_write_tokens',
   reasoningTokens: 'reasoning_tokens',
-  responseId: 'response_id',
+  cost: 'cost',
 };
+const WORDS: Record<string, string> = { model: 'model', provider: 'provider', responseId: 'response_id' };
+const MAX_WORD_CHARACTERS = 512;
 
 /** Give a kind's fields with the names of the API; a bare string is a type. */
 export function wireKind(kind: Kind | KindType | LlmCall | undefined): Record<string, unknown> {
   if (typeof kind === 'string') return { type: kind };
+  const given: Record<string, unknown> = { ...kind };
+  const type = given['type'];
+  const isCall = type === undefined || type === 'llm_call' || type === 'embedding';
   const fields: Record<string, unknown> = {};
-  for (const [name, value] of Object.entries(kind ?? {})) {
-    if (value !== undefined) fields[WIRE[name] ?? name] = value;
+  for (const [name, value] of Object.entries(given)) {
+    if (value === undefined) continue;
+    const wire = NUMBERS[name] ?? WORDS[name] ?? name;
+    if (!isCall) fields[wire] = value;
+    else if (isOf(NUMBERS, wire)) {
+      if (typeof value === 'number' && value >= 0 && value < Infinity) fields[wire] = value;
+    } else if (isOf(WORDS, wire)) {
+      if (typeof value === 'string') fields[wire] = value.slice(0, MAX_WORD_CHARACTERS);
+    } else fields[wire] = value;
   }
   return fields;
+}
+
+function isOf(names: Record<string, string>, wire: string): boolean {
+  return Object.values(names).includes(wire);
 }

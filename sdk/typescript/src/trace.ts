@@ -19,6 +19,11 @@ import type { Kind, LlmCall } from './kinds.js';
 import { Item } from './queue.js';
 import { readAnswer } from './usage.js';
 
+// What the server takes; it refuses what is longer.
+const USER_CHARACTERS = 512;
+const TAGS = 64;
+const TAG_CHARACTERS = 64;
+
 /** Where traces and spans put what they have to say. */
 export interface Sink {
   add(item: Item): boolean;
@@ -116,8 +121,8 @@ export class Trace extends Context {
       const fields = new Map([['id', toJson(this.id)]]);
       put(fields, 'name', this.name || undefined);
       put(fields, 'session_id', this.sessionId);
-      put(fields, 'user_id', userId === undefined || userId === null ? undefined : textOf(userId));
-      put(fields, 'tags', Array.isArray(tags) ? tags.map(textOf) : undefined);
+      put(fields, 'user_id', userId === undefined || userId === null ? undefined : cut(userId, USER_CHARACTERS));
+      put(fields, 'tags', Array.isArray(tags) ? tags.slice(0, TAGS).map((tag) => cut(tag, TAG_CHARACTERS)) : undefined);
       put(fields, 'started_at', timeOf(startedAt) ?? iso(this.began.wallMs));
       sink.add(new Item('trace', fields));
     });
@@ -209,8 +214,10 @@ export class Span extends Context {
       this.kind = wireKind(kind ?? 'custom');
       put(fields, 'kind', this.kind);
       put(fields, 'input', input);
-      if (metadata) this.metadata = { ...metadata };
-      put(fields, 'metadata', metadata);
+      if (metadata) {
+        this.metadata = given(metadata);
+        put(fields, 'metadata', this.metadata);
+      }
       const opening = new Item('span', fields);
       sink.add(opening);
       return opening;
@@ -249,7 +256,7 @@ export class Span extends Context {
   /** Add to the span's metadata. */
   setMetadata(metadata: Record<string, unknown>): this {
     this.note(() => {
-      this.metadata = { ...this.metadata, ...metadata };
+      this.metadata = { ...this.metadata, ...given(metadata) };
       this.late.set('metadata', toJson(this.metadata));
     });
     return this;
@@ -353,6 +360,10 @@ function put(fields: Map<string, string>, name: string, value: unknown): void {
 
 function textOf(value: unknown): string {
   return typeof value === 'string' ? wellFormed(value) : messageOf(value);
+}
+
+function cut(value: unknown, characters: number): string {
+  return wellFormed(textOf(value).slice(0, characters));
 }
 
 /** Give an id as it is on the wire; what is none is `undefined`. */

@@ -62,7 +62,9 @@ export interface TraceRow {
   session_confidence: 'named' | 'adopted' | 'inferred' | null;
   name: string;
   user_id: string | null;
-  tags?: string[];
+  tags: string[];
+  /** The trace that its call named, which is of another session. */
+  linked_trace_id: string | null;
   status: TraceStatus;
   started_at: Time;
   ended_at: Time | null;
@@ -107,9 +109,9 @@ export interface SpanKind {
   cost_status: 'priced' | 'unpriced' | 'free' | null;
   price_version: string | null;
   /** What a `custom` span calls itself. */
-  kind?: string | null;
+  kind: string | null;
   /** What the application said of the kind beyond these fields. */
-  attributes?: Record<string, unknown> | null;
+  attributes: Record<string, unknown> | null;
 }
 
 /** How a span ended that did not complete. */
@@ -150,11 +152,13 @@ export interface SpanMetadata {
   response_headers: [string, string][] | null;
   notes: string[];
   /** The application's own metadata. */
-  custom?: Record<string, unknown> | null;
+  custom: Record<string, unknown> | null;
   /** The proxied call that this span saw too, and that counts instead of it. */
-  same_call?: string | null;
+  same_call: string | null;
   /** Whether an application handed it in. */
-  handed_in?: boolean;
+  handed_in: boolean;
+  /** The trace that the call's answer named, before it joined this one. */
+  moved_from: string | null;
 }
 
 export interface SpanRow {
