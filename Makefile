@@ -14,6 +14,7 @@
 #   make soak MINUTES=1             500 streams with faults of all kinds: memory, rows (10 minutes)
 #   make bench-search               lists and search in a large database
 #   make screenshots                pictures of all pages, in build/screenshots (needs chromium)
+#   make sdk-ts                     the TypeScript SDK: compiled, tested (needs Node 20 and npm)
 #   make lock                       new versions into the lock files (needs uv)
 #   make clean                      remove .venv and all caches
 
@@ -29,7 +30,7 @@ ARGS ?=
 MINUTES ?= 10
 
 .PHONY: run test check compat fuzz docs differential torture torture-quick bench bench-search soak \
-	screenshots lock clean runtime tools
+	screenshots sdk-ts lock clean runtime tools
 
 run: runtime
 	@exec $(PYTHON) -m proxy serve $(ARGS)
@@ -74,6 +75,13 @@ soak: runtime
 
 screenshots: tools
 	@$(PYTHON) -m tests.ui.screenshots build/screenshots
+
+# The lock holds names, versions and hashes, no address of a registry.
+sdk-ts: runtime
+	@! grep -n '"resolved"' sdk/typescript/package-lock.json
+	@cd sdk/typescript && { cmp -s package-lock.json node_modules/.installed-lock.json || \
+		{ npm ci --silent --ignore-scripts && cp package-lock.json node_modules/.installed-lock.json; }; }
+	@cd sdk/typescript && npm test --silent
 
 runtime:
 	@.ci/venv .venv requirements.lock.txt

@@ -18,6 +18,8 @@ export class FakeServer {
   streams = new Set();
   events = [];
   sockets = new Set();
+  /** Gives what else is asked for, by its path. */
+  read = () => undefined;
   #waiting = [];
 
   static async start(port = 0) {
@@ -101,6 +103,8 @@ export class FakeServer {
 
   #answer(taken, request, response) {
     const { method, path } = taken;
+    const read = this.read(path, method);
+    if (read !== undefined && (method === 'GET' || path.startsWith('/api/proxy/'))) return send(response, 200, read);
     if (method === 'GET' && path === '/api/events') return this.#stream(taken, request, response);
     if (method === 'POST' && path === '/api/batch') {
       const results = JSON.parse(taken.body).items.map((item) => this.#item(item));
