@@ -1,21 +1,18 @@
-"""The sums: what a trace's row says of its spans, and a session's and a project's of its traces.
+"""The sums: what a trace's row says of its spans, and a project's of its traces.
 
 Invariant: after every transaction each of these rows equals what a fold over the rows below it
-gives, whatever the order in which changes came. A trace is folded anew from its spans; a session
-moves by the difference that its traces made, because it may have thousands, and is folded anew
-where a difference cannot tell (a trace began earlier than we knew, a sum became unknown). Pure;
-rollup.py reads and writes the rows.
+gives, whatever the order in which changes came. What an application said of a trace (opened.py) and
+its session are no sums. A span that only saw the call of another one (``same_call``) gives no
+amounts. Pure; rollup.py reads and writes the rows, session_sums.py folds them into sessions.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from storage.columns import TOKEN_COLUMNS
-from storage.database import Row, Value
-from storage.keys import SessionKey, session_key
+from storage.database import Row
+from storage.opened import NOT_OPENED, Opening
 from storage.records import CANCELLED, COMPLETED, FAILED, FAILED_STATES, RUNNING, add
 
 # Sums of which each part may be unknown.
@@ -38,6 +35,7 @@ class SpanFacts(NamedTuple):
     estimated: int
     received_bytes: int
     stored_bytes: int
+    is_root: int
     model: str | None
     name: str
     user_id: str | None
@@ -49,7 +47,7 @@ class SpanFacts(NamedTuple):
     @classmethod
     def of(cls, row: Row) -> "SpanFacts":
         """Read a row of ``SPAN_FACTS``."""
-        return cls._make((*row[:14], row[14:]))
+        return cls._make((*row[:15], row[15:]))
 
     @classmethod
     def of_start(cls, values: Mapping[str, Any]) -> "SpanFacts":
@@ -63,6 +61,7 @@ class SpanFacts(NamedTuple):
             estimated=0,
             received_bytes=0,
             stored_bytes=0,
+            is_root=int(values["parent_id"] is None),
             model=None,
             name=values["name"],
             user_id=values["user_id"],
@@ -79,35 +78,41 @@ class SpanFacts(NamedTuple):
         To read it back by RETURNING takes as long as to write it.
         """
         started_at_us = values["started_at_us"]
+        counts = values.get("same_call") is None
         return cls(
             seq=values["seq"],
             state=values["state"],
             started_at_us=started_at_us,
             ended_at_us=started_at_us + values["duration_us"],
-            unpriced=int(values["cost_status"] == "unpriced"),
-            estimated=int(values["usage_source"] == "estimated"),
+            unpriced=int(counts and values["cost_status"] == "unpriced"),
+            estimated=int(counts and values["usage_source"] == "estimated"),
             received_bytes=(values["request_size"] or 0) + (values["response_size"] or 0),
             stored_bytes=values["stored_bytes"],
+            is_root=int(values["parent_id"] is None),
             model=values["model"] if values["model"] is not None else values["model_requested"],
             name=values["name"],
             user_id=values["user_id"],
             input_preview=values["input_preview"],
             output_preview=values["output_preview"],
             error=values["error"],
-            amounts=_amounts(values),
+            amounts=_amounts(values) if counts else NOTHING_KNOWN,
         )
 
 
+# What the span of a call says as well counts there alone. Not by IS NULL: in a RETURNING, SQLite
+# 3.40 takes it for false where the first column of the table is NOT NULL.
+_TWIN: Final = "LENGTH(same_call) > 0"
 # The bodies of a call that still runs are not counted: a checkpoint does not touch the sums.
 SPAN_FACTS: Final = f"""
 seq, state, started_at_us, started_at_us + duration_us,
-CASE WHEN cost_status = 'unpriced' THEN 1 ELSE 0 END,
-CASE WHEN usage_source = 'estimated' THEN 1 ELSE 0 END,
+CASE WHEN {_TWIN} THEN 0 WHEN cost_status = 'unpriced' THEN 1 ELSE 0 END,
+CASE WHEN {_TWIN} THEN 0 WHEN usage_source = 'estimated' THEN 1 ELSE 0 END,
 CASE WHEN state = 'running' THEN 0
   ELSE COALESCE(request_size, 0) + COALESCE(response_size, 0) END,
 CASE WHEN state = 'running' THEN 0 ELSE COALESCE(stored_bytes, 0) END,
+CASE WHEN LENGTH(parent_id) > 0 THEN 0 ELSE 1 END,
 COALESCE(model, model_requested), name, user_id, input_preview, output_preview, error,
-{", ".join(AMOUNTS)}
+{", ".join(f"CASE WHEN {_TWIN} THEN NULL ELSE {amount} END" for amount in AMOUNTS)}
 """
 
 
@@ -146,34 +151,61 @@ class TraceFacts(NamedTuple):
 TRACE_COLUMNS: Final = (*TraceFacts._fields[:-1], *AMOUNTS)
 
 
+# The name of a trace of which nothing has said one yet.
+UNNAMED: Final = "trace"
+
+
 def fold_trace(
-    spans: Iterable[SpanFacts], session_id: str | None, session_source: str | None
+    spans: Iterable[SpanFacts],
+    session_id: str | None,
+    session_source: str | None,
+    opening: Opening = NOT_OPENED,
 ) -> TraceFacts:
-    """Sum up the spans of a trace, at least one, in any order. The definition of a trace's row."""
+    """Sum up the spans of a trace, in any order. The definition of a trace's row.
+
+    Without any span, something was said of it. Its output is that of the newest span without a
+    parent that has one: of an agent's run the run's own. Without such, the newest there is.
+    """
     ordered = sorted(spans, key=_span_order)
-    oldest = ordered[0]
     amounts = NOTHING_KNOWN
-    last_ended_at_us = user_id = input_preview = output_preview = error = None
+    last_ended_at_us = opening.closed_at_us
+    user_id = opening.user_id
+    input_preview = output_preview = root_output = error = None
     unpriced = estimated = received = stored = 0
     for span in ordered:
-        amounts = _plus(amounts, span.amounts)
+        amounts = plus(amounts, span.amounts)
         unpriced += span.unpriced
         estimated += span.estimated
         received += span.received_bytes
         stored += span.stored_bytes
-        last_ended_at_us = _later(last_ended_at_us, span.ended_at_us)
+        last_ended_at_us = later(last_ended_at_us, span.ended_at_us)
         if user_id is None:
             user_id = span.user_id
         if input_preview is None:
             input_preview = span.input_preview
         if span.output_preview is not None:
             output_preview = span.output_preview
+            root_output = output_preview if span.is_root else root_output
         if span.error is not None and span.state in FAILED_STATES:
             error = span.error
+    states = {span.state for span in ordered}
+    if opening.is_open:
+        states.add(RUNNING)
+    name = opening.name
+    if name is None:
+        name = ordered[0].name if ordered else UNNAMED
+    seqs = [span.seq for span in ordered]
+    if opening.seq is not None:
+        seqs.append(opening.seq)
+    started_at_us = ordered[0].started_at_us if ordered else opening.began_at_us or 0
+    if opening.at_us is not None:
+        started_at_us = min(started_at_us, opening.at_us)
+    if last_ended_at_us is not None:  # an end that was said may be before the start
+        last_ended_at_us = max(last_ended_at_us, started_at_us)
     return TraceFacts(
-        seq=min(span.seq for span in ordered),
-        status=_status({span.state for span in ordered}),
-        started_at_us=oldest.started_at_us,
+        seq=min(seqs),
+        status=_status(states),
+        started_at_us=started_at_us,
         last_ended_at_us=last_ended_at_us,
         span_count=len(ordered),
         unpriced_count=unpriced,
@@ -183,124 +215,12 @@ def fold_trace(
         session_id=session_id,
         session_source=session_source,
         user_id=user_id,
-        name=oldest.name,
+        name=name,
         input_preview=input_preview,
-        output_preview=output_preview,
+        output_preview=output_preview if root_output is None else root_output,
         error=error,
         amounts=amounts,
     )
-
-
-@dataclass(slots=True)
-class SessionChange:
-    """The difference that some traces make to their session; of all its traces, its whole row.
-
-    ``first``, ``newest``, ``user``, ``output`` and ``error`` are the traces from which the
-    session takes its first input and source, its status, its user and its last texts. ``stale``
-    says that the difference is not enough and the session is to be folded anew.
-    """
-
-    seq: int
-    first: TraceFacts
-    newest: TraceFacts
-    user: TraceFacts | None = None
-    output: TraceFacts | None = None
-    error: TraceFacts | None = None
-    stale: bool = False
-    trace_count: int = 0
-    span_count: int = 0
-    failed_trace_count: int = 0
-    ended_trace_count: int = 0
-    ended_duration_us: int = 0
-    unpriced_count: int = 0
-    estimated_count: int = 0
-    received_bytes: int = 0
-    stored_bytes: int = 0
-    last_ended_at_us: int | None = None
-    amounts: Amounts = NOTHING_KNOWN
-    models: Counter[str] = field(default_factory=Counter)
-
-    @classmethod
-    def beginning_with(cls, trace: TraceFacts) -> "SessionChange":
-        """Make a change that counts nothing yet; ``trace`` is the first to ``replace``."""
-        return cls(seq=trace.seq, first=trace, newest=trace)
-
-    def replace(self, old: TraceFacts | None, new: TraceFacts) -> None:
-        """Take out a trace's old row, where the session had one, and put in the new."""
-        self._count(new, 1)
-        self.amounts = _plus(self.amounts, new.amounts)
-        if old is not None:
-            self._count(old, -1)
-            self.amounts = tuple(map(_minus, self.amounts, old.amounts))
-            self.stale |= old.started_at_us != new.started_at_us or any(
-                was is not None and now is None
-                for was, now in zip(old.amounts, new.amounts, strict=True)
-            )
-        self.seq = min(self.seq, new.seq)
-        self.last_ended_at_us = _later(self.last_ended_at_us, new.last_ended_at_us)
-        order = new.order  # of no other trace
-        if order < self.first.order:
-            self.first = new
-        if order > self.newest.order:
-            self.newest = new
-        if new.user_id is not None and (self.user is None or order < self.user.order):
-            self.user = new
-        if new.output_preview is not None and (self.output is None or order > self.output.order):
-            self.output = new
-        if new.error is not None and (self.error is None or order > self.error.order):
-            self.error = new
-
-    def _count(self, trace: TraceFacts, sign: int) -> None:
-        self.trace_count += sign
-        self.span_count += sign * trace.span_count
-        self.unpriced_count += sign * trace.unpriced_count
-        self.estimated_count += sign * trace.estimated_count
-        self.received_bytes += sign * trace.received_bytes
-        self.stored_bytes += sign * trace.stored_bytes
-        if trace.status in FAILED_STATES:
-            self.failed_trace_count += sign
-        if trace.status != RUNNING and trace.last_ended_at_us is not None:
-            self.ended_trace_count += sign
-            duration_us = trace.last_ended_at_us - trace.started_at_us
-            self.ended_duration_us += sign * min(duration_us, MAX_DURATION_US)
-
-    def values(self, key: SessionKey) -> dict[str, Value]:
-        """Return the row of a session of these traces alone, but for its name and star."""
-        first, newest = self.first, self.newest
-        user, output, error = self.user, self.output, self.error
-        return {
-            "project_id": key[0],
-            "session_id": key[1],
-            "session_key": session_key(*key),
-            "seq": self.seq,
-            "source": first.session_source,
-            "status": newest.status,
-            "trace_count": self.trace_count,
-            "span_count": self.span_count,
-            "failed_trace_count": self.failed_trace_count,
-            "ended_trace_count": self.ended_trace_count,
-            "ended_duration_us": self.ended_duration_us,
-            "unpriced_count": self.unpriced_count,
-            "estimated_count": self.estimated_count,
-            "received_bytes": self.received_bytes,
-            "stored_bytes": self.stored_bytes,
-            "first_started_at_us": first.started_at_us,
-            "first_seq": first.seq,
-            "last_active_at_us": newest.started_at_us,
-            "last_seq": newest.seq,
-            "last_ended_at_us": self.last_ended_at_us,
-            "user_at_us": None if user is None else user.started_at_us,
-            "user_seq": None if user is None else user.seq,
-            "output_at_us": None if output is None else output.started_at_us,
-            "output_seq": None if output is None else output.seq,
-            "error_at_us": None if error is None else error.started_at_us,
-            "error_seq": None if error is None else error.seq,
-            "user_id": None if user is None else user.user_id,
-            "first_input": first.input_preview,
-            "last_output": None if output is None else output.output_preview,
-            "last_error": None if error is None else error.error,
-            **dict(zip(AMOUNTS, self.amounts, strict=True)),
-        }
 
 
 # What a trace adds to the totals of its project, in the order of `totals`.
@@ -350,17 +270,19 @@ def _status(states: set[str]) -> str:
     return CANCELLED if CANCELLED in states else COMPLETED
 
 
-def _plus(a: Amounts, b: Amounts) -> Amounts:
+def plus(a: Amounts, b: Amounts) -> Amounts:
     if a is NOTHING_KNOWN or b is NOTHING_KNOWN:
         return b if a is NOTHING_KNOWN else a
     return tuple(map(add, a, b))
 
 
-def _minus(a: int | None, b: int | None) -> int | None:
+def minus(a: int | None, b: int | None) -> int | None:
+    """Take a part out of a sum."""
     return a if b is None else (a or 0) - b
 
 
-def _later(a: int | None, b: int | None) -> int | None:
+def later(a: int | None, b: int | None) -> int | None:
+    """Give the later of two times, each of which may be none."""
     if a is None or b is None:
         return b if a is None else a
     return max(a, b)

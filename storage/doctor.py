@@ -14,7 +14,6 @@ from storage.aggregates import (
     SPAN_FACTS,
     TOTALS,
     TRACE_COLUMNS,
-    SessionChange,
     SpanFacts,
     TraceFacts,
     fold_trace,
@@ -26,8 +25,10 @@ from storage.database import DatabaseCorrupt, Readable, Value
 from storage.fulltext import TextOf, quoted, scope
 from storage.keys import TraceKey
 from storage.mentions import BROUGHT
+from storage.opened import OPENING_COLUMNS, Opening
 from storage.parameters import clean_text
 from storage.rollup import INSERTED, READ_SESSION_MODELS, READ_SESSION_TRACES
+from storage.session_sums import SessionChange
 from storage.wholeness import ROWS, all_bodies, broken_contents, broken_nodes, each
 
 # ruff: noqa: S608 (the SQL below is put together from constants of this package, never from values)
@@ -98,8 +99,13 @@ SELECT COUNT(*) FROM spans s WHERE s.base_meaning IS NOT NULL AND {UPROOTED}
     "calls without their trace, and traces without calls": """
 SELECT (SELECT COUNT(*) FROM spans s LEFT JOIN traces t
   ON t.project_id = s.project_id AND t.trace_id = s.trace_id WHERE t.trace_id IS NULL)
-+ (SELECT COUNT(*) FROM traces t WHERE NOT EXISTS (
++ (SELECT COUNT(*) FROM traces t WHERE t.opened_seq IS NULL AND NOT EXISTS (
   SELECT 1 FROM spans s WHERE s.project_id = t.project_id AND s.trace_id = t.trace_id))
+""",
+    "spans that saw a call as well which is not there": """
+SELECT COUNT(*) FROM spans s WHERE s.same_call IS NOT NULL AND (s.owner IS NOT NULL
+  OR NOT EXISTS (SELECT 1 FROM spans c WHERE c.project_id = s.project_id
+    AND c.span_id = s.same_call AND c.owner IS NOT NULL))
 """,
     "budgets of sessions that are not there": """
 SELECT COUNT(*) FROM session_budgets b WHERE NOT EXISTS (
@@ -245,10 +251,11 @@ async def _texts(db: Readable, text_of: TextOf) -> int:
 
 
 PAGE_OF_TRACES: Final = f"""
-SELECT project_id, trace_id, {", ".join(TRACE_COLUMNS)} FROM traces
+SELECT project_id, trace_id, {", ".join((*OPENING_COLUMNS, *TRACE_COLUMNS))} FROM traces
 WHERE (project_id, trace_id) > (:project_id, :trace_id)
 ORDER BY project_id, trace_id LIMIT {ROWS}
 """
+_SAID: Final = len(OPENING_COLUMNS) + 2
 SPANS_OF_PAGE: Final = f"""
 SELECT project_id, trace_id, {SPAN_FACTS} FROM spans
 WHERE (project_id, trace_id) > (:project_id, :trace_id)
@@ -277,9 +284,11 @@ async def _sums(db: Readable) -> tuple[int, int]:
         for row in await db.read(SPANS_OF_PAGE, page):
             spans[row[:2]].append(SpanFacts.of(row[2:]))
         for row in traces:
-            trace = TraceFacts.of(row[2:])
+            opening, trace = Opening._make(row[2:_SAID]), TraceFacts.of(row[_SAID:])
             own = spans[row[:2]]
-            wrong += not own or fold_trace(own, trace.session_id, trace.session_source) != trace
+            if own or opening.seq is not None:  # else a finding of its own
+                folded = fold_trace(own, trace.session_id, trace.session_source, opening)
+                wrong += folded != trace
             for i, n in enumerate(totals(trace), 1):
                 expected[row[0]][i] += n
         after = {"project_id": project_id, "trace_id": trace_id}

@@ -26,7 +26,7 @@ from storage.totals import Deleted
 
 SPAN_HELD: Final = """
 RETURNING seq, request_content_id, response_content_id, request_envelope, response_envelope,
-input_node_id, output_node_id
+input_node_id, output_node_id, span_id
 """
 DELETE_TRACE: Final = f"""
 DELETE FROM traces WHERE project_id = :project_id AND trace_id = :trace_id
@@ -96,9 +96,30 @@ def _delete(
     lost = [-sum(column) for column in zip(*map(totals, traces), strict=True)]
     write_totals(tx, {project_id: lost}, {project_id: -freed_bytes})
     log_deletion(tx, project_id, session_id, trace_ids)
+    _unmark(tx, project_id, [row[-1] for row in spans])
     return Deleted(
         traces=len(traces), spans=len(spans), contents=contents, content_bytes=freed_bytes
     )
+
+
+FIND_MARKED: Final = """
+SELECT DISTINCT same_call FROM spans WHERE project_id = :project_id AND same_call IN (:keys)
+"""
+UNMARK: Final = f"""
+UPDATE spans SET same_call = NULL WHERE project_id = :project_id AND same_call = :span_id
+RETURNING trace_id, span_id, {SPAN_FACTS}
+"""
+
+
+def _unmark(tx: Transaction, project_id: int, span_ids: Sequence[bytes]) -> None:
+    """Have spans count themselves again of which the call that they saw as well was deleted."""
+    key: Params = {"project_id": project_id}
+    ledger = Ledger(tx)
+    for (span_id,) in tx.look_up(FIND_MARKED, key, span_ids):
+        for trace_id, marked, *facts in tx.execute(UNMARK, {**key, "span_id": span_id}):
+            change = ledger.trace((project_id, trace_id))
+            change.spans[marked] = SpanFacts.of(tuple(facts))
+    log_changes(ledger, roll_up(ledger))
 
 
 RELEASE: Final = "DELETE FROM holes WHERE content_id = :content_id AND span_seq = :span_seq"
@@ -107,7 +128,7 @@ RELEASE: Final = "DELETE FROM holes WHERE content_id = :content_id AND span_seq 
 def _drop_held(tx: Transaction, spans: list[Row]) -> tuple[int, int]:
     """Drop what deleted spans held and nobody else does; return contents and bytes."""
     held: set[int] = set()
-    for seq, *content_ids, request, response, input_node_id, output_node_id in spans:
+    for seq, *content_ids, request, response, input_node_id, output_node_id, _ in spans:
         held.update(one for one in content_ids if one is not None)
         for content_id in (*holes_of(request), *holes_of(response)):
             tx.execute(RELEASE, {"content_id": content_id, "span_seq": seq})

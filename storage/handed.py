@@ -141,3 +141,7 @@ class Reader(Protocol):
     def text(self, value: bytes) -> str:
         """Give all text in a JSON value, for full text search."""
         ...
+
+    def meaning(self, message: bytes) -> bytes:
+        """Give the meaning of a message in these bytes, as that of a call has it (chain.py)."""
+        ...

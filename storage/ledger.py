@@ -12,6 +12,7 @@ from storage.additions import Additions
 from storage.aggregates import TRACE_COLUMNS, SpanFacts, TraceFacts
 from storage.database import Params, Transaction
 from storage.keys import SpanKey, TraceKey, lone_key, session_key
+from storage.opened import NOT_OPENED, OPENING_COLUMNS, Opening
 
 # ruff: noqa: S608 (the SQL below is put together from constants of this package, never from values)
 
@@ -23,7 +24,8 @@ class TraceChange:
     ``old`` is the trace's row, None for a new one. ``spans`` has those that changed, as they are
     now; ``inserted`` of them are new; ``moved`` has those that began (1) or only ended (0).
     ``models`` counts spans that gained a model less those that lost it. The session
-    is the trace's own, or one that it takes now.
+    is the trace's own, or one that it takes now; ``opening`` is what was said of the trace.
+    ``folded`` is its row as it was written at last.
     """
 
     key: TraceKey
@@ -34,12 +36,15 @@ class TraceChange:
     inserted: int = 0
     moved: dict[bytes, int] = field(default_factory=dict)
     models: Counter[str] = field(default_factory=Counter)
+    opening: Opening = NOT_OPENED
+    was_opening: Opening = NOT_OPENED
+    folded: TraceFacts | None = None
 
     @property
     def touched(self) -> bool:
         """Whether the trace's row changes at all."""
         was = None if self.old is None else self.old.session_id
-        return bool(self.spans) or self.session_id != was
+        return bool(self.spans) or self.session_id != was or self.opening != self.was_opening
 
     @property
     def has_ended_spans(self) -> bool:
@@ -58,8 +63,14 @@ class TraceChange:
 
 
 READ_TRACES: Final = f"""
-SELECT trace_id, {", ".join(TRACE_COLUMNS)} FROM traces
+SELECT trace_id, {", ".join((*OPENING_COLUMNS, *TRACE_COLUMNS))} FROM traces
 WHERE project_id = :project_id AND trace_id IN (:keys)
+"""
+_SAID: Final = len(OPENING_COLUMNS) + 1
+
+
+TAKE_SEQS: Final = """
+UPDATE counters SET value = value + :n WHERE name = 'seq' RETURNING value
 """
 
 
@@ -88,18 +99,33 @@ class Ledger:
         """Read the rows of these traces at once."""
         for project_id, trace_ids in by_project(keys).items():
             rows = self.tx.look_up(READ_TRACES, {"project_id": project_id}, trace_ids)
-            known = {row[0]: TraceFacts.of(row[1:]) for row in rows}
+            known = {row[0]: row for row in rows}
             for trace_id in trace_ids:
-                key, old = (project_id, trace_id), known.get(trace_id)
-                session_id = None if old is None else old.session_id
-                source = None if old is None else old.session_source
-                self.traces[key] = TraceChange(key, old, session_id, source)
+                key, row = (project_id, trace_id), known.get(trace_id)
+                if row is None:
+                    self.traces[key] = TraceChange(key, None, None, None)
+                    continue
+                old, opening = TraceFacts.of(row[_SAID:]), Opening._make(row[1:_SAID])
+                self.traces[key] = TraceChange(
+                    key,
+                    old,
+                    old.session_id,
+                    old.session_source,
+                    opening=opening,
+                    was_opening=opening,
+                )
 
     def trace(self, key: TraceKey) -> TraceChange:
         """Give what happened to a trace; nothing yet where it is the first word of it."""
         if key not in self.traces:
             self.look_up_traces((key,))
         return self.traces[key]
+
+    def take_seqs(self, n: int) -> None:
+        """Take so many numbers at once, for ``take_seq`` to give."""
+        if n:
+            ((last,),) = self.tx.execute(TAKE_SEQS, {"n": n})
+            self._next_seq = last - n + 1
 
     def take_seq(self) -> int:
         """Take the next of the numbers that the batch has for its spans."""

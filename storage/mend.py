@@ -17,6 +17,7 @@ from storage.fulltext import await_index
 from storage.keys import lone_key, session_key
 from storage.ledger import Ledger
 from storage.mentions import MENTION_BROUGHT, SET_SESSION_KEY
+from storage.opened import OPENING_COLUMNS, Opening
 from storage.rollup import read_spans, roll_up, write_totals
 from storage.wholeness import all_bodies, broken_contents, broken_nodes, each
 
@@ -192,11 +193,18 @@ async def _hold(tx: Transaction, db: Readable) -> None:
         tx.execute(statement, {})
 
 
+# A span counts itself where the call that it saw as well is lost.
+UNMARK: Final = """
+UPDATE spans AS s SET same_call = NULL WHERE s.same_call IS NOT NULL AND NOT EXISTS (
+  SELECT 1 FROM spans c WHERE c.project_id = s.project_id AND c.span_id = s.same_call
+  AND c.owner IS NOT NULL)
+"""
 # What is a fact of its own in rows that are sums.
 SET_ASIDE: Final = (
-    """
+    f"""
 CREATE TEMPORARY TABLE saved_traces AS
-SELECT project_id, trace_id, session_id, session_source FROM traces
+SELECT project_id, trace_id, session_id, session_source, linked_trace_id,
+{", ".join(OPENING_COLUMNS)} FROM traces
 """,
     "CREATE INDEX temp.saved_traces_by_id ON saved_traces (project_id, trace_id)",
     """
@@ -209,12 +217,27 @@ KNOWN_SESSIONS: Final = """
 SELECT project_id, session_id FROM saved_sessions
 UNION SELECT project_id, session_id FROM saved_traces WHERE session_id IS NOT NULL
 """
-NEXT_TRACES: Final = """
-SELECT s.project_id, s.trace_id, MAX(s.session_key), COUNT(t.trace_id), MAX(t.session_id),
-MAX(t.session_source)
-FROM spans s LEFT JOIN saved_traces t ON t.project_id = s.project_id AND t.trace_id = s.trace_id
-WHERE (s.project_id, s.trace_id) > (:project_id, :trace_id)
-GROUP BY s.project_id, s.trace_id ORDER BY s.project_id, s.trace_id LIMIT 500
+# Those with spans, and those of which only was said something.
+NEXT_TRACES: Final = f"""
+SELECT k.project_id, k.trace_id, (SELECT MAX(session_key) FROM spans
+  WHERE project_id = k.project_id AND trace_id = k.trace_id),
+t.trace_id IS NOT NULL, t.session_id, t.session_source,
+{", ".join(f"t.{c}" for c in OPENING_COLUMNS)}
+FROM (
+  SELECT project_id, trace_id FROM spans WHERE (project_id, trace_id) > (:project_id, :trace_id)
+  UNION
+  SELECT project_id, trace_id FROM saved_traces
+  WHERE (project_id, trace_id) > (:project_id, :trace_id) AND opened_seq IS NOT NULL
+  ORDER BY project_id, trace_id LIMIT 500
+) k LEFT JOIN saved_traces t ON t.project_id = k.project_id AND t.trace_id = k.trace_id
+ORDER BY k.project_id, k.trace_id
+"""
+GIVE_LINKS: Final = """
+UPDATE traces AS t SET linked_trace_id = (
+  SELECT a.linked_trace_id FROM saved_traces a
+  WHERE a.project_id = t.project_id AND a.trace_id = t.trace_id)
+WHERE EXISTS (SELECT 1 FROM saved_traces a WHERE a.project_id = t.project_id
+  AND a.trace_id = t.trace_id AND a.linked_trace_id IS NOT NULL)
 """
 GIVE_NAMES: Final = """
 UPDATE sessions AS s SET (name, starred) = (
@@ -229,14 +252,14 @@ RECOVERED: Final = "recovered"
 
 async def _sum(tx: Transaction, db: Readable) -> int:
     """Sum up the calls anew; return how many traces are in no session though they were in one."""
-    for statement in SET_ASIDE:
+    for statement in (UNMARK, *SET_ASIDE):
         tx.execute(statement, {})
     sessions = {session_key(*row): row[1] for row in tx.execute(KNOWN_SESSIONS, {})}
     unknown = 0
     after: Params = {"project_id": -(2**63), "trace_id": b""}
     while rows := tx.execute(NEXT_TRACES, after):
         ledger = Ledger(tx)
-        for project_id, trace_id, number, is_known, session_id, source in rows:
+        for project_id, trace_id, number, is_known, session_id, source, *said in rows:
             key = (project_id, trace_id)
             change = ledger.trace(key)
             if not is_known and number in sessions:
@@ -244,6 +267,7 @@ async def _sum(tx: Transaction, db: Readable) -> int:
             elif not is_known:
                 unknown += number is not None and number != lone_key(*key)
             change.session_id, change.session_source = session_id, source
+            change.opening = Opening._make(said)
             change.spans = read_spans(tx, key)
             change.inserted = len(change.spans)
             own: Params = {"project_id": project_id, "trace_id": trace_id}
@@ -251,6 +275,7 @@ async def _sum(tx: Transaction, db: Readable) -> int:
         roll_up(ledger)
         after = {"project_id": rows[-1][0], "trace_id": rows[-1][1]}
     tx.execute(GIVE_NAMES, {})
+    tx.execute(GIVE_LINKS, {})
     write_totals(tx, {}, dict(tx.execute(STORED, {})))
     for table in ("saved_traces", "saved_sessions"):
         tx.execute(f"DROP TABLE {table}", {})
@@ -283,7 +308,8 @@ def _ids(rows: Iterable[Row]) -> list[int]:
 
 
 NAME_PROJECTS: Final = """
-INSERT INTO projects (id, name) SELECT DISTINCT project_id, 'recovered-' || project_id FROM spans
+INSERT INTO projects (id, name) SELECT project_id, 'recovered-' || project_id FROM (
+  SELECT project_id FROM spans UNION SELECT project_id FROM traces)
 WHERE project_id NOT IN (SELECT id FROM projects) RETURNING id
 """
 DROP_RESERVATIONS: Final = """
@@ -310,7 +336,7 @@ ON CONFLICT (name) DO UPDATE SET value = CASE
   WHEN excluded.value > counters.value THEN excluded.value ELSE counters.value END
 """
     for name, highest in (
-        ("seq", "SELECT MAX(seq) FROM spans"),
+        ("seq", "SELECT MAX(n) FROM (SELECT seq n FROM spans UNION SELECT opened_seq FROM traces)"),
         ("id", "SELECT MAX(id) FROM (SELECT id FROM contents UNION ALL SELECT id FROM nodes)"),
         ("event", "SELECT MAX(sequence) FROM events"),
         ("pruned_event", "SELECT MIN(sequence - event_count) FROM events"),

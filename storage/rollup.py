@@ -13,7 +13,6 @@ from storage.aggregates import (
     SPAN_FACTS,
     TOTALS,
     TRACE_COLUMNS,
-    SessionChange,
     SpanFacts,
     TraceFacts,
     fold_trace,
@@ -22,6 +21,8 @@ from storage.aggregates import (
 from storage.database import Params, Transaction, Value
 from storage.keys import SessionKey, TraceKey
 from storage.ledger import Ledger
+from storage.opened import Opening, write_openings
+from storage.session_sums import SessionChange
 
 # ruff: noqa: S608 (the SQL below is put together from constants of this package, never from values)
 
@@ -30,8 +31,10 @@ def roll_up(ledger: Ledger) -> tuple[SessionKey, ...]:
     """Bring traces, sessions and totals up to date with their spans; return those sessions."""
     tx = ledger.tx
     sessions: dict[SessionKey, SessionChange] = {}
+    left: set[SessionKey] = set()
     projects: dict[int, list[int]] = {}
     traces: list[Params] = []
+    openings: list[tuple[TraceKey, Opening]] = []
     for key in sorted(ledger.traces):
         change = ledger.traces[key]
         if not change.touched:
@@ -40,32 +43,39 @@ def roll_up(ledger: Ledger) -> tuple[SessionKey, ...]:
         if (0 if old is None else old.span_count) + change.inserted != len(spans):
             spans = read_spans(tx, key)
         session_id = change.session_id
-        new = fold_trace(spans.values(), session_id, change.session_source)
+        new = fold_trace(spans.values(), session_id, change.session_source, change.opening)
+        change.folded = new
         traces.append(_trace_values(key, new))
+        if change.opening != change.was_opening:
+            openings.append((key, change.opening))
         _add_totals(projects.setdefault(key[0], [0] * len(TOTALS)), old, new)
+        was = None if old is None else old.session_id
+        if was is not None and was != session_id:
+            left.add((key[0], was))
         if session_id is None:
             continue
         session = sessions.get((key[0], session_id))
         if session is None:
             session = SessionChange.beginning_with(new)
             sessions[key[0], session_id] = session
-        if old is not None and old.session_id is not None:
+        if old is not None and was == session_id:
             session.replace(old, new)
             models: Iterable[tuple[str, int]] = change.models.items()
         else:
             session.replace(None, new)
+            if len(spans) < new.span_count:
+                spans = read_spans(tx, key)
             models = ((span.model, 1) for span in spans.values() if span.model is not None)
         for model, n in models:
             session.models[model] += n
     tx.insert_rows(WRITE_TRACES, traces)
-    _write_sessions(
-        tx, [(key, sessions[key]) for key in sorted(sessions) if not sessions[key].stale]
-    )
-    for session_key in sorted(sessions):
-        if sessions[session_key].stale:
-            recompute_session(tx, *session_key)
+    write_openings(tx, openings)
+    stale = left.union(key for key, session in sessions.items() if session.stale)
+    _write_sessions(tx, [(key, sessions[key]) for key in sorted(sessions.keys() - stale)])
+    for session_key in sorted(stale):
+        recompute_session(tx, *session_key)
     write_totals(tx, projects, ledger.additions.stored_bytes)
-    return tuple(sorted(sessions))
+    return tuple(sorted(sessions.keys() | left))
 
 
 READ_SESSION_TRACES: Final = f"""

@@ -2,12 +2,14 @@
 -- calls. A span that was handed in has no owner.
 
 -- Of a trace, beside its session, these are facts of its own and no sums: NULL for one that only
--- calls made. `opened_seq` is set where it was opened; `tags` is a JSON array.
+-- calls made. `opened_seq` is the number of the first word of it, `heard_at_us` the arrival of the
+-- last one while the trace is open; `tags` is a JSON array.
 ALTER TABLE traces ADD COLUMN opened_seq INTEGER;
 ALTER TABLE traces ADD COLUMN opened_at_us INTEGER;
 ALTER TABLE traces ADD COLUMN opened_name TEXT;
 ALTER TABLE traces ADD COLUMN opened_user_id TEXT;
 ALTER TABLE traces ADD COLUMN closed_at_us INTEGER;
+ALTER TABLE traces ADD COLUMN heard_at_us INTEGER;
 ALTER TABLE traces ADD COLUMN tags TEXT;
 -- The trace that a call named, which it could not join because it named another session.
 ALTER TABLE traces ADD COLUMN linked_trace_id BLOB;
@@ -20,7 +22,7 @@ ALTER TABLE spans ADD COLUMN attributes BLOB;
 ALTER TABLE spans ADD COLUMN same_call BLOB;
 ALTER TABLE spans ADD COLUMN moved_from BLOB;
 
--- Ends that came before what they end, and without its trace. `told` is what they said.
+-- Ends that came before what they end. `told` is what they said.
 CREATE TABLE early_ends (
   project_id INTEGER NOT NULL,
   ended_id BLOB NOT NULL,
@@ -39,5 +41,4 @@ CREATE INDEX spans_by_parent ON spans (project_id, trace_id, parent_id)
   WHERE parent_id IS NOT NULL;
 CREATE INDEX spans_moved ON spans (project_id, moved_from) WHERE moved_from IS NOT NULL;
 CREATE INDEX spans_same_call ON spans (project_id, same_call) WHERE same_call IS NOT NULL;
-CREATE INDEX traces_open ON traces (opened_at_us)
-  WHERE opened_at_us IS NOT NULL AND closed_at_us IS NULL;
+CREATE INDEX traces_open ON traces (heard_at_us) WHERE heard_at_us IS NOT NULL;
