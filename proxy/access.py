@@ -17,7 +17,7 @@ from typing import Any, Final, Literal
 from aiohttp import web
 
 from proxy.errors import error_response
-from proxy.guard import EVENTS, Handler
+from proxy.guard import EVENTS, Handler, shared_with
 from proxy.headers import KEY_HEADERS, OUR_COOKIE
 from proxy.keyring import KEY_PREFIX, Keyring
 from proxy.throttle import Throttle
@@ -40,7 +40,7 @@ COOKIE: Final = OUR_COOKIE.decode()
 PROJECT_COOKIE: Final = "traceway_project"
 _PROXY: Final = "/api/proxy/"
 # What is no page: a refusal is JSON there.
-_FOR_PROGRAMS: Final = ("/api/", "/metrics")
+_FOR_PROGRAMS: Final = ("/api/", "/metrics", "/v1/", "/mcp")
 _KEY_HEADERS: Final = tuple(name.decode() for name in KEY_HEADERS)
 _SAFE: Final = frozenset({"GET", "HEAD"})
 _ID: Final = re.compile(r"[1-9][0-9]{0,8}")
@@ -115,6 +115,7 @@ _FROM_NOWHERE: Final = (
     "a change by a page must say from which page it comes, as browsers do; others use the API with"
     " a key"
 )
+_NOT_BY_COOKIE: Final = "pages of other origins hand in traces with a key, not by a cookie of ours"
 _OTHER_PROJECT: Final = "this key may not work in the project that X-Traceway-Project names"
 
 
@@ -175,13 +176,19 @@ class Access:
     def _check_form(self, request: web.Request) -> None:
         """Demand of a form, and of a change by cookie, that it says from which page it comes.
 
-        The guard has let through only what comes from our own, where it says so; browsers do.
+        The guard has let through only what comes from our own, where it says so; browsers do. Of
+        others' pages it lets traces through, and those need a key: a cookie is for our own.
         """
-        if request.method in _SAFE or _says_where(request):
+        if request.method in _SAFE:
+            return
+        principal = maybe_principal_of(request)
+        by_cookie = principal is not None and principal.way == "cookie"
+        if _says_where(request):
+            if by_cookie and shared_with(request):
+                raise Denied(403, "forbidden", _NOT_BY_COOKIE)
             return
         is_page = not _is_api(request) and request.match_info.handler in self.needs
-        principal = maybe_principal_of(request)
-        if is_page or (principal is not None and principal.way == "cookie"):
+        if is_page or by_cookie:
             raise Denied(403, "forbidden", _FROM_NOWHERE)
 
     def identify(self, request: web.Request) -> Principal | None:

@@ -1,4 +1,4 @@
-"""The composition root: the only file that knows every part, and the list of the API's routes."""
+"""The composition root: the only file that knows every part."""
 
 import asyncio
 import contextlib
@@ -13,8 +13,7 @@ from aiohttp import web
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
 from proxy import estimate, operator_socket
-from proxy.access import ADMIN, ANY, OPEN, READ, WRITE, Access
-from proxy.api import openapi
+from proxy.access import Access
 from proxy.api.answers import errors
 from proxy.api.bodies import Bodies
 from proxy.api.conversation import Conversations
@@ -22,8 +21,10 @@ from proxy.api.events import Events
 from proxy.api.granting import Granting
 from proxy.api.health import Health
 from proxy.api.hubs import Hubs
+from proxy.api.ingest import Ingest, end_overdue_forever
 from proxy.api.keys import Keys
 from proxy.api.provider_keys import ProviderKeys
+from proxy.api.routes import routes
 from proxy.api.search import Search
 from proxy.api.sessions import Sessions
 from proxy.api.traces import Traces
@@ -35,13 +36,14 @@ from proxy.config_values import is_loopback
 from proxy.errors import error_response
 from proxy.forward import Forwarder
 from proxy.guard import Guard, Handler
+from proxy.handing import HandedReader
 from proxy.keyring import Keyring
 from proxy.limits import RateLimits
 from proxy.listen import BACKLOG, CannotListen, listen, most_connections
 from proxy.pricing import Prices
 from proxy.reaper import Clients, Door, Patience
 from proxy.recorder import Ended, Recorder
-from proxy.routes import Route, add_routes
+from proxy.routes import add_routes
 from proxy.sealing import KeyFile, KeyFileError
 from proxy.send import MAX_HELD_BYTES, Sender
 from proxy.settle import Settler
@@ -61,9 +63,6 @@ from storage.database import Database
 
 # How long calls that were cut have to leave their record.
 CUT_S: Final = 1.0
-# Not a list's totals: what is called so is neither read nor deleted there.
-_ID: Final = "{id:(?!totals$)[^/]+}"
-
 _NEEDS_KEYS: Final = (
     "cannot listen on {host} without keys, since other machines reach it and whoever does could"
     " spend your provider's money: make a key first (traceway keys create --name NAME --scope"
@@ -168,6 +167,10 @@ class Traceway:
             background = [
                 spawn(forwarder.checkpoint_forever(), "checkpoints"),
                 spawn(hubs.prune_forever(recorder), "pruning of events"),
+                spawn(
+                    end_overdue_forever(recorder, config.ingest.open_timeout_s),
+                    "ends of what was left open",
+                ),
             ]
             yield
             for task in background:
@@ -205,6 +208,12 @@ class Traceway:
 
         recorder.after_ends = after_ends
         recorder.after_seconds = health.figures.committed
+        ingest = Ingest(
+            recorder,
+            HandedReader(prices),
+            config.ingest.max_body_bytes,
+            health.figures.ingested,
+        )
         sessions = Sessions(self._database, recorder)
         traces = Traces(self._database, recorder)
         conversations = Conversations(self._database)
@@ -227,6 +236,7 @@ class Traceway:
                     health,
                     keys,
                     providers,
+                    ingest,
                 ),
                 *pages(
                     frame,
@@ -308,64 +318,6 @@ class Traceway:
         if not self._stopping:
             return await handler(request)
         message = "the server is being stopped; call again when it is back"
-        response = error_response(503, "stopping", message)
+        response = error_response(503, "stopping", message, retry_after_s=1)
         response.force_close()
         return response
-
-
-def routes(
-    forwarder: Forwarder,
-    sessions: Sessions,
-    traces: Traces,
-    bodies: Bodies,
-    conversations: Conversations,
-    events: Events,
-    search: Search,
-    health: Health,
-    keys: Keys,
-    providers: ProviderKeys,
-) -> list[Route]:
-    """List the routes of the proxy and the API, with what each needs.
-
-    Patterns match the path with all decoded but `%2F` and `%25`: a line feed, too, needs no dot.
-    """
-    session, trace = f"/api/sessions/{_ID}", f"/api/traces/{_ID}"
-    return [
-        Route("*", r"/api/proxy/{target:[\s\S]+}", forwarder.forward, WRITE),
-        Route("GET", "/api/sessions", sessions.list, READ),
-        Route("GET", "/api/sessions/totals", sessions.totals, READ),
-        Route("GET", "/api/sessions/by-id", sessions.show, READ),
-        Route("DELETE", "/api/sessions/by-id", sessions.delete, ADMIN),
-        Route("GET", "/api/sessions/by-id/conversation", conversations.show, READ),
-        Route("GET", session, sessions.show, READ),
-        Route("DELETE", session, sessions.delete, ADMIN),
-        Route("GET", "/api/sessions/{id:[^/]+}/conversation", conversations.show, READ),
-        Route("GET", "/api/messages/{id:[^/]+}", conversations.message, READ),
-        Route("GET", "/api/traces", traces.list, READ),
-        Route("GET", "/api/traces/totals", traces.totals, READ),
-        Route("GET", trace, traces.show, READ),
-        Route("DELETE", trace, traces.delete, ADMIN),
-        Route("GET", "/api/spans", traces.list_spans, READ),
-        Route("GET", "/api/spans/{id:[^/]+}", traces.show_span, READ),
-        Route("GET", "/api/spans/{id:[^/]+}/request", bodies.request, READ),
-        Route("GET", "/api/spans/{id:[^/]+}/response", bodies.response, READ),
-        Route("GET", "/api/events", events.stream, READ),
-        Route("POST", "/api/events/tickets", events.ticket, READ),
-        Route("GET", "/api/search/suggest", search.suggest, READ),
-        Route("GET", "/api/stats", health.stats, READ),
-        Route("GET", "/api/health", health.health, READ),
-        Route("GET", "/metrics", health.metrics, READ),
-        Route("GET", "/api/live", health.live, OPEN),
-        Route("GET", "/api/ready", health.ready, OPEN),
-        Route("GET", "/api/openapi.json", openapi.show, ANY),
-        Route("GET", "/api/self", keys.whoami, ANY),
-        Route("GET", "/api/keys", keys.list, ADMIN),
-        Route("POST", "/api/keys", keys.create, ADMIN),
-        Route("DELETE", "/api/keys/{id:[^/]+}", keys.revoke, ADMIN),
-        Route("GET", "/api/provider-keys", providers.list, ADMIN),
-        Route("PUT", "/api/provider-keys/{upstream:[^/]+}", providers.put, ADMIN),
-        Route("DELETE", "/api/provider-keys/{upstream:[^/]+}", providers.delete, ADMIN),
-        Route("GET", "/api/projects", keys.list_projects, ADMIN),
-        Route("POST", "/api/projects", keys.create_project, ADMIN),
-        Route("PATCH", "/api/projects/{name:[^/]+}", keys.change_project, ADMIN),
-    ]

@@ -24,12 +24,16 @@ class _Codec(Protocol):
 
 
 class Decoder:
-    """Decodes one body as it comes. `failed` says that its output ends before the body does."""
+    """Decodes one body as it comes. `failed` says that its output ends before the body does.
+
+    `overflowed`: because of the limit.
+    """
 
     def __init__(self, codec: _Codec | None, limit_bytes: int) -> None:
         self._codec = codec
         self._left = limit_bytes
         self.failed = codec is None
+        self.overflowed = False
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Give what the next bytes decode to, in pieces; nothing after a failure."""
@@ -39,7 +43,7 @@ class Decoder:
             for piece in self._codec.pieces(data):
                 self._left -= len(piece)
                 if self._left < 0:
-                    self.failed = True
+                    self.failed = self.overflowed = True
                     return
                 if piece:
                     yield piece

@@ -25,9 +25,23 @@ _OWN_SITES: Final = frozenset({"same-origin", "none"})
 
 # The one address that pages of other origins may be allowed to read ([server] allowed_origins).
 EVENTS: Final = "/api/events"
+# Where they may hand in traces: a browser's own part of an application.
+_WRITES: Final = re.compile(
+    r"/api/(?:traces|spans|batch)|/api/traces/[^/]+/end|/api/spans/[^/]+/(?:complete|fail)"
+    r"|/v1/traces"
+)
+# Fetch standard, section 3.2: what a browser asks before such a request, and is told. The headers
+# are those that a key, JSON and OpenTelemetry's exporters need; a cookie is never among them.
+_PREFLIGHT: Final = {
+    "Access-Control-Allow-Methods": "POST",
+    "Access-Control-Allow-Headers": "authorization, content-encoding, content-type,"
+    " x-traceway-api-key, x-traceway-project",
+    "Access-Control-Max-Age": "600",
+}
+_EXPOSED: Final = {"Access-Control-Expose-Headers": "Retry-After, X-Traceway-Error"}
 
 # No pages either.
-_NO_PAGES: Final = frozenset({"/api", "/metrics"})
+_NO_PAGES: Final = frozenset({"/api", "/metrics", "/v1/traces", "/mcp"})
 
 _AUTHORITY: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:]*)(?::[0-9]*)?")
 
@@ -49,7 +63,7 @@ class Guard:
     def __init__(self, hosts: Iterable[str], origins: Iterable[str] = ()) -> None:
         """Allow the loopback names and `hosts`, names and addresses without ports.
 
-        Pages of `origins` may read the event stream, and nothing else.
+        Pages of `origins` may read the event stream and hand in traces, and nothing else.
         """
         self._hosts = _LOCAL | {_as_in_header(host) for host in hosts}
         self._origins = frozenset(origins)
@@ -80,7 +94,7 @@ class Guard:
                 " add the name to [server] allowed_hosts",
             )
         origins = request.headers.getall("Origin", [])
-        if origins and self._may_watch(request, origins):
+        if origins and (self._may_watch(request, origins) or self._may_hand_in(request, origins)):
             return
         for origin in origins:
             if not _is_own(origin, hosts[0]):
@@ -93,8 +107,16 @@ class Guard:
 
     def _may_watch(self, request: web.Request, origins: Sequence[str]) -> bool:
         """Tell whether a page of another origin is one that may read the event stream."""
-        is_known = len(origins) == 1 and origins[0].lower() in self._origins
-        return is_known and request.method == "GET" and request.path == EVENTS
+        return self._knows(origins) and request.method == "GET" and request.path == EVENTS
+
+    def _may_hand_in(self, request: web.Request, origins: Sequence[str]) -> bool:
+        """Tell whether a page of another origin hands in traces, or asks whether it may."""
+        asks = request.headers.get("Access-Control-Request-Method")
+        method = asks if request.method == "OPTIONS" else request.method
+        return self._knows(origins) and method == "POST" and bool(_WRITES.fullmatch(request.path))
+
+    def _knows(self, origins: Sequence[str]) -> bool:
+        return len(origins) == 1 and origins[0].lower() in self._origins
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -107,7 +129,15 @@ class Guard:
                 speak_1_1(request)
                 response.force_close()
             return response
-        return await handler(request)
+        shared = shared_with(request)
+        if not shared or request.path == EVENTS:
+            return await handler(request)
+        # Only what hands in traces comes here; the stream of events says so itself.
+        if request.method == "OPTIONS":
+            return web.Response(status=204, headers={**shared, **_PREFLIGHT})
+        answer = await handler(request)
+        answer.headers.update({**shared, **_EXPOSED})
+        return answer
 
 
 def shared_with(request: web.Request) -> dict[str, str]:

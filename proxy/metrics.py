@@ -62,6 +62,12 @@ class Metrics(Collector):
             ["upstream", "state"],
             registry=self._registry,
         )
+        self._ingested = Counter(
+            "traceway_ingested_spans",
+            "Starts and ends of spans that applications handed in, by what became of them.",
+            ["result"],
+            registry=self._registry,
+        )
         self._added = Histogram(
             "traceway_added_seconds",
             "What Traceway added to a call: before its request left, and between the heads of its"
@@ -95,6 +101,11 @@ class Metrics(Collector):
                 self._added.labels(upstream).observe(end.added_us / 1_000_000)
             if row.first_byte_us is not None:
                 self._first_byte.labels(upstream).observe(row.first_byte_us / 1_000_000)
+
+    def ingested(self, results: Mapping[str, int]) -> None:
+        """Count what applications handed in of spans, by what became of it."""
+        for result, count in results.items():
+            self._ingested.labels(result).inc(count)
 
     def committed(self, seconds: float) -> None:
         """Note how long a transaction took; in the recorder's thread."""

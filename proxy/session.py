@@ -19,7 +19,7 @@ from proxy.headers import Index
 # "named": said to us. "adopted": said to another tool or to the provider, for its own use of the
 # same kind. "inferred": nobody said it, the conversation itself goes on.
 Confidence = Literal["named", "adopted", "inferred"]
-Place = Literal["header", "body", "earlier calls"]
+Place = Literal["header", "body", "earlier calls", "handed in"]
 
 # Exact up to this many bytes. A longer id keeps its beginning and is told apart by a hash of the
 # whole, so that an index entry stays far below a database page (4 KiB).
@@ -60,7 +60,8 @@ class SessionRef:
 class Row:
     """One way in which a call's session is known.
 
-    ``name`` is a header in lower case, a field of the body with dots, or what storage compares.
+    ``name`` is a header in lower case, a field of the body with dots, what storage compares, or a
+    field or an attribute of what an application hands in.
     ``agent`` is how the user agent must begin, in lower case, for a name that others may use for
     something else. ``within`` finds the session in a value that holds more.
     """
@@ -141,6 +142,22 @@ REGISTRY: Final = (
     Row("continuation", "earlier calls", "messages", "inferred"),
     # It extends several, so there is no session, and nothing to be sure of.
     Row("ambiguous", "earlier calls", "messages", None),
+    # Of traces that applications hand in. The write API's own field; then the names that spans of
+    # OpenTelemetry have for it. GenAI semantic conventions: the conversation, and nothing else.
+    Row("api", "handed in", "session_id", "named"),
+    Row("gen_ai.conversation.id", "handed in", "gen_ai.conversation.id", "named"),
+    # OpenInference, and OpenTelemetry's general conventions.
+    Row("session.id", "handed in", "session.id", "adopted"),
+    # langfuse.com/docs, "OpenTelemetry"; mlflow.org/docs, "Track users and sessions".
+    Row("langfuse.session.id", "handed in", "langfuse.session.id", "adopted"),
+    Row("mlflow.trace.session", "handed in", "mlflow.trace.session", "adopted"),
+    # The AI SDK's telemetry writes its caller's metadata under this prefix.
+    Row(
+        "ai.telemetry.metadata.sessionId",
+        "handed in",
+        "ai.telemetry.metadata.sessionId",
+        "adopted",
+    ),
 )
 
 CONFIDENCE: Final = MappingProxyType({row.source: row.confidence for row in REGISTRY})

@@ -150,6 +150,21 @@ def split_skeleton(skeleton: Skeleton, path: Path) -> Split | None:
     return found._replace(end=found.end + skeleton.removed_bytes)
 
 
+def elements(array: bytes) -> list[Slice]:
+    """Give the elements of an array, each with what stands between it and the one before.
+
+    Raises:
+        ValueError: it is no array, or cannot be divided with certainty.
+        RecursionError: it is nested deeper than Python's stack.
+    """
+    found: list[Slice] = []
+    last = _end(_OPEN, array, 0)
+    for _, start, end in _elements(array):
+        found.append(Slice(array[last:start], array[start:end]))
+        last = end
+    return found
+
+
 def _split(body: bytes, path: Path, large_bytes: int, *, known: bool) -> Split | None:
     if not path:
         return Split(Envelope((b"", b""), (None,)), [Slice(b"", body)])

@@ -70,3 +70,12 @@ def test_states_are_read_when_it_is_asked_and_what_has_none_is_left_out() -> Non
     assert ("traceway_wal_bytes", ()) not in found
     states["queued_bytes"] = 7
     assert read(metrics)["traceway_queued_bytes", ()] == 7
+
+
+def test_what_was_handed_in_is_counted_by_what_became_of_it() -> None:
+    metrics = Metrics([], dict)
+    metrics.ingested({"created": 2, "refused": 1})
+    metrics.ingested({"created": 1})
+    found = read(metrics)
+    assert found["traceway_ingested_spans_total", (("result", "created"),)] == 3
+    assert found["traceway_ingested_spans_total", (("result", "refused"),)] == 1

@@ -234,7 +234,7 @@ def test_of_several_names_the_first_of_the_table_wins_and_an_empty_one_gives_way
         named[ref.session_id] = ""
     agents = {row.name for row in HEADER_ROWS if row.agent == b"opencode/"}
     unnamed = {row.name for row in BODY_ROWS if row.within}
-    assert won == [r.name for r in REGISTRY if r.name in won]
+    assert won == [r.name for r in (*HEADER_ROWS, *BODY_ROWS) if r.name in won]
     assert set(won) == {row.name for row in (*HEADER_ROWS, *BODY_ROWS)} - agents - unnamed
 
 

@@ -98,6 +98,34 @@ class ProviderKeyList:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Mistake:
+    """What is wrong with an item of a batch."""
+
+    code: str
+    message: str
+    param: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakenItem:
+    """What became of an item of a batch; `trace_id` is null while the trace is not known."""
+
+    status: int
+    id: Maybe[str]
+    trace_id: Maybe[str | None]
+    error: Maybe[Mistake]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakenBatch:
+    """What became of the items of a batch."""
+
+    results: Sequence[TakenItem]
+    accepted: int
+    refused: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Alive:
     """The server answers."""
 

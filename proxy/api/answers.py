@@ -4,7 +4,7 @@ import orjson
 from aiohttp import web
 
 from proxy.api.params import BadParameter
-from proxy.errors import error_response
+from proxy.errors import Refused, error_response
 from proxy.guard import Handler
 from storage.database import QueryTimeout, StorageError
 
@@ -26,11 +26,13 @@ def not_found(what: str) -> web.Response:
 
 @web.middleware
 async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn bad parameters, a database that fails, and aiohttp's own refusals into our errors."""
+    """Turn mistakes, refusals, a database that fails, and aiohttp's own words into our errors."""
     try:
         return await handler(request)
     except BadParameter as error:
         return error_response(400, "bad_parameter", str(error), error.name)
+    except Refused as refused:
+        return refused.answer()
     except QueryTimeout as error:
         return error_response(503, "query_timeout", str(error))
     except StorageError as error:

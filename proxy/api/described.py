@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 from proxy.access import READ, Need
 from proxy.api import params
-from proxy.api.fields import Schema
+from proxy.api.about import Schema
 from storage.listing import ORDERS
 from storage.search import MAX_CHARS, Rows
 

@@ -4,19 +4,16 @@ Invariant: a field has one meaning wherever it stands, unless an entry names the
 types are the dataclasses' own; here is only what a type does not say. Pure.
 """
 
-from dataclasses import dataclass, field
 from typing import Final, get_args
 
+from proxy.api.about import NULL, About, Schema
+from proxy.api.ingest_fields import HANDED_IN
 from proxy.call import EndedBy, Phase
 from proxy.pricing import Status
 from proxy.providers.reading import PartKind
 from proxy.session import REGISTRY
 from storage.records import COMPLETED, RUNNING
 from storage.search import STATUSES
-
-NULL: Final = object()
-# A JSON Schema, or a part of one: what it may hold is JSON's business.
-Schema = dict[str, object]
 
 _TRACE: Final = "019ac8f0a1b27c3d8e4f5a6b7c8d9e0f"
 _SPAN: Final = "5a6b7c8d9e0f1a2b"
@@ -25,15 +22,6 @@ _SESSION: Final = "user_123:conv_456"
 _SHA256: Final = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
 _QUESTION: Final = "Where is my order?"
 _ANSWER: Final = "It left the warehouse this morning."
-
-
-@dataclass(frozen=True, slots=True)
-class About:
-    """A field: what it means, an example, and what its schema says beyond its type."""
-
-    meaning: str
-    example: object = None  # none of its own: that of its type; NULL: null
-    schema: Schema = field(default_factory=dict)
 
 
 def about(cls: type, name: str) -> About:
@@ -296,6 +284,7 @@ FIELDS: Final[dict[str, About]] = {
     "projects": About("all projects"),
     "token": About("what `/api/events?token=` takes, once", "tw_st_..."),
     "expires_in_s": About("seconds until it is no longer good", 30.0),
+    **HANDED_IN,
     # Errors.
     "Error.error": About("what is wrong"),
     "message": About("what is wrong, and what to do", "limit must be an integer from 1 to 1000"),

@@ -15,10 +15,11 @@ from aiohttp import web
 
 from proxy import __version__
 from proxy.access import COOKIE, OUR_KEY_HEADER, PROJECT_HEADER
+from proxy.api.about import Schema
 from proxy.api.answer_shapes import Error
 from proxy.api.described import EVENTS, JSON, TEXT, Answer, Operation, Parameter
 from proxy.api.failures import Failure, failures_of
-from proxy.api.fields import Schema
+from proxy.api.ingest_bodies import SpanKind
 from proxy.api.operations import OPERATIONS, TAGS
 from proxy.api.schemas import example_of, named_in, schema_of
 
@@ -106,7 +107,7 @@ def document() -> Schema:
         "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
         "paths": paths,
         "components": {
-            "schemas": named_in([*bodies, *asked, Error]),
+            "schemas": named_in([*bodies, *asked, Error, SpanKind]),
             "parameters": {_PROJECT.name: _parameter(_PROJECT)},
             "securitySchemes": dict(_SECURITY),
         },

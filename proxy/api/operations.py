@@ -6,13 +6,19 @@ compares them. It routes nothing.
 
 from typing import Final
 
-from proxy.api import admin_operations, recorded_operations, served_operations
+from proxy.api import (
+    admin_operations,
+    ingest_operations,
+    recorded_operations,
+    served_operations,
+)
 from proxy.api.described import Operation
 
 TAGS: Final = {
     "Proxy": "Calls to LLM APIs.",
     "Sessions": "Conversations: the calls that belong together.",
     "Traces and spans": "Calls, one by one.",
+    "Write API": "Traces and spans that applications hand in themselves.",
     "Events": "What happens, as it happens.",
     "Search": "Help with the search language.",
     "Keys and projects": "Who may come in, and to what.",
@@ -21,6 +27,7 @@ TAGS: Final = {
 
 OPERATIONS: Final[tuple[Operation, ...]] = (
     *recorded_operations.OPERATIONS,
+    *ingest_operations.OPERATIONS,
     *served_operations.OPERATIONS,
     *admin_operations.OPERATIONS,
 )

@@ -24,7 +24,8 @@ from typing import (
 import msgspec
 import orjson
 
-from proxy.api.fields import NULL, About, Schema, about
+from proxy.api.about import NULL, About, Schema
+from proxy.api.fields import about
 
 T = TypeVar("T")
 
@@ -73,21 +74,33 @@ def object_schema(cls: type) -> Schema:
             schema = _with_null(schema)
         properties[name] = schema | {"description": known.meaning}
     required = [name for name in properties if not _may_be_absent(hints[name])]
-    text = " ".join((cls.__doc__ or "").split()).replace("``", "`")
-    schema = {"type": "object", "description": text, "properties": properties}
+    schema = {"type": "object", "description": _text_of(cls), "properties": properties}
     return schema | ({"required": required} if required else {})
+
+
+def _text_of(cls: type) -> str:
+    return " ".join((cls.__doc__ or "").split()).replace("``", "`")
 
 
 def _struct_schema(cls: type[msgspec.Struct]) -> Schema:
     """Give the schema by which a body is read: msgspec's own, with the meanings."""
     _, components = msgspec.json.schema_components([cls], ref_template=REF + "{name}")
     schema: Schema = components[cls.__name__]
-    properties = {
-        name: _plain_patterns(field) | {"description": about(cls, name).meaning}
-        for name, field in components[cls.__name__]["properties"].items()
-    }
-    del schema["title"]
-    return schema | {"properties": properties}
+    # What tells the items of a batch apart need not stand in a body of its own.
+    tag = cls.__struct_config__.tag_field
+    properties = {}
+    for name, field in components[cls.__name__]["properties"].items():
+        if name != tag:
+            known = about(cls, name)
+            # Where the code looks closer than the type does, the table has the whole schema.
+            is_whole = not known.schema.keys().isdisjoint(("type", "anyOf"))
+            written = known.schema if is_whole else field
+            properties[name] = _plain_patterns(written) | {"description": known.meaning}
+    required = [name for name in components[cls.__name__]["required"] if name != tag]
+    del schema["title"], schema["required"]
+    schema["additionalProperties"] = not cls.__struct_config__.forbid_unknown_fields
+    schema["description"] = _text_of(cls)
+    return schema | {"properties": properties} | ({"required": required} if required else {})
 
 
 def _plain_patterns(schema: Schema) -> Schema:
@@ -109,10 +122,11 @@ def example_of(hint: object) -> object:
     option = options[0]
     if _is_object(option):
         hints = get_type_hints(option, include_extras=True)
+        optional = _optional(option)
         return {
             name: _example(known, hints[name])
             for name, known in _known_fields(option)
-            if not (_may_be_absent(hints[name]) and known.example is None)
+            if known.example is not None or not (_may_be_absent(hints[name]) or name in optional)
         }
     if _is_list(option):
         return [example_of(get_args(option)[0])]
@@ -152,6 +166,13 @@ def _known_fields(cls: type) -> Iterator[tuple[str, About]]:
         names = [field.name for field in fields(cast(Any, cls))]
     for name in names:
         yield name, about(cls, name)
+
+
+def _optional(cls: type) -> set[str]:
+    """Name the fields that a body may leave out."""
+    if not issubclass(cls, msgspec.Struct):
+        return set()
+    return {field.name for field in msgspec.structs.fields(cls) if not field.required}
 
 
 def _options(hint: object) -> tuple[list[object], bool]:

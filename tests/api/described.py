@@ -23,7 +23,7 @@ def described() -> Any:
     read = orjson.loads(orjson.dumps(document()))
     for schema in read["components"]["schemas"].values():
         if "properties" in schema:
-            schema["additionalProperties"] = False
+            schema.setdefault("additionalProperties", False)
     return read
 
 

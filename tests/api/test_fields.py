@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
-from proxy.api.fields import FIELDS, About, about
+from proxy.api.about import About
+from proxy.api.fields import FIELDS, about
+from proxy.api.ingest_bodies import Handed
 from tests.api.described import described
 
 
@@ -41,6 +43,11 @@ def test_each_line_is_of_a_field_that_is_there() -> None:
         f"{owner}.{name}"
         for owner, schema in schemas().items()
         for name in schema.get("properties", {})
+    }
+    owned |= {
+        f"Handed.{name}"
+        for kind in Handed.__subclasses__()
+        for name in schemas()[kind.__name__]["properties"]
     }
     assert {key for key in FIELDS if key not in names | owned} == set()
 
