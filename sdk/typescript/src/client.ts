@@ -94,6 +94,8 @@ export interface OpenAIOptions {
 
 const DEFAULT_URL = 'http://127.0.0.1:3000';
 const ATTEMPTS = 3;
+// A request under way holds the process: its end is put off by no more than this, and `exitTimeoutMs`.
+const BATCH_TIMEOUT_MS = 10_000;
 const FLUSH_TIMEOUT_MS = 10_000;
 
 export class Traceway {
@@ -107,7 +109,7 @@ export class Traceway {
 
   /** @throws TypeError `url` is no address, or `apiKey` can be in no header. */
   constructor(options: TracewayOptions = {}) {
-    const url = new URL(options.url ?? (environment('TRACEWAY_URL') || DEFAULT_URL));
+    const url = new URL(options.url || environment('TRACEWAY_URL') || DEFAULT_URL);
     if (!/^https?:$/.test(url.protocol)) throw new TypeError(`url must begin with http:// or https://`);
     this.url = `${url.origin}${url.pathname}`.replace(/\/+$/, '');
     const apiKey = (options.apiKey ?? environment('TRACEWAY_API_KEY') ?? '').trim();
@@ -121,7 +123,8 @@ export class Traceway {
       fetch: options.fetch ?? ((input, init) => fetch(input, init)),
     };
     const report = options.onError ?? ((error) => console.warn(`traceway: ${error.message}`));
-    this.delivery = new Delivery(this.server, {
+    const batches = { ...this.server, timeoutMs: Math.min(this.server.timeoutMs, BATCH_TIMEOUT_MS) };
+    this.delivery = new Delivery(batches, {
       maxItems: options.maxQueueItems ?? 50_000,
       maxBytes: options.maxQueueBytes ?? 64 << 20,
       delayMs: options.flushDelayMs ?? 100,
@@ -295,20 +298,19 @@ export class Traceway {
     second: SubscribeOptions = {},
   ): Subscription | EventStream {
     const end = new AbortController();
-    const given = (typeof first === 'function' ? second : first) ?? {};
-    given.signal?.addEventListener('abort', () => end.abort(), { once: true });
-    if (given.signal?.aborted) end.abort();
-    const options = { ...given, signal: end.signal };
+    const options = (typeof first === 'function' ? second : first) ?? {};
+    options.signal?.addEventListener('abort', () => end.abort(), { signal: end.signal });
+    if (options.signal?.aborted) end.abort();
     this.subscriptions.add(end);
     end.signal.addEventListener('abort', () => this.subscriptions.delete(end));
     if (typeof first === 'function') {
-      const subscription = listen(this.server, first, options, this.sink.fault);
+      const subscription = listen(this.server, first, options, end, this.sink.fault);
       const over = (): void => end.abort();
       subscription.closed.then(over, over);
       return subscription;
     }
     const position: Position = { lastId: undefined };
-    return streamOf(watch(this.server, options, position), position, end);
+    return streamOf(watch(this.server, options, position, end.signal), position, end);
   }
 
   private async get<T>(path: string): Promise<T> {

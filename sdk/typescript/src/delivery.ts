@@ -46,6 +46,7 @@ export class Delivery implements Sender {
   private failures = 0;
   private added = 0;
   private settled = 0;
+  private readonly requests = new Set<AbortController>();
   private readonly flushes = new Set<() => void>();
   private wake: (() => void) | undefined;
 
@@ -112,7 +113,7 @@ export class Delivery implements Sender {
   leavePage(): void {
     // What is under way ends with the page; sent again, it is taken once.
     if (this.sending.length > 0) {
-      const again = batchOf(this.sending);
+      const again = batchOf(this.sending.filter((item) => item.fields.size > 0));
       if (again.body.length < KEEPALIVE_BYTES / 2) this.post(again, true).catch(() => undefined);
     }
     if (this.queue.length === 0) return;
@@ -186,7 +187,10 @@ export class Delivery implements Sender {
   }
 
   private async post(batch: Batch, keepalive = false): Promise<Result[]> {
-    const answer = await ask(this.server, { method: 'POST', path: '/api/batch', body: batch.body, keepalive });
+    const end = new AbortController();
+    this.requests.add(end);
+    const asked = { method: 'POST', path: '/api/batch', body: batch.body, keepalive, signal: end.signal } as const;
+    const answer = await ask(this.server, asked).finally(() => this.requests.delete(end));
     const results = (answer.json as { results?: unknown } | null)?.results;
     if (!Array.isArray(results) || results.length !== batch.items.length) {
       const message = `${this.server.url} does not answer as a Traceway server does`;
@@ -217,6 +221,7 @@ export class Delivery implements Sender {
 
   private giveUp(why: string): void {
     this.lose([...this.sending, ...this.queue.clear()], why);
+    for (const end of this.requests) end.abort();
     this.wake?.();
   }
 

@@ -6,7 +6,7 @@
  */
 
 import { TracewayError } from './errors.js';
-import { backOffMs, eitherOf, identity, noAnswer, pause, refused, waitMs } from './http.js';
+import { backOffMs, identity, noAnswer, pause, refused, waitMs } from './http.js';
 import type { Server } from './http.js';
 import { SseDecoder } from './sse.js';
 import type { TracewayEvent } from './views.js';
@@ -61,16 +61,18 @@ export async function* watch(
   server: Server,
   options: SubscribeOptions,
   position: Position,
+  signal: AbortSignal,
 ): AsyncGenerator<TracewayEvent, void, undefined> {
-  const { signal } = options;
   let failures = 0;
   let retryMs: number | undefined;
-  while (!signal?.aborted) {
+  while (!signal.aborted) {
     const leave = new AbortController();
-    const late = setTimeout(() => leave.abort(), server.timeoutMs);
+    const abort = (): void => leave.abort();
+    signal.addEventListener('abort', abort);
+    const late = setTimeout(abort, server.timeoutMs);
     let failure: TracewayError | undefined;
     try {
-      const body = await open(server, options, position, eitherOf(signal ?? leave.signal, leave.signal));
+      const body = await open(server, options, position, leave.signal);
       clearTimeout(late);
       const decoder = new SseDecoder();
       for await (const bytes of chunks(body, leave)) {
@@ -82,13 +84,14 @@ export async function* watch(
         retryMs = decoder.retryMs ?? retryMs;
       }
     } catch (error) {
-      failure = error instanceof TracewayError ? error : noAnswer(server, error, signal);
-      if (signal?.aborted) return;
+      failure = error instanceof TracewayError ? error : noAnswer(server, error, {});
+      if (signal.aborted) return;
       // A ticket is good once and for a while: a new one may be better.
       if (!failure.retryable && !(failure.status === 401 && options.ticket && failures < 3)) throw failure;
     } finally {
       clearTimeout(late);
-      leave.abort();
+      signal.removeEventListener('abort', abort);
+      abort();
     }
     failures++;
     await pause(failure ? waitMs(failure, failures) : Math.max(backOffMs(failures), retryMs ?? 0), signal);
@@ -100,14 +103,13 @@ export function listen(
   server: Server,
   listener: (event: TracewayEvent) => void,
   options: SubscribeOptions,
+  end: AbortController,
   fault: (error: unknown) => void,
 ): Subscription {
-  const end = new AbortController();
   const position: Position = { lastId: undefined };
-  const signal = options.signal ? eitherOf(options.signal, end.signal) : end.signal;
   const closed = (async () => {
-    for await (const event of watch(server, { ...options, signal }, position)) {
-      if (signal.aborted) return;
+    for await (const event of watch(server, options, position, end.signal)) {
+      if (end.signal.aborted) return;
       try {
         listener(event);
       } catch (error) {

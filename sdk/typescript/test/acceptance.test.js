@@ -141,9 +141,10 @@ test('what a span cannot hold in JSON is told in words, and costs nothing else',
 test('a server that is restarted while spans come loses none and tells each event once', options, async (t) => {
   const { server, tw } = await served(t);
   const seen = [];
-  await new Promise((resolve) => {
-    tw.subscribe((event) => event.type === 'span_completed' && seen.push(event.span_id), { onOpen: resolve });
-  });
+  let told;
+  const allTold = new Promise((resolve) => (told = resolve));
+  const see = (event) => event.type === 'span_completed' && seen.push(event.span_id) === 1500 && told();
+  await new Promise((resolve) => tw.subscribe(see, { onOpen: resolve }));
   const trace = tw.trace('turn', { sessionId: 's' });
   const made = [];
   const more = (count) => {
@@ -165,6 +166,6 @@ test('a server that is restarted while spans come loses none and tells each even
   assert.equal(await tw.flush(30_000), true);
   assert.equal(tw.dropped, 0);
   assert.equal((await tw.getSession('s')).span_count, 1500);
-  while (seen.length < 1500) await new Promise((resolve) => setTimeout(resolve, 20));
+  await allTold;
   assert.deepEqual([...seen].sort(), made.sort());
 });

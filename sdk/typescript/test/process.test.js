@@ -53,6 +53,16 @@ test('a process whose server is not there ends in time, and says what was lost',
   assert.ok(ms < 5000, `${ms} ms`);
 });
 
+test('a process whose server is silent ends in time', async (t) => {
+  const server = await FakeServer.start();
+  t.after(() => server.stop());
+  server.script.push('silence');
+  const { code, err, ms } = await run(OPEN.replace('60_000', '60_000, exitTimeoutMs: 300'), { TRACEWAY_URL: server.url });
+  assert.equal(code, 0);
+  assert.match(err, /items are dropped: the process ended/);
+  assert.ok(ms < 8000, `${ms} ms`);
+});
+
 test('a server that comes back within the time of the end gets all', async (t) => {
   const gone = await FakeServer.start();
   await gone.stop();
