@@ -157,9 +157,10 @@ export class Traceway {
     return new Trace(this.sink, name, third ?? {}).through(second);
   }
 
-  /** The trace or span that runs now; undefined where none does, and in browsers. */
+  /** The trace or span of this client that runs now; undefined where none does, and in browsers. */
   get current(): Trace | Span | undefined {
-    return current<Trace | Span>();
+    const innermost = current<Trace | Span>();
+    return innermost?.isOf(this.sink) ? innermost : undefined;
   }
 
   /** How many items were given up: there was no room, the server refused them, or it was too late. */
@@ -180,7 +181,7 @@ export class Traceway {
 
   /** Give the headers that make a call through the proxy a part of a trace; the current one by default. */
   headers(context: Trace | Span | undefined = this.current): Record<string, string> {
-    return context ? context.headers() : { ...this.sink.headers };
+    return { ...this.sink.headers, ...context?.joining() };
   }
 
   /**

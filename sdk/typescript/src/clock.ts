@@ -27,9 +27,17 @@ export function now(): Moment {
   return { wallMs, monotonicMs };
 }
 
+/** Give the moment that an application names; this one where it names none that there is. */
+export function momentOf(value: Date | string | undefined): Moment {
+  const told = value instanceof Date ? value.getTime() : typeof value === 'string' ? Date.parse(value) : NaN;
+  const { wallMs, monotonicMs } = now();
+  if (!(Math.abs(told) <= 8.64e15)) return { wallMs, monotonicMs };
+  return { wallMs: told, monotonicMs: monotonicMs - (wallMs - told) };
+}
+
 /** Give the milliseconds since a moment, to the microsecond. */
 export function elapsedMs(since: Moment): number {
-  return Math.round((performance.now() - since.monotonicMs) * 1000) / 1000;
+  return Math.max(0, Math.round((performance.now() - since.monotonicMs) * 1000) / 1000);
 }
 
 /** Write a wall clock's time as ISO 8601 in UTC, to the microsecond. */

@@ -11,11 +11,18 @@ let used = pool.length;
 
 function random(count: number): Uint8Array {
   if (used + count > pool.length) {
-    crypto.getRandomValues(pool);
+    fill(pool);
     used = 0;
   }
   used += count;
   return pool.subarray(used - count, used);
+}
+
+function fill(bytes: Uint8Array<ArrayBuffer>): void {
+  const { crypto } = globalThis as { crypto?: Crypto };
+  if (crypto) crypto.getRandomValues(bytes);
+  // Where there is none, as in React Native: ids are no secrets.
+  else bytes.forEach((_, at) => (bytes[at] = Math.floor(Math.random() * 256)));
 }
 
 function hex(bytes: Uint8Array): string {

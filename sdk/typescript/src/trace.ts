@@ -6,7 +6,7 @@
  * a span is its end.
  */
 
-import { elapsedMs, iso, now, timeOf } from './clock.js';
+import { elapsedMs, iso, momentOf } from './clock.js';
 import type { Moment } from './clock.js';
 import { current, within } from './context.js';
 import { given } from './given.js';
@@ -75,10 +75,19 @@ export abstract class Context {
 
   /** Give the headers that make a call through the proxy a part of this. */
   headers(): Record<string, string> {
+    return { ...this.sink.headers, ...this.joining() };
+  }
+
+  /** @internal The headers without those that say who calls. */
+  joining(): Record<string, string> {
     const place = this.place();
     const spanId = place instanceof Span ? place.id : undefined;
-    const { sessionId } = this.trace;
-    return { ...this.sink.headers, ...placeHeaders({ traceId: this.traceId, spanId, sessionId }) };
+    return placeHeaders({ traceId: this.traceId, spanId, sessionId: this.trace.sessionId });
+  }
+
+  /** @internal */
+  isOf(sink: Sink): boolean {
+    return this.sink === sink;
   }
 
   /** Run a callback with this as the place that is current, where contexts are followed. */
@@ -104,7 +113,7 @@ export class Trace extends Context {
   /** @internal */
   readonly parent = undefined;
 
-  private readonly began: Moment = now();
+  private readonly began: Moment;
   private isEnded = false;
   // Errors that a span of it told of already; one that is no object, only while it is the newest.
   private readonly told = new WeakSet<object>();
@@ -114,6 +123,7 @@ export class Trace extends Context {
   constructor(sink: Sink, name: string, options: TraceOptions) {
     super(sink);
     const { id, sessionId, userId, tags, startedAt } = given(options);
+    this.began = momentOf(startedAt);
     this.id = traceIdOf(id) ?? makeTraceId();
     this.name = textOf(name);
     this.sessionId = sessionId === undefined || sessionId === null ? undefined : textOf(sessionId);
@@ -123,7 +133,7 @@ export class Trace extends Context {
       put(fields, 'session_id', this.sessionId);
       put(fields, 'user_id', userId === undefined || userId === null ? undefined : cut(userId, USER_CHARACTERS));
       put(fields, 'tags', Array.isArray(tags) ? tags.slice(0, TAGS).map((tag) => cut(tag, TAG_CHARACTERS)) : undefined);
-      put(fields, 'started_at', timeOf(startedAt) ?? iso(this.began.wallMs));
+      put(fields, 'started_at', iso(this.began.wallMs));
       sink.add(new Item('trace', fields));
     });
   }
@@ -153,7 +163,7 @@ export class Trace extends Context {
     if (this.isEnded) return;
     // A trace has the state of its spans: a failure that none has told gets one of its own.
     if (!(isObject(error) ? this.told.has(error) : error !== undefined && this.toldLast === error)) {
-      new Span(this.sink, this, this.name, { startedAt: iso(this.began.wallMs) }, this.began).fail(error);
+      new Span(this.sink, this, this.name, {}, this.began).fail(error);
     }
     this.end();
   }
@@ -198,19 +208,19 @@ export class Span extends Context {
     readonly parent: Context,
     name: string,
     options: SpanOptions,
-    began: Moment = now(),
+    began?: Moment,
   ) {
     super(sink);
     this.trace = parent.trace;
     this.name = textOf(name);
-    this.began = began;
+    const { kind, input, metadata, startedAt } = given(options);
+    this.began = began ?? momentOf(startedAt);
     this.opening = safely(sink, () => {
-      const { kind, input, metadata, startedAt } = given(options);
       const fields = new Map([['id', toJson(this.id)]]);
       put(fields, 'trace_id', this.traceId);
       put(fields, 'parent_id', parent instanceof Span ? parent.id : undefined);
       put(fields, 'name', this.name || undefined);
-      put(fields, 'started_at', timeOf(startedAt) ?? iso(began.wallMs));
+      put(fields, 'started_at', iso(this.began.wallMs));
       this.kind = wireKind(kind ?? 'custom');
       put(fields, 'kind', this.kind);
       put(fields, 'input', input);

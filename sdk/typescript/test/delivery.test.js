@@ -63,6 +63,14 @@ test('an end of which the server knows already is no loss', async (t) => {
   assert.deepEqual([tw.dropped, errors], [0, []]);
 });
 
+test('an id that is another call\'s is a loss', async (t) => {
+  const { server, tw, errors } = await running(t);
+  server.script.push({ body: { results: [{ status: 409, id: 'x', trace_id: null, error: { code: 'conflict', message: 'taken', param: null } }] } });
+  tw.trace('turn');
+  assert.equal(await tw.flush(), true);
+  assert.deepEqual([tw.dropped, errors[0].code, errors[0].status], [1, 'conflict', 409]);
+});
+
 test('a bad item is dropped, counted and reported once, and costs the others nothing', async (t) => {
   const { server, tw, errors } = await running(t);
   tw.trace('refused');

@@ -103,6 +103,17 @@ test('an OpenAI client that was made for a span calls in that span', async (t) =
   assert.equal(calls[0].headers['x-traceway-parent-span-id'], span.id);
 });
 
+test('a client calls with its own key alone, whatever another one has running', async (t) => {
+  const { tw } = await running(t);
+  const { tw: other } = await running(t, { apiKey: 'tw_sk_other' });
+  await other.trace('turn', (ctx) => {
+    assert.equal(tw.current, undefined);
+    assert.deepEqual(tw.headers(), { 'X-Traceway-Api-Key': 'tw_sk_test' });
+    assert.equal(tw.headers(ctx)['X-Traceway-Api-Key'], 'tw_sk_test');
+    assert.equal(other.headers()['X-Traceway-Trace-Id'], ctx.id);
+  });
+});
+
 test('nobody but the proxy gets our headers from the fetch of an OpenAI client', async (t) => {
   const { server, tw } = await running(t);
   const { fetch: asked } = tw.openaiOptions(tw.trace('turn'));

@@ -234,6 +234,19 @@ test('results are not recorded where that is off', async (t) => {
   assert.equal('output' in server.span('step'), false);
 });
 
+test('a span that began before it was told of is as long as that', async (t) => {
+  const { server, tw } = await running(t);
+  const trace = tw.trace('turn', { startedAt: '2026-01-01T00:00:00Z' });
+  trace.span('old', { startedAt: new Date(Date.now() - 60_000) }).end();
+  trace.span('odd', { startedAt: 'yesterday' }).end();
+  trace.end();
+  await tw.flush();
+  assert.equal(server.trace('turn').started_at, '2026-01-01T00:00:00.000000Z');
+  assert.ok(Math.abs(Date.parse(server.trace('turn').ended_at) - Date.now()) < 10_000);
+  assert.ok(server.span('old').duration_ms >= 59_000 && server.span('old').duration_ms < 70_000);
+  assert.ok(server.span('odd').duration_ms < 10_000);
+});
+
 test('a trace that another process began is gone on with', async (t) => {
   const { server, tw } = await running(t);
   const trace = tw.trace('turn', { id: '019AC8F0-a1b2-7c3d-8e4f-5a6b7c8d9e0f' });
