@@ -2,8 +2,10 @@
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
+import { createServer } from 'node:http';
 import { test } from 'node:test';
 
+import OpenAI from 'openai';
 import { Traceway } from 'traceway';
 
 import { TracewayServer, missing } from './traceway.js';
@@ -19,8 +21,8 @@ sessionId: 'sess_abc123',
 
 const options = { skip: missing };
 
-async function served(t) {
-  const server = await TracewayServer.start();
+async function served(t, ...more) {
+  const server = await TracewayServer.start(...more);
   t.after(() => server.stop());
   const admin = await server.key('admin');
   const errors = [];
@@ -169,3 +171,81 @@ test('a server that is restarted while spans come loses none and tells each even
   await allTold;
   assert.deepEqual([...seen].sort(), made.sort());
 });
+
+test('spans are found by what is documented of them', options, async (t) => {
+  const { tw } = await served(t);
+  if (!(await describes(tw, '"name_contains"'))) return t.skip('this server has no filters of spans');
+  const since = new Date(Date.now() - 60_000);
+  const trace = tw.trace('turn', { sessionId: 's' });
+  trace.llmCall('Answer', { model: 'gpt-4o-mini', provider: 'openai', inputTokens: 700, outputTokens: 1, cost: 0.75, input: 'Where is my order?' }).end();
+  trace.llmCall('answer too', { model: 'gpt-4o', provider: 'openai', inputTokens: 5, startedAt: new Date(Date.now() - 5000) }).end();
+  trace.span('search', { kind: 'retrieval' }).fail(new Error('no index'));
+  trace.span('rank', { kind: { type: 'custom', kind: 'reranker' } }).end();
+  assert.equal(await tw.flush(), true);
+  const names = async (query) => (await tw.getSpans({ sessionId: 's', ...query })).spans.map((span) => span.name).sort();
+  assert.deepEqual(await names({}), ['Answer', 'answer too', 'rank', 'search']);
+  assert.deepEqual(await names({ traceId: trace.id, kind: 'llm_call' }), ['Answer', 'answer too']);
+  assert.deepEqual(await names({ kind: 'reranker' }), ['rank']);
+  assert.deepEqual(await names({ model: 'gpt-4o', provider: 'openai' }), ['answer too']);
+  assert.deepEqual(await names({ status: 'failed' }), ['search']);
+  assert.deepEqual(await names({ nameContains: 'ANSWER' }), ['Answer', 'answer too']);
+  assert.deepEqual(await names({ textContains: 'my order' }), ['Answer']);
+  assert.deepEqual(await names({ durationMin: 4000 }), ['answer too']);
+  assert.deepEqual(await names({ durationMax: 4000, tokensMin: 100 }), ['Answer']);
+  assert.deepEqual(await names({ costMin: 0.5 }), ['Answer']);
+  assert.deepEqual(await names({ since, until: new Date(Date.now() + 60_000) }), await names({}));
+  assert.deepEqual(await names({ until: since }), []);
+  const first = await tw.getSpans({ sessionId: 's', since: '1h', sortBy: 'duration', limit: 1 });
+  assert.equal(first.spans[0].name, 'answer too');
+  const rest = await tw.getSpans({ sessionId: 's', since: '1h', sortBy: 'duration', limit: 10, cursor: first.cursor });
+  assert.equal(rest.count, 3);
+});
+
+test('a call of OpenAI\'s client is in the span that made it, and counts once', options, async (t) => {
+  const upstream = createServer((request, response) => {
+    response.writeHead(200, { 'Content-Type': 'application/json' });
+    request.resume().on('end', () => response.end(JSON.stringify(COMPLETION)));
+  });
+  await new Promise((resolve) => upstream.listen(0, '127.0.0.1', resolve));
+  t.after(() => upstream.close());
+  const { server, tw, errors } = await served(t, '--upstream', `openai=http://127.0.0.1:${upstream.address().port}`);
+  if (!(await describes(tw, '"X-Traceway-Parent-Span-Id"'))) return t.skip('this server joins no calls');
+  const openai = new OpenAI({ apiKey: 'sk-own', maxRetries: 0, ...tw.openaiOptions() });
+  const ask = () => openai.chat.completions.create({ model: 'gpt-4o-mini', messages: [{ role: 'user', content: 'Hi' }] });
+  await tw.trace('turn', async (ctx) => {
+    await ctx.span('search', () => ['doc'], { kind: 'retrieval' });
+    await ctx.llmCall('told', ask, { provider: 'openai' });
+    await ctx.span('tool', ask, { kind: { type: 'tool_call', tool: 'ask' } });
+  }, { sessionId: '會話' });
+  assert.equal(await tw.flush(), true);
+  assert.deepEqual([tw.dropped, errors], [0, []]);
+  const page = async () => {
+    const { traces, input_tokens, output_tokens, span_count } = await tw.getSession('會話');
+    return { traces, sums: [input_tokens, output_tokens, span_count] };
+  };
+  const { traces, sums } = await page();
+  assert.equal(traces.length, 1);
+  assert.deepEqual(sums, [20, 4, 5]);
+  const { spans } = await tw.getTrace(traces[0].id);
+  const told = spans.find((span) => span.name === 'told');
+  const tool = spans.find((span) => span.name === 'tool');
+  const calls = spans.filter((span) => span.metadata.upstream === 'openai');
+  assert.deepEqual(calls.map((span) => span.parent_id), [told.id, tool.id]);
+  assert.equal(told.metadata.same_call, calls[0].id);
+  assert.equal(server.log.includes('Traceback'), false);
+});
+
+const COMPLETION = {
+  id: 'chatcmpl-1',
+  object: 'chat.completion',
+  created: 1,
+  model: 'gpt-4o-mini-2024-07-18',
+  choices: [{ index: 0, finish_reason: 'stop', message: { role: 'assistant', content: 'Hello' } }],
+  usage: { prompt_tokens: 10, completion_tokens: 2, total_tokens: 12 },
+};
+
+/** Whether the server's own description names something. */
+async function describes(tw, text) {
+  const response = await fetch(`${tw.url}/api/openapi.json`, { headers: { Authorization: `Bearer ${tw.headers()['X-Traceway-Api-Key']}` } });
+  return (await response.text()).includes(text);
+}
