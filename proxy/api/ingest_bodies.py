@@ -138,7 +138,8 @@ _END: Final = re.compile(rb"\s*\}\s*\Z")
 def read_one(body: bytes, kind: type[T], item_id: str | None = None) -> tuple[T, bool]:
     """Read the body of a request for one thing, and tell whether a key of ours was cut out of it.
 
-    `item_id` is the id in its path; none in the body may be another. An empty body is `{}`.
+    `item_id` is the id in its path; none in the body may be another. With one, an empty body is
+    `{}`: all is said.
 
     Raises:
         BadParameter: it is not what it should be.
@@ -146,7 +147,7 @@ def read_one(body: bytes, kind: type[T], item_id: str | None = None) -> tuple[T,
     body = _utf8(body)
     cut = values.without_keys(body)
     try:
-        asked = msgspec.json.decode(cut if cut.strip() else b"{}", type=kind)
+        asked = msgspec.json.decode(b"{}" if item_id and not cut.strip() else cut, type=kind)
     except msgspec.ValidationError as error:
         raise _mistake(error, kind) from None
     except (msgspec.DecodeError, RecursionError) as error:
