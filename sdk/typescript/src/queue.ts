@@ -101,7 +101,6 @@ export class Queue {
     let bytes = 0;
     while (texts.length < Math.min(this.items.length, BATCH_ITEMS)) {
       const text = (this.items[texts.length] as Item).text();
-      // UTF-8 takes three bytes at most for what UTF-16 has in one unit; most text is ASCII.
       bytes += utf8Length(text) + 1;
       if (texts.length > 0 && bytes > maxBytes) break;
       texts.push(text);
@@ -137,6 +136,8 @@ function bodyOf(texts: string[]): string {
 }
 
 function utf8Length(text: string): number {
+  const { Buffer } = globalThis as { Buffer?: { byteLength?(text: string): number } };
+  if (Buffer?.byteLength) return Buffer.byteLength(text);
   let bytes = text.length;
   for (let at = 0; at < text.length; at++) {
     const unit = text.charCodeAt(at);

@@ -71,7 +71,7 @@ test('a turn has its spans in their tree, with what they were given, and its fig
     await ctx.span('rank', (span) => span.set({ type: 'custom', kind: 'reranker', attributes: { top_k: 5 } }));
     throw new Error('no answer');
   }, { sessionId: session, userId: 'u', tags: ['beta'] }), /no answer/);
-  assert.equal(await tw.flush(), true);
+  assert.equal(await tw.flush(60_000), true);
   assert.deepEqual([tw.dropped, errors], [0, []]);
   const found = await tw.getSession(session);
   assert.deepEqual([found.id, found.trace_count, found.user_id, found.status], [session, 1, 'u', 'failed']);
@@ -116,12 +116,12 @@ test('a write key hands in, and is told that it reads nothing', options, async (
   const { server, tw, admin } = await served(t);
   const writer = new Traceway({ url: server.url, apiKey: await server.key('write', admin) });
   await writer.trace('turn', () => 1, { sessionId: 's' });
-  assert.equal(await writer.flush(), true);
+  assert.equal(await writer.flush(60_000), true);
   assert.equal((await tw.getSession('s')).trace_count, 1);
   await assert.rejects(writer.getSessions(), { status: 403, code: 'forbidden' });
   const reader = new Traceway({ url: server.url, apiKey: await server.key('read', admin), onError: () => {} });
   reader.trace('turn');
-  assert.equal(await reader.flush(), true);
+  assert.equal(await reader.flush(60_000), true);
   assert.equal(reader.dropped, 1);
 });
 
@@ -132,7 +132,7 @@ test('what a span cannot hold in JSON is told in words, and costs nothing else',
   await tw.trace('turn', (ctx) => ctx.span('step', () => new Map([['k', new Error('e')]]), {
     input: circle, metadata: circle, kind: { type: 'custom', kind: 'k', attributes: circle },
   }), { sessionId: 's', tags: ['x'.repeat(200)], userId: 'u'.repeat(2000) });
-  assert.equal(await tw.flush(), true);
+  assert.equal(await tw.flush(60_000), true);
   assert.deepEqual([tw.dropped, errors], [0, []]);
   const { traces } = await tw.getSession('s');
   const span = await tw.getSpan((await tw.getTrace(traces[0].id)).spans[0].id);
@@ -157,7 +157,7 @@ test('a server that is restarted while spans come loses none and tells each even
     }
   };
   more(300);
-  assert.equal(await tw.flush(), true);
+  assert.equal(await tw.flush(60_000), true);
   more(300);
   const paused = server.pause();
   more(300);
@@ -165,7 +165,7 @@ test('a server that is restarted while spans come loses none and tells each even
   more(300);
   await server.resume();
   more(300);
-  assert.equal(await tw.flush(30_000), true);
+  assert.equal(await tw.flush(60_000), true);
   assert.equal(tw.dropped, 0);
   assert.equal((await tw.getSession('s')).span_count, 1500);
   await allTold;
@@ -181,7 +181,7 @@ test('spans are found by what is documented of them', options, async (t) => {
   trace.llmCall('answer too', { model: 'gpt-4o', provider: 'openai', inputTokens: 5, startedAt: new Date(Date.now() - 5000) }).end();
   trace.span('search', { kind: 'retrieval' }).fail(new Error('no index'));
   trace.span('rank', { kind: { type: 'custom', kind: 'reranker' } }).end();
-  assert.equal(await tw.flush(), true);
+  assert.equal(await tw.flush(60_000), true);
   const names = async (query) => (await tw.getSpans({ sessionId: 's', ...query })).spans.map((span) => span.name).sort();
   assert.deepEqual(await names({}), ['Answer', 'answer too', 'rank', 'search']);
   assert.deepEqual(await names({ traceId: trace.id, kind: 'llm_call' }), ['Answer', 'answer too']);
@@ -217,7 +217,7 @@ test('a call of OpenAI\'s client is in the span that made it, and counts once', 
     await ctx.llmCall('told', ask, { provider: 'openai' });
     await ctx.span('tool', ask, { kind: { type: 'tool_call', tool: 'ask' } });
   }, { sessionId: '會話' });
-  assert.equal(await tw.flush(), true);
+  assert.equal(await tw.flush(60_000), true);
   assert.deepEqual([tw.dropped, errors], [0, []]);
   const page = async () => {
     const { traces, input_tokens, output_tokens, span_count } = await tw.getSession('會話');

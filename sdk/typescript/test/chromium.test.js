@@ -68,7 +68,7 @@ test('a browser runs it as it is', { skip: browser ? false : 'there is no chromi
 function dumped(url, profile) {
   const options = ['--headless', '--no-sandbox', '--disable-gpu', '--dump-dom', '--virtual-time-budget=15000'];
   return new Promise((resolve, reject) => {
-    execFile(browser, [...options, `--user-data-dir=${profile}`, url], { timeout: 60_000 }, (error, out) => {
+    execFile(browser, [...options, `--user-data-dir=${profile}`, url], { timeout: 120_000 }, (error, out) => {
       const text = /<pre id="told">(.*?)<\/pre>/s.exec(out ?? '')?.[1];
       if (text) resolve(JSON.parse(text));
       else reject(error ?? new Error(`the page told nothing: ${out}`));

@@ -86,13 +86,21 @@ test('a queue is bounded in items and in bytes, and gives batches within both bo
   assert.equal(small.length, 1);
 });
 
-test('a batch is as large as its UTF-8, and has one item at least', () => {
+for (const place of ['Node', 'a page']) test(`a batch is as large as its UTF-8 in ${place}, and has one item at least`, (t) => {
+  const { Buffer } = globalThis;
+  if (place === 'a page') delete globalThis.Buffer;
+  t.after(() => (globalThis.Buffer = Buffer));
   const queue = new Queue({ maxItems: 10, maxBytes: 10_000_000 });
-  for (let i = 0; i < 3; i++) queue.add(item('會'.repeat(1000)));
-  const { items, body } = queue.take(7000);
+  for (let i = 0; i < 3; i++) queue.add(item('會é😀'.repeat(300)));
+  const { items, body } = queue.take(6000);
   assert.equal(items.length, 2);
-  assert.ok(Buffer.byteLength(body) <= 7000 + 20);
+  assert.equal(Buffer.byteLength(items[0].text()), 2700 + 23);
+  assert.equal(queue.take(2700 + 24 + 2723).items.length, 1);
+  assert.ok(Buffer.byteLength(body) <= 6000 + 20);
+  queue.add(item('a'));
+  queue.add(item('b'));
   assert.equal(queue.take(1).items.length, 1);
+  assert.equal(queue.take().items.length, 1);
   assert.deepEqual(JSON.parse(queue.take().body), { items: [] });
 });
 
