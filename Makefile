@@ -103,4 +103,5 @@ lock:
 
 clean:
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
+	@rm -rf sdk/typescript/node_modules sdk/typescript/dist sdk/typescript/build
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -38,6 +38,7 @@ export class Delivery implements Sender {
 
   private readonly queue: Queue;
   private timer: ReturnType<typeof setTimeout> | undefined;
+  private timerIsUrgent = false;
   private sending: Item[] = [];
   private isSending = false;
   private isClosed = false;
@@ -134,9 +135,11 @@ export class Delivery implements Sender {
     if (this.isSending) return;
     const isUrgent = this.queue.isFull || this.flushes.size > 0;
     if (this.timer !== undefined) {
-      if (!isUrgent) return;
+      // One that is due is not put off, however fast more comes.
+      if (!isUrgent || this.timerIsUrgent) return;
       clearTimeout(this.timer);
     }
+    this.timerIsUrgent = isUrgent;
     // Never at once: writing a batch is not the work of whoever added to it.
     this.timer = setTimeout(() => void this.send(), isUrgent ? 0 : this.options.delayMs);
     unref(this.timer);

@@ -7,6 +7,7 @@ import { running } from './running.js';
 import { FakeServer } from './server.js';
 
 const later = () => new Promise(setImmediate);
+const soon = () => new Promise((resolve) => queueMicrotask(resolve));
 
 test('what the server cannot take now is sent again, and is there once', async (t) => {
   const { server, tw } = await running(t);
@@ -129,6 +130,19 @@ test('memory is bounded: what has no room is dropped and counted, and nothing bl
   assert.equal(tw.dropped, 150);
   assert.equal(errors.length, 1);
   assert.match(errors[0].message, /too much waits/);
+});
+
+test('what comes without end is sent while it comes', async (t) => {
+  const { server, tw } = await running(t, { flushDelayMs: 60_000 });
+  const trace = tw.trace('turn');
+  let made = 0;
+  // More in each turn of the loop, faster than any timer.
+  for (; server.requests.length === 0 && made < 40_000; made++) {
+    trace.span('step');
+    await (made % 20 ? soon() : later());
+  }
+  assert.ok(made < 40_000);
+  assert.equal(tw.dropped, 0);
 });
 
 test('a span whose beginning found no room is handed in whole with its end', async (t) => {
