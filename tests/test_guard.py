@@ -8,7 +8,7 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
 from proxy.guard import Guard, Refusal, host_name
-from tests.conftest import Serve
+from tests.conftest import Serve, ServeKeyed
 from tests.running import CHAT, Running
 from tests.wire import Received, ScriptedUpstream, connect
 
@@ -246,3 +246,103 @@ def test_an_address_of_ours_may_be_written_as_one_likes(configured: str, sent: s
     Guard([configured]).check(request)
     with pytest.raises(Refusal):
         Guard([]).check(request)
+
+
+# Pages of other origins that may hand in traces.
+
+APP = b"https://app.example.com"
+WRITES = [
+    b"/api/traces",
+    b"/api/traces/%b/end" % (b"1" * 32),
+    b"/api/spans",
+    b"/api/spans/%b/complete" % (b"1" * 16),
+    b"/api/spans/%b/fail" % (b"1" * 16),
+    b"/api/batch",
+]
+PREFLIGHT = b"Origin: %b\r\nAccess-Control-Request-Method: POST\r\nSec-Fetch-Site: cross-site\r\n"
+
+
+def cors(got: Received) -> dict[bytes, bytes]:
+    return {n.lower(): v for n, v in got.headers if n.lower().startswith(b"access-control")}
+
+
+@pytest.mark.parametrize("path", [*WRITES, b"/v1/traces"])
+async def test_a_page_of_an_allowed_origin_may_ask_to_hand_in(serve: Serve, path: bytes) -> None:
+    tw = await serve({"server.allowed_origins": APP.decode()})
+    got = await tw.raw(path, method=b"OPTIONS", headers=PREFLIGHT % APP)
+    assert (got.status, got.body) == (204, b"")
+    assert cors(got) == {
+        b"access-control-allow-origin": APP,
+        b"access-control-allow-methods": b"POST",
+        b"access-control-allow-headers": b"authorization, content-encoding, content-type,"
+        b" x-traceway-api-key, x-traceway-project",
+        b"access-control-max-age": b"600",
+    }
+    assert got.get(b"Vary") == b"Origin"
+
+
+@pytest.mark.parametrize("origin", [b"https://evil.example", b"null", b"http://app.example.com"])
+async def test_no_other_origin_may_even_ask(serve: Serve, origin: bytes) -> None:
+    tw = await serve({"server.allowed_origins": APP.decode()})
+    for path in WRITES:
+        for method, headers in (
+            (b"OPTIONS", PREFLIGHT % origin),
+            (b"POST", b"Origin: %b\r\n" % origin),
+        ):
+            got = await tw.raw(path, method=method, headers=headers, body=b"{}")
+            assert (got.status, code_of(got), cors(got)) == (403, "foreign_origin", {})
+    assert (await tw.api("/api/traces"))["traces"] == []
+
+
+async def test_an_allowed_origin_may_do_nothing_else(serve: Serve) -> None:
+    tw = await serve({"server.allowed_origins": APP.decode()})
+    told = b"Origin: %b\r\nSec-Fetch-Site: cross-site\r\n" % APP
+    for method, path in all_routes(tw):
+        if (method == b"POST" and re.sub(rb"openai/x|x", b"1", path) in _shapes()) or (
+            (method, path) == (b"GET", b"/api/events")
+        ):
+            continue
+        got = await tw.raw(path, method=method, headers=told)
+        assert (got.status, cors(got)) == (403, {}), (method, path)
+    for method in (b"GET", b"DELETE", b"PUT"):
+        asked = told + b"Access-Control-Request-Method: %b\r\n" % method
+        got = await tw.raw(WRITES[0], method=b"OPTIONS", headers=asked)
+        assert (got.status, cors(got)) == (403, {}), method
+    assert (await tw.raw(CHAT.encode(), method=b"OPTIONS", headers=PREFLIGHT % APP)).status == 403
+
+
+def _shapes() -> set[bytes]:
+    return {re.sub(rb"1+", b"1", path) for path in WRITES}
+
+
+async def test_its_answers_can_be_read_also_where_they_are_errors(serve_keyed: ServeKeyed) -> None:
+    team = await serve_keyed({"server.allowed_origins": APP.decode()})
+    told = b"Origin: %b\r\nContent-Type: application/json\r\n" % APP
+    write = team["alpha", "write"].bearer
+    for headers, body, status in (
+        (write, b'{"items":[]}', 200),
+        (write, b"{", 400),
+        (b"", b'{"items":[]}', 401),
+        (team["alpha", "read"].bearer, b'{"items":[]}', 403),
+    ):
+        got = await team.tw.raw(b"/api/batch", headers=told + headers, body=body)
+        assert got.status == status
+        assert cors(got) == {
+            b"access-control-allow-origin": APP,
+            b"access-control-expose-headers": b"Retry-After, X-Traceway-Error",
+        }
+        assert got.get(b"Vary") == b"Origin"
+    own = await team.tw.raw(b"/api/batch", headers=write, body=b'{"items":[]}')
+    assert (own.status, cors(own)) == (200, {})
+
+
+async def test_somebody_elses_cookie_hands_in_nothing(serve_keyed: ServeKeyed) -> None:
+    team = await serve_keyed({"server.allowed_origins": APP.decode()})
+    cookie = team["alpha", "admin"].cookie_header
+    body = b'{"items":[{"type":"trace","name":"forged"}]}'
+    told = b"Origin: %b\r\nContent-Type: text/plain\r\n" % APP
+    got = await team.tw.raw(b"/api/batch", headers=told + cookie, body=body)
+    assert (got.status, code_of(got)) == (403, "forbidden")
+    assert (await (await team.by("alpha", "read")).api("/api/traces"))["traces"] == []
+    ours = b"Origin: http://127.0.0.1\r\n"
+    assert (await team.tw.raw(b"/api/batch", headers=ours + cookie, body=body)).status == 200

@@ -44,7 +44,7 @@ On a laptop there are no keys, and nobody needs one: the server listens on loopb
 - `{OUR_KEY_HEADER}: tw_sk_...`, where `Authorization` has the provider's own key
 
 A key belongs to a project, and what it is let into is that project alone: what is another's is a 404, as what is not
-there. Its scope says what it may do: `read` reads what is recorded, `write` makes calls through the proxy, `admin` does
+there. Its scope says what it may do: `read` reads what is recorded, `write` makes calls and hands in traces, `admin` does
 both, deletes, and manages keys and projects; admins name another project in `{PROJECT_HEADER}`. Every wrong key gets
 the same 401, and after ten of them in a minute, the next ones wait a second.
 
@@ -61,8 +61,8 @@ Pages of a browser have a cookie instead, which opens all but the proxy. `/api/e
 - An id in a path is percent-encoded. One that names nothing is a 404, whatever it looks like.
 - Any other mistake in a parameter is a 400 whose `param` names it. Parameters that nobody knows are passed over.
 - GET has HEAD beside it, but for `/api/events`.
-- Nothing may be kept by a cache, and no page of another origin can read anything (no CORS), but for `/api/events` and
-  `[server] allowed_origins`.
+- Nothing may be kept by a cache, and no page of another origin can read anything (no CORS), but for those of
+  `[server] allowed_origins`: `/api/events`, and what the write API answers.
 
 ## Errors
 

@@ -46,7 +46,7 @@ test('queries have the names of the API, and ids whatever a path needs', () => {
 });
 
 test('events are the same however their bytes are cut', () => {
-  const text = '\ufeffretry: 7\r\nid: 1\n\n:hi\ndata: {"é":\r\rdata:1\rdata: 2\nid: 2\r\n\r\nevent: x\n\nid\n\ndata: rest';
+  const text = '\ufeffretry: 7\r\nid: 1\n\n:hi\ndata: {"é":\r\rdata:1\r\ndata: 2\nid: 2\r\n\r\nevent: x\n\nid\n\ndata: rest';
   const bytes = new TextEncoder().encode(text);
   const whole = decode([bytes]);
   assert.deepEqual(whole, {
