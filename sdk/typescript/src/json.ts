@@ -12,7 +12,7 @@ const MAX_NODES = 200_000;
 const PREVIEW_CHARACTERS = 4096;
 
 /** Write a value as JSON; `undefined` is `null`. */
-export function toJson(value: unknown): string {
+export function toJson(value: unknown, maxCharacters = MAX_VALUE_CHARACTERS): string {
   let text: string | undefined;
   try {
     text = JSON.stringify(plain(value, [], { nodes: 0 }));
@@ -21,7 +21,7 @@ export function toJson(value: unknown): string {
     return JSON.stringify(`[unreadable: ${wellFormed(nameOf(error))}]`);
   }
   text = wellFormedJson(text ?? 'null');
-  if (text.length <= MAX_VALUE_CHARACTERS) return text;
+  if (text.length <= maxCharacters) return text;
   return JSON.stringify({
     truncated: true,
     characters: text.length,

@@ -1,4 +1,7 @@
-/** What a span is, as an application says it, and as the server takes it. */
+/** What a span is, as an application says it, and as the server takes it. Pure. */
+
+import { given } from './given.js';
+import { toJson } from './json.js';
 
 /** The types of kinds that the server knows. */
 export type KindType =
@@ -46,14 +49,46 @@ const NUMBERS: Record<string, string> = {
 const WORDS: Record<string, string> = { model: 'model', provider: 'provider', responseId: 'response_id' };
 const MAX_WORD_CHARACTERS = 512;
 
+const TYPES = new Set<unknown>(['llm_call', 'custom', 'tool_call', 'retrieval', 'embedding', 'fs_read', 'fs_write']);
+// The server takes 256 KiB of attributes and metadata together; a character is three bytes at most.
+const MAX_CHARACTERS = 40_000;
+
 /** Give a kind's fields with the names of the API; a bare string is a type. */
 export function wireKind(kind: Kind | KindType | LlmCall | undefined): Record<string, unknown> {
-  if (typeof kind === 'string') return { type: kind };
-  const given: Record<string, unknown> = { ...kind };
-  const type = given['type'];
+  if (typeof kind === 'string') return wireKind({ type: kind });
+  const { type, ...rest }: Record<string, unknown> = given(kind);
+  if (type !== undefined && !TYPES.has(type)) return { type: 'custom', kind: String(type), attributes: rest };
+  const fields = type === 'custom' ? labelled(rest) : fieldsOf(type, rest);
+  const { attributes } = fields;
+  const isObject = typeof attributes === 'object' && attributes !== null && !Array.isArray(attributes);
+  return {
+    ...(type === undefined ? {} : { type }),
+    ...fields,
+    ...(attributes === undefined || isObject ? {} : { attributes: { attributes } }),
+  };
+}
+
+/** Write a kind as JSON; what is too large is left out of it, never what it is. */
+export function kindJson(kind: Record<string, unknown>): string {
+  const text = toJson(kind, MAX_CHARACTERS);
+  if (!text.startsWith('{"truncated"')) return text;
+  const known = Object.entries(kind).filter(([name]) => name === 'type' || name === 'kind' || isKnown(name));
+  return toJson({ ...Object.fromEntries(known), attributes: { truncated: true, characters: toJson(kind).length } });
+}
+
+/** Write metadata as JSON. */
+export function metadataJson(metadata: Record<string, unknown>): string {
+  return toJson(metadata, MAX_CHARACTERS);
+}
+
+function labelled({ kind, ...rest }: Record<string, unknown>): Record<string, unknown> {
+  return typeof kind === 'string' ? { ...rest, kind: kind.slice(0, MAX_WORD_CHARACTERS) } : rest;
+}
+
+function fieldsOf(type: unknown, said: Record<string, unknown>): Record<string, unknown> {
   const isCall = type === undefined || type === 'llm_call' || type === 'embedding';
   const fields: Record<string, unknown> = {};
-  for (const [name, value] of Object.entries(given)) {
+  for (const [name, value] of Object.entries(said)) {
     if (value === undefined) continue;
     const wire = NUMBERS[name] ?? WORDS[name] ?? name;
     if (!isCall) fields[wire] = value;
@@ -64,6 +99,10 @@ export function wireKind(kind: Kind | KindType | LlmCall | undefined): Record<st
     } else fields[wire] = value;
   }
   return fields;
+}
+
+function isKnown(wire: string): boolean {
+  return isOf(NUMBERS, wire) || isOf(WORDS, wire);
 }
 
 function isOf(names: Record<string, string>, wire: string): boolean {

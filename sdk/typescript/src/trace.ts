@@ -14,7 +14,7 @@ import type { EndOptions, LlmCallOptions, SpanOptions, TraceOptions } from './gi
 import { placeHeaders } from './headers.js';
 import { makeSpanId, makeTraceId } from './ids.js';
 import { messageOf, toJson, wellFormed } from './json.js';
-import { wireKind } from './kinds.js';
+import { kindJson, metadataJson, wireKind } from './kinds.js';
 import type { Kind, LlmCall } from './kinds.js';
 import { Item } from './queue.js';
 import { readAnswer } from './usage.js';
@@ -222,11 +222,11 @@ export class Span extends Context {
       put(fields, 'name', this.name || undefined);
       put(fields, 'started_at', iso(this.began.wallMs));
       this.kind = wireKind(kind ?? 'custom');
-      put(fields, 'kind', this.kind);
+      fields.set('kind', kindJson(this.kind));
       put(fields, 'input', input);
       if (metadata) {
         this.metadata = given(metadata);
-        put(fields, 'metadata', this.metadata);
+        fields.set('metadata', metadataJson(this.metadata));
       }
       const opening = new Item('span', fields);
       sink.add(opening);
@@ -258,7 +258,7 @@ export class Span extends Context {
   set(kind: Kind | LlmCall): this {
     this.note(() => {
       this.kind = { ...this.kind, ...wireKind(kind) };
-      this.late.set('kind', toJson(this.kind));
+      this.late.set('kind', kindJson(this.kind));
     });
     return this;
   }
@@ -267,7 +267,7 @@ export class Span extends Context {
   setMetadata(metadata: Record<string, unknown>): this {
     this.note(() => {
       this.metadata = { ...this.metadata, ...given(metadata) };
-      this.late.set('metadata', toJson(this.metadata));
+      this.late.set('metadata', metadataJson(this.metadata));
     });
     return this;
   }

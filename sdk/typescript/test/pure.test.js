@@ -5,6 +5,7 @@ import { iso, timeOf } from '../dist/clock.js';
 import { headerText } from '../dist/headers.js';
 import { backOffMs } from '../dist/http.js';
 import { makeSpanId, makeTraceId } from '../dist/ids.js';
+import { kindJson, metadataJson, wireKind } from '../dist/kinds.js';
 import { pathOf, queryOf } from '../dist/queries.js';
 import { Item, Queue } from '../dist/queue.js';
 import { SseDecoder } from '../dist/sse.js';
@@ -121,4 +122,24 @@ test('an end always has room, and what it gave only where there is some', () => 
   const fields = new Map([['output', JSON.stringify('x'.repeat(5000))], ['status', '"completed"']]);
   assert.equal(queue.extend(one, fields), false);
   assert.equal(queue.take().body, '{"items":[{"type":"span","id":"a","status":"completed"}]}');
+});
+
+test('a kind is one that the server takes, whatever it was given', () => {
+  assert.deepEqual(wireKind('retrieval'), { type: 'retrieval' });
+  assert.deepEqual(wireKind('agent'), { type: 'custom', kind: 'agent', attributes: {} });
+  assert.deepEqual(wireKind({ type: 5, a: 1 }), { type: 'custom', kind: '5', attributes: { a: 1 } });
+  assert.deepEqual(wireKind({ type: 'custom', kind: 5, attributes: [1], b: 2 }), { type: 'custom', b: 2, attributes: { attributes: [1] } });
+  assert.deepEqual(wireKind({ type: 'tool_call', model: 5, cost: 'much' }), { type: 'tool_call', model: 5, cost: 'much' });
+  assert.deepEqual(
+    wireKind({ type: 'llm_call', model: 5, inputTokens: '7', outputTokens: -1, cost: NaN, responseId: 'x'.repeat(600), cacheWriteTokens: 3, top_p: 1 }),
+    { type: 'llm_call', response_id: 'x'.repeat(512), cache_write_tokens: 3, top_p: 1 },
+  );
+});
+
+test('a kind that is too large keeps what it is', () => {
+  const kind = { type: 'llm_call', model: 'm', input_tokens: 1, tools: 'x'.repeat(50_000) };
+  assert.deepEqual(JSON.parse(kindJson(kind)), {
+    type: 'llm_call', model: 'm', input_tokens: 1, attributes: { truncated: true, characters: JSON.stringify(kind).length },
+  });
+  assert.equal(JSON.parse(metadataJson({ a: 'x'.repeat(50_000) })).truncated, true);
 });

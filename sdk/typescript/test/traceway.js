@@ -1,7 +1,7 @@
 /** A real Traceway server, as its own process on a port of its own. */
 
 import { spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -22,6 +22,19 @@ export class TracewayServer {
     server.options = options;
     await server.resume();
     return server;
+  }
+
+  /** Start one whose configuration lets pages of an origin in. */
+  static async open(origin) {
+    const server = new TracewayServer();
+    server.options = ['--config', server.config];
+    writeFileSync(server.config, `[server]\nallowed_origins = ["${origin}"]\n`);
+    await server.resume();
+    return server;
+  }
+
+  get config() {
+    return join(this.folder, 'config.toml');
   }
 
   get url() {
