@@ -17,6 +17,7 @@
 #   make soak MINUTES=1             500 streams with faults of all kinds: memory, rows (10 minutes)
 #   make bench-search               lists and search in a large database
 #   make screenshots                pictures of all pages, in build/screenshots (needs chromium)
+#   make sdk-ts                     the TypeScript SDK: compiled, tested (needs Node 20 and npm)
 #   make lock                       new versions into the lock files (needs uv)
 #   make clean                      remove .venv and all caches
 
@@ -31,9 +32,8 @@ export PYTEST_DEBUG_TEMPROOT ?= $(shell df -Pk /dev/shm 2>/dev/null | \
 ARGS ?=
 MINUTES ?= 10
 
-.PHONY: run test check sdk bench-sdk compat fuzz otel docs differential torture torture-quick bench \
-	bench-search soak \
-	screenshots lock clean runtime tools
+.PHONY: run test check sdk sdk-ts bench-sdk compat fuzz otel docs differential torture \
+	torture-quick bench bench-search soak screenshots lock clean runtime tools
 
 run: runtime
 	@exec $(PYTHON) -m proxy serve $(ARGS)
@@ -90,6 +90,13 @@ soak: runtime
 screenshots: tools
 	@$(PYTHON) -m tests.ui.screenshots build/screenshots
 
+# The lock holds names, versions and hashes, no address of a registry.
+sdk-ts: runtime
+	@! grep -n '"resolved"' sdk/typescript/package-lock.json
+	@cd sdk/typescript && { cmp -s package-lock.json node_modules/.installed-lock.json || \
+		{ npm ci --silent --ignore-scripts && cp package-lock.json node_modules/.installed-lock.json; }; }
+	@cd sdk/typescript && npm test --silent
+
 runtime:
 	@.ci/venv .venv requirements.lock.txt
 
@@ -111,4 +118,5 @@ lock:
 
 clean:
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
+	@rm -rf sdk/typescript/node_modules sdk/typescript/dist sdk/typescript/build
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
