@@ -135,8 +135,9 @@ async def test_its_views_have_addresses(story: Story, page: Page) -> None:
 
 async def test_a_trace_is_opened_and_leads_back(story: Story, page: Page) -> None:
     await page.goto(story.tw.url + HOME)
+    (span,) = (await story.tw.api(f"/api/traces/{story.traces[0]}"))["spans"]
     await page.locator(".message.answer .links a", has_text="Trace").first.click()
-    await expect(page).to_have_url(f"{story.tw.url}/traces/{story.traces[0]}")
+    await expect(page).to_have_url(f"{story.tw.url}/traces/{story.traces[0]}?span={span['id']}")
     await page.get_by_role("link", name="support-bot:user_42").click()
     await expect(page.locator(f"#t-{story.traces[0]}")).to_be_attached()
 
