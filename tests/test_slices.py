@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy import slices
-from proxy.slices import Split, split, split_answer, split_skeleton, without_known
+from proxy.slices import (
+    Slice,
+    Split,
+    elements,
+    split,
+    split_answer,
+    split_skeleton,
+    without_known,
+)
 from tests.shaped import filled, requests
 
 KEY = ("messages",)
