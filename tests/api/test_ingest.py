@@ -37,6 +37,12 @@ from tests.wire import ScriptedUpstream, connect
 UNKNOWN_TRACE = "0" * 31 + "1"
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine a commit may take as long as a change may wait."""
+    monkeypatch.setattr("proxy.recorder.CHANGE_WAIT_S", 30.0)
+
+
 async def metric(tw: Running, result: str) -> float:
     async with tw.client.get(tw.url + "/metrics") as answer:
         for line in (await answer.text()).splitlines():
@@ -479,6 +485,7 @@ async def test_what_cannot_be_stored_now_may_be_sent_again(
         assert reply.error == (503, "storage_unavailable")
         assert reply.headers["Retry-After"] == "1"
         assert "x-should-retry" not in reply.headers
+    monkeypatch.setattr("proxy.recorder.CHANGE_WAIT_S", 30.0)
     monkeypatch.setattr(ingest, "take", take)
     assert (await batch(tw, span(1)))[0]["status"] == 201
 
