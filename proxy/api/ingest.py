@@ -156,6 +156,7 @@ class Ingest:
                     429,
                     "too_much_at_once",
                     "too much is being handed in at once: send it again in a second",
+                    kind="requests",
                     retry_after_s=RETRY_AFTER_S,
                 )
             self.held_bytes += size

@@ -55,7 +55,7 @@ class Reader:
 
     async def need_key(self, block: str) -> None:
         """Make a key where an example is for a server with keys."""
-        if self.key or not re.search(r"tw_sk_\.\.\.|\\$(TRACEWAY_API_)?KEY", block):
+        if self.key or not re.search(r"tw_sk_\.\.\.|\$(TRACEWAY_API_)?KEY", block):
             return
         code, out = await self.run("traceway keys create --name reader --scope admin")
         assert code == 0, out

@@ -5,8 +5,8 @@ from storage.handed import Said
 from storage.queries import get_session
 from storage.records import FAILED, SpanEnd, Tokens, add
 from storage.sqlite import SqliteDatabase
-from tests.storage.calls import end, span_id, start, trace_id, unknown_usage, write
-from tests.storage.handing import begun, hand_in
+from tests.storage.calls import end, rows, span_id, start, trace_id, unknown_usage, write
+from tests.storage.handing import begun, done, hand_in
 
 
 def of(session: str, n: int, **fields: object) -> SpanEnd:
@@ -103,3 +103,21 @@ async def test_a_page_has_the_calls_and_the_outermost_spans_of_its_traces(
                    {"s": span_id(99), "s4": span_id(4)})  # fmt: skip
     spans = await page_spans(db, 1, "s", 0, 10)
     assert [span.span_id for span in spans] == [span_id(n) for n in (1, 3, 5, 6)]
+
+
+async def test_steps_that_take_nothing_and_what_saw_a_call_as_well_are_no_calls(
+    db: SqliteDatabase,
+) -> None:
+    write(db, [of("s", 1)])
+    call = Said(kind="llm_call", model="m", tokens=Tokens(input=3), cost_nusd=7)
+    hand_in(db, [begun(2, session_id="s", said=Said(kind="retrieval")), done(2)])
+    hand_in(db, [begun(3, session_id="s", said=call), done(3)])
+    hand_in(db, [begun(4, session_id="s", said=call), done(4)])
+    rows(
+        db, "UPDATE spans SET same_call = :call WHERE span_id = :id", call=span_id(1), id=span_id(4)
+    )
+    shares = await model_shares(db, 1, "s")
+    assert [(one.model, one.calls, one.cost_nusd) for one in shares] == [
+        ("gpt-5", 1, 100),
+        ("m", 1, 7),
+    ]
