@@ -96,12 +96,18 @@ def _delete(
     lost = [-sum(column) for column in zip(*map(totals, traces), strict=True)]
     write_totals(tx, {project_id: lost}, {project_id: -freed_bytes})
     log_deletion(tx, project_id, session_id, trace_ids)
-    _unmark(tx, project_id, [row[-1] for row in spans])
+    span_ids = [row[-1] for row in spans]
+    tx.execute_many(DROP_EARLY, [{"project_id": project_id, "ended_id": one} for one in span_ids])
+    _unmark(tx, project_id, span_ids)
     return Deleted(
         traces=len(traces), spans=len(spans), contents=contents, content_bytes=freed_bytes
     )
 
 
+# An end that waits for its start says what the span's row says.
+DROP_EARLY: Final = """
+DELETE FROM early_ends WHERE project_id = :project_id AND ended_id = :ended_id
+"""
 FIND_MARKED: Final = """
 SELECT DISTINCT same_call FROM spans WHERE project_id = :project_id AND same_call IN (:keys)
 """

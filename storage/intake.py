@@ -16,6 +16,7 @@ import msgspec
 from storage.contents import drop_contents
 from storage.database import Params, Transaction
 from storage.events import log_changes
+from storage.forget import DROP_EARLY
 from storage.fulltext import await_index
 from storage.handed import (
     Item,
@@ -49,9 +50,6 @@ SELECT ended_id, told FROM early_ends WHERE project_id = :project_id AND ended_i
 KEEP_EARLY: Final = """
 INSERT INTO early_ends (project_id, ended_id, at_us, told)
 VALUES (:project_id, :ended_id, :at_us, :told)
-"""
-DROP_EARLY: Final = """
-DELETE FROM early_ends WHERE project_id = :project_id AND ended_id = :ended_id
 """
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(SpanClosed).decode

@@ -228,8 +228,9 @@ def _end(
     ledger.tx.execute(INSERT_END if found is None else UPDATE_END, values)
     if found is not None:
         values["started_at_us"] = found.started_at_us
-        begun = {"seq": seq, "started_at_us": found.started_at_us, **_given(ended.start)}
-        change.before.setdefault(write.key[2], SpanFacts.of_start(begun))
+        if change.tally is not None:  # of a long trace, which moves by the difference
+            begun = {"seq": seq, "started_at_us": found.started_at_us, **_given(ended.start)}
+            change.before.setdefault(write.key[2], SpanFacts.of_start(begun))
     _changed(ledger, write.key, SpanFacts.of_end(values), inserted=int(found is None))
     _replaced(ledger, write.key[0], values, found)
     # What it reserved stands for a cost that is not known; most calls reserve nothing.

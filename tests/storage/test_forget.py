@@ -237,3 +237,12 @@ async def test_a_trace_without_spans_is_deleted_with_its_session(db: SqliteDatab
         assert delete_trace(tx, 1, trace_id(1), text_of) is not None
     assert rows(db, "SELECT COUNT(*) FROM sessions") == [(0,)]
     assert await check(db, text_of) == []
+
+
+async def test_an_end_that_waits_for_its_start_goes_with_the_span_that_was_made_of_it(
+    db: SqliteDatabase,
+) -> None:
+    hand_in(db, [done(1, trace=1, said=Said(output=b'"secret"'))])
+    with db.transaction() as tx:
+        delete_trace(tx, 1, trace_id(1), text_of)
+    assert rows(db, "SELECT COUNT(*) FROM early_ends") == [(0,)]

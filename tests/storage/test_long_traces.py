@@ -81,7 +81,7 @@ def changes(draw: st.DrawFn) -> tuple[Spans, TraceChange]:
     return old, change
 
 
-@settings(max_examples=2_000, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(changes())
 def test_the_difference_gives_what_a_fold_over_all_spans_gives(
     drawn: tuple[Spans, TraceChange],
