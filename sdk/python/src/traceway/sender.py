@@ -88,6 +88,11 @@ class Sender:
         """How many entries are queued or on their way."""
         return self._items
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it has a thread, and may have a connection."""
+        return self._thread is not None
+
     def put(self, entry: Entry) -> bool:
         """Queue an entry; False where there is no room for it. Waits for nothing."""
         size_bytes = entry.size_bytes
@@ -276,7 +281,8 @@ class Sender:
         if not lost and not self._complaints:
             return
         now = time.monotonic()
-        if now - self._complained_at < _COMPLAINTS_EVERY_S and not self._closed:
+        last_word = self._closed and not self._queue
+        if now - self._complained_at < _COMPLAINTS_EVERY_S and not last_word:
             return
         self._complained_at = now
         self._uncomplained += lost
