@@ -139,8 +139,9 @@ class Sender:
         self._abandoned = not flushed
         _release(self._wake)
         _release(self._hurry)
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(_LAST_WORD_S)
+        thread = self._thread
+        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
+            thread.join(_LAST_WORD_S)
         return flushed
 
     def after_fork(self) -> None:
@@ -155,11 +156,13 @@ class Sender:
         with self._lock:
             if self._thread is None:
                 thread = threading.Thread(target=self._run, name="traceway-sender", daemon=True)
+                # First of all: a signal's handler that comes here meanwhile must not start another.
+                self._thread = thread
                 try:
                     thread.start()
                 except RuntimeError:  # no more threads, or the interpreter is going
+                    self._thread = None
                     return
-                self._thread = thread
                 self._started()
 
     def _run(self) -> None:
