@@ -17,10 +17,11 @@ from typing import Any, Final, TypeVar
 from traceway import context
 from traceway.delivery import Connection
 from traceway.entries import Entry, Running
+from traceway.handles import Handle, Kind
 from traceway.openai_client import wrapped
 from traceway.proxied import headers_of, in_ascii
 from traceway.sender import Sender, log
-from traceway.spans import Handle, Kind, Span, Trace
+from traceway.spans import Span, Trace
 
 C = TypeVar("C")
 
@@ -103,7 +104,7 @@ class Traceway:
         place = context.here()
         alone = place is None or place.client is not self
         trace = Trace(self, name) if alone or place is None else place.trace
-        span = Span(self, trace, trace._parent_id(), name, kind, input, metadata)
+        span = self.begin(self, trace, name, kind, input, metadata)
         span.owns_trace = alone
         return span
 
@@ -141,6 +142,20 @@ class Traceway:
         self.close()
 
     # What follows is for the other parts of this package.
+
+    def begin(
+        self,
+        origin: "Traceway | Handle",
+        trace: Trace,
+        name: object,
+        kind: Kind,
+        input: Any,
+        metadata: Mapping[str, Any] | None,
+    ) -> Span:
+        """Begin a span of a trace, inside what it is begun from."""
+        place = trace if isinstance(origin, Traceway) else origin
+        parent_id = place.parent_for_spans()
+        return Span(origin, trace, parent_id, name, kind, input, metadata)
 
     def put(self, entry: Entry) -> bool:
         """Queue an entry."""
@@ -219,7 +234,8 @@ def _key(api_key: str | None) -> str | None:
 
 def _at_exit() -> None:
     for client in list(_ALL):
-        if (client.pending or client._open) and not client.close():
+        is_used = client._sender.is_running or client.pending or client._open
+        if is_used and not client.close():
             log.warning("traceway: %d items were not sent before the end", client.pending)
 
 

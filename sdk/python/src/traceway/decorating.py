@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from traceway import context
 
 if TYPE_CHECKING:
-    from traceway.spans import Handle
+    from traceway.handles import Handle
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -88,6 +88,11 @@ class Sender:
         """How many entries are queued or on their way."""
         return self._items
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it has a thread, and may have a connection."""
+        return self._thread is not None
+
     def put(self, entry: Entry) -> bool:
         """Queue an entry; False where there is no room for it. Waits for nothing."""
         size_bytes = entry.size_bytes
@@ -134,8 +139,9 @@ class Sender:
         self._abandoned = not flushed
         _release(self._wake)
         _release(self._hurry)
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(_LAST_WORD_S)
+        thread = self._thread
+        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
+            thread.join(_LAST_WORD_S)
         return flushed
 
     def after_fork(self) -> None:
@@ -150,11 +156,13 @@ class Sender:
         with self._lock:
             if self._thread is None:
                 thread = threading.Thread(target=self._run, name="traceway-sender", daemon=True)
+                # First of all: a signal's handler that comes here meanwhile must not start another.
+                self._thread = thread
                 try:
                     thread.start()
                 except RuntimeError:  # no more threads, or the interpreter is going
+                    self._thread = None
                     return
-                self._thread = thread
                 self._started()
 
     def _run(self) -> None:
@@ -276,7 +284,8 @@ class Sender:
         if not lost and not self._complaints:
             return
         now = time.monotonic()
-        if now - self._complained_at < _COMPLAINTS_EVERY_S and not self._closed:
+        last_word = self._closed and not self._queue
+        if now - self._complained_at < _COMPLAINTS_EVERY_S and not last_word:
             return
         self._complained_at = now
         self._uncomplained += lost
