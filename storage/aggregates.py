@@ -188,9 +188,6 @@ def fold_trace(
             root_output = output_preview if span.is_root else root_output
         if span.error is not None and span.state in FAILED_STATES:
             error = span.error
-    states = {span.state for span in ordered}
-    if opening.is_open:
-        states.add(RUNNING)
     name = opening.name
     if name is None:
         name = ordered[0].name if ordered else UNNAMED
@@ -204,7 +201,7 @@ def fold_trace(
         last_ended_at_us = max(last_ended_at_us, started_at_us)
     return TraceFacts(
         seq=min(seqs),
-        status=_status(states),
+        status=status_of({span.state for span in ordered}, is_open=opening.is_open),
         started_at_us=started_at_us,
         last_ended_at_us=last_ended_at_us,
         span_count=len(ordered),
@@ -262,8 +259,9 @@ def _span_order(span: SpanFacts) -> tuple[int, int]:
     return span.started_at_us, span.seq
 
 
-def _status(states: set[str]) -> str:
-    if RUNNING in states:
+def status_of(states: set[str], *, is_open: bool) -> str:
+    """Give the state of a trace by the states of its spans; one that is open runs."""
+    if is_open or RUNNING in states:
         return RUNNING
     if not states.isdisjoint(FAILED_STATES):
         return FAILED

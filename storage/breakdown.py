@@ -38,6 +38,7 @@ class ModelShare:
     mean_first_token_us: int | None
 
 
+# What is billed, once: neither steps of an agent that took nothing, nor what saw a call as well.
 MODEL_SHARES: Final = """
 SELECT COALESCE(s.model, s.model_requested), COUNT(*), CAST(SUM(s.input_tokens) AS BIGINT),
 CAST(SUM(s.output_tokens) AS BIGINT), CAST(SUM(s.cost_nusd) AS BIGINT),
@@ -45,7 +46,9 @@ SUM(CASE WHEN s.cost_status = 'unpriced' THEN 1 ELSE 0 END),
 SUM(CASE WHEN s.usage_source = 'estimated' THEN 1 ELSE 0 END),
 CAST(AVG(s.duration_us) AS BIGINT), CAST(AVG(s.first_token_us) AS BIGINT)
 FROM traces t JOIN spans s ON s.project_id = t.project_id AND s.trace_id = t.trace_id
-WHERE t.project_id = :project_id AND t.session_id = :session_id
+WHERE t.project_id = :project_id AND t.session_id = :session_id AND s.same_call IS NULL
+  AND (s.kind IN ('llm_call', 'embedding')
+    OR COALESCE(s.input_tokens, s.output_tokens, s.cost_nusd) IS NOT NULL)
 GROUP BY COALESCE(s.model, s.model_requested)
 """
 

@@ -24,6 +24,7 @@ from storage.continuation import UPROOTED
 from storage.database import DatabaseCorrupt, Readable, Value
 from storage.fulltext import TextOf, quoted, scope
 from storage.keys import TraceKey
+from storage.long_traces import packed, tally_of
 from storage.mentions import BROUGHT
 from storage.opened import OPENING_COLUMNS, Opening
 from storage.parameters import clean_text
@@ -251,11 +252,11 @@ async def _texts(db: Readable, text_of: TextOf) -> int:
 
 
 PAGE_OF_TRACES: Final = f"""
-SELECT project_id, trace_id, {", ".join((*OPENING_COLUMNS, *TRACE_COLUMNS))} FROM traces
+SELECT project_id, trace_id, tally, {", ".join((*OPENING_COLUMNS, *TRACE_COLUMNS))} FROM traces
 WHERE (project_id, trace_id) > (:project_id, :trace_id)
 ORDER BY project_id, trace_id LIMIT {ROWS}
 """
-_SAID: Final = len(OPENING_COLUMNS) + 2
+_SAID: Final = len(OPENING_COLUMNS) + 3
 SPANS_OF_PAGE: Final = f"""
 SELECT project_id, trace_id, {SPAN_FACTS} FROM spans
 WHERE (project_id, trace_id) > (:project_id, :trace_id)
@@ -284,11 +285,12 @@ async def _sums(db: Readable) -> tuple[int, int]:
         for row in await db.read(SPANS_OF_PAGE, page):
             spans[row[:2]].append(SpanFacts.of(row[2:]))
         for row in traces:
-            opening, trace = Opening._make(row[2:_SAID]), TraceFacts.of(row[_SAID:])
+            opening, trace = Opening._make(row[3:_SAID]), TraceFacts.of(row[_SAID:])
             own = spans[row[:2]]
             if own or opening.seq is not None:  # else a finding of its own
                 folded = fold_trace(own, trace.session_id, trace.session_source, opening)
-                wrong += folded != trace
+                is_counted = row[2] is None or row[2] == packed(tally_of(own))
+                wrong += folded != trace or not is_counted
             for i, n in enumerate(totals(trace), 1):
                 expected[row[0]][i] += n
         after = {"project_id": project_id, "trace_id": trace_id}

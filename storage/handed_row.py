@@ -74,8 +74,8 @@ class HandedSpan:
 
     ``is_new``: there is no such row yet. ``is_opened``: its start is known. ``is_final``: its
     bodies and texts are stored for good. ``input`` and ``output`` are those that this transaction
-    brings; the rest is what handed_bodies.py makes of them. ``old_model`` and ``old_contents`` are
-    those of the row as it was.
+    brings; the rest is what handed_bodies.py makes of them. ``old_model``, ``old_contents`` and
+    ``before`` are those of the row as it was.
     """
 
     values: dict[str, Value]
@@ -93,6 +93,7 @@ class HandedSpan:
     response: Body | None = None
     old_model: str | None = None
     old_contents: tuple[int, ...] = ()
+    before: SpanFacts | None = None
 
     @classmethod
     def of(cls, row: Mapping[str, Value], *, is_opened: bool) -> "HandedSpan":
@@ -107,6 +108,8 @@ class HandedSpan:
             old_contents=tuple(one for one in held if isinstance(one, int)),
         )
         span.is_final = span.has_ended and is_opened
+        if not span.is_call:
+            span.before = span.facts()
         return span
 
     @property

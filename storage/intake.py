@@ -281,6 +281,8 @@ class _Intake:
         else:
             rows.append(values)
         facts = change.spans[key[2]] = span.facts()
+        if span.before is not None:
+            change.before[key[2]] = span.before
         change.inserted += span.is_new
         if span.is_new or span.has_just_ended:
             change.moved[key[2]] = int(span.is_new)

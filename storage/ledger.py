@@ -25,6 +25,8 @@ class TraceChange:
     now; ``inserted`` of them are new; ``moved`` has those that began (1) or only ended (0).
     ``models`` counts spans that gained a model less those that lost it. The session
     is the trace's own, or one that it takes now; ``opening`` is what was said of the trace.
+    ``before`` has what spans that are not new gave before, where that is known: a long trace
+    (long_traces.py) is then summed up by the difference. ``tally`` is what it keeps for that.
     ``folded`` is its row as it was written at last.
     """
 
@@ -38,6 +40,8 @@ class TraceChange:
     models: Counter[str] = field(default_factory=Counter)
     opening: Opening = NOT_OPENED
     was_opening: Opening = NOT_OPENED
+    before: dict[bytes, SpanFacts] = field(default_factory=dict)
+    tally: bytes | None = None
     folded: TraceFacts | None = None
 
     @property
@@ -63,10 +67,10 @@ class TraceChange:
 
 
 READ_TRACES: Final = f"""
-SELECT trace_id, {", ".join((*OPENING_COLUMNS, *TRACE_COLUMNS))} FROM traces
+SELECT trace_id, tally, {", ".join((*OPENING_COLUMNS, *TRACE_COLUMNS))} FROM traces
 WHERE project_id = :project_id AND trace_id IN (:keys)
 """
-_SAID: Final = len(OPENING_COLUMNS) + 1
+_SAID: Final = len(OPENING_COLUMNS) + 2
 
 
 TAKE_SEQS: Final = """
@@ -105,7 +109,7 @@ class Ledger:
                 if row is None:
                     self.traces[key] = TraceChange(key, None, None, None)
                     continue
-                old, opening = TraceFacts.of(row[_SAID:]), Opening._make(row[1:_SAID])
+                old, opening = TraceFacts.of(row[_SAID:]), Opening._make(row[2:_SAID])
                 self.traces[key] = TraceChange(
                     key,
                     old,
@@ -113,6 +117,7 @@ class Ledger:
                     old.session_source,
                     opening=opening,
                     was_opening=opening,
+                    tally=row[1],
                 )
 
     def trace(self, key: TraceKey) -> TraceChange:

@@ -8,6 +8,7 @@ a circle. Knows nothing of what a change was.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+from storage import budgets
 from storage.aggregates import (
     AMOUNTS,
     SPAN_FACTS,
@@ -20,9 +21,10 @@ from storage.aggregates import (
 )
 from storage.database import Params, Transaction, Value
 from storage.keys import SessionKey, TraceKey
-from storage.ledger import Ledger
+from storage.ledger import Ledger, TraceChange
+from storage.long_traces import LONG_TRACE, moved, packed, tally_of
 from storage.opened import Opening, write_openings
-from storage.session_sums import SessionChange
+from storage.session_sums import ALL, DOUBTED, SessionChange
 
 # ruff: noqa: S608 (the SQL below is put together from constants of this package, never from values)
 
@@ -35,15 +37,13 @@ def roll_up(ledger: Ledger) -> tuple[SessionKey, ...]:
     projects: dict[int, list[int]] = {}
     traces: list[Params] = []
     openings: list[tuple[TraceKey, Opening]] = []
+    tallies: list[Params] = []
     for key in sorted(ledger.traces):
         change = ledger.traces[key]
         if not change.touched:
             continue
-        old, spans = change.old, change.spans
-        if (0 if old is None else old.span_count) + change.inserted != len(spans):
-            spans = read_spans(tx, key)
-        session_id = change.session_id
-        new = fold_trace(spans.values(), session_id, change.session_source, change.opening)
+        old, session_id = change.old, change.session_id
+        new, spans = _fold(tx, change, tallies)
         change.folded = new
         traces.append(_trace_values(key, new))
         if change.opening != change.was_opening:
@@ -70,12 +70,62 @@ def roll_up(ledger: Ledger) -> tuple[SessionKey, ...]:
             session.models[model] += n
     tx.insert_rows(WRITE_TRACES, traces)
     write_openings(tx, openings)
-    stale = left.union(key for key, session in sessions.items() if session.stale)
+    tx.execute_many(WRITE_TALLY, tallies)
+    doubts = {key: _doubts(tx, key, sessions[key]) for key in sorted(sessions)}
+    stale = left.union(key for key, doubt in doubts.items() if doubt == ALL)
     _write_sessions(tx, [(key, sessions[key]) for key in sorted(sessions.keys() - stale)])
     for session_key in sorted(stale):
         recompute_session(tx, *session_key)
+        budgets.forget(tx, *session_key, ())
+    for session_key in sorted(sessions.keys() - stale):
+        for place in sorted(doubts[session_key]):
+            tx.execute(FIND_PLACE[place], _session_params(session_key))
     write_totals(tx, projects, ledger.additions.stored_bytes)
     return tuple(sorted(sessions.keys() | left))
+
+
+WRITE_TALLY: Final = """
+UPDATE traces SET tally = :tally WHERE project_id = :project_id AND trace_id = :trace_id
+"""
+
+
+def _fold(
+    tx: Transaction, change: TraceChange, tallies: list[Params]
+) -> tuple[TraceFacts, dict[bytes, SpanFacts]]:
+    """Sum up a trace; return its row, and those of its spans that were needed for it."""
+    old, spans = change.old, change.spans
+    count = (0 if old is None else old.span_count) + change.inserted
+    tally: bytes | None = None
+    if count > LONG_TRACE and (found := moved(change)) is not None:
+        new, tally = found[0], packed(found[1])
+    else:
+        if count != len(spans):
+            spans = read_spans(tx, change.key)
+        new = fold_trace(spans.values(), change.session_id, change.session_source, change.opening)
+        if len(spans) > LONG_TRACE:
+            tally = packed(tally_of(spans.values()))
+    if tally != change.tally:
+        project_id, trace_id = change.key
+        tallies.append({"project_id": project_id, "trace_id": trace_id, "tally": tally})
+    return new, spans
+
+
+READ_DOUBTED: Final = f"""
+SELECT {", ".join(DOUBTED)} FROM sessions
+WHERE project_id = :project_id AND session_id = :session_id
+"""
+
+
+def _doubts(tx: Transaction, key: SessionKey, change: SessionChange) -> frozenset[str]:
+    """Find out what of a session's row the difference does not tell: nearly always nothing."""
+    if not change.unsure:
+        return frozenset()
+    rows = tx.execute(READ_DOUBTED, _session_params(key))
+    return change.doubts(dict(zip(DOUBTED, rows[0], strict=True))) if rows else ALL
+
+
+def _session_params(key: SessionKey) -> dict[str, Value]:
+    return {"project_id": key[0], "session_id": key[1]}
 
 
 READ_SESSION_TRACES: Final = f"""
@@ -198,6 +248,32 @@ INSERTED: Final = (
     *OUTPUT,
     *ERROR,
 )
+
+
+# The columns of a session that one of its traces gives, from that trace's; which trace it is.
+_PLACED: Final = {
+    "first": (FROM_FIRST, "started_at_us, seq, session_source, input_preview", "", ""),
+    "newest": (FROM_NEWEST, "started_at_us, seq, status", "", "DESC"),
+    "user": (USER, "started_at_us, seq, user_id", "user_id", ""),
+    "output": (OUTPUT, "started_at_us, seq, output_preview", "output_preview", "DESC"),
+    "error": (ERROR, "started_at_us, seq, error", "error", "DESC"),
+}
+
+
+def _find_place(columns: tuple[str, ...], given: str, has: str, order: str) -> str:
+    """Find a place of a session anew, from its beginning or its end: the next ones are near it."""
+    found = ", ".join(columns)
+    given_only = f"AND {has} IS NOT NULL" if has else ""
+    return f"""
+UPDATE sessions AS s SET ({found}) = (
+  SELECT {given} FROM traces
+  WHERE project_id = :project_id AND session_id = :session_id {given_only}
+  ORDER BY started_at_us {order}, seq {order} LIMIT 1)
+WHERE project_id = :project_id AND session_id = :session_id
+"""
+
+
+FIND_PLACE: Final = {place: _find_place(*given) for place, given in _PLACED.items()}
 
 
 def _taken(columns: tuple[str, ...], wins: str) -> str:

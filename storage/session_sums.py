@@ -1,13 +1,16 @@
 """The sums of a session: the difference that its traces make to its row, or its whole row.
 
 Invariant: after every transaction a session's row equals what a fold over the rows of its traces
-gives. It moves by the difference that its traces made, because it may have thousands, and is folded
-anew where a difference cannot tell (a trace began at another time than we knew, a sum became
-unknown). Pure; rollup.py reads and writes the rows.
+gives. It moves by the difference that its traces made, because it may have thousands. Where that
+cannot tell (a trace moved in the order, a text or a sum is gone), ``doubts`` says what of the row
+is to be found anew: one of its places nearly always, and the whole only where a sum may have become
+unknown. Pure; rollup.py reads and writes the rows.
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, Final
 
 from storage.aggregates import (
     AMOUNTS,
@@ -23,14 +26,29 @@ from storage.database import Value
 from storage.keys import SessionKey, session_key
 from storage.records import FAILED_STATES, RUNNING
 
+# The (start, seq) of the trace from which a session has some of its columns.
+PLACES: Final = {
+    "first": ("first_started_at_us", "first_seq"),
+    "newest": ("last_active_at_us", "last_seq"),
+    "user": ("user_at_us", "user_seq"),
+    "output": ("output_at_us", "output_seq"),
+    "error": ("error_at_us", "error_seq"),
+}
+ALL: Final = frozenset({"all"})
+DOUBTED: Final = (
+    *(column for place in PLACES.values() for column in place),
+    "last_ended_at_us",
+    *AMOUNTS,
+)
+
 
 @dataclass(slots=True)
 class SessionChange:
     """The difference that some traces make to their session; of all its traces, its whole row.
 
     ``first``, ``newest``, ``user``, ``output`` and ``error`` are the traces from which the
-    session takes its first input and source, its status, its user and its last texts. ``stale``
-    says that the difference is not enough and the session is to be folded anew.
+    session takes its first input and source, its status, its user and its last texts. ``unsure``
+    has the old rows of traces for which the difference may not be enough, each with the new one.
     """
 
     seq: int
@@ -39,7 +57,7 @@ class SessionChange:
     user: TraceFacts | None = None
     output: TraceFacts | None = None
     error: TraceFacts | None = None
-    stale: bool = False
+    unsure: list[tuple[TraceFacts, TraceFacts]] = field(default_factory=list)
     trace_count: int = 0
     span_count: int = 0
     failed_trace_count: int = 0
@@ -65,10 +83,8 @@ class SessionChange:
         if old is not None:
             self._count(old, -1)
             self.amounts = tuple(map(minus, self.amounts, old.amounts))
-            self.stale |= old.started_at_us != new.started_at_us or any(
-                was is not None and now is None
-                for was, now in zip(old.amounts, new.amounts, strict=True)
-            )
+            if old.order != new.order or _has_lost(old, new):
+                self.unsure.append((old, new))
         self.seq = min(self.seq, new.seq)
         self.last_ended_at_us = later(self.last_ended_at_us, new.last_ended_at_us)
         order = new.order  # of no other trace
@@ -82,6 +98,25 @@ class SessionChange:
             self.output = new
         if new.error is not None and (self.error is None or order > self.error.order):
             self.error = new
+
+    def doubts(self, row: Mapping[str, Any]) -> frozenset[str]:
+        """Say which places of the session's row are to be found anew; ``ALL``: the whole row.
+
+        ``row`` is that row before the change, with the columns of ``DOUBTED``.
+        """
+        for i, amount in enumerate(AMOUNTS):
+            # A sum of 0 may be that of nothing known.
+            lost = any(a.amounts[i] is not None and b.amounts[i] is None for a, b in self.unsure)
+            if lost and (row[amount] or 0) + (self.amounts[i] or 0) == 0:
+                return ALL
+        found = set()
+        for old, new in self.unsure:
+            if old.last_ended_at_us == row["last_ended_at_us"] and _ends_earlier(old, new):
+                return ALL
+            found |= {
+                place for place, at in PLACES.items() if (row[at[0]], row[at[1]]) == old.order
+            }
+        return frozenset(found)
 
     def _count(self, trace: TraceFacts, sign: int) -> None:
         self.trace_count += sign
@@ -134,3 +169,20 @@ class SessionChange:
             "last_error": None if error is None else error.error,
             **dict(zip(AMOUNTS, self.amounts, strict=True)),
         }
+
+
+def _has_lost(old: TraceFacts, new: TraceFacts) -> bool:
+    """Tell whether a trace's row has no longer what it had, or an earlier end."""
+    if any(a is not None and b is None for a, b in zip(old.amounts, new.amounts, strict=True)):
+        return True
+    return (
+        _ends_earlier(old, new)
+        or (old.user_id is not None and new.user_id is None)
+        or (old.output_preview is not None and new.output_preview is None)
+        or (old.error is not None and new.error is None)
+    )
+
+
+def _ends_earlier(old: TraceFacts, new: TraceFacts) -> bool:
+    was, now = old.last_ended_at_us, new.last_ended_at_us
+    return was is not None and (now is None or now < was)

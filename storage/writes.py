@@ -9,7 +9,7 @@ Sums are rollup.py's, deletion is forget.py's.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from storage import budgets
 from storage.aggregates import SPAN_FACTS, SpanFacts
@@ -31,7 +31,7 @@ from storage.keys import SessionKey, SpanKey, TraceKey
 from storage.ledger import Ledger, by_project
 from storage.mentions import mention
 from storage.parameters import UNKNOWN_SOURCE, Batch, SpanWrite
-from storage.records import RUNNING, SpanEnd
+from storage.records import RUNNING, SpanEnd, SpanStart
 from storage.rollup import roll_up
 
 # ruff: noqa: S608 (the SQL below is put together from constants of this package, never from values)
@@ -228,11 +228,17 @@ def _end(
     ledger.tx.execute(INSERT_END if found is None else UPDATE_END, values)
     if found is not None:
         values["started_at_us"] = found.started_at_us
+        begun = {"seq": seq, "started_at_us": found.started_at_us, **_given(ended.start)}
+        change.before.setdefault(write.key[2], SpanFacts.of_start(begun))
     _changed(ledger, write.key, SpanFacts.of_end(values), inserted=int(found is None))
     _replaced(ledger, write.key[0], values, found)
     # What it reserved stands for a cost that is not known; most calls reserve nothing.
     if ended.reserved and values["cost_nusd"] is not None:
         budgets.release(ledger.tx, write.key)
+
+
+def _given(start: SpanStart) -> dict[str, Any]:
+    return {"name": start.name, "user_id": start.user_id, "parent_id": start.parent_id}
 
 
 _NO_CONVERSATION: Final = dict.fromkeys(CONVERSATION_COLUMNS)

@@ -52,8 +52,8 @@ class Answer:
 class Operation:
     """What a method does at a path, or with `*` all methods do.
 
-    `answers` are by status, `body` is the type of a request's JSON. `codes` are those of errors
-    that not all operations have.
+    `answers` are by status, `body` is the type of a request's JSON, which may be left out where it
+    is `optional`. `codes` are those of errors that not all operations have.
     """
 
     method: str
@@ -69,6 +69,7 @@ class Operation:
     # Media types of the body and of all answers beside JSON, and the shape of errors if not ours.
     also: tuple[str, ...] = ()
     failure: type | None = None
+    optional: bool = False
     codes: tuple[str, ...] = ()
     # What an example of curl has beside what all have.
     curl: str = ""

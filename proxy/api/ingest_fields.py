@@ -72,18 +72,11 @@ HANDED_IN: Final[dict[str, About]] = {
         f"what went wrong; {ERROR_CHARS:,} characters are kept", "index not found"
     ),
     "items": About(
-        f"up to {MAX_ITEMS:,}: the fields of the requests above and `type`, which says which it is;"
-        " `id` for those that have it in their path",
+        f"up to {MAX_ITEMS:,}: the fields of the requests above, `type`"
+        f" ({', '.join(f'`{one}`' for one in TYPES)}), and `id` for those that have it in their path",
         [{"type": "end", "id": _TRACE}],
-        {
-            "type": "array",
-            "maxItems": MAX_ITEMS,
-            "items": {
-                "type": "object",
-                "properties": {"type": {"enum": [*TYPES]}},
-                "required": ["type"],
-            },
-        },
+        # Of one that is not as it should be the answer speaks, and takes all others.
+        {"type": "array", "maxItems": MAX_ITEMS, "items": {}},
     ),
     "SpanKind.type": _maybe(
         "its type; else `custom`", {"type": "string", "enum": [*get_args(Kind)]}, "llm_call"

@@ -70,6 +70,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         need=WRITE,
         parameters=(_TRACE,),
         body=TraceEnd,
+        optional=True,
         answers={
             "200": Answer(meaning="It has ended.", body=EndedTraceView),
             "202": Answer(meaning="It is not there yet, and will have ended.", body=EndedTraceView),
@@ -101,6 +102,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         need=WRITE,
         parameters=(_SPAN,),
         body=SpanCompletion,
+        optional=True,
         answers={
             "200": Answer(meaning="It has ended.", body=EndedSpanView),
             "202": Answer(meaning="It is not there yet, and will have ended.", body=EndedSpanView),

@@ -137,7 +137,10 @@ def _operation(operation: Operation, name: str) -> Schema:
     if operation.body is not None:
         content = {"schema": schema_of(operation.body), "example": example_of(operation.body)}
         others: Schema = {media_type: {} for media_type in operation.also}
-        written["requestBody"] = {"required": True, "content": {JSON: content, **others}}
+        written["requestBody"] = {
+            "required": not operation.optional,
+            "content": {JSON: content, **others},
+        }
     written["responses"] = dict(_responses(operation))
     return written
 

@@ -11,6 +11,8 @@ ALTER TABLE traces ADD COLUMN opened_user_id TEXT;
 ALTER TABLE traces ADD COLUMN closed_at_us INTEGER;
 ALTER TABLE traces ADD COLUMN heard_at_us INTEGER;
 ALTER TABLE traces ADD COLUMN tags TEXT;
+-- Of a trace with many spans: which of them gave it what, so that no change reads them all.
+ALTER TABLE traces ADD COLUMN tally BLOB;
 -- The trace that a call named, which it could not join because it named another session.
 ALTER TABLE traces ADD COLUMN linked_trace_id BLOB;
 
