@@ -41,7 +41,7 @@ _PREFLIGHT: Final = {
 _EXPOSED: Final = {"Access-Control-Expose-Headers": "Retry-After, X-Traceway-Error"}
 
 # No pages either.
-_NO_PAGES: Final = frozenset({"/api", "/metrics", "/v1/traces", "/mcp"})
+_NO_PAGES: Final = frozenset({"/api", "/metrics", "/mcp"})
 
 _AUTHORITY: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:]*)(?::[0-9]*)?")
 
@@ -164,7 +164,7 @@ def _follows_a_link(request: web.Request) -> bool:
         request.method == "GET"
         and request.headers.getall("Sec-Fetch-Mode", []) == ["navigate"]
         and request.headers.getall("Sec-Fetch-Dest", []) == ["document"]
-        and not path.startswith("/api/")
+        and not path.startswith(("/api/", "/v1/"))
         and path not in _NO_PAGES
     )
 

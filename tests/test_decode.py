@@ -121,3 +121,15 @@ def test_a_coding_that_is_not_known_has_failed_already(coding: str) -> None:
     assert unknown is not None
     assert unknown.failed
     assert decode(b"anything", coding, 100) == (b"", False)
+
+
+def test_what_is_too_much_is_told_from_what_is_broken() -> None:
+    large, broken = decoder("gzip", 10), decoder("gzip", 10)
+    assert large is not None
+    assert broken is not None
+    list(large.feed(gzip.compress(b"x" * 11)))
+    list(broken.feed(b"no gzip at all"))
+    assert [(one.failed, one.overflowed) for one in (large, broken)] == [
+        (True, True),
+        (True, False),
+    ]

@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy import slices
-from proxy.slices import Slice, Split, split, split_answer, split_skeleton, without_known
+from proxy.slices import (
+    Slice,
+    Split,
+    elements,
+    split,
+    split_answer,
+    split_skeleton,
+    without_known,
+)
 from tests.shaped import filled, requests
 
 KEY = ("messages",)
@@ -293,3 +301,12 @@ def test_any_rest_behind_a_known_beginning_splits_as_in_full(rest: bytes) -> Non
 def test_a_number_of_which_only_the_beginning_is_known_is_not_taken_over() -> None:
     assert without_known(b"[1,23]", 1, 4) is None
     assert without_known(b"[1,23]", 1, 5) is not None
+
+
+def test_an_arrays_elements_are_given_with_what_stands_between() -> None:
+    array = b'[ {"a":"],["} ,\n 2, [3]]'
+    assert elements(array) == [(b" ", b'{"a":"],["}'), (b" ,\n ", b"2"), (b", ", b"[3]")]
+    assert elements(b" []") == []
+    for odd in (b"{}", b"5", b"[1", b""):
+        with pytest.raises(ValueError, match=r"Expected|truncated|^$"):
+            elements(odd)

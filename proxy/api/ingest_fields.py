@@ -73,7 +73,7 @@ HANDED_IN: Final[dict[str, About]] = {
     ),
     "items": About(
         f"up to {MAX_ITEMS:,}: the fields of the requests above, `type`"
-        f" ({', '.join(f'`{one}`' for one in TYPES)}), and `id` for those that have it in their path",
+        f" ({', '.join(f'`{one}`' for one in TYPES)}), and `id` where it is in their path",
         [{"type": "end", "id": _TRACE}],
         # Of one that is not as it should be the answer speaks, and takes all others.
         {"type": "array", "maxItems": MAX_ITEMS, "items": {}},

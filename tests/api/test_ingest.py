@@ -27,6 +27,7 @@ from tests.api.handing import (
     hand_in,
     span,
 )
+from tests.api.watching import watch
 from tests.conftest import Serve
 from tests.keyed import Keyed
 from tests.running import CHAT, Running, running
@@ -34,6 +35,12 @@ from tests.table import app_of
 from tests.wire import ScriptedUpstream, connect
 
 UNKNOWN_TRACE = "0" * 31 + "1"
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine a commit may take as long as a change may wait."""
+    monkeypatch.setattr("proxy.recorder.CHANGE_WAIT_S", 30.0)
 
 
 async def metric(tw: Running, result: str) -> float:
@@ -478,6 +485,7 @@ async def test_what_cannot_be_stored_now_may_be_sent_again(
         assert reply.error == (503, "storage_unavailable")
         assert reply.headers["Retry-After"] == "1"
         assert "x-should-retry" not in reply.headers
+    monkeypatch.setattr("proxy.recorder.CHANGE_WAIT_S", 30.0)
     monkeypatch.setattr(ingest, "take", take)
     assert (await batch(tw, span(1)))[0]["status"] == 201
 
@@ -508,6 +516,66 @@ async def test_what_nobody_ended_is_ended_when_its_time_is_over(serve: Serve) ->
     late = await hand_in(tw, f"/api/spans/{SPAN}/complete", {"output": "after all"})
     assert (late.status, late.body["status"]) == (200, "completed")
     assert (await tw.api(f"/api/traces/{TRACE}"))["status"] == "completed"
+
+
+# Whatever is sent.
+
+HOSTILE = [
+    b"",
+    b"null",
+    b"[]",
+    b'"x"',
+    b"{",
+    b"\xff\xfe",
+    b"\xef\xbb\xbf{}",
+    b"[" * 100_000,
+    b'{"input":' + b"[" * 3_000 + b"]" * 3_000 + b"}",
+    b'{"input":' + b'{"a":' * 900 + b"1" + b"}" * 900 + b"}",
+    b'{"kind":{"type":"llm_call","input_tokens":1e999}}',
+    b'{"kind":{"type":"llm_call","input_tokens":99999999999999999999999999}}',
+    b'{"kind":{"type":"llm_call","cost":1e-999,"model":"\\u0000"}}',
+    b'{"duration_ms":99999999999999999999999999}',
+    b'{"started_at":"0000-00-00T00:00:00Z"}',
+    b'{"started_at":"2199-12-31T23:59:59.999999Z","duration_ms":31622400000}',
+    b'{"name":"\\u0000","session_id":"\\ud800","error":"\\udc00","input":"\\ud800\\u0000"}',
+    b'{"session_id":"' + b"x" * 100_000 + b'","name":"' + b"y" * 100_000 + b'"}',
+    b'{"name":"a","name":"b","input":1,"input":{"a":1,"a":2},"metadata":{"x":1,"x":2}}',
+    b'{"input":1e999,"output":-0,"metadata":{"a":1e999,"\\u0000":"\\u0000"}}',
+    b'{"kind":{"type":"custom","\\ud83d":1,"attributes":{"":{"":[]}},"kind":"\\u0000"}}',
+    b'{"error":"","status":"failed"}',
+    b'{"id":"tw_sk_abcdef"}',
+    b'{"items":[{"type":"span","input":"\\ud83d"}]}',
+]
+
+
+@pytest.mark.parametrize(
+    "path", ["traces", "spans", f"spans/{SPAN}/complete", f"spans/{SPAN}/fail"]
+)
+async def test_no_body_is_an_error_of_ours(
+    tw: Running, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    for body in HOSTILE:
+        assert (await hand_in(tw, f"/api/{path}", body)).status in (200, 201, 202, 400, 409), body
+    assert (await hand_in(tw, f"/api/traces/{TRACE}/end", HOSTILE[8])).status == 400
+    results = await batch(tw, *(b'{"type":"span",' + body[1:] for body in HOSTILE[8:]))
+    assert {one["status"] for one in results} == {201, 400}
+    for body in HOSTILE:
+        assert (await hand_in(tw, "/api/batch", body)).status in (200, 400)
+    for one in (await tw.api("/api/spans?q=since:99999d&limit=1000"))["spans"]:
+        shown = await tw.api(f"/api/spans/{one['id']}")
+        assert shown["status"]
+    for rows in ("traces", "sessions"):
+        await tw.api(f"/api/{rows}?limit=1000")
+    assert caplog.text == ""
+
+
+async def test_who_watches_is_told_of_it(tw: Running) -> None:
+    async with watch(tw) as watching:
+        await batch(tw, *ITEMS[:2])
+        told = await watching.until("session_updated", session_id="s")
+        assert {"trace_created", "span_completed"} <= {one["type"] for one in told}
+        (row,) = [one["trace"] for one in told if one["type"] == "trace_created"]
+        assert (row["id"], row["name"], row["status"]) == (TRACE, "turn", "running")
 
 
 # Sums.

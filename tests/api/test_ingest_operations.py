@@ -1,8 +1,14 @@
 """The write API does what its description says: its own examples, and what its schemas allow."""
 
+import re
+import shlex
+from pathlib import Path
+
+import orjson
 import pytest
 
 from proxy.api.ingest_operations import OPERATIONS
+from proxy.api.reference import ROOT
 from proxy.api.schemas import example_of
 from tests.api.described import validator
 from tests.api.handing import AT, SPAN, TRACE, batch, hand_in
@@ -94,3 +100,24 @@ async def test_every_answer_of_a_batch_is_described(tw: Running) -> None:
         "conflict",
         "bad_parameter",
     ]
+
+
+def examples() -> list[tuple[str, bytes, object]]:
+    """Give what docs/ingest.md shows: each request's path and body, and the answer to it."""
+    text = (Path(__file__).parents[2] / "docs/ingest.md").read_text()
+    found = []
+    for block in re.findall(r"```console\n(.*?)```", text, re.DOTALL):
+        for command, answer in re.findall(
+            r"^\$ (curl .*?)\n(\{.*?)(?=\n\$|\n\n|\Z)", block, re.S | re.M
+        ):
+            words = shlex.split(command)
+            (address,) = [word for word in words if word.startswith(ROOT)]
+            body = words[words.index("-d") + 1].encode() if "-d" in words else b""
+            found.append((address.removeprefix(ROOT), body, orjson.loads(answer)))
+    return found
+
+
+async def test_the_examples_of_the_page_are_answered_as_it_says(tw: Running) -> None:
+    assert len(examples()) == 6
+    for path, body, answer in examples():
+        assert (await hand_in(tw, path, body)).body == answer

@@ -39,6 +39,7 @@ async def post(tw: Running, body: bytes, path: str = "/api/keys") -> tuple[int, 
         (b'{"name":"a","scope":"root"}', "scope: expected one of read, write, admin", "scope"),
         (b'{"name":"a","scope":"read","calls_per_minute":0}', "calls_per_minute: Expected", None),
         (b'{"name":"a","scope":"read","scopes":1}', "unknown field scopes", None),
+        (b'{"name":"a","scope":"read","callsPerMinute":1}', "unknown field callsPerMinute", None),
     ],
 )
 async def test_a_mistake_is_a_400_that_names_it(

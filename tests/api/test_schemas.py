@@ -90,6 +90,26 @@ def test_a_struct_has_the_schema_by_which_it_is_read_with_the_meanings() -> None
     assert schema_of(Asked) == {"$ref": "#/components/schemas/Asked"}
 
 
+class Told(msgspec.Struct, tag_field="type", tag="told", frozen=True):
+    """One of several."""
+
+    items: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
+    parent_id: str | None = None
+
+
+def test_what_tells_structs_apart_is_no_field_and_what_is_any_json_is_described_by_the_table() -> (
+    None
+):
+    schema = object_schema(Told)
+    assert set(schema["properties"]) == {"items", "parent_id"}  # type: ignore[call-overload]
+    assert schema["properties"]["items"]["maxItems"] == 1_000  # type: ignore[index]
+    assert "required" not in schema
+    assert schema["additionalProperties"] is True
+    assert example_of(Told) == {
+        "items": [{"type": "end", "id": "019ac8f0a1b27c3d8e4f5a6b7c8d9e0f"}]
+    }
+
+
 def test_all_dataclasses_that_types_lead_to_are_named_once() -> None:
     assert list(named_in([Sequence[WholeView], PartView])) == ["Part", "Whole"]
 

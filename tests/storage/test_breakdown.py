@@ -1,10 +1,12 @@
 """The parts of a session's sums: by model, by state, by turn; a page of its traces and spans."""
 
 from storage.breakdown import model_shares, page_spans, page_traces, trace_states, turn_sums
+from storage.handed import Said
 from storage.queries import get_session
 from storage.records import FAILED, SpanEnd, Tokens, add
 from storage.sqlite import SqliteDatabase
-from tests.storage.calls import end, start, trace_id, unknown_usage, write
+from tests.storage.calls import end, rows, span_id, start, trace_id, unknown_usage, write
+from tests.storage.handing import begun, done, hand_in
 
 
 def of(session: str, n: int, **fields: object) -> SpanEnd:
@@ -79,3 +81,21 @@ async def test_another_projects_session_of_the_same_name_is_not_read(db: SqliteD
     assert await turn_sums(db, 2, "s") == []
     assert await page_traces(db, 2, "s", 0, 9) == []
     assert await page_spans(db, 2, "s", 0, 9) == []
+
+
+async def test_steps_that_take_nothing_and_what_saw_a_call_as_well_are_no_calls(
+    db: SqliteDatabase,
+) -> None:
+    write(db, [of("s", 1)])
+    call = Said(kind="llm_call", model="m", tokens=Tokens(input=3), cost_nusd=7)
+    hand_in(db, [begun(2, session_id="s", said=Said(kind="retrieval")), done(2)])
+    hand_in(db, [begun(3, session_id="s", said=call), done(3)])
+    hand_in(db, [begun(4, session_id="s", said=call), done(4)])
+    rows(
+        db, "UPDATE spans SET same_call = :call WHERE span_id = :id", call=span_id(1), id=span_id(4)
+    )
+    shares = await model_shares(db, 1, "s")
+    assert [(one.model, one.calls, one.cost_nusd) for one in shares] == [
+        ("gpt-5", 1, 100),
+        ("m", 1, 7),
+    ]

@@ -4,7 +4,8 @@ import pytest
 
 from storage.doctor import check
 from storage.sqlite import SqliteDatabase
-from tests.storage.calls import body, checkpoint, end, rows, spoken, start, text_of, write
+from tests.storage.calls import body, checkpoint, end, rows, span_id, spoken, start, text_of, write
+from tests.storage.handing import begun, closed, done, hand_in, opened
 
 ASKED = ["s:be brief", "u:hello world"]
 
@@ -97,6 +98,48 @@ async def test_words_that_are_not_those_of_the_message_are_found(db: SqliteDatab
     fill(db)
     found = await check(db, lambda data: text_of(data).replace("world", "moon"))
     assert [(f.what, f.count) for f in found] == [("messages that full text has wrongly", 1)]
+
+
+def fill_handed_in(db: SqliteDatabase) -> None:
+    """Write what applications hand in: a trace without spans, and one that saw a call as well."""
+    write(db, [end(start(1))])
+    hand_in(db, [opened(7, name="alone", session_id="h", tags=("a",)), closed(7)])
+    hand_in(db, [opened(8, user_id="u"), begun(8), done(8), begun(9, trace=8)])
+    hand_in(db, [done(10), opened(11)])
+    rows(db, "UPDATE spans SET same_call = :call WHERE owner IS NULL", call=span_id(1))
+
+
+async def test_what_is_handed_in_fits(db: SqliteDatabase) -> None:
+    fill_handed_in(db)
+    assert await check(db, text_of) == []
+
+
+@pytest.mark.parametrize(
+    ("what", "damage"),
+    [
+        (
+            "spans that saw a call as well which is not there",
+            "UPDATE spans SET same_call = x'00' WHERE same_call IS NOT NULL",
+        ),
+        (
+            "spans that saw a call as well which is not there",
+            "UPDATE spans SET owner = NULL",
+        ),
+        (
+            "calls without their trace, and traces without calls",
+            "UPDATE traces SET opened_seq = NULL",
+        ),
+        ("traces that are not the sum of their calls", "UPDATE traces SET closed_at_us = 1"),
+        ("traces that are not the sum of their calls", "UPDATE traces SET heard_at_us = NULL"),
+        ("traces that are not the sum of their calls", "UPDATE traces SET tally = x'00'"),
+    ],
+)
+async def test_damage_to_what_is_handed_in_is_found(
+    db: SqliteDatabase, what: str, damage: str
+) -> None:
+    fill_handed_in(db)
+    rows(db, damage)
+    assert what in {finding.what for finding in await check(db, text_of)}
 
 
 async def test_a_model_that_is_counted_wrongly_is_found(db: SqliteDatabase) -> None:

@@ -6,6 +6,8 @@ import pytest
 
 from storage.doctor import check
 from storage.forget import delete_session, delete_trace, interrupt_running
+from storage.handed import Said
+from storage.ledger import Ledger
 from storage.listing import list_sessions
 from storage.queries import get_session, get_span
 from storage.rebuild import request_body
@@ -14,7 +16,9 @@ from storage.records import (
     FAILED,
     INTERRUPTED,
     RUNNING,
+    Tokens,
 )
+from storage.rollup import read_spans, roll_up
 from storage.search import parse
 from storage.sqlite import SqliteDatabase
 from storage.totals import Deleted
@@ -34,6 +38,7 @@ from tests.storage.calls import (
     trace_id,
     write,
 )
+from tests.storage.handing import begun, done, hand_in, opened
 
 
 async def test_calls_of_a_dead_process_end_when_they_were_last_seen(db: SqliteDatabase) -> None:
@@ -203,3 +208,32 @@ async def test_giving_space_back_makes_the_file_smaller(db: SqliteDatabase) -> N
         delete_trace(tx, 1, trace_id(1), text_of)
     db.reclaim()
     assert db.path.stat().st_size < before - 900_000
+
+
+async def test_a_span_counts_itself_again_when_the_call_that_it_saw_is_deleted(
+    db: SqliteDatabase,
+) -> None:
+    write(db, [end(start(1, session_id="s"))])
+    said = Said(kind="llm_call", model="m", tokens=Tokens(input=3), cost_nusd=7)
+    hand_in(db, [begun(2, said=said, session_id="t"), done(2)])
+    rows(db, "UPDATE spans SET same_call = :call WHERE owner IS NULL", call=span_id(1))
+    with db.transaction() as tx:
+        ledger = Ledger(tx)
+        change = ledger.trace((1, trace_id(2)))
+        change.spans = read_spans(tx, change.key)
+        roll_up(ledger)
+    costs = "SELECT session_id, cost_nusd, input_tokens FROM sessions ORDER BY session_id"
+    assert rows(db, costs) == [("s", 100, 10), ("t", None, None)]
+    with db.transaction() as tx:
+        delete_trace(tx, 1, trace_id(1), text_of)
+    assert rows(db, costs) == [("t", 7, 3)]
+    assert rows(db, "SELECT cost_nusd FROM project_totals") == [(7,)]
+    assert await check(db, text_of) == []
+
+
+async def test_a_trace_without_spans_is_deleted_with_its_session(db: SqliteDatabase) -> None:
+    hand_in(db, [opened(1, session_id="s")])
+    with db.transaction() as tx:
+        assert delete_trace(tx, 1, trace_id(1), text_of) is not None
+    assert rows(db, "SELECT COUNT(*) FROM sessions") == [(0,)]
+    assert await check(db, text_of) == []

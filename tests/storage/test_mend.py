@@ -6,7 +6,7 @@ from storage.doctor import check
 from storage.mend import mend
 from storage.sqlite import SqliteDatabase
 from tests.storage.calls import rows, text_of
-from tests.storage.test_doctor import DAMAGE, fill
+from tests.storage.test_doctor import DAMAGE, fill, fill_handed_in
 
 
 async def mended(db: SqliteDatabase) -> dict[str, int]:
@@ -24,6 +24,32 @@ async def test_where_nothing_is_wrong_nothing_is_lost(db: SqliteDatabase) -> Non
     assert await mended(db) == {}
     for table, was in before.items():
         assert sorted(rows(db, f"SELECT * FROM {table}")) == sorted(was), table  # noqa: S608
+
+
+async def test_what_was_said_of_traces_is_kept(db: SqliteDatabase) -> None:
+    fill_handed_in(db)
+    rows(db, "UPDATE traces SET linked_trace_id = x'07' WHERE session_id IS NULL")
+    kept = ("spans", "traces", "sessions", "early_ends")
+    before = {table: rows(db, f"SELECT * FROM {table}") for table in kept}  # noqa: S608
+    assert await mended(db) == {}
+    for table, was in before.items():
+        assert sorted(rows(db, f"SELECT * FROM {table}")) == sorted(was), table  # noqa: S608
+
+
+async def test_a_span_counts_itself_where_the_call_that_it_saw_is_lost(db: SqliteDatabase) -> None:
+    fill_handed_in(db)
+    rows(db, "DELETE FROM spans WHERE owner IS NOT NULL")
+    await mended(db)
+    assert rows(db, "SELECT COUNT(same_call) FROM spans") == [(0,)]
+
+
+async def test_numbers_go_on_behind_those_of_traces_without_spans(db: SqliteDatabase) -> None:
+    fill_handed_in(db)
+    rows(db, "DELETE FROM spans")
+    rows(db, "DELETE FROM counters")
+    await mended(db)
+    ((highest,),) = rows(db, "SELECT MAX(opened_seq) FROM traces")
+    assert rows(db, "SELECT value FROM counters WHERE name = 'seq'") == [(highest,)]
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=list(DAMAGE))

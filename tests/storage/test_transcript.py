@@ -5,12 +5,14 @@ import pytest
 
 from storage import forget, transcript
 from storage.database import Params, Row
+from storage.handed import Said
 from storage.lines import Line, lines
 from storage.records import Body, Envelope
 from storage.sqlite import SqliteDatabase
 from storage.threads import Setting, Tree
 from storage.transcript import message, message_contents, session_turns, turn_spans
-from tests.storage.calls import span_id, start, text_of, trace_id
+from tests.storage.calls import rows, span_id, start, text_of, trace_id
+from tests.storage.handing import begun, done, hand_in, talk_said
 from tests.storage.talks import CHAT, call, chat, save
 
 ANSWERING = frozenset({CHAT, "responses"})
@@ -212,3 +214,24 @@ async def test_reading_a_session_takes_steps_in_the_number_of_its_turns(
     monkeypatch.setattr(db, "read", counted)
     await session_turns(db, 1, "s", ANSWERING)
     assert rows == [40, 80]
+
+
+async def test_a_turn_is_a_call_of_a_model_once(db: SqliteDatabase) -> None:
+    step = Said(kind="tool_call", input=b'"look"', output=b'"found"')
+    hand_in(db, [begun(1, session_id="s", said=step), done(1)])
+    for n in (2, 3):
+        said = talk_said(["u:hi"], [f"a:{n}"])
+        hand_in(db, [begun(n, session_id="s", said=said), done(n)])
+    rows(
+        db, "UPDATE spans SET same_call = :call WHERE span_id = :id", call=span_id(3), id=span_id(2)
+    )
+    turns = await session_turns(db, 1, "s", ANSWERING)
+    assert [turn.span_id for turn in turns] == [span_id(3)]
+
+
+async def test_turns_that_were_handed_in_go_on_from_each_other(db: SqliteDatabase) -> None:
+    asked = ["u:1"]
+    for n in (1, 2, 3):
+        hand_in(db, [begun(n, session_id="s", said=talk_said(asked, [f"a:{n}"])), done(n)])
+        asked += [f"a:{n}", f"u:{n + 1}"]
+    assert await read(db) == ["u:1", "a:1", "u:2", "a:2", "u:3", "a:3"]
