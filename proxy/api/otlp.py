@@ -82,9 +82,11 @@ async def statuses(request: web.Request, handler: Handler) -> web.StreamResponse
     answer = await handler(request)
     if request.path != PATH or answer.status < 400 or not isinstance(answer, web.Response):
         return answer
+    if answer.content_type != JSON or not isinstance(answer.body, bytes):
+        return answer  # none of our errors
     as_json = request.content_type != PROTOBUF
-    told = orjson.loads(answer.body) if isinstance(answer.body, bytes) else {}
-    message = told.get("error", {}).get("message", answer.reason)
+    told = orjson.loads(answer.body)
+    message = told["error"]["message"]
     answer.body = failure(as_json=as_json, status=answer.status, message=message, beside=told)
     answer.content_type = JSON if as_json else PROTOBUF
     if answer.status in _RETRYABLE:
