@@ -158,6 +158,13 @@ REGISTRY: Final = (
         "ai.telemetry.metadata.sessionId",
         "adopted",
     ),
+    # OpenLLMetry's association properties.
+    Row(
+        "traceloop.association.properties.session_id",
+        "handed in",
+        "traceloop.association.properties.session_id",
+        "adopted",
+    ),
 )
 
 CONFIDENCE: Final = MappingProxyType({row.source: row.confidence for row in REGISTRY})

@@ -12,8 +12,10 @@ from storage.events import SPAN_COMPLETED, SPAN_FAILED, decoded
 from storage.queries import SPAN_FIELDS, span_of
 from storage.records import RUNNING, Span
 
-# Rows of the log that are read at a time; each has 500 events at most, and few have many.
+# Rows of the log that are read at a time, and the calls with which a batch is full; a row has 500
+# events at most, so that a batch has fewer than a thousand calls.
 READ_ROWS: Final = 50
+FULL: Final = 500
 _ENDS: Final = frozenset({SPAN_COMPLETED, SPAN_FAILED})
 
 
@@ -69,17 +71,20 @@ async def read_after(db: Readable, after: int) -> Batch | None:
     if not rows:
         return None
     spans: defaultdict[int, dict[bytes, None]] = defaultdict(dict)
-    for _, project_id, told in rows:
-        for event in decoded(told):
-            if event.type in _ENDS and event.span_id is not None:
-                spans[project_id][event.span_id] = None
+    sequence, count = after, 0
+    for number, project_id, told in rows:
+        found = [e.span_id for e in decoded(told) if e.type in _ENDS and e.span_id is not None]
+        spans[project_id].update(dict.fromkeys(found))
+        sequence, count = number, count + len(found)
+        if count >= FULL:
+            break
     ended: list[Ended] = []
     for project_id, span_ids in spans.items():
         params: dict[str, Value] = {f"s{n}": span_id for n, span_id in enumerate(span_ids)}
         names = ", ".join(f":{name}" for name in params)
-        found = await db.read(
+        read = await db.read(
             f"{_COLUMNS} AND s.span_id IN ({names}) ORDER BY s.started_at_us, s.seq",
             {**params, "project_id": project_id},
         )
-        ended += (Ended(span_of(row[_BESIDE:]), *row[:_BESIDE]) for row in found)
-    return Batch(tuple(ended), rows[-1][0])
+        ended += (Ended(span_of(row[_BESIDE:]), *row[:_BESIDE]) for row in read)
+    return Batch(tuple(ended), sequence)

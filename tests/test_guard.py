@@ -258,6 +258,7 @@ WRITES = [
     b"/api/spans/%b/complete" % (b"1" * 16),
     b"/api/spans/%b/fail" % (b"1" * 16),
     b"/api/batch",
+    b"/v1/traces",
 ]
 PREFLIGHT = b"Origin: %b\r\nAccess-Control-Request-Method: POST\r\nSec-Fetch-Site: cross-site\r\n"
 

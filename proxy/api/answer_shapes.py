@@ -129,7 +129,7 @@ class TakenBatch:
 class ExportTraceServiceRequest:
     """What OTLP exports, in JSON."""
 
-    resourceSpans: Maybe[Sequence[object]]
+    resourceSpans: Maybe[Sequence[object] | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,14 +145,6 @@ class ExportTraceServiceResponse:
     """What OTLP answers to an export; empty where all was taken."""
 
     partialSuccess: Maybe[PartialSuccess]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RpcStatus:
-    """An error as OTLP has it: google.rpc.Status."""
-
-    code: int
-    message: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,3 +182,11 @@ class Error:
     """An error of this server itself; the header `X-Traceway-Error` has its code."""
 
     error: Problem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RpcStatus(Error):
+    """An error as OTLP has it, google.rpc.Status, and as all others are."""
+
+    code: int
+    message: str

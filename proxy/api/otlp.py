@@ -75,14 +75,19 @@ def _mapped(project: int, body: bytes, as_json: bool) -> Mapped:
 
 @web.middleware
 async def statuses(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Give every error of the route, whoever found it, as a google.rpc.Status."""
+    """Give every error of the route, whoever found it, as a google.rpc.Status.
+
+    In JSON it has the fields of all our errors as well, which exporters pass over.
+    """
     answer = await handler(request)
     if request.path != PATH or answer.status < 400 or not isinstance(answer, web.Response):
         return answer
+    if answer.content_type != JSON or not isinstance(answer.body, bytes):
+        return answer  # none of our errors
     as_json = request.content_type != PROTOBUF
-    told = orjson.loads(answer.body) if isinstance(answer.body, bytes) else {}
-    message = told.get("error", {}).get("message", answer.reason)
-    answer.body = failure(as_json=as_json, status=answer.status, message=message)
+    told = orjson.loads(answer.body)
+    message = told["error"]["message"]
+    answer.body = failure(as_json=as_json, status=answer.status, message=message, beside=told)
     answer.content_type = JSON if as_json else PROTOBUF
     if answer.status in _RETRYABLE:
         answer.headers.setdefault("Retry-After", str(_RETRY_AFTER_S))

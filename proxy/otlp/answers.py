@@ -29,11 +29,13 @@ def success(as_json: bool, refused: int, message: str) -> bytes:
     return _field(1, partial_success + _field(2, message.encode()))
 
 
-def failure(as_json: bool, status: int, message: str) -> bytes:
-    """Write a google.rpc.Status for an HTTP status."""
+def failure(
+    as_json: bool, status: int, message: str, beside: Mapping[str, object] = MappingProxyType({})
+) -> bytes:
+    """Write a google.rpc.Status for an HTTP status; in JSON, with fields that it does not know."""
     code = _CODES.get(status, _INTERNAL if status >= 500 else _INVALID_ARGUMENT)
     if as_json:
-        return orjson.dumps({"code": code, "message": message})
+        return orjson.dumps({"code": code, "message": message, **beside})
     return b"\x08" + _number(code) + _field(2, message.encode())
 
 

@@ -44,6 +44,7 @@ TABLE: Final = (
     Row("session", "langfuse.session.id", "Langfuse"),
     Row("session", "mlflow.trace.session", "MLflow"),
     Row("session", "ai.telemetry.metadata.sessionId", "Vercel AI SDK"),
+    Row("session", "traceloop.association.properties.session_id", "OpenLLMetry"),
     Row("user", "user.id", "OpenInference"),
     Row("user", "enduser.id", "OpenTelemetry"),
     Row("user", "langfuse.user.id", "Langfuse"),

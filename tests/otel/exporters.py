@@ -8,6 +8,7 @@ once.
 
 import asyncio
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterable
@@ -69,12 +70,14 @@ async def run(
         command = [NODE, HOME / "node" / "vercel.mjs", encoding]
     else:
         command = [PYTHON, HERE / "client.py", which]
+    await finished(environment, *command, f"{tw.url}/v1/traces", api_url, *more)
+
+
+async def finished(environment: dict[str, str], *command: str | Path) -> None:
+    """Run a program that is to succeed and to say nothing of errors."""
     environ = {key: value for key, value in os.environ.items() if not key.startswith("OTEL_")}
     process = await asyncio.create_subprocess_exec(
         *command,
-        f"{tw.url}/v1/traces",
-        api_url,
-        *more,
         env={**environ, **environment, "NO_PROXY": "127.0.0.1"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -156,3 +159,23 @@ async def test_calls_that_also_come_through_the_proxy_count_once(which: str, tw:
     assert len([span for span in spans if span["metadata"]["http_status"] == 200]) == len(made)
     traces = (await tw.api("/api/traces"))["traces"]
     assert sum(trace["input_tokens"] or 0 for trace in traces) == tokens(made)[0]
+
+
+async def test_the_program_of_the_documentation_works(
+    tw: Running, openai_like: Provider, tmp_path: Path
+) -> None:
+    page = (ROOT / "docs" / "opentelemetry.md").read_text()
+    exports = re.findall(r"^export (\w+)=(.*)$", page, re.MULTILINE)
+    environment = {
+        name: value.strip('"').replace("http://127.0.0.1:3000", tw.url) for name, value in exports
+    }
+    assert "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" in environment
+    # Keys are off here; an exporter needs a header that it can read.
+    environment["OTEL_EXPORTER_OTLP_TRACES_HEADERS"] = "x-team=a"
+    (program,) = re.findall(r"```py\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "program.py").write_text(program)
+    environment |= {"OPENAI_API_KEY": "sk-none", "OPENAI_BASE_URL": f"{openai_like.url}/v1"}
+    await finished(environment, PYTHON, tmp_path / "program.py")
+    session = await sums(tw)
+    assert session["id"] == "user_123:conv_456"
+    assert (session["input_tokens"], session["output_tokens"]) == tokens([PLAIN])

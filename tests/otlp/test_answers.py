@@ -25,6 +25,8 @@ def test_a_failure_is_a_status_of_google_rpc() -> None:
         "code": 8,
         "message": "later",
     }
+    with_more = failure(as_json=True, status=429, message="later", beside={"error": {"a": 1}})
+    assert orjson.loads(with_more) == {"code": 8, "message": "later", "error": {"a": 1}}
     # Field 1, a number; field 2, a text.
     assert failure(as_json=False, status=400, message="no") == b"\x08\x03\x12\x02no"
     assert failure(as_json=False, status=503, message="") == b"\x08\x0e\x12\x00"

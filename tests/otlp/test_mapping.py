@@ -259,6 +259,7 @@ ORDER = (
     "langfuse.session.id",
     "mlflow.trace.session",
     "ai.telemetry.metadata.sessionId",
+    "traceloop.association.properties.session_id",
 )
 
 

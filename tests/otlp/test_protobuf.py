@@ -1,5 +1,7 @@
 """OTLP's traces in protobuf: what is in them, what is none, and what would take too much memory."""
 
+import subprocess
+import sys
 from contextlib import suppress
 
 import pytest
@@ -83,3 +85,8 @@ def test_a_large_request_of_few_parts_is_read() -> None:
 def test_a_large_body_whose_lengths_lead_out_of_it_is_unreadable() -> None:
     with pytest.raises(Unreadable, match="no ExportTraceServiceRequest"):
         protobuf.read_protobuf(b"\x0a\xff\xff\xff\x7f" + bytes(1_000_000))
+
+
+def test_a_server_that_takes_no_traces_loads_no_protobuf() -> None:
+    program = "import sys, proxy.app; sys.exit('google.protobuf' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0

@@ -1,5 +1,7 @@
 """What is sent on: calls that ended, of all projects, in order, and nothing that was handed in."""
 
+import pytest
+
 from storage import exports
 from storage.sqlite import SqliteDatabase
 from tests.storage.calls import end, span_id, start, write
@@ -50,6 +52,19 @@ async def test_what_was_deleted_meanwhile_is_passed_over(db: SqliteDatabase) -> 
     with db.transaction() as tx:
         tx.execute("DELETE FROM spans", {})
     assert (await ended(db))[0] == []
+
+
+async def test_a_batch_is_bounded_and_the_next_goes_on(
+    db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exports, "FULL", 2)
+    for number in range(1, 6):
+        write(db, [end(start(number))])
+    sizes, after = [], 0
+    while batch := await exports.read_after(db, after):
+        sizes.append(len(batch.ended))
+        after = batch.sequence
+    assert sizes == [2, 2, 1]
 
 
 async def test_how_far_it_came_is_kept(db: SqliteDatabase) -> None:
