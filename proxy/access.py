@@ -40,7 +40,7 @@ COOKIE: Final = OUR_COOKIE.decode()
 PROJECT_COOKIE: Final = "traceway_project"
 _PROXY: Final = "/api/proxy/"
 # What is no page: a refusal is JSON there.
-_FOR_PROGRAMS: Final = ("/api/", "/metrics")
+_FOR_PROGRAMS: Final = ("/api/", "/metrics", "/v1/", "/mcp")
 _KEY_HEADERS: Final = tuple(name.decode() for name in KEY_HEADERS)
 _SAFE: Final = frozenset({"GET", "HEAD"})
 _ID: Final = re.compile(r"[1-9][0-9]{0,8}")

@@ -23,6 +23,7 @@ from proxy.api.granting import Granting
 from proxy.api.health import Health
 from proxy.api.hubs import Hubs
 from proxy.api.keys import Keys
+from proxy.api.mcp import Mcp
 from proxy.api.provider_keys import ProviderKeys
 from proxy.api.search import Search
 from proxy.api.sessions import Sessions
@@ -227,6 +228,7 @@ class Traceway:
                     health,
                     keys,
                     providers,
+                    Mcp(self._database, sessions, traces, conversations),
                 ),
                 *pages(
                     frame,
@@ -324,6 +326,7 @@ def routes(
     health: Health,
     keys: Keys,
     providers: ProviderKeys,
+    mcp: Mcp,
 ) -> list[Route]:
     """List the routes of the proxy and the API, with what each needs.
 
@@ -352,6 +355,7 @@ def routes(
         Route("GET", "/api/events", events.stream, READ),
         Route("POST", "/api/events/tickets", events.ticket, READ),
         Route("GET", "/api/search/suggest", search.suggest, READ),
+        Route("POST", "/mcp", mcp.handle, READ),
         Route("GET", "/api/stats", health.stats, READ),
         Route("GET", "/api/health", health.health, READ),
         Route("GET", "/metrics", health.metrics, READ),

@@ -27,7 +27,7 @@ _OWN_SITES: Final = frozenset({"same-origin", "none"})
 EVENTS: Final = "/api/events"
 
 # No pages either.
-_NO_PAGES: Final = frozenset({"/api", "/metrics"})
+_NO_PAGES: Final = frozenset({"/api", "/metrics", "/v1/traces", "/mcp"})
 
 _AUTHORITY: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:]*)(?::[0-9]*)?")
 

@@ -26,7 +26,7 @@ class Row:
     @property
     def is_api(self) -> bool:
         """Whether it is of the API or the proxy, and no page."""
-        return self.path.startswith(("/api/", "/metrics"))
+        return self.path.startswith(("/api/", "/metrics", "/v1/", "/mcp"))
 
     @property
     def places(self) -> tuple[str, ...]:

@@ -46,7 +46,9 @@ _OWN: Final = (
     Failure(400, "bad_parameter", "a parameter has a value that it cannot have; `param` names it"),
     Failure(404, "not_found", "nothing has this id here, or nothing is at this path"),
     Failure(405, "method_not_allowed", "the path has no such method; `Allow` names those it has"),
+    Failure(406, "not_acceptable", "`Accept` does not allow `application/json`"),
     Failure(409, "conflict", "it cannot be, for what is there already"),
+    Failure(415, "not_json", "the body's `Content-Type` is not `application/json`"),
     Failure(503, "too_many_subscribers", "as many watch as there may be"),
     Failure(503, "key_file_unusable", "`[auth] key_file` cannot be read or made"),
     # A call through the proxy.

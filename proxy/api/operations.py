@@ -6,7 +6,12 @@ compares them. It routes nothing.
 
 from typing import Final
 
-from proxy.api import admin_operations, recorded_operations, served_operations
+from proxy.api import (
+    admin_operations,
+    mcp_operations,
+    recorded_operations,
+    served_operations,
+)
 from proxy.api.described import Operation
 
 TAGS: Final = {
@@ -15,6 +20,7 @@ TAGS: Final = {
     "Traces and spans": "Calls, one by one.",
     "Events": "What happens, as it happens.",
     "Search": "Help with the search language.",
+    "MCP": "What coding agents read.",
     "Keys and projects": "Who may come in, and to what.",
     "Server": "How the server is.",
 }
@@ -22,5 +28,6 @@ TAGS: Final = {
 OPERATIONS: Final[tuple[Operation, ...]] = (
     *recorded_operations.OPERATIONS,
     *served_operations.OPERATIONS,
+    *mcp_operations.OPERATIONS,
     *admin_operations.OPERATIONS,
 )
