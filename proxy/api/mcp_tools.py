@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Annotated, Final, get_type_hints
 
 import msgspec
-import orjson
 
 from proxy.api.message_views import MessageView, OutcomeView, TurnView
 from proxy.api.params import BadParameter
@@ -225,9 +224,13 @@ def read(tool: Tool, given: Mapping[str, object]) -> Arguments:
     names = [field.encode_name for field in msgspec.structs.fields(tool.arguments)]
     if set(given) - set(names):
         raise BadParameter(f"{tool.name} takes only {', '.join(names)}")
-    # By way of JSON, in which 5 and 5.0 are the same number.
+    # In JSON 5 and 5.0 are the same number.
+    known = {
+        name: int(value) if isinstance(value, float) and value.is_integer() else value
+        for name, value in given.items()
+    }
     try:
-        return msgspec.json.decode(orjson.dumps(given), type=tool.arguments)
+        return msgspec.convert(known, type=tool.arguments)
     except msgspec.ValidationError as error:
         what, _, where = str(error).replace("`", "").rpartition(" - at $.")
         raise BadParameter(f"{where}: {what}" if what else where, where if what else None) from None
