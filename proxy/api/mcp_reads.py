@@ -147,8 +147,9 @@ class Reads:
         after = f"{page.next}.0.0" if page.next is not None else None
         for view in page.messages:
             pieces = message_pieces(view, await self._whole(project, view))
-            item, stop = await asyncio.to_thread(_message, view, pieces, place, room)
-            if stop is not None and items:
+            first = not items
+            item, stop = await asyncio.to_thread(_message, view, pieces, place, room, first)
+            if not item:
                 after = f"{view.position}.0.0"
                 break
             items.append(item)
@@ -290,16 +291,17 @@ def _taken(rows: Sequence[Row], room: Room) -> list[Row]:
 
 
 def _message(
-    view: MessageView, pieces: Sequence[Piece], place: Place, room: Room
+    view: MessageView, pieces: Sequence[Piece], place: Place, room: Room, first: bool
 ) -> tuple[Row, Place | None]:
-    """Show a message whole, or where it does not fit as much as does; then the place is next."""
+    """Show a message whole; where it does not fit, nothing, or of the first as much as does."""
     heads = message_heads(view)
     if place == Place():
         whole, _ = laid_out(heads[:1], pieces, place, lambda _: True)
         if room.fits(whole):
             return whole, None
-    item, stop = _laid_out(heads if place == Place() else heads[1:], pieces, place, room)
-    return item, stop
+    if not first:
+        return {}, None
+    return _laid_out(heads if place == Place() else heads[1:], pieces, place, room)
 
 
 def _laid_out(
