@@ -6,6 +6,7 @@
 #   make check                      linter, formatter, types, the house's own rules
 #   make compat                     OpenAI's own test suite through the proxy
 #   make fuzz                       the whole API, asked whatever its description allows, and more
+#   make mcp                        MCP's official client reads by way of the MCP server
 #   make docs                       docs/api.md, out of the description
 #   make differential               raw-socket cases beside nginx; the table of docs/robustness.md
 #   make torture                    kill -9 under load, floods, bombs: slow and heavy tests
@@ -28,8 +29,8 @@ export PYTEST_DEBUG_TEMPROOT ?= $(shell df -Pk /dev/shm 2>/dev/null | \
 ARGS ?=
 MINUTES ?= 10
 
-.PHONY: run test check compat fuzz docs differential torture torture-quick bench bench-search soak \
-	screenshots lock clean runtime tools
+.PHONY: run test check compat fuzz mcp docs differential torture torture-quick bench bench-search \
+	soak screenshots lock clean runtime tools
 
 run: runtime
 	@exec $(PYTHON) -m proxy serve $(ARGS)
@@ -48,6 +49,12 @@ compat: runtime
 
 fuzz: tools
 	@$(PYTHON) -m tests.fuzz $(ARGS)
+
+mcp:
+	@.ci/venv .venv/mcp requirements.lock.txt
+	@.ci/venv .venv/mcp requirements-dev.lock.txt
+	@.ci/venv .venv/mcp tests/acceptance/mcp.lock.txt
+	@.venv/mcp/bin/python -m pytest tests/acceptance/test_mcp.py $(ARGS)
 
 docs: runtime
 	@$(PYTHON) -m proxy.api.reference > .api.md.new && mv .api.md.new docs/api.md
@@ -92,6 +99,8 @@ lock:
 		--output-file requirements-dev.lock.txt
 	@$(LOCK) tests/compat/requirements.in --output-file tests/compat/requirements.lock.txt
 	@$(LOCK) tests/fuzz/requirements.in --output-file tests/fuzz/requirements.lock.txt
+	@$(LOCK) --constraint requirements-dev.lock.txt tests/acceptance/mcp.in \
+		--output-file tests/acceptance/mcp.lock.txt
 
 clean:
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
