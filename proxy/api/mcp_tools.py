@@ -44,7 +44,16 @@ _DATA: Final = (
 # Texts of views that are words of ours, ids of ours, or times; all other texts were recorded.
 OWN_TEXTS: Final = frozenset(
     {
-        *("id", "trace_id", "span_id", "parent_id", "settled_by", "same_call", "moved_from"),
+        *(
+            "id",
+            "trace_id",
+            "span_id",
+            "parent_id",
+            "settled_by",
+            "same_call",
+            "moved_from",
+            "linked_trace_id",
+        ),
         *("status", "state", "started_at", "ended_at", "last_active_at", "at", "kind", "type"),
         *("source", "session_source", "session_confidence", "usage_source", "cost_status"),
         *("ended_by", "phase", "price_version"),
