@@ -9,6 +9,7 @@
 #   make compat                     OpenAI's own test suite through the proxy
 #   make fuzz                       the whole API, asked whatever its description allows, and more
 #   make otel                       real exporters of OpenTelemetry, unmodified, send traces here
+#   make mcp                        MCP's official client reads by way of the MCP server
 #   make docs                       docs/api.md, out of the description
 #   make differential               raw-socket cases beside nginx; the table of docs/robustness.md
 #   make torture                    kill -9 under load, floods, bombs: slow and heavy tests
@@ -32,7 +33,7 @@ export PYTEST_DEBUG_TEMPROOT ?= $(shell df -Pk /dev/shm 2>/dev/null | \
 ARGS ?=
 MINUTES ?= 10
 
-.PHONY: run test check sdk sdk-ts bench-sdk compat fuzz otel docs differential torture \
+.PHONY: run test check sdk sdk-ts bench-sdk compat fuzz otel mcp docs differential torture \
 	torture-quick bench bench-search soak screenshots lock clean runtime tools
 
 run: runtime
@@ -63,6 +64,12 @@ fuzz: tools
 
 otel: tools
 	@$(PYTHON) -m tests.otel $(ARGS)
+
+mcp:
+	@.ci/venv .venv/mcp requirements.lock.txt
+	@.ci/venv .venv/mcp requirements-dev.lock.txt
+	@.ci/venv .venv/mcp tests/acceptance/mcp.lock.txt
+	@.venv/mcp/bin/python -m pytest tests/acceptance/test_mcp.py $(ARGS)
 
 docs: runtime
 	@$(PYTHON) -m proxy.api.reference > .api.md.new && mv .api.md.new docs/api.md
@@ -115,6 +122,8 @@ lock:
 	@$(LOCK) tests/compat/requirements.in --output-file tests/compat/requirements.lock.txt
 	@$(LOCK) tests/fuzz/requirements.in --output-file tests/fuzz/requirements.lock.txt
 	@$(LOCK) tests/otel/requirements.in --output-file tests/otel/requirements.lock.txt
+	@$(LOCK) --constraint requirements-dev.lock.txt tests/acceptance/mcp.in \
+		--output-file tests/acceptance/mcp.lock.txt
 
 clean:
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

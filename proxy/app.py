@@ -25,6 +25,7 @@ from proxy.api.health import Health
 from proxy.api.hubs import Hubs
 from proxy.api.ingest import Ingest, end_overdue_forever
 from proxy.api.keys import Keys
+from proxy.api.mcp import Mcp
 from proxy.api.provider_keys import ProviderKeys
 from proxy.api.routes import routes
 from proxy.api.search import Search
@@ -251,6 +252,7 @@ class Traceway:
                     providers,
                     ingest,
                     otlp.Otlp(ingest),
+                    Mcp(self._database, sessions, traces, conversations),
                 ),
                 *pages(
                     frame,

@@ -46,6 +46,7 @@ _OWN: Final = (
     Failure(400, "bad_parameter", "a parameter has a value that it cannot have; `param` names it"),
     Failure(404, "not_found", "nothing has this id here, or nothing is at this path"),
     Failure(405, "method_not_allowed", "the path has no such method; `Allow` names those it has"),
+    Failure(406, "not_acceptable", "`Accept` does not allow `application/json`"),
     Failure(409, "conflict", "it cannot be, for what is there already"),
     Failure(
         409, "already_ended", "it has ended already; for whoever sends again, that it is there"
@@ -56,6 +57,7 @@ _OWN: Final = (
     Failure(415, "unknown_encoding", "`Content-Encoding` is none of gzip, deflate, br, zstd"),
     Failure(415, "unknown_media_type", "the `Content-Type` is neither protobuf nor JSON"),
     Failure(429, "too_much_at_once", "too much is being handed in; `Retry-After` says"),
+    Failure(415, "not_json", "the body's `Content-Type` is not `application/json`"),
     Failure(503, "too_many_subscribers", "as many watch as there may be"),
     Failure(503, "key_file_unusable", "`[auth] key_file` cannot be read or made"),
     # A call through the proxy.

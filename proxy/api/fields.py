@@ -336,4 +336,12 @@ FIELDS: Final[dict[str, About]] = {
     "late_starts": About("answers that went out before the start of their call was saved", 0),
     "failed_commits": About("commits that failed", 0),
     "dropped_log_lines": About("lines of the log that nobody took in time", 0),
+    # MCP.
+    "jsonrpc": About("the version of JSON-RPC", "2.0"),
+    "params": About("what the method takes", {}),
+    "McpReply.result": About("what the method gives", {}),
+    "McpMessage.id": About("what its answer is known by; without it there is none", 1),
+    "McpMessage.method": About("what is asked for: `tools/list`, `tools/call`, ...", "tools/list"),
+    "McpReply.id": About("that of the call; null where it could not be read", 1),
+    "McpReply.error": About("why the call came to nothing: `code` and `message`"),
 }

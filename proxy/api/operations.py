@@ -9,6 +9,7 @@ from typing import Final
 from proxy.api import (
     admin_operations,
     ingest_operations,
+    mcp_operations,
     recorded_operations,
     served_operations,
 )
@@ -21,6 +22,7 @@ TAGS: Final = {
     "Write API": "Traces and spans that applications hand in themselves.",
     "Events": "What happens, as it happens.",
     "Search": "Help with the search language.",
+    "MCP": "What coding agents read.",
     "Keys and projects": "Who may come in, and to what.",
     "Server": "How the server is.",
 }
@@ -29,5 +31,6 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     *recorded_operations.OPERATIONS,
     *ingest_operations.OPERATIONS,
     *served_operations.OPERATIONS,
+    *mcp_operations.OPERATIONS,
     *admin_operations.OPERATIONS,
 )

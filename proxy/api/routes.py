@@ -14,6 +14,7 @@ from proxy.api.events import Events
 from proxy.api.health import Health
 from proxy.api.ingest import Ingest
 from proxy.api.keys import Keys
+from proxy.api.mcp import Mcp
 from proxy.api.otlp import Otlp
 from proxy.api.provider_keys import ProviderKeys
 from proxy.api.search import Search
@@ -39,6 +40,7 @@ def routes(
     providers: ProviderKeys,
     ingest: Ingest,
     exports: Otlp,
+    mcp: Mcp,
 ) -> list[Route]:
     """List the routes of the proxy and the API, with what each needs.
 
@@ -71,6 +73,7 @@ def routes(
         Route("POST", "/api/spans/{id:[^/]+}/fail", ingest.fail, WRITE),
         Route("POST", "/api/batch", ingest.batch, WRITE),
         Route("POST", otlp.PATH, exports.traces, WRITE),
+        Route("POST", "/mcp", mcp.handle, READ),
         Route("GET", "/api/events", events.stream, READ),
         Route("POST", "/api/events/tickets", events.ticket, READ),
         Route("GET", "/api/search/suggest", search.suggest, READ),
