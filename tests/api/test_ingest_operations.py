@@ -80,6 +80,7 @@ async def test_the_examples_of_the_description_can_be_sent_one_after_the_other(t
         "completeSpan": 409,  # the example of a span has ended already
         "failSpan": 409,
         "handInBatch": 200,
+        "exportTraces": 200,
     }
 
 
