@@ -12,10 +12,10 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Literal, TypeVar
 
-from proxy.backlog import Backlog, Item, Record, Withdrawn, weight
+from proxy.backlog import Backlog, Item, Key, Record, Withdrawn, key_of, weight
 from proxy.call import CallEnd, CallProgress
 from proxy.capture import Budget
 from proxy.losses import Losses
@@ -23,11 +23,13 @@ from proxy.providers.messages import text_of
 from proxy.settle import Settler
 from storage import fulltext, parameters, writes
 from storage.database import Database, StatementRefused, StorageError, Transaction
-from storage.records import SpanEnd, SpanStart
+from storage.records import SpanEnd, SpanStart, Taken
 
 T = TypeVar("T")
 Outcome = Literal["saved", "refused", "given up"]
 Ended = tuple[CallEnd, SpanEnd]
+Ticket = asyncio.Future[Taken | None]
+Places = Mapping[Key, Taken]
 
 # A start wakes the writer at once. Ends that nobody waits for give others this long to join their
 # batch: half the commits at 1,000 calls/s, and far inside the 50 ms that a saved end may take.
@@ -99,8 +101,11 @@ class Recorder:
 
     # On the event loop.
 
-    def put(self, record: Record) -> asyncio.Future[None]:
-        """Queue a record; its ticket is done when it is committed, cancelled if it is lost."""
+    def put(self, record: Record) -> asyncio.Future[Taken | None]:
+        """Queue a record; its ticket is done when it is committed, cancelled if it is lost.
+
+        Its result is the trace in which the call is, None where that is the call's own.
+        """
         urgent = isinstance(record, SpanStart) or self.durability == "strict"
         item = Item(record, None, self._loop.create_future(), weight(record), urgent)
         with self._wake:
@@ -148,7 +153,7 @@ class Recorder:
         elif not item.ticket.done():
             self._loop.call_later(MOMENT_S, self._withdraw, item)
 
-    async def started(self, ticket: asyncio.Future[None]) -> None:
+    async def started(self, ticket: Ticket) -> None:
         """Hold an answer's first byte until its start is saved, a short while at most (`safe`)."""
         if self.durability == "fast":
             return
@@ -159,7 +164,7 @@ class Recorder:
         if not _is_saved(ticket):
             self.losses.counters.late_starts += 1
 
-    async def committed(self, ticket: asyncio.Future[None]) -> bool:
+    async def committed(self, ticket: Ticket) -> bool:
         """Wait until a record is saved (`strict`); False when it is not in time, or never will."""
         if not ticket.done():
             await asyncio.wait((ticket,), timeout=STRICT_WAIT_S)
@@ -198,9 +203,10 @@ class Recorder:
             self._wake.notify()
         await asyncio.to_thread(self._thread.join)
 
-    def _ended(self, items: Iterable[Item], outcome: Outcome) -> None:
+    def _ended(self, items: Iterable[Item], outcome: Outcome, taken: Places) -> None:
         for item in items:
-            self._backlog.end(item, is_saved=outcome == "saved")
+            place = taken.get(key_of(item.record)) if taken and item.record else None
+            self._backlog.end(item, is_saved=outcome == "saved", result=place)
             if outcome == "given up":
                 self.losses.add(records=1)
         if outcome == "saved":
@@ -250,7 +256,7 @@ class Recorder:
 
     def _save(self, batch: list[Item]) -> None:
         changes = [self._settle(item) for item in batch]
-        outcome, refusal = self._write(changes)
+        outcome, refusal, taken = self._write(changes)
         if refusal is not None:
             # It may rest on messages of earlier calls that are not, or no longer, stored.
             self._settler.forget()
@@ -260,17 +266,17 @@ class Recorder:
                     self._save(part)
                 return
             changes = [self._settle(item) for item in batch]
-            outcome, refusal = self._write(changes)
+            outcome, refusal, taken = self._write(changes)
         if refusal is not None:
             self._settler.forget()
             self._tell(self._unreadable, refusal)
             if isinstance(end := batch[0].record, CallEnd):
                 # Whatever it is in it that is refused: the call was made, and ended.
                 changes = [self._settler.bare(end)]
-                outcome, _ = self._write(changes)
+                outcome, _, taken = self._write(changes)
         if outcome == "saved":
             self.after_ends(_ends(batch, changes))
-        self._tell(self._ended, batch, outcome)
+        self._tell(self._ended, batch, outcome, taken)
 
     def _settle(self, item: Item) -> parameters.Change | None:
         record = item.record
@@ -285,15 +291,15 @@ class Recorder:
 
     def _write(
         self, changes: Iterable[parameters.Change | None]
-    ) -> tuple[Outcome, Exception | None]:
+    ) -> tuple[Outcome, Exception | None, Places]:
         try:
             batch = parameters.prepare([change for change in changes if change is not None])
         except Exception as error:
-            return "refused", error
+            return "refused", error, {}
         written: list[writes.Written] = []
         outcome = self._commit(lambda tx: written.append(writes.apply(tx, batch)))
         self._unindexed += sum(one.unindexed for one in written)
-        return outcome
+        return *outcome, written[-1].taken if written else {}
 
     def _index(self) -> None:
         done: list[int] = []
@@ -379,7 +385,7 @@ def _ends(batch: Sequence[Item], changes: Sequence[parameters.Change | None]) ->
     ]
 
 
-def _is_saved(ticket: asyncio.Future[None]) -> bool:
+def _is_saved(ticket: Ticket) -> bool:
     return ticket.done() and not ticket.cancelled()
 
 

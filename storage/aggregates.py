@@ -79,13 +79,14 @@ class SpanFacts(NamedTuple):
         To read it back by RETURNING takes as long as to write it.
         """
         started_at_us = values["started_at_us"]
+        counts = values.get("same_call") is None
         return cls(
             seq=values["seq"],
             state=values["state"],
             started_at_us=started_at_us,
             ended_at_us=started_at_us + values["duration_us"],
-            unpriced=int(values["cost_status"] == "unpriced"),
-            estimated=int(values["usage_source"] == "estimated"),
+            unpriced=int(counts and values["cost_status"] == "unpriced"),
+            estimated=int(counts and values["usage_source"] == "estimated"),
             received_bytes=(values["request_size"] or 0) + (values["response_size"] or 0),
             stored_bytes=values["stored_bytes"],
             model=values["model"] if values["model"] is not None else values["model_requested"],
@@ -94,20 +95,23 @@ class SpanFacts(NamedTuple):
             input_preview=values["input_preview"],
             output_preview=values["output_preview"],
             error=values["error"],
-            amounts=_amounts(values),
+            amounts=_amounts(values) if counts else NOTHING_KNOWN,
         )
 
 
-# The bodies of a call that still runs are not counted: a checkpoint does not touch the sums.
+# Not `IS NULL`, which SQLite 3.40 has for false of all columns of this table in RETURNING.
+COUNTED: Final = "COALESCE(length(same_call), 0) = 0"
+# The bodies of a call that still runs are not counted: a checkpoint does not touch the sums. Of a
+# span that saw the same call as another, tokens and cost are counted there.
 SPAN_FACTS: Final = f"""
 seq, state, started_at_us, started_at_us + duration_us,
-CASE WHEN cost_status = 'unpriced' THEN 1 ELSE 0 END,
-CASE WHEN usage_source = 'estimated' THEN 1 ELSE 0 END,
+CASE WHEN cost_status = 'unpriced' AND {COUNTED} THEN 1 ELSE 0 END,
+CASE WHEN usage_source = 'estimated' AND {COUNTED} THEN 1 ELSE 0 END,
 CASE WHEN state = 'running' THEN 0
   ELSE COALESCE(request_size, 0) + COALESCE(response_size, 0) END,
 CASE WHEN state = 'running' THEN 0 ELSE COALESCE(stored_bytes, 0) END,
 COALESCE(model, model_requested), name, user_id, input_preview, output_preview, error,
-{", ".join(AMOUNTS)}
+{", ".join(f"CASE WHEN {COUNTED} THEN {c} END" for c in AMOUNTS)}
 """
 
 

@@ -21,12 +21,13 @@ from storage.mentions import brought_by, withdraw
 from storage.parameters import clean_text
 from storage.rollup import recompute_session, roll_up, write_totals
 from storage.totals import Deleted
+from storage.twins import unmark
 
 # ruff: noqa: S608 (the SQL below is put together from constants of this package, never from values)
 
 SPAN_HELD: Final = """
 RETURNING seq, request_content_id, response_content_id, request_envelope, response_envelope,
-input_node_id, output_node_id
+input_node_id, output_node_id, span_id
 """
 DELETE_TRACE: Final = f"""
 DELETE FROM traces WHERE project_id = :project_id AND trace_id = :trace_id
@@ -96,6 +97,7 @@ def _delete(
     lost = [-sum(column) for column in zip(*map(totals, traces), strict=True)]
     write_totals(tx, {project_id: lost}, {project_id: -freed_bytes})
     log_deletion(tx, project_id, session_id, trace_ids)
+    unmark(tx, project_id, [row[-1] for row in spans])
     return Deleted(
         traces=len(traces), spans=len(spans), contents=contents, content_bytes=freed_bytes
     )
@@ -107,7 +109,7 @@ RELEASE: Final = "DELETE FROM holes WHERE content_id = :content_id AND span_seq 
 def _drop_held(tx: Transaction, spans: list[Row]) -> tuple[int, int]:
     """Drop what deleted spans held and nobody else does; return contents and bytes."""
     held: set[int] = set()
-    for seq, *content_ids, request, response, input_node_id, output_node_id in spans:
+    for seq, *content_ids, request, response, input_node_id, output_node_id, _ in spans:
         held.update(one for one in content_ids if one is not None)
         for content_id in (*holes_of(request), *holes_of(response)):
             tx.execute(RELEASE, {"content_id": content_id, "span_seq": seq})

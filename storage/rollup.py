@@ -8,6 +8,7 @@ a circle. Knows nothing of what a change was.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+from storage import budgets
 from storage.aggregates import (
     AMOUNTS,
     SPAN_FACTS,
@@ -37,6 +38,11 @@ def roll_up(ledger: Ledger) -> tuple[SessionKey, ...]:
         if not change.touched:
             continue
         old, spans = change.old, change.spans
+        if change.emptied:
+            if old is not None:
+                _delete_trace(ledger, key, old)
+                _add_totals(projects.setdefault(key[0], [0] * len(TOTALS)), old, None)
+            continue
         if (0 if old is None else old.span_count) + change.inserted != len(spans):
             spans = read_spans(tx, key)
         session_id = change.session_id
@@ -58,14 +64,37 @@ def roll_up(ledger: Ledger) -> tuple[SessionKey, ...]:
         for model, n in models:
             session.models[model] += n
     tx.insert_rows(WRITE_TRACES, traces)
-    _write_sessions(
-        tx, [(key, sessions[key]) for key in sorted(sessions) if not sessions[key].stale]
+    tx.execute_many(
+        LINK,
+        [
+            {"project_id": key[0], "trace_id": key[1], "linked_trace_id": linked}
+            for key, linked in ledger.links.items()
+        ],
     )
-    for session_key in sorted(sessions):
-        if sessions[session_key].stale:
-            recompute_session(tx, *session_key)
+    stale = ledger.left | {key for key, session in sessions.items() if session.stale}
+    _write_sessions(tx, [(key, sessions[key]) for key in sorted(sessions.keys() - stale)])
+    for session_key in sorted(stale):
+        recompute_session(tx, *session_key)
+    for session_key in sorted(ledger.left):
+        budgets.forget(tx, *session_key, ())
     write_totals(tx, projects, ledger.additions.stored_bytes)
-    return tuple(sorted(sessions))
+    return tuple(sorted(sessions.keys() | ledger.left))
+
+
+DELETE_TRACE: Final = """
+DELETE FROM traces WHERE project_id = :project_id AND trace_id = :trace_id
+"""
+LINK: Final = """
+UPDATE traces SET linked_trace_id = :linked_trace_id
+WHERE project_id = :project_id AND trace_id = :trace_id
+"""
+
+
+def _delete_trace(ledger: Ledger, key: TraceKey, old: TraceFacts) -> None:
+    """Take away the row of a trace whose last span went to another."""
+    ledger.tx.execute(DELETE_TRACE, {"project_id": key[0], "trace_id": key[1]})
+    if old.session_id is not None:
+        ledger.left.add((key[0], old.session_id))
 
 
 READ_SESSION_TRACES: Final = f"""
@@ -136,9 +165,10 @@ def write_totals(
         tx.execute(ADD_TOTALS, values)
 
 
-def _add_totals(added: list[int], old: TraceFacts | None, new: TraceFacts) -> None:
-    for i, n in enumerate(totals(new)):
-        added[i] += n
+def _add_totals(added: list[int], old: TraceFacts | None, new: TraceFacts | None) -> None:
+    if new is not None:
+        for i, n in enumerate(totals(new)):
+            added[i] += n
     if old is not None:
         for i, n in enumerate(totals(old)):
             added[i] -= n

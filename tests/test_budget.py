@@ -91,12 +91,16 @@ def test_without_the_header_the_projects_default_holds_for_a_session_that_is_kno
 def most(
     body: bytes, content_type: str = JSON, coding: str = "", limits: LimitsConfig | None = None
 ) -> int | None:
-    spending = Budgets(PRICES, limits or LimitsConfig(), _never, 0)
+    spending = Budgets(PRICES, limits or LimitsConfig(), _never, _nowhere, 0)
     return spending._most(a_call(), body, content_type, coding)
 
 
 def _never(_: Reservation) -> asyncio.Future[SessionBudget]:
     raise AssertionError("nobody was to reserve")
+
+
+def _nowhere(_: object) -> asyncio.Future[str | None]:
+    raise AssertionError("nobody was to ask for a session")
 
 
 def ask(**fields: Any) -> bytes:
@@ -142,9 +146,12 @@ def test_what_cannot_be_priced_is_unknown_and_not_cheap(body: bytes, coding: str
 class Ledger:
     """What was asked of the database, and what it answers."""
 
-    def __init__(self, answer: SessionBudget | Exception | None) -> None:
+    def __init__(
+        self, answer: SessionBudget | Exception | None, session: str | None = None
+    ) -> None:
         self.asked: list[Reservation] = []
         self._answer = answer
+        self._session = session
 
     def reserve(self, reservation: Reservation) -> asyncio.Future[SessionBudget]:
         self.asked.append(reservation)
@@ -153,6 +160,11 @@ class Ledger:
             future.set_exception(self._answer)
         elif self._answer is not None:
             future.set_result(self._answer)
+        return future
+
+    def session_of(self, _: object) -> asyncio.Future[str | None]:
+        future = asyncio.get_running_loop().create_future()
+        future.set_result(self._session)
         return future
 
 
@@ -186,7 +198,7 @@ async def admit(
     path = target or b"/api/proxy/openai/v1/chat/completions"
     one = a_call(session="s", request=b"", target=path, **call)
     limits = LimitsConfig(unpriced=unpriced)
-    spending = Budgets(PRICES, limits, ledger.reserve, 0)
+    spending = Budgets(PRICES, limits, ledger.reserve, ledger.session_of, 0)
     request: Any = Request(body)
     assert await spending.admit(request, one, 10**9) == (body if ledger.asked else None)
     return one
@@ -273,7 +285,7 @@ async def test_what_cannot_be_reserved_is_refused_and_its_end_gives_back_what_ma
     answer: Exception | None,
 ) -> None:
     call = a_call(session="s", request=b"")
-    spending = Budgets(PRICES, LimitsConfig(), Ledger(answer).reserve, 0)
+    spending = Budgets(PRICES, LimitsConfig(), Ledger(answer).reserve, _nowhere, 0)
     request: Any = Request(ask())
     with pytest.raises(Refused) as raised:
         await spending.admit(request, call, 10**9)

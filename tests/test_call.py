@@ -8,8 +8,6 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from proxy.call import COMPLETE
 from proxy.capture import Budget
@@ -245,56 +243,6 @@ def test_what_a_record_holds_is_what_its_call_took() -> None:
     checkpoint = call.progress()
     end = call.finish(COMPLETE)
     assert checkpoint.held_bytes + end.held_bytes == budget.used_bytes
-
-
-# traceparent (W3C Trace Context).
-
-TRACE, PARENT = b"4bf92f3577b34da6a3ce929d0e0e4736", b"00f067aa0ba902b7"
-
-
-def external(value: bytes) -> tuple[bytes | None, bytes | None]:
-    start = a_call(headers=((b"Traceparent", value),)).start
-    return start.external_trace_id, start.external_parent_id
-
-
-def test_the_trace_of_the_caller_is_noted() -> None:
-    ids = (bytes.fromhex(TRACE.decode()), bytes.fromhex(PARENT.decode()))
-    assert external(b"00-%b-%b-01" % (TRACE, PARENT)) == ids
-    assert external(b" 01-%b-%b-01-more " % (TRACE, PARENT)) == ids
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        b"",
-        b"00",
-        b"00-%b-%b" % (TRACE, PARENT),
-        b"00-%b-%b-01" % (TRACE[:-1], PARENT),
-        b"00-%b-%b-01" % (TRACE[:-2] + b"zz", PARENT),
-        b"00-%b-%b-01" % (TRACE[:-2] + b"\xff\xff", PARENT),
-        b"00-%b-%b-01" % (TRACE[:-2] + b"  ", PARENT),
-        b"00-%b-%b-01" % (b"0" * 32, PARENT),
-        b"00-%b-%b-01" % (TRACE, b"0" * 16),
-    ],
-)
-def test_a_traceparent_that_is_none_is_left_out_whole(value: bytes) -> None:
-    assert external(value) == (None, None)
-
-
-@given(
-    st.binary(max_size=80)
-    | st.lists(
-        st.sampled_from([TRACE, PARENT, b"00", b"-", b"0" * 16, b" ", b"\xff", b"g"]), max_size=9
-    ).map(b"".join)
-)
-def test_any_traceparent_gives_two_ids_or_none(value: bytes) -> None:
-    trace, parent = external(value)
-    assert (trace is None) is (parent is None)
-    if trace is not None and parent is not None:
-        assert (len(trace), len(parent)) == (16, 8)
-        assert any(trace)
-        assert any(parent)
-        assert b"%b-%b-" % (trace.hex().encode(), parent.hex().encode()) in value.lower()
 
 
 def test_calls_that_begin_at_once_have_spans_with_ids_of_their_own() -> None:
