@@ -5,7 +5,7 @@ from typing import Any
 
 from storage.aggregates import SPAN_FACTS, SpanFacts
 from storage.continuation import join
-from storage.database import Database
+from storage.database import Database, Transaction
 from storage.events import log_changes
 from storage.fulltext import await_index
 from storage.keys import TraceKey
@@ -43,44 +43,49 @@ RETURNING {SPAN_FACTS}
 def hand_in(db: Database, *spans: Handed) -> None:
     """Write them as intake does: in one transaction, but for those that are there."""
     with db.transaction() as tx:
-        ((seq,),) = tx.execute(TAKE_SEQ, {"n": len(spans)})
-        ledger = Ledger(tx, next_seq=seq - len(spans) + 1)
-        ledger.look_up_traces((one.project, trace_id(one.trace)) for one in spans)
-        fresh: list[TraceKey] = []
-        for one in spans:
-            values: dict[str, Any] = {
-                "project_id": one.project,
-                "trace_id": trace_id(one.trace),
-                "span_id": span_id(one.n),
-            }
-            there = "SELECT 1 FROM spans WHERE project_id = :project_id AND span_id = :span_id"
-            if tx.execute(there, values):
-                continue
-            change = ledger.trace((one.project, trace_id(one.trace)))
-            if change.old is None and not change.inserted:
-                fresh.append(change.key)
-            if one.session is not None:
-                join(ledger, change, one.session, "api")
-            (row,) = tx.execute(
-                INSERT,
-                {
-                    **values,
-                    "seq": ledger.take_seq(),
-                    "parent_id": None if one.parent is None else span_id(one.parent),
-                    "kind": one.kind,
-                    "started_at_us": T0 + one.n,
-                    "response_id": one.response_id,
-                },
-            )
-            change.spans[span_id(one.n)] = SpanFacts.of(row)
-            change.inserted += 1
-            change.moved[span_id(one.n)] = 1
-            change.models["handed"] += 1
-            ledger.spans.append((*change.key, span_id(one.n)))
-        match(ledger, tuple(ledger.spans))
-        adopt(ledger, fresh)
-        log_changes(ledger, roll_up(ledger))
-        await_index(tx, ledger.unheard)
+        take(tx, *spans)
+
+
+def take(tx: Transaction, *spans: Handed) -> None:
+    """Do that in a transaction."""
+    ((seq,),) = tx.execute(TAKE_SEQ, {"n": len(spans)})
+    ledger = Ledger(tx, next_seq=seq - len(spans) + 1)
+    ledger.look_up_traces((one.project, trace_id(one.trace)) for one in spans)
+    fresh: list[TraceKey] = []
+    for one in spans:
+        values: dict[str, Any] = {
+            "project_id": one.project,
+            "trace_id": trace_id(one.trace),
+            "span_id": span_id(one.n),
+        }
+        there = "SELECT 1 FROM spans WHERE project_id = :project_id AND span_id = :span_id"
+        if tx.execute(there, values):
+            continue
+        change = ledger.trace((one.project, trace_id(one.trace)))
+        if change.old is None and not change.inserted:
+            fresh.append(change.key)
+        if one.session is not None:
+            join(ledger, change, one.session, "api")
+        (row,) = tx.execute(
+            INSERT,
+            {
+                **values,
+                "seq": ledger.take_seq(),
+                "parent_id": None if one.parent is None else span_id(one.parent),
+                "kind": one.kind,
+                "started_at_us": T0 + one.n,
+                "response_id": one.response_id,
+            },
+        )
+        change.spans[span_id(one.n)] = SpanFacts.of(row)
+        change.inserted += 1
+        change.moved[span_id(one.n)] = 1
+        change.models["handed"] += 1
+        ledger.spans.append((*change.key, span_id(one.n)))
+    match(ledger, tuple(ledger.spans))
+    adopt(ledger, fresh)
+    log_changes(ledger, roll_up(ledger))
+    await_index(tx, ledger.unheard)
 
 
 def marks(db: Database, project: int = 1) -> dict[int, int | None]:
