@@ -106,8 +106,9 @@ def _join_other(ledger: Ledger, change: TraceChange, key: TraceKey, source: str)
         join(ledger, change, other.session_id, source)
 
 
+# Of the column itself SQLite would read all the project's spans, which its key has in that order.
 FIND_EXTENDED: Final = """
-SELECT DISTINCT trace_id FROM spans
+SELECT DISTINCT COALESCE(trace_id, trace_id) FROM spans
 WHERE project_id = :project_id AND output_meaning = :meaning
   AND caller IS NOT DISTINCT FROM :caller AND state = 'completed' AND owner IS NOT NULL
 LIMIT :limit

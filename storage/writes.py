@@ -86,8 +86,10 @@ def apply(tx: Transaction, batch: Batch) -> Written:
         for write in batch.spans
         if write.settles is not None and write.key in written
     ]
-    match_calls(ledger, [_seen(write) for write in batch.spans if write.key in written])
-    match(ledger, [key for key in settled if key is not None])
+    ended = ((write.key, write.end) for write in batch.spans if write.key in written)
+    match_calls(ledger, [_seen(key, end) for key, end in ended if end is not None])
+    if settled:
+        match(ledger, [key for key in settled if key is not None])
     if ledger.named:
         adopt(ledger, ledger.named)
     sessions = roll_up(ledger)
@@ -100,14 +102,13 @@ def apply(tx: Transaction, batch: Batch) -> Written:
     return Written(tuple(ledger.spans), traces, sessions, ledger.late, len(ledger.unheard), taken)
 
 
-def _seen(write: SpanWrite) -> Seen:
-    """Give what a written call may have in common with a span that was handed in."""
-    end = write.end or {}
+def _seen(key: SpanKey, end: dict[str, Value]) -> Seen:
+    """Give what a call that ended may have in common with a span that was handed in."""
     # What only asked for a response has no usage; what has no owner was handed in itself.
-    has_usage = end.get("usage_source") is not None and end.get("owner") is not None
-    parent_id, response_id = end.get("parent_id"), end.get("response_id")
+    has_usage = end["usage_source"] is not None and end["owner"] is not None
+    parent_id, response_id = end["parent_id"], end["response_id"]
     return Seen(
-        write.key,
+        key,
         parent_id if has_usage and isinstance(parent_id, bytes) else None,
         response_id if has_usage and isinstance(response_id, str) else None,
     )
