@@ -13,7 +13,7 @@ from tests.api.watching import watch
 from tests.calling import DONE, delta
 from tests.conftest import Serve
 from tests.running import CHAT, Running, running
-from tests.storage.handing import Handed, take
+from tests.storage.seen_twice import Handed, take
 from tests.wire import Peer, Received, ScriptedUpstream, connect
 
 TRACE, SPAN = b"4bf92f3577b34da6a3ce929d0e0e4736", b"00f067aa0ba902b7"

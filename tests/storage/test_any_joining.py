@@ -11,7 +11,7 @@ from storage.forget import delete_session, delete_trace, interrupt_running
 from storage.records import SpanStart
 from storage.sqlite import SqliteDatabase
 from tests.storage.calls import checkpoint, rows, spoken, start, text_of, trace_id, write
-from tests.storage.handing import Handed, hand_in
+from tests.storage.seen_twice import Handed, hand_in
 
 CALLS = 5
 # Traces that applications know, and ids of what they hand in.

@@ -23,7 +23,7 @@ from tests.storage.calls import (
     trace_id,
     write,
 )
-from tests.storage.handing import Handed, hand_in, links, marks, traces_of_calls
+from tests.storage.seen_twice import Handed, hand_in, links, marks, traces_of_calls
 from tests.storage.test_budgets import asked
 from tests.storage.test_mentions import said_in, words
 from tests.storage.test_placing import T, joining, session_of, tracing

@@ -21,7 +21,7 @@ from tests.storage.calls import (
     trace_id,
     write,
 )
-from tests.storage.handing import Handed, hand_in, links, traces_of_calls
+from tests.storage.seen_twice import Handed, hand_in, links, traces_of_calls
 
 T = 50
 

@@ -7,7 +7,7 @@ from storage.rollup import roll_up
 from storage.sqlite import SqliteDatabase
 from storage.transfer import Move, move
 from tests.storage.calls import end, rows, span_id, start, text_of, trace_id, write
-from tests.storage.handing import links, traces_of_calls
+from tests.storage.seen_twice import links, traces_of_calls
 
 
 async def moved(db: SqliteDatabase, *moves: tuple[int, int]) -> Ledger:

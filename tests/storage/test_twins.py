@@ -22,7 +22,7 @@ from tests.storage.calls import (
     unknown_usage,
     write,
 )
-from tests.storage.handing import Handed, hand_in, links, marks, traces_of_calls
+from tests.storage.seen_twice import Handed, hand_in, links, marks, traces_of_calls
 from tests.storage.test_placing import T, joining, session_of
 
 
