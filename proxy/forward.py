@@ -16,6 +16,7 @@ from aiohttp import web
 from proxy import headers, joining, session
 from proxy.access import Principal, principal_of
 from proxy.answer import ClientFault, UpstreamFault
+from proxy.backlog import Ticket
 from proxy.budget import Budgets, session_limit
 from proxy.call import CLIENT_LEFT, COMPLETE, SERVER_STOPPED, Call, EndedBy, Ending, Phase
 from proxy.capture import Budget, CapturePolicy, parse_capture
@@ -23,7 +24,7 @@ from proxy.config import Config
 from proxy.downstream import RelayedResponse, cut, sandbox
 from proxy.errors import Refused, error_response
 from proxy.limits import RateLimits
-from proxy.recorder import Recorder, Ticket
+from proxy.recorder import Recorder
 from proxy.send import Sender, Sent
 from proxy.target import BadTarget, Target, proxied
 from proxy.vault import Vault
@@ -167,7 +168,7 @@ class Forwarder:
             sender = self._sender_for(request, call, target)
             if call.lacks_key:
                 raise _no_key(principal_of(request).project.name, target.upstream)
-            if self._strict and not await self._recorder.committed(saved):
+            if self._strict and not await self._recorder.waits.committed(saved):
                 message = "the call could not be recorded, so it was not made"
                 raise Refused(503, "recording_unavailable", message)
             body = None
@@ -182,9 +183,9 @@ class Forwarder:
             response.headers.extend((name.decode(), value.decode()) for name, value in _marks(call))
             return response, _ending_of(fault)
         try:
-            await self._recorder.started(saved)
+            patience_s = await self._recorder.waits.started(saved)
             call.recorded(saved)
-            delivered = await self._deliver(request, call, sent)
+            delivered = await self._deliver(request, call, sent, patience_s)
         finally:
             sent.exchange.close()
         sender.learn(call, sent)
@@ -204,10 +205,13 @@ class Forwarder:
         return sender
 
     async def _deliver(
-        self, request: web.Request, call: Call, sent: Sent
+        self, request: web.Request, call: Call, sent: Sent, patience_s: float
     ) -> tuple[web.StreamResponse, Ending]:
-        """Hand the answer on as it comes; the tap sees each piece after the client has it."""
-        answer, editor = sent.exchange.answer, sent.editor
+        """Hand the answer on as it comes; the tap sees each piece after the client has it.
+
+        Where the recorder is behind, the last piece waits for it, `patience_s` at most.
+        """
+        answer, editor, waits = sent.exchange.answer, sent.editor, self._recorder.waits
         reframed = editor is not None and editor.reframes
         call.answered(answer.status, answer.headers, edited=reframed)
         response = _response(call, sent, reframed=reframed)
@@ -217,9 +221,17 @@ class Forwarder:
             await response.prepare(request)
             call.handed_on()
             async for piece, received in sent.pieces():
+                if waits.is_behind:
+                    await call.watched(piece, received)
+                    if answer.complete or call.at_its_end:
+                        patience_s = await waits.caught_up(patience_s)
+                    await response.write(received)
+                    continue
                 if received:
                     await response.write(received)
                 await call.watched(piece, received)
+            if waits.is_behind:  # the end of an answer in chunks comes after its last piece
+                await waits.caught_up(patience_s)
             await response.write_eof()
         except (ClientFault, UpstreamFault) as fault:
             cut(request)
@@ -239,7 +251,7 @@ class Forwarder:
             else:
                 await response.prepare(request)
                 await response.write(received)
-        if await self._recorder.committed(self._recorder.put(call.finish(COMPLETE))):
+        if await self._recorder.waits.committed(self._recorder.put(call.finish(COMPLETE))):
             await response.prepare(request)
             await response.write(b"".join(held))
             await response.write_eof()

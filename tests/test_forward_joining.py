@@ -41,7 +41,9 @@ PRICES = (
 @pytest.fixture
 async def tw(tmp_path: Path, upstream: ScriptedUpstream) -> AsyncIterator[Running]:
     upstream.answers(ANSWER)
-    async with running(tmp_path, upstream.url, prices=PRICES) as server:
+    # In the other modes a slow disk may have an answer leave before anybody knows where its call is.
+    settings = {"recording.durability": "strict"}
+    async with running(tmp_path, upstream.url, settings, PRICES) as server:
         yield server
 
 
