@@ -41,7 +41,7 @@ PRICES = (
 @pytest.fixture
 async def tw(tmp_path: Path, upstream: ScriptedUpstream) -> AsyncIterator[Running]:
     upstream.answers(ANSWER)
-    # In the other modes a slow disk may have an answer leave before anybody knows where its call is.
+    # In the other modes an answer may leave before anybody knows where its call is.
     settings = {"recording.durability": "strict"}
     async with running(tmp_path, upstream.url, settings, PRICES) as server:
         yield server
