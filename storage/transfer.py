@@ -35,7 +35,7 @@ SELECT span_id FROM spans WHERE project_id = :project_id AND trace_id = :trace_i
 """
 IS_OPENED: Final = """
 SELECT 1 FROM traces WHERE project_id = :project_id AND trace_id = :trace_id
-  AND (opened_at_us IS NOT NULL OR closed_at_us IS NOT NULL)
+  AND (opened_seq IS NOT NULL OR opened_at_us IS NOT NULL OR closed_at_us IS NOT NULL)
 """
 IS_THERE: Final = """
 SELECT 1 FROM spans WHERE project_id = :project_id AND trace_id = :trace_id AND span_id = :span_id

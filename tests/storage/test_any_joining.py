@@ -166,7 +166,7 @@ class World:
                 if call[0] == project
                 and ((call[1], call[3]) == (trace, span) or (response and call[4] == response))
             ]
-            if is_call or kind == "custom":
+            if is_call or kind not in ("llm_call", "embedding"):
                 assert same_call is None
             else:
                 assert (same_call in saw) if saw else (same_call is None)
