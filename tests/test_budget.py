@@ -16,6 +16,7 @@ from proxy.budget import Budgets, session_limit
 from proxy.capture import Budget
 from proxy.errors import Refused
 from proxy.estimate import tokens_of
+from proxy.joining import Joining
 from proxy.pricing import CustomPrice, Prices
 from proxy.sections import LimitsConfig
 from proxy.session import SessionRef
@@ -83,6 +84,12 @@ def test_without_the_header_the_projects_default_holds_for_a_session_that_is_kno
     assert session_limit({}, SESSION, 7) == 7
     assert session_limit({}, None, 7) is None
     assert session_limit({}, SESSION, None) is None
+
+
+def test_a_call_that_names_a_trace_may_have_the_budget_of_its_session() -> None:
+    assert session_limit({}, None, 7, joins=True) == 7
+    assert session_limit({budget.HEADER: b"1.00"}, None, 7, joins=True) == 10**9
+    assert session_limit({}, None, None, joins=True) is None
 
 
 # What a call may cost.
@@ -213,6 +220,31 @@ async def test_a_call_reserves_what_it_may_cost_and_remembers_that_it_did() -> N
     assert (asked.trace_id, asked.span_id) == (call.start.trace_id, call.start.span_id)
     assert call.reserved
     assert call.request.size == len(ask(max_tokens=100))
+
+
+JOINS = Joining(trace_id=b"t" * 16)
+
+
+async def inheriting(of_trace: str | None, **call: Any) -> list[Reservation]:
+    """Give what a call reserves whose trace has this session."""
+    ledger = Ledger(ROOM, of_trace)
+    spending = Budgets(PRICES, LimitsConfig(), ledger.reserve, ledger.session_of, 0)
+    request: Any = Request(ask(max_tokens=100))
+    await spending.admit(request, a_call(request=b"", joining=JOINS, **call), 10**9)
+    return ledger.asked
+
+
+async def test_a_call_that_only_inherits_its_session_reserves_there() -> None:
+    (asked,) = await inheriting("of the trace")
+    assert (asked.session_id, asked.joins) == ("of the trace", True)
+    (asked,) = await inheriting("of the trace", session="other", source="helicone")
+    assert asked.session_id == "of the trace"
+    # A trace that has none takes the call's, and one that our header names is the call's.
+    (asked,) = await inheriting(None, session="other", source="helicone")
+    assert asked.session_id == "other"
+    (asked,) = await inheriting("of the trace", session="s")
+    assert asked.session_id == "s"
+    assert await inheriting(None) == []
 
 
 async def test_a_call_that_bills_nothing_reserves_nothing_and_is_not_read() -> None:

@@ -11,6 +11,8 @@ import pytest
 
 from proxy.call import COMPLETE
 from proxy.capture import Budget
+from proxy.joining import Joining
+from storage.records import Taken
 from tests.calling import ANSWER, CHAT, CUT, DONE, EVENTS, JSON, QUESTION, a_call, answered, delta
 
 KEY = b"sk-canary-0123456789"
@@ -250,3 +252,34 @@ def test_calls_that_begin_at_once_have_spans_with_ids_of_their_own() -> None:
     assert len({start.span_id for start in starts}) == len(starts)
     assert {len(start.span_id) for start in starts} == {8}
     assert sorted(starts, key=lambda start: start.span_id[:4]) == starts
+
+
+# Where it is recorded.
+
+
+def test_a_call_is_where_it_says_until_its_record_says_better() -> None:
+    trace = b"t" * 16
+    joining = Joining(trace_id=trace, parent_id=b"p" * 8)
+    call = a_call(joining=joining, session="s", source="helicone")
+    assert (call.start.joins, call.start.parent_id) == (trace, b"p" * 8)
+    assert call.joins_others
+    assert call.place == Taken(trace, "s", "helicone")
+    # One that names its session may stay out of the trace.
+    call = a_call(joining=joining, session="s")
+    assert call.place == Taken(call.start.trace_id, "s", "header")
+    assert not a_call().joins_others
+
+
+async def test_a_call_learns_from_its_ticket_where_it_is() -> None:
+    call = a_call(joining=Joining(trace_id=b"t" * 16))
+    tickets = [asyncio.get_running_loop().create_future() for _ in range(4)]
+    call.recorded(tickets[0])
+    tickets[1].cancel()
+    call.recorded(tickets[1])
+    assert call.place == Taken(b"t" * 16, None, None)
+    tickets[2].set_result(Taken(b"u" * 16, "s", "api"))
+    call.recorded(tickets[2])
+    assert call.place == Taken(b"u" * 16, "s", "api")
+    tickets[3].set_result(None)
+    call.recorded(tickets[3])
+    assert call.place == Taken(call.start.trace_id, None, None)
