@@ -70,7 +70,7 @@ class Server:
         text = Path(f"/proc/{self.process.pid}/status").read_text()
         found = re.search(rf"{name}:\s+(\d+) kB", text)
         assert found is not None  # noqa: S101
-        return int(found[1]) / 1000
+        return int(found[1]) * 1024 / 1e6  # what it calls kB are KiB
 
     def fds(self) -> int:
         """Count the open file descriptors."""

@@ -48,9 +48,10 @@ SWITCH_INTERVAL_S: Final = 0.0005
 # glibc's mallopt: blocks of so many bytes come from the system and go back to it when they are
 # freed. It begins with this bound, and raises it to the largest block that was freed, up to 32 MiB:
 # from then on bodies are cut out of one heap, whose holes stay with the process for ever. 500
-# requests of 500 KB at once left it with 200 MB too much. Bodies come in pieces of 64 KiB.
+# requests of 500 KB at once left it with 200 MB too much. Bodies come in pieces of 32 KiB and more
+# (read_ahead.py).
 M_MMAP_THRESHOLD: Final = -3
-MMAP_THRESHOLD_BYTES: Final = 64 * 1024
+MMAP_THRESHOLD_BYTES: Final = 16 * 1024
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -7,17 +7,22 @@ budget and counters are touched on the event loop only.
 """
 
 import asyncio
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from proxy.call import CallEnd, CallProgress
 from proxy.capture import Budget
 from proxy.losses import Losses
-from storage.records import SpanStart
+from storage.records import SpanStart, Taken
 
 Record = SpanStart | CallProgress | CallEnd
+Key = tuple[int, bytes, bytes]
+# What becomes of a record: done when it is saved, with the trace that its call is in where that is
+# not the call's own; cancelled if it is lost.
+Ticket = asyncio.Future[Taken | None]
 
 # What a queued record weighs beside its bodies.
 RECORD_BYTES: Final = 2048
@@ -27,6 +32,7 @@ RECORD_BYTES: Final = 2048
 class Item:
     """A record, or other work of the writer; ``urgent``: somebody waits for its ``ticket``.
 
+    ``at_s`` is when it came, by the monotonic clock.
     ``erases``: it deletes, so that space is to be given back after it. ``withdrawn``: it is not to
     happen any more; ``sealed``: it is too late for that, for it is being committed.
     """
@@ -36,6 +42,7 @@ class Item:
     ticket: asyncio.Future[Any]
     weight: int
     urgent: bool
+    at_s: float = field(default_factory=time.monotonic)
     erases: bool = False
     withdrawn: bool = False
     sealed: bool = False
@@ -65,6 +72,7 @@ class Backlog:
         # What can be dropped, oldest first; those that are no longer in the queue do not count.
         self._with_bodies: deque[Item] = deque()
         self._starts: deque[Item] = deque()
+        self._taken_at_s: float | None = None
 
     def __len__(self) -> int:
         return len(self._items)
@@ -73,6 +81,13 @@ class Backlog:
     def is_urgent(self) -> bool:
         """Whether somebody waits for anything in it."""
         return any(item.urgent for item in self._items)
+
+    @property
+    def oldest_at_s(self) -> float | None:
+        """When the oldest came that is not saved; None where all is."""
+        if self._taken_at_s is not None:
+            return self._taken_at_s
+        return next(iter(self._items)).at_s if self._items else None
 
     def add(self, item: Item) -> None:
         """Put something at the end."""
@@ -101,19 +116,24 @@ class Backlog:
             del self._items[item]
             if item.work is not None:
                 break
+        self._taken_at_s = batch[0].at_s if batch else None
         for droppable in (self._with_bodies, self._starts):
             while droppable and droppable[0] not in self._items:
                 droppable.popleft()
         return batch
 
-    def end(self, item: Item, *, is_saved: bool) -> None:
-        """Let go of an item that was taken or dropped."""
+    def finish(self) -> None:
+        """Note that what was taken is saved, or lost."""
+        self._taken_at_s = None
+
+    def end(self, item: Item, *, is_saved: bool, result: object = None) -> None:
+        """Let go of an item that was taken or dropped; ``result`` is for whoever waits for it."""
         self.bytes -= item.weight
         self._give_back(item.record)
         if not is_saved:
             item.ticket.cancel()
         elif not item.ticket.done():
-            item.ticket.set_result(None)
+            item.ticket.set_result(result)
 
     def make_room(self, newest: Item, limit_bytes: int) -> None:
         """Drop what does not fit: the oldest bodies, then whole records."""
@@ -149,6 +169,12 @@ class Backlog:
     def _give_back(self, record: Record | None) -> None:
         if isinstance(record, CallEnd | CallProgress):
             self._budget.give(record.held_bytes)
+
+
+def key_of(record: Record) -> Key:
+    """Give the key by which a record's call knows itself: project, its own trace, span."""
+    start = record if isinstance(record, SpanStart) else record.start
+    return start.project_id, start.trace_id, start.span_id
 
 
 def weight(record: Record) -> int:

@@ -83,7 +83,15 @@ class Captured:
 class Capture:
     """A growing copy of one body. `add` never fails and keeps at most `limit_bytes` and a tail."""
 
-    __slots__ = ("_budget", "_head", "_held_bytes", "_limit_bytes", "_rest", "size")
+    __slots__ = (
+        "_budget",
+        "_head",
+        "_held_bytes",
+        "_limit_bytes",
+        "_reserved_bytes",
+        "_rest",
+        "size",
+    )
 
     def __init__(self, limit_bytes: int, budget: Budget) -> None:
         self.size = 0
@@ -91,7 +99,22 @@ class Capture:
         self._budget = budget
         self._head: list[bytes] = []
         self._held_bytes = 0
+        self._reserved_bytes = 0  # taken from the budget for what is yet to come
         self._rest: _Rest | None = None
+
+    def reserve(self, size: int) -> bool:
+        """Have room for a whole body of `size` bytes before it comes; False where there is none.
+
+        What does not come of it goes back with `captured`. There is none in the second half of the
+        budget, which is for what has come: a client may announce much and send nothing.
+        """
+        if size > self._limit_bytes or self.size:
+            return False
+        if 2 * (self._budget.used_bytes + size) > self._budget.limit_bytes:
+            return False
+        self._budget.take(size)
+        self._reserved_bytes = size
+        return True
 
     def add(self, chunk: bytes) -> None:
         """Take note of the next bytes."""
@@ -112,12 +135,19 @@ class Capture:
             self._head = [whole]
 
     @property
+    def is_whole(self) -> bool:
+        """Whether it is all of what came so far."""
+        return self._rest is None
+
+    @property
     def head_bytes(self) -> int:
         """Bytes of the first part, the only one that grows in full."""
         return self._held_bytes
 
     def captured(self) -> Captured:
         """Give the copy as it stands, with what it took from the budget."""
+        self._budget.give(self._reserved_bytes)
+        self._reserved_bytes = 0
         head = b"".join(self._head)
         rest = self._rest
         if rest is None:
@@ -150,8 +180,12 @@ class Capture:
         held_bytes = self._held_bytes + len(chunk)
         if held_bytes > self._limit_bytes:
             return False
-        if not self._budget.take(len(chunk), anyway=held_bytes <= PREVIEW_BYTES):
+        reserved_bytes = min(len(chunk), self._reserved_bytes)
+        wanted_bytes = len(chunk) - reserved_bytes
+        is_small = held_bytes <= PREVIEW_BYTES
+        if wanted_bytes and not self._budget.take(wanted_bytes, anyway=is_small):
             return False
+        self._reserved_bytes -= reserved_bytes
         self._head.append(chunk)
         self._held_bytes = held_bytes
         return True

@@ -1,10 +1,11 @@
 """Standard output and error that never make anybody wait.
 
-Owns how text leaves the process while it serves: who writes only puts a line into a queue, and a
-thread of its own hands it to the system. Invariant: neither the event loop nor the recorder's
-thread ever waits for whoever reads the log: a pipe that nobody reads is full after 64 KiB, and the
-next line would stop all calls. Past `MAX_BYTES` new lines are dropped, counted, and, once somebody
-reads again, spoken of. The queue holds bytes: no line keeps alive what it was made of.
+Owns how text leaves the process while it serves: a line that a pipe or a file takes at once is
+handed to it, any other waits in a queue for a thread of its own. Invariant: neither the event loop
+nor the recorder's thread ever waits for whoever reads the log: a pipe that nobody reads is full
+after 64 KiB, and the next line would stop all calls. Past `MAX_BYTES` new lines are dropped,
+counted, and, once somebody reads again, spoken of. The queue holds bytes: no line keeps alive what
+it was made of.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import io
 import logging
 import os
 import select
+import stat
 import sys
 import threading
 import time
@@ -44,8 +46,10 @@ class Outlet(io.TextIOBase):
         self._line = ""
         self._queue: deque[bytes] = deque()
         self._bytes = 0  # of the queue, and of what is being written
+        self._spoken_of = 0
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
+        self._ready_fd = _never_blocking(fd)
 
     def fileno(self) -> int:
         """Give the file descriptor."""
@@ -66,6 +70,8 @@ class Outlet(io.TextIOBase):
             if not text.endswith("\n"):
                 return len(text)
             line, self._line = self._line.encode(self.encoding, self.errors), ""
+            if self._is_taken_at_once(line):
+                return len(text)
             if self._bytes + len(line) > self._limit_bytes:
                 self.dropped_lines += 1
                 return len(text)
@@ -85,8 +91,18 @@ class Outlet(io.TextIOBase):
         with self._changed:
             self._changed.wait_for(lambda: not self._bytes, timeout_s)
 
+    def _is_taken_at_once(self, line: bytes) -> bool:
+        """Hand a line over where that waits for nobody: to wake the thread costs more."""
+        if self._ready_fd is None or self._bytes or self.dropped_lines != self._spoken_of:
+            return False
+        if len(line) > select.PIPE_BUF:  # of which a pipe may take a part
+            return False
+        try:
+            return os.write(self._ready_fd, line) == len(line)
+        except OSError:  # it is full, or nobody is there: the thread knows what to do
+            return False
+
     def _run(self) -> None:
-        spoken_of = 0
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._queue)
@@ -98,8 +114,8 @@ class Outlet(io.TextIOBase):
                 self.dropped_lines += lost
                 self._bytes -= len(data)
                 self._changed.notify_all()
-            if not lost and (dropped := self.dropped_lines - spoken_of):
-                spoken_of += dropped
+            if not lost and (dropped := self.dropped_lines - self._spoken_of):
+                self._spoken_of += dropped
                 _log.warning("%d lines were not written: nobody read them in time", dropped)
 
     def _hand_over(self, data: bytes) -> bool:
@@ -114,6 +130,22 @@ class Outlet(io.TextIOBase):
             except OSError:  # nobody is there to read, or the disk is full
                 return False
         return True
+
+
+def _never_blocking(fd: int) -> int | None:
+    """Give a descriptor of the same pipe or file that never blocks; None where there is none.
+
+    A pipe is opened anew, since whether it blocks is shared by all who were handed the descriptor.
+    It takes up to PIPE_BUF bytes whole or not at all (POSIX, write()). Of a terminal or a socket
+    nobody knows how many it takes.
+    """
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISREG(mode):
+        return fd
+    with contextlib.suppress(OSError):
+        if stat.S_ISFIFO(mode):
+            return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    return None
 
 
 @contextlib.contextmanager

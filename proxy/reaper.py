@@ -20,13 +20,14 @@ from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD
 
 from proxy.errors import error_response
+from proxy.read_ahead import Ear, ReadAhead
 
 # Header limits of both sides of the relay (answer.py has the upstream's).
 MAX_LINE_BYTES: Final = 64 * 1024
 MAX_FIELDS: Final = 1000
-# Of a request's body aiohttp reads twice as much before its handler takes it, and one read more.
-# Its own 256 KiB are 250 MB where 500 requests of 500 KB come at once.
-READ_BYTES: Final = 32 * 1024
+# Of a request's body aiohttp reads twice as much before its handler takes it, and one read more
+# (read_ahead.py).
+READ_BYTES: Final = 8 * 1024
 # nginx closes idle client connections after 75 s.
 KEEPALIVE_S: Final = 75.0
 # Connections that are turned away, but told so first, at a time, and how long they may take to ask.
@@ -110,6 +111,7 @@ class Clients:
     def __init__(self, server: web.Server, patience: Patience, limit: int | None = None) -> None:
         self.patience = patience
         self.count = 0
+        self.read_ahead = ReadAhead()
         self.heads = _Deadlines(patience.header_s, Client.head_is_late)
         self.writes = _Deadlines(patience.write_s, Client.write_is_late)
         self._server = server
@@ -117,9 +119,9 @@ class Clients:
         self._turned_away = 0
         self._last_log_s: float | None = None
 
-    def __call__(self) -> "Client":
+    def __call__(self) -> Ear:
         """Make a protocol: what an event loop's server asks for."""
-        return Client(self, self._server)
+        return Ear(self.read_ahead, Client(self, self._server))
 
     def admits(self, transport: asyncio.Transport) -> bool:
         """Tell whether there is room for one more; where not, it is turned away."""
@@ -144,7 +146,7 @@ class Clients:
 class Client(web.RequestHandler):
     """aiohttp's protocol of one connection, with the bounds that it lacks."""
 
-    __slots__ = ("_admitted", "_all", "_heard", "_unsent")
+    __slots__ = ("_admitted", "_ahead_bytes", "_all", "_heard", "_last_bytes", "_unsent")
 
     def __init__(self, clients: Clients, server: web.Server) -> None:
         super().__init__(
@@ -162,6 +164,8 @@ class Client(web.RequestHandler):
         self._all = clients
         self._admitted = False
         self._heard = False  # something of a head that is not whole
+        self._last_bytes = 0  # of the last read
+        self._ahead_bytes = 0  # of them, those that hold up the next one
         self._unsent = 0  # bytes that the client had not taken when we last looked
 
     @property
@@ -188,11 +192,14 @@ class Client(web.RequestHandler):
         self._all.count -= 1
         self._all.heads.end(self)
         self._all.writes.end(self)
+        self._is_taken()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Read on, and see whether that began a head, completed one, or cannot be read."""
-        heads, is_between = self._request_count, self._waiter is not None
+        # Not between two requests where the next one is here, and its handler has yet to run.
+        heads, is_between = self._request_count, not (self._waiter is None or self._waiter.done())
+        self._last_bytes = len(data) or self._last_bytes
         super().data_received(data)
         if self._request_count != heads:
             self._heard = False
@@ -213,6 +220,24 @@ class Client(web.RequestHandler):
         """It took what we had."""
         self._all.writes.end(self)
         super().resume_writing()
+
+    # What a reader of a body calls.
+
+    def pause_reading(self) -> None:
+        """Read no more until somebody takes what is here."""
+        super().pause_reading()
+        if not self._ahead_bytes:
+            self._ahead_bytes = self._last_bytes
+            self._all.read_ahead.ahead_bytes += self._ahead_bytes
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Read on: somebody took it."""
+        self._is_taken()
+        super().resume_reading(resume_parser)
+
+    def _is_taken(self) -> None:
+        self._all.read_ahead.ahead_bytes -= self._ahead_bytes
+        self._ahead_bytes = 0
 
     # What comes too late.
 

@@ -1,6 +1,7 @@
 """The recorder: a bounded queue on one side, the database's one writer on the other.
 
-Owns when a record counts as saved; what is kept when not everything can be is backlog.py's.
+Owns when a record counts as saved; what is kept when not everything can be is backlog.py's, and how
+long calls wait for it waits.py's.
 Invariants: `put` never raises and never waits; records are saved in the order in which they came,
 in batches; one bound in bytes covers those that wait.
 The thread reads records for their meaning (settle.py) before a transaction begins, and writes them
@@ -12,22 +13,24 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Literal, TypeVar
 
-from proxy.backlog import Backlog, Item, Record, Withdrawn, weight
+from proxy.backlog import Backlog, Item, Key, Record, Ticket, Withdrawn, key_of, weight
 from proxy.call import CallEnd, CallProgress
 from proxy.capture import Budget
 from proxy.losses import Losses
 from proxy.providers.messages import text_of
 from proxy.settle import Settler
+from proxy.waits import Durability, Waits
 from storage import fulltext, parameters, writes
 from storage.database import Database, StatementRefused, StorageError, Transaction
-from storage.records import SpanEnd, SpanStart
+from storage.records import SpanEnd, SpanStart, Taken
 
 T = TypeVar("T")
 Outcome = Literal["saved", "refused", "given up"]
 Ended = tuple[CallEnd, SpanEnd]
+Places = Mapping[Key, Taken]
 
 # A start wakes the writer at once. Ends that nobody waits for give others this long to join their
 # batch: half the commits at 1,000 calls/s, and far inside the 50 ms that a saved end may take.
@@ -36,11 +39,6 @@ LINGER_S: Final = 0.010
 # the oldest wait neither for the newest, nor for a body of megabytes that comes after them.
 MAX_BATCH: Final = 25
 BATCH_BYTES: Final = 512 * 1024
-# An answer's first byte waits at most this long for the commit of its start.
-START_WAIT_S: Final = 0.040
-# So many waits in vain in a row, and calls stop waiting until a commit succeeds.
-MAX_VAIN_WAITS: Final = 3
-STRICT_WAIT_S: Final = 2.0
 # A failing commit is tried again after this long, doubling up to the second figure.
 RETRY_S: Final = 0.1
 RETRY_MAX_S: Final = 5.0
@@ -71,7 +69,7 @@ class Recorder:
         database: Database,
         settler: Settler,
         budget: Budget,
-        durability: Literal["safe", "strict", "fast"],
+        durability: Durability,
     ) -> None:
         self.losses = Losses()
         self.durability = durability
@@ -85,6 +83,7 @@ class Recorder:
         self._budget = budget
         self._loop = asyncio.get_running_loop()
         self._backlog = Backlog(budget, self.losses)
+        self.waits = Waits(self._backlog, self.losses, durability)
         self._wake = threading.Condition()
         self._closing = False
         self._closed = False
@@ -93,13 +92,12 @@ class Recorder:
         self._unindexed = 0
         self._to_tend = False
         self._indexing: asyncio.Future[int] | None = None
-        self._vain_waits = 0
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._thread.start()
 
     # On the event loop.
 
-    def put(self, record: Record) -> asyncio.Future[None]:
+    def put(self, record: Record) -> Ticket:
         """Queue a record; its ticket is done when it is committed, cancelled if it is lost."""
         urgent = isinstance(record, SpanStart) or self.durability == "strict"
         item = Item(record, None, self._loop.create_future(), weight(record), urgent)
@@ -148,23 +146,6 @@ class Recorder:
         elif not item.ticket.done():
             self._loop.call_later(MOMENT_S, self._withdraw, item)
 
-    async def started(self, ticket: asyncio.Future[None]) -> None:
-        """Hold an answer's first byte until its start is saved, a short while at most (`safe`)."""
-        if self.durability == "fast":
-            return
-        if not ticket.done() and self._vain_waits < MAX_VAIN_WAITS:
-            await asyncio.wait((ticket,), timeout=START_WAIT_S)
-            if not ticket.done():
-                self._vain_waits += 1
-        if not _is_saved(ticket):
-            self.losses.counters.late_starts += 1
-
-    async def committed(self, ticket: asyncio.Future[None]) -> bool:
-        """Wait until a record is saved (`strict`); False when it is not in time, or never will."""
-        if not ticket.done():
-            await asyncio.wait((ticket,), timeout=STRICT_WAIT_S)
-        return _is_saved(ticket)
-
     async def indexed(self) -> None:
         """Have a search find what was saved before it, unless that takes longer than a moment."""
         if self._indexing is None or self._indexing.done():
@@ -182,7 +163,7 @@ class Recorder:
         found = []
         if self.error is not None:
             found.append(f"the last commit failed: {self.error}")
-        if self._vain_waits >= MAX_VAIN_WAITS:
+        if self.waits.are_vain:
             found.append("commits take longer than answers may wait for them")
         if self.losses.are_recent:
             found.append("records were lost, in part or whole: see the counters")
@@ -198,13 +179,13 @@ class Recorder:
             self._wake.notify()
         await asyncio.to_thread(self._thread.join)
 
-    def _ended(self, items: Iterable[Item], outcome: Outcome) -> None:
+    def _ended(self, items: Iterable[Item], outcome: Outcome, taken: Places) -> None:
         for item in items:
-            self._backlog.end(item, is_saved=outcome == "saved")
+            place = taken.get(key_of(item.record)) if taken and item.record else None
+            self._backlog.end(item, is_saved=outcome == "saved", result=place)
             if outcome == "given up":
                 self.losses.add(records=1)
-        if outcome == "saved":
-            self._vain_waits = 0
+        self.waits.end(is_saved=outcome == "saved")
 
     def _unreadable(self, error: Exception) -> None:
         self.losses.add(unreadable=1)
@@ -250,7 +231,7 @@ class Recorder:
 
     def _save(self, batch: list[Item]) -> None:
         changes = [self._settle(item) for item in batch]
-        outcome, refusal = self._write(changes)
+        outcome, refusal, taken = self._write(changes)
         if refusal is not None:
             # It may rest on messages of earlier calls that are not, or no longer, stored.
             self._settler.forget()
@@ -260,17 +241,19 @@ class Recorder:
                     self._save(part)
                 return
             changes = [self._settle(item) for item in batch]
-            outcome, refusal = self._write(changes)
+            outcome, refusal, taken = self._write(changes)
         if refusal is not None:
             self._settler.forget()
             self._tell(self._unreadable, refusal)
             if isinstance(end := batch[0].record, CallEnd):
                 # Whatever it is in it that is refused: the call was made, and ended.
                 changes = [self._settler.bare(end)]
-                outcome, _ = self._write(changes)
+                outcome, _, taken = self._write(changes)
         if outcome == "saved":
             self.after_ends(_ends(batch, changes))
-        self._tell(self._ended, batch, outcome)
+        with self._wake:
+            self._backlog.finish()
+        self._tell(self._ended, batch, outcome, taken)
 
     def _settle(self, item: Item) -> parameters.Change | None:
         record = item.record
@@ -285,15 +268,15 @@ class Recorder:
 
     def _write(
         self, changes: Iterable[parameters.Change | None]
-    ) -> tuple[Outcome, Exception | None]:
+    ) -> tuple[Outcome, Exception | None, Places]:
         try:
             batch = parameters.prepare([change for change in changes if change is not None])
         except Exception as error:
-            return "refused", error
+            return "refused", error, {}
         written: list[writes.Written] = []
         outcome = self._commit(lambda tx: written.append(writes.apply(tx, batch)))
         self._unindexed += sum(one.unindexed for one in written)
-        return outcome
+        return *outcome, written[-1].taken if written else {}
 
     def _index(self) -> None:
         done: list[int] = []
@@ -361,6 +344,8 @@ class Recorder:
             self._settler.forget()  # the messages that it deleted
             with contextlib.suppress(StorageError):  # what is not given back now is later
                 self._database.reclaim()
+        with self._wake:
+            self._backlog.finish()
         if outcome == "saved":
             self._tell(item.answer, results[-1], None)
         else:
@@ -377,10 +362,6 @@ def _ends(batch: Sequence[Item], changes: Sequence[parameters.Change | None]) ->
         for item, change in zip(batch, changes, strict=True)
         if isinstance(item.record, CallEnd) and isinstance(change, SpanEnd)
     ]
-
-
-def _is_saved(ticket: asyncio.Future[None]) -> bool:
-    return ticket.done() and not ticket.cancelled()
 
 
 def _is_refusal(error: Exception) -> bool:

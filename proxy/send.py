@@ -39,9 +39,10 @@ from proxy.upstream import Exchange, Request, Upstream
 _REFUSAL_BYTES: Final = 64 * 1024
 # A whole body above this leaves bit by bit, in pieces of this size.
 _PIECE_BYTES: Final = 64 * 1024
-# Requests that are held whole at a time, in bytes, until their answers begin: 100 of 500 KB. Past
-# it they go as they come, without their usage being asked for: forwarding beats recording.
-MAX_HELD_BYTES: Final = 48 * 1024 * 1024
+# Requests that are held whole at a time, in bytes, until their answers begin, beside those that
+# recording holds whole anyway: 32 of 500 KB. Past it they go as they come, without their usage
+# being asked for: forwarding beats recording.
+MAX_HELD_BYTES: Final = 16 * 1024 * 1024
 # Bytes of a stream that are edited in one go on the event loop: 10 ms, were it all tiny events.
 _SLICE_BYTES: Final = 16 * 1024
 
@@ -148,7 +149,7 @@ class Sent:
 class Sender:
     """Sends requests to one upstream, and remembers what it learned about injection there.
 
-    `held` bounds the requests of all senders that are held whole.
+    `held` bounds the requests of all senders that are held whole, and not by recording as well.
     """
 
     def __init__(self, upstream: Upstream, max_request_bytes: int, held: Budget) -> None:
@@ -179,16 +180,15 @@ class Sender:
             content_encoding=request.headers.get("Content-Encoding"),
             content_length=request.content_length,
         )
-        # Of unknown length, it may be as long as that.
-        held_bytes = (request.content_length or MAX_BODY_BYTES) if editable else 0
-        is_held = self._held.take(held_bytes, anyway=body is not None)
+        held_bytes = self._hold(request, call, body) if editable else None
+        is_held = held_bytes is not None
         try:
             if body is None:
-                whole_bytes = MAX_BODY_BYTES if editable and is_held else 0
+                whole_bytes = MAX_BODY_BYTES if is_held else 0
                 began_ns = time.monotonic_ns()
                 body = await take_body(request, call.request, self._limit_bytes, whole_bytes)
                 call.body_wait_us = (time.monotonic_ns() - began_ns) // 1000
-            if isinstance(body, bytes) and request.method == "POST" and not (editable and is_held):
+            if isinstance(body, bytes) and request.method == "POST" and not is_held:
                 body = _bit_by_bit(body)  # which lets go of it once it has left
             call.leaves()
             plain = Request(
@@ -200,8 +200,22 @@ class Sender:
             )
             return await self._send(call, plain, editable=editable)
         finally:
-            if is_held:
-                self._held.give(held_bytes)
+            self._held.give(held_bytes or 0)
+
+    def _hold(
+        self, request: web.Request, call: Call, body: bytes | AsyncIterator[bytes] | None
+    ) -> int | None:
+        """Have room for a whole request; give what `held` is to get back, None where there is none.
+
+        Where recording keeps it whole, that is the same copy.
+        """
+        size = request.content_length
+        if body is None and size is not None and call.request.reserve(size):
+            return 0
+        if body is not None and call.request.is_whole:
+            return 0
+        size = MAX_BODY_BYTES if size is None else size  # of unknown length, it may be as long
+        return size if self._held.take(size, anyway=body is not None) else None
 
     async def _send(self, call: Call, plain: Request, *, editable: bool) -> Sent:
         body = plain.body

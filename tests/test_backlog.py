@@ -146,8 +146,8 @@ async def test_other_work_in_the_queue_is_never_given_up_nor_in_the_way(begin: B
 async def test_a_strict_call_whose_start_has_no_room_learns_it_at_once(begin: Begin) -> None:
     recording = await stuck(begin, RECORD_BYTES)
     ticket = recording.recorder.put(a_call(session="s").start)
-    assert not await recording.recorder.committed(ticket)
-    await recording.recorder.started(ticket)  # in `safe` it goes on, and it is counted
+    assert not await recording.recorder.waits.committed(ticket)
+    await recording.recorder.waits.started(ticket)  # in `safe` it goes on, and it is counted
     assert recording.recorder.losses.counters.late_starts == 1
 
 

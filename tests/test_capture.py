@@ -103,6 +103,46 @@ def test_the_budget_takes_what_fits_and_gives_it_back() -> None:
     assert budget.used_bytes == 0
 
 
+def test_room_that_was_reserved_is_taken_by_nobody_else_and_what_did_not_come_goes_back() -> None:
+    budget = Budget(20_000)
+    first, second = Capture(PLENTY, budget), Capture(PLENTY, budget)
+    assert first.reserve(9000)
+    second.add(b"y" * 15_000)
+    first.add(b"x" * 4000)
+    first.add(b"x" * 3000)
+    assert (first.is_whole, second.is_whole) == (True, False)
+    found = first.captured()
+    assert (found.head, found.held_bytes) == (b"x" * 7000, 7000)
+    assert budget.used_bytes == 7000 + second.captured().held_bytes
+
+
+def test_what_is_only_announced_gets_half_of_the_room() -> None:
+    budget = Budget(10_000)
+    assert not Capture(PLENTY, budget).reserve(5001)
+    assert Capture(PLENTY, budget).reserve(5000)
+    assert not Capture(PLENTY, budget).reserve(1)
+    come = Capture(PLENTY, budget)
+    come.add(b"x" * 5000)
+    assert come.is_whole
+
+
+def test_more_than_what_was_reserved_has_to_find_room_as_ever() -> None:
+    budget = Budget(10_000)
+    copy = Capture(PLENTY, budget)
+    assert copy.reserve(3000)
+    copy.add(b"x" * 5000)
+    assert copy.is_whole
+    assert budget.used_bytes == copy.captured().held_bytes == 5000
+
+
+def test_no_room_is_reserved_for_what_would_not_be_kept_whole() -> None:
+    budget = Budget(PLENTY)
+    assert not Capture(1000, budget).reserve(1001)
+    begun = capture(b"x", 1000, budget)
+    assert not begun.reserve(10)
+    assert budget.used_bytes == 1
+
+
 def test_a_whole_body_is_held_once_and_one_that_was_cut_stays_as_it_is() -> None:
     whole = b"x" * 1000
     copy = capture(whole, PLENTY, Budget(PLENTY))

@@ -304,7 +304,7 @@ async def test_a_call_of_a_strict_server_that_cannot_be_recorded_is_not_made(
     async def never(_: object) -> bool:
         return False
 
-    monkeypatch.setattr(tw.server.recorder, "committed", never)
+    monkeypatch.setattr(tw.server.recorder.waits, "committed", never)
     got = await tw.raw()
     assert got.status == 503
     assert error_of(got)["code"] == "recording_unavailable"
@@ -317,7 +317,7 @@ async def test_a_bug_of_ours_is_one_500_or_a_visible_cut_and_recorded(
         raise ZeroDivisionError
 
     upstream.answers(b"{}")
-    monkeypatch.setattr(tw.server.recorder, "started", failing)
+    monkeypatch.setattr(tw.server.recorder.waits, "started", failing)
     got = await tw.raw()
     assert got.status == 500
     assert error_of(got)["code"] == "internal"

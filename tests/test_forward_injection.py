@@ -299,8 +299,9 @@ async def test_a_large_request_is_asked_for_its_usage_too(
 
 
 async def test_while_too_many_requests_are_held_the_next_ones_go_as_they_came(
-    tw: Running, upstream: ScriptedUpstream
+    serve: Serve, upstream: ScriptedUpstream
 ) -> None:
+    tw = await serve({"recording.body_bytes": "100000"})  # which are too few to keep it whole
     held = tw.server.held
     held.limit_bytes = len(LARGE) - 1
     provider = Provider(upstream)
@@ -311,3 +312,15 @@ async def test_while_too_many_requests_are_held_the_next_ones_go_as_they_came(
     await tw.raw(headers=JSON, body=LARGE)
     assert asks(provider.requests[1])
     assert held.used_bytes == 0
+
+
+async def test_what_recording_keeps_whole_is_held_once_and_takes_nobodys_room(
+    tw: Running, upstream: ScriptedUpstream
+) -> None:
+    tw.server.held.limit_bytes = 0
+    provider = Provider(upstream)
+    await tw.raw(headers=JSON, body=LARGE)
+    assert asks(provider.requests[0])
+    assert tw.server.held.used_bytes == 0
+    span = await tw.span()
+    assert span["metadata"]["request"]["truncated"] is False

@@ -7,12 +7,13 @@ import os
 import select
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from proxy.outlet import Outlet, dropped_lines, never_waiting
+from proxy.outlet import MAX_BYTES, Outlet, dropped_lines, never_waiting
 from tests.api.asking import ask
 from tests.running import CHAT, Running
 from tests.served import served
@@ -27,8 +28,14 @@ class Pipe:
     """A small pipe that is read only when a test says so."""
 
     def __init__(self) -> None:
+        self.outlets: list[Outlet] = []
         self.reading, self.writing = os.pipe()
         fcntl.fcntl(self.writing, fcntl.F_SETPIPE_SZ, PAGE)
+
+    def outlet(self, limit_bytes: int = MAX_BYTES) -> Outlet:
+        """Give a stream into it."""
+        self.outlets.append(Outlet(self.writing, limit_bytes))
+        return self.outlets[-1]
 
     def lines(self, count: int) -> list[str]:
         """Read so many lines."""
@@ -39,10 +46,18 @@ class Pipe:
             found += os.read(self.reading, PAGE)
         return found.decode().splitlines()
 
+    def hang_up(self) -> None:
+        """Read no more."""
+        if self.reading >= 0:
+            os.close(self.reading)
+            self.reading = -1
+
     def close(self) -> None:
-        for fd in (self.reading, self.writing):
-            if fd >= 0:
-                os.close(fd)
+        """Close it when nobody writes any more: its number may be another file's soon."""
+        self.hang_up()
+        for outlet in self.outlets:
+            outlet.drain(TIMEOUT_S)
+        os.close(self.writing)
 
 
 @pytest.fixture
@@ -53,7 +68,7 @@ def pipe() -> Iterator[Pipe]:
 
 
 def test_who_writes_never_waits_and_lines_past_the_bound_are_dropped(pipe: Pipe) -> None:
-    outlet = Outlet(pipe.writing, limit_bytes=10 * len(LINE))
+    outlet = pipe.outlet(10 * len(LINE))
     for number in range(20):
         outlet.write(f"{number:02}{LINE}")
     outlet.flush()
@@ -65,10 +80,23 @@ def test_who_writes_never_waits_and_lines_past_the_bound_are_dropped(pipe: Pipe)
     assert found[0] == 0
 
 
+def test_a_line_that_a_pipe_or_a_file_takes_at_once_needs_no_thread(
+    pipe: Pipe, tmp_path: Path
+) -> None:
+    before = threading.active_count()
+    pipe.outlet().write("one\n")
+    assert pipe.lines(1) == ["one"]
+    assert os.get_blocking(pipe.writing)  # for all others who were handed the pipe
+    with (tmp_path / "log").open("w") as file:
+        Outlet(file.fileno()).write("one\n")
+    assert (tmp_path / "log").read_text() == "one\n"
+    assert threading.active_count() == before
+
+
 def test_lines_that_were_dropped_are_spoken_of_once_somebody_reads(
     pipe: Pipe, caplog: pytest.LogCaptureFixture
 ) -> None:
-    outlet = Outlet(pipe.writing, limit_bytes=5 * len(LINE))
+    outlet = pipe.outlet(5 * len(LINE))
     for _ in range(20):
         outlet.write(LINE)
     with caplog.at_level(logging.WARNING, "traceway"):
@@ -84,9 +112,8 @@ def test_lines_that_were_dropped_are_spoken_of_once_somebody_reads(
 
 
 def test_a_pipe_whose_reader_is_gone_costs_lines_and_nothing_else(pipe: Pipe) -> None:
-    os.close(pipe.reading)
-    pipe.reading = -1
-    outlet = Outlet(pipe.writing)
+    pipe.hang_up()
+    outlet = pipe.outlet()
     outlet.write("one\n")
     outlet.drain(10)
     assert outlet.dropped_lines == 1
@@ -94,7 +121,7 @@ def test_a_pipe_whose_reader_is_gone_costs_lines_and_nothing_else(pipe: Pipe) ->
 
 def test_a_pipe_that_refuses_to_block_is_waited_for(pipe: Pipe) -> None:
     os.set_blocking(pipe.writing, False)
-    outlet = Outlet(pipe.writing)
+    outlet = pipe.outlet()
     for _ in range(50):
         outlet.write(LINE)
     assert len(pipe.lines(50)) == 50
@@ -102,7 +129,7 @@ def test_a_pipe_that_refuses_to_block_is_waited_for(pipe: Pipe) -> None:
 
 
 def test_the_end_waits_for_lines_but_not_for_who_never_reads(pipe: Pipe) -> None:
-    outlet = Outlet(pipe.writing)
+    outlet = pipe.outlet()
     outlet.write("last\n")
     outlet.drain(10)
     assert pipe.lines(1) == ["last"]
@@ -113,7 +140,7 @@ def test_the_end_waits_for_lines_but_not_for_who_never_reads(pipe: Pipe) -> None
 
 
 def test_a_line_leaves_whole_whatever_it_is_written_in(pipe: Pipe) -> None:
-    outlet = Outlet(pipe.writing)
+    outlet = pipe.outlet()
     print("a", "\udce4 ü", sep="", file=outlet, flush=True)
     assert pipe.lines(1) == ["a\\udce4 ü"]
     assert (outlet.fileno(), outlet.isatty(), outlet.writable()) == (pipe.writing, False, True)
@@ -134,9 +161,10 @@ def test_print_and_warnings_go_the_same_way(pipe: Pipe, monkeypatch: pytest.Monk
 async def test_health_and_metrics_count_the_lines(
     tw: Running, pipe: Pipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    outlet = Outlet(pipe.writing, limit_bytes=0)
+    outlet = pipe.outlet(0)
     monkeypatch.setattr(sys, "stderr", outlet)
-    outlet.write(LINE)
+    for _ in range(PAGE // len(LINE) + 1):
+        outlet.write(LINE)
     assert dropped_lines() == 1
     assert (await ask(tw, "/api/health")).body["counters"]["dropped_log_lines"] == 1
     async with tw.client.get(f"{tw.url}/metrics") as answer:

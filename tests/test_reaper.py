@@ -135,6 +135,30 @@ async def test_a_request_may_take_longer_than_its_head() -> None:
         assert (await client.response()).body == b"hello"
 
 
+async def test_a_body_that_is_here_before_its_handler_runs_is_no_half_head() -> None:
+    connections: list[asyncio.Protocol] = []
+    go_on = asyncio.Event()
+
+    async def slow(request: web.BaseRequest) -> web.StreamResponse:
+        if request.method == "GET":
+            assert request.protocol is not None
+            connections.append(request.protocol)
+            return web.Response()
+        await go_on.wait()
+        return web.Response(body=await request.read())
+
+    async with opened(slow) as server, connect(server.port) as client:
+        await client.send(GET)
+        await client.response()
+        # As an event loop does that reads on in one go while there is something to read.
+        connections[0].data_received(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n")
+        connections[0].data_received(b"hello")
+        async with connect(server.port) as other:  # is closed when a head's time is over
+            await other.gone()
+        go_on.set()
+        assert (await client.response()).body == b"hello"
+
+
 async def test_each_half_head_has_its_own_time() -> None:
     async with (
         opened(hello, Patience(header_s=0.5)) as server,

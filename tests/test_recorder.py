@@ -12,11 +12,13 @@ import pytest
 
 from proxy import recorder as module
 from proxy.capture import Budget
-from proxy.recorder import MAX_BATCH, MAX_VAIN_WAITS, Recorder
+from proxy.joining import Joining
+from proxy.recorder import MAX_BATCH, Recorder
 from storage import sqlite
 from storage.database import Transaction
-from tests.calling import a_call, ended
-from tests.recorders import Begin, Recording
+from storage.records import Taken
+from tests.calling import ANSWER, a_call, answered, ended
+from tests.recorders import Begin
 
 
 async def test_a_ticket_is_done_when_its_record_is_in_the_database(begin: Begin) -> None:
@@ -117,80 +119,6 @@ async def test_work_that_fails_tells_its_caller_why_and_no_one_else(begin: Begin
     await saved
 
 
-# How surely: `safe`, `strict`, `fast`.
-
-
-async def vainly(recording: Recording) -> None:
-    """Let a call's answer wait for a start that is not saved."""
-    await recording.recorder.started(recording.recorder.put(a_call().start))
-
-
-async def test_safe_holds_an_answer_until_its_start_is_saved(begin: Begin) -> None:
-    recording = await begin()
-    ticket = recording.recorder.put(a_call().start)
-    await recording.recorder.started(ticket)
-    assert ticket.done()
-    assert recording.recorder.losses.counters.late_starts == 0
-
-
-async def test_safe_goes_on_without_its_start_after_40_ms_and_counts_it(begin: Begin) -> None:
-    assert module.START_WAIT_S <= 0.040
-    recording = await begin()
-    recording.gate.shut()
-    await vainly(recording)
-    assert recording.recorder.losses.counters.late_starts == 1
-    assert recording.recorder.reasons() == []
-    recording.gate.open()
-
-
-async def test_safe_stops_waiting_after_three_in_a_row_until_a_commit_succeeds(
-    begin: Begin, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "START_WAIT_S", 0.001)
-    recording = await begin()
-    recording.gate.shut()
-    for _ in range(MAX_VAIN_WAITS):
-        await vainly(recording)
-    assert recording.recorder.reasons() == ["commits take longer than answers may wait for them"]
-    monkeypatch.setattr(module, "START_WAIT_S", 3600.0)
-    async with asyncio.timeout(5):
-        await vainly(recording)
-    assert recording.recorder.losses.counters.late_starts == MAX_VAIN_WAITS + 1
-    recording.gate.open()
-    await recording.flush()
-    assert recording.recorder.reasons() == []
-    recording.gate.shut()
-    waiting = asyncio.create_task(vainly(recording))
-    await recording.gate.waiting.wait()
-    assert not waiting.done()  # it waits again
-    recording.gate.open()
-    await waiting
-
-
-@pytest.mark.parametrize("durability", ["safe", "strict", "fast"])
-async def test_only_fast_does_not_hold_an_answer_at_all(
-    begin: Begin, monkeypatch: pytest.MonkeyPatch, durability: str
-) -> None:
-    monkeypatch.setattr(module, "START_WAIT_S", 0.001)
-    recording = await begin(durability=durability)
-    recording.gate.shut()
-    await vainly(recording)
-    recording.gate.open()
-    assert recording.recorder.losses.counters.late_starts == (0 if durability == "fast" else 1)
-
-
-async def test_strict_writes_ends_at_once_and_tells_whether_they_are_saved(
-    begin: Begin, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "LINGER_S", 3600.0)
-    recording = await begin(durability="strict")
-    assert await recording.recorder.committed(recording.recorder.put(ended()))
-    monkeypatch.setattr(module, "STRICT_WAIT_S", 0.001)
-    recording.gate.shut()
-    assert not await recording.recorder.committed(recording.recorder.put(ended()))
-    recording.gate.open()
-
-
 # The end.
 
 
@@ -214,7 +142,7 @@ async def test_what_comes_after_the_end_is_counted_as_lost_and_nobody_waits_for_
     await recording.recorder.close()
     end = ended(budget)
     assert recording.recorder.put(end.start).cancelled()
-    assert not await recording.recorder.committed(recording.recorder.put(end))
+    assert not await recording.recorder.waits.committed(recording.recorder.put(end))
     assert recording.recorder.write(lambda _: None).cancelled()
     assert recording.recorder.losses.counters.dropped_records == 1
     assert (budget.used_bytes, recording.recorder.queued_bytes) == (0, 0)
@@ -311,3 +239,13 @@ async def test_a_recorder_without_calls_cuts_back_what_a_foreign_reader_made_gro
     async with asyncio.timeout(10):
         while wal.stat().st_size:
             await asyncio.to_thread(lambda: None)
+
+
+async def test_the_ticket_of_a_record_names_the_trace_that_its_call_joined(begin: Begin) -> None:
+    recording = await begin()
+    trace = b"t" * 16
+    call = a_call(joining=Joining(trace_id=trace), session="s", source="helicone")
+    taken = Taken(trace, "s", "helicone")
+    assert await recording.recorder.put(call.start) == taken
+    assert await recording.recorder.put(a_call().start) is None
+    assert await recording.recorder.put(answered(call, ANSWER)) == taken

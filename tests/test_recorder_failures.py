@@ -114,7 +114,7 @@ async def test_strict_is_told_that_a_poison_record_was_not_saved(begin: Begin) -
     recording = await begin(durability="strict")
     recording.gate.refuses = "poison"
     ticket = recording.recorder.put(ended(session="poison"))
-    assert not await recording.recorder.committed(ticket)
+    assert not await recording.recorder.waits.committed(ticket)
 
 
 async def test_an_end_that_cannot_be_stored_leaves_the_bare_fact_of_its_call(
@@ -189,7 +189,7 @@ async def test_a_file_that_was_deleted_is_told_and_calls_go_on(begin: Begin) -> 
     move(here, away)
     end = ended()
     ticket = recording.recorder.put(end.start)
-    await recording.recorder.started(ticket)
+    await recording.recorder.waits.started(ticket)
     assert not ticket.done()
     assert "deleted or replaced" in await told(recording)
     move(away, here)

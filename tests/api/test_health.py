@@ -74,7 +74,7 @@ async def test_a_server_is_ready_while_its_database_can_be_read(
 async def test_a_strict_server_is_not_ready_while_it_cannot_record(
     serve: Serve, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proxy.recorder.STRICT_WAIT_S", 0.05)
+    monkeypatch.setattr("proxy.waits.STRICT_WAIT_S", 0.05)
     tw = await serve({"recording.durability": "strict"})
     path = tw.config.database.path
     away = path.rename(f"{path}.away")
