@@ -158,6 +158,7 @@ class Traceway:
             prices,
             config.limits,
             lambda asked: recorder.write(lambda tx: budgets.reserve(tx, asked)),
+            lambda call: recorder.write(lambda tx: budgets.session_of(tx, call)),
             config.server.max_request_bytes,
         )
         forwarder = self._forwarder = Forwarder(

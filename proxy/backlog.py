@@ -16,9 +16,13 @@ from typing import Any, Final
 from proxy.call import CallEnd, CallProgress
 from proxy.capture import Budget
 from proxy.losses import Losses
-from storage.records import SpanStart
+from storage.records import SpanStart, Taken
 
 Record = SpanStart | CallProgress | CallEnd
+Key = tuple[int, bytes, bytes]
+# What becomes of a record: done when it is saved, with the trace that its call is in where that is
+# not the call's own; cancelled if it is lost.
+Ticket = asyncio.Future[Taken | None]
 
 # What a queued record weighs beside its bodies.
 RECORD_BYTES: Final = 2048
@@ -122,14 +126,14 @@ class Backlog:
         """Note that what was taken is saved, or lost."""
         self._taken_at_s = None
 
-    def end(self, item: Item, *, is_saved: bool) -> None:
-        """Let go of an item that was taken or dropped."""
+    def end(self, item: Item, *, is_saved: bool, result: object = None) -> None:
+        """Let go of an item that was taken or dropped; ``result`` is for whoever waits for it."""
         self.bytes -= item.weight
         self._give_back(item.record)
         if not is_saved:
             item.ticket.cancel()
         elif not item.ticket.done():
-            item.ticket.set_result(None)
+            item.ticket.set_result(result)
 
     def make_room(self, newest: Item, limit_bytes: int) -> None:
         """Drop what does not fit: the oldest bodies, then whole records."""
@@ -165,6 +169,12 @@ class Backlog:
     def _give_back(self, record: Record | None) -> None:
         if isinstance(record, CallEnd | CallProgress):
             self._budget.give(record.held_bytes)
+
+
+def key_of(record: Record) -> Key:
+    """Give the key by which a record's call knows itself: project, its own trace, span."""
+    start = record if isinstance(record, SpanStart) else record.start
+    return start.project_id, start.trace_id, start.span_id
 
 
 def weight(record: Record) -> int:

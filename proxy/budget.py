@@ -10,7 +10,7 @@ import asyncio
 import re
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Final
+from typing import Final, TypeVar
 
 from aiohttp import web
 
@@ -24,7 +24,7 @@ from proxy.headers import Index, text
 from proxy.pricing import Prices
 from proxy.providers.openai import weigh
 from proxy.sections import LimitsConfig
-from proxy.session import SessionRef
+from proxy.session import OURS, SessionRef
 from storage.records import Tokens
 from storage.spending import Reservation, SessionBudget
 
@@ -42,41 +42,50 @@ _NUSD_PER_USD: Final = 1_000_000_000
 _KIND: Final = "insufficient_quota"
 
 Reserve = Callable[[Reservation], asyncio.Future[SessionBudget]]
+SessionOf = Callable[[tuple[int, bytes, bytes]], asyncio.Future[str | None]]
+T = TypeVar("T")
 
 
-def session_limit(index: Index, session: SessionRef | None, project_nusd: int | None) -> int | None:
+def session_limit(
+    index: Index, session: SessionRef | None, project_nusd: int | None, *, joins: bool = False
+) -> int | None:
     """Give what the session of a call may cost, in nano-USD; None where nobody set a limit.
 
-    `project_nusd` is the default of its project, for a call whose headers name its session.
+    `project_nusd` is the default of its project, for a call whose headers name its session, or a
+    trace (`joins`), which may have one.
 
     Raises:
-        Refused: the header's value is no amount, or the headers name no session.
+        Refused: the header's value is no amount, or the headers name no session and no trace.
     """
     if HEADER not in index:
-        return project_nusd if session is not None else None
+        return project_nusd if session is not None or joins else None
     value = text(index, HEADER)
     if _USD.fullmatch(value) is None or not 0 < (usd := Decimal(value)) <= MAX_USD:
         message = f"X-Traceway-Session-Budget-Usd is an amount in USD, above 0 and up to {MAX_USD}"
         raise Refused(400, "bad_budget", f"{message}, as 1.00")
-    if session is None:
-        message = "a session budget needs a session: send X-Traceway-Session-Id with it"
-        raise Refused(400, "bad_budget", message)
+    if session is None and not joins:
+        raise Refused(400, "bad_budget", _NO_SESSION)
     return int(usd * _NUSD_PER_USD)
 
 
 class Budgets:
-    """Reserves what calls may cost. `reserve` is storage.budgets' in the writer's thread."""
+    """Reserves what calls may cost.
+
+    `reserve` and `session_of` are storage.budgets' in the writer's thread.
+    """
 
     def __init__(
         self,
         prices: Prices,
         limits: LimitsConfig,
         reserve: Reserve,
+        session_of: SessionOf,
         max_request_bytes: int,
     ) -> None:
         self._prices = prices
         self._limits = limits
         self._reserve = reserve
+        self._session_of = session_of
         self._max_request_bytes = max_request_bytes
 
     async def admit(self, request: web.Request, call: Call, limit_nusd: int) -> bytes | None:
@@ -86,8 +95,18 @@ class Budgets:
             Refused: it may cost more than its session has left, or nobody can tell.
             ClientFault: its body cannot be taken.
         """
-        session_id = call.start.session_id
-        if session_id is None or not _may_cost(request, call):
+        if not _may_cost(request, call):
+            return None
+        start = call.start
+        session_id = start.session_id
+        if call.joins_others and start.session_source != OURS.source:
+            # That of its trace counts, whatever other tools' headers say. Its start is written
+            # before, for the writer keeps the order.
+            key = (start.project_id, start.trace_id, start.span_id)
+            session_id = await _in_time(self._session_of(key)) or session_id
+        if session_id is None:
+            if HEADER.decode() in request.headers:
+                raise Refused(400, "bad_budget", _NO_SESSION)
             return None
         body = await self._read(request, call)
         amount_nusd = await asyncio.to_thread(
@@ -105,12 +124,13 @@ class Budgets:
         call.reserved = amount_nusd > 0
         budget = await self._ask(
             Reservation(
-                project_id=call.start.project_id,
-                trace_id=call.start.trace_id,
-                span_id=call.start.span_id,
+                project_id=start.project_id,
+                trace_id=start.trace_id,
+                span_id=start.span_id,
                 session_id=session_id,
                 limit_nusd=limit_nusd,
                 amount_nusd=amount_nusd,
+                joins=call.joins_others,
             )
         )
         if not budget.fits(amount_nusd):
@@ -156,12 +176,20 @@ class Budgets:
         ).nusd
 
     async def _ask(self, reservation: Reservation) -> SessionBudget:
-        asked = self._reserve(reservation)
-        asked.add_done_callback(_noted)
-        await asyncio.wait((asked,), timeout=RESERVE_WAIT_S)
-        if not asked.done() or asked.cancelled() or asked.exception() is not None:
-            raise Refused(503, "budget_unavailable", _UNAVAILABLE)
-        return asked.result()
+        return await _in_time(self._reserve(reservation))
+
+
+async def _in_time(asked: asyncio.Future[T]) -> T:
+    """Give what the writer says, if that comes in time.
+
+    Raises:
+        Refused: it does not.
+    """
+    asked.add_done_callback(_noted)
+    await asyncio.wait((asked,), timeout=RESERVE_WAIT_S)
+    if not asked.done() or asked.cancelled() or asked.exception() is not None:
+        raise Refused(503, "budget_unavailable", _UNAVAILABLE)
+    return asked.result()
 
 
 def _may_cost(request: web.Request, call: Call) -> bool:
@@ -180,12 +208,15 @@ _UNPRICED: Final = (
     "the session has a budget, and what this call may cost is not known: name a model that has a"
     ' price, give it one with [[prices]], or set unpriced = "allow" in [limits]'
 )
+_NO_SESSION: Final = (
+    "a session budget needs a session: send X-Traceway-Session-Id with it, or the trace of one"
+)
 _UNAVAILABLE: Final = (
     "what the session has left could not be reserved in time, so the call was not made; call again"
 )
 
 
-def _noted(asked: asyncio.Future[SessionBudget]) -> None:
+def _noted(asked: asyncio.Future[T]) -> None:
     """Take note of a failure after nobody waits any more, which asyncio would log."""
     if not asked.cancelled():
         asked.exception()

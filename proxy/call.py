@@ -16,12 +16,13 @@ import uuid_utils
 from proxy import headers, session
 from proxy.capture import Budget, Capture, Captured, CapturePolicy
 from proxy.headers import Index, RawHeaders
+from proxy.joining import NOWHERE, Joining
 from proxy.mask import Mask, spellings
 from proxy.providers.facts import AnswerFacts, Operation
 from proxy.providers.openai import operation_of
 from proxy.tap import Tap
 from proxy.target import Target
-from storage.records import SpanStart
+from storage.records import SpanStart, Taken
 
 EndedBy = Literal["client", "upstream", "proxy"]
 Phase = Literal["request", "connect", "headers", "body"]
@@ -120,8 +121,10 @@ class Call:
     headers that it goes upstream with, before what is the relay's own is taken from them; `mask`
     hides the provider's key in the answer to a caller who did not send it. `lacks_key` says that
     there is no key for it to go with. `limit_nusd` is what its session may cost; `reserved`: it may
-    have a reservation. `sent`: its request may have begun to leave. `body_wait_us` is how long its
-    client took to send its body where that had to be there first.
+    have a reservation. `place` is where it is recorded, and the session there, as far as that is
+    known before its start is saved; `joins_others`: that may be a trace that others made. `sent`:
+    its request may have begun to leave. `body_wait_us` is how long its client took to send its body
+    where that had to be there first.
     """
 
     def __init__(
@@ -139,6 +142,7 @@ class Call:
         body_bytes: int,
         budget: Budget,
         limit_nusd: int | None = None,
+        joining: Joining = NOWHERE,
         provider_key: bytes | None = None,
     ) -> None:
         """Begin it. `provider_key` is for a caller who sent a key of ours alone, b"" for none."""
@@ -169,19 +173,24 @@ class Call:
         self.tap: Tap | None = None
         self.finished = False
         self.checkpointed_bytes = 0
-        self.checkpoint: asyncio.Future[None] | None = None
+        self.checkpoint: asyncio.Future[Taken | None] | None = None
         self.media_type = ""
         self._answer_headers: RawHeaders = ()
         self._answer_index: Index = {}
         self._edited = False
         self._first_byte_us: int | None = None
         self._first_token_us: int | None = None
-        trace, parent = _traceparent(request_index.get(b"traceparent"))
         redacted_query = headers.redact_query(query, self._secrets)
         session_id = session_ref.session_id if session_ref else None
         if session_id is not None:  # some take the key itself for a name of its user's session
             session_id = headers.redact(session_id.encode(), self._secrets).decode()
+        session_source = session_ref.source if session_ref else None
         trace_id = uuid_utils.uuid7().bytes
+        # Who names a session as well may stay out of the trace that has another. Its own trace's id
+        # leads to wherever it is.
+        joins = joining.trace_id if session_source != session.OURS.source else None
+        self.joins_others = joining.names_a_trace
+        self.place = Taken(joins or trace_id, session_id, session_source)
         self.start = SpanStart(
             project_id=project_id,
             trace_id=trace_id,
@@ -192,10 +201,12 @@ class Call:
             name=self.operation.name or f"{method} {path}",
             owner=owner,
             caller=headers.caller(request_index),
-            external_trace_id=trace,
-            external_parent_id=parent,
+            parent_id=joining.parent_id,
+            joins=joining.trace_id,
+            external_trace_id=joining.external_trace_id,
+            external_parent_id=joining.external_parent_id,
             session_id=session_id,
-            session_source=session_ref.source if session_ref else None,
+            session_source=session_source,
             upstream=headers.redact_any(target.upstream.encode(), self._secrets).decode(),
             provider=provider,
             operation=self.operation.name or None,
@@ -203,6 +214,14 @@ class Call:
             path=path,
             query=redacted_query.decode("utf-8", "replace") or None,
         )
+
+    def recorded(self, ticket: asyncio.Future[Taken | None]) -> None:
+        """Learn from the ticket of one of its records where it is, if that is saved."""
+        if ticket.done() and not ticket.cancelled():
+            start = self.start
+            self.place = ticket.result() or Taken(
+                start.trace_id, start.session_id, start.session_source
+            )
 
     def leaves(self) -> None:
         """Note that its request is handed to the connection."""
@@ -335,16 +354,3 @@ class Call:
 
 def _bare(message: Message) -> Message:
     return replace(message, body=Captured(size=message.body.size, sha256=message.body.sha256))
-
-
-def _traceparent(value: bytes | None) -> tuple[bytes | None, bytes | None]:
-    # W3C Trace Context section 3.2: version-trace_id-parent_id-flags, lower-case hex.
-    parts = (value or b"").strip().split(b"-")
-    if len(parts) < 4 or len(parts[1]) != 32 or len(parts[2]) != 16:
-        return None, None
-    try:
-        trace, parent = bytes.fromhex(parts[1].decode()), bytes.fromhex(parts[2].decode())
-    except ValueError:
-        return None, None
-    whole = len(trace) == 16 and len(parent) == 8 and any(trace) and any(parent)
-    return (trace, parent) if whole else (None, None)

@@ -13,9 +13,10 @@ from urllib.parse import quote
 
 from aiohttp import web
 
-from proxy import headers, session
+from proxy import headers, joining, session
 from proxy.access import Principal, principal_of
 from proxy.answer import ClientFault, UpstreamFault
+from proxy.backlog import Ticket
 from proxy.budget import Budgets, session_limit
 from proxy.call import CLIENT_LEFT, COMPLETE, SERVER_STOPPED, Call, EndedBy, Ending, Phase
 from proxy.capture import Budget, CapturePolicy, parse_capture
@@ -102,6 +103,7 @@ class Forwarder:
             for call in self.in_flight:
                 if (progress := call.progress()) is not None:
                     call.checkpoint = self._recorder.put(progress)
+                    call.checkpoint.add_done_callback(call.recorded)
 
     # A call begins: where to, which session, how much of it is kept.
 
@@ -119,6 +121,9 @@ class Forwarder:
             target = proxied(raw_target)
             index = headers.index(raw)
             session_ref = session.resolve(index)
+            joins = joining.resolve(index)
+        except joining.BadTrace as error:
+            raise Refused(400, "bad_trace", str(error)) from error
         except (BadTarget, session.ControlCharacter) as error:
             raise Refused(400, "bad_request", str(error)) from error
         sender = self._senders.get(target.upstream)
@@ -135,7 +140,13 @@ class Forwarder:
             capture=self._capture_policy(index),
             body_bytes=self._config.recording.body_bytes,
             budget=self._budget,
-            limit_nusd=session_limit(index, session_ref, principal.project.session_budget_nusd),
+            limit_nusd=session_limit(
+                index,
+                session_ref,
+                principal.project.session_budget_nusd,
+                joins=joins.names_a_trace,
+            ),
+            joining=joins,
             provider_key=None if key is None else key.encode(),
         )
         return call, target
@@ -151,7 +162,7 @@ class Forwarder:
     # It goes to the upstream, and the answer comes back.
 
     async def _relay(
-        self, request: web.Request, call: Call, target: Target, saved: asyncio.Future[None]
+        self, request: web.Request, call: Call, target: Target, saved: Ticket
     ) -> tuple[web.StreamResponse, Ending]:
         try:
             sender = self._sender_for(request, call, target)
@@ -168,10 +179,12 @@ class Forwarder:
             del body  # not to be held as long as the answer lasts
         except (Refused, ClientFault, UpstreamFault) as fault:
             response = _answer_to(fault)
+            call.recorded(saved)
             response.headers.extend((name.decode(), value.decode()) for name, value in _marks(call))
             return response, _ending_of(fault)
         try:
             patience_s = await self._recorder.waits.started(saved)
+            call.recorded(saved)
             delivered = await self._deliver(request, call, sent, patience_s)
         finally:
             sent.exchange.close()
@@ -295,11 +308,15 @@ def _response(call: Call, sent: Sent, *, reframed: bool) -> RelayedResponse:
 
 def _marks(call: Call) -> headers.RawHeaders:
     """Give the headers that tell the client where its call is recorded."""
-    marks = [(b"X-Traceway-Trace-Id", call.start.trace_id.hex().encode())]
-    if call.start.session_id is not None and call.start.session_source is not None:
-        quoted = quote(call.start.session_id, safe="").encode()
+    place = call.place
+    marks = [
+        (b"X-Traceway-Trace-Id", place.trace_id.hex().encode()),
+        (b"X-Traceway-Span-Id", call.start.span_id.hex().encode()),
+    ]
+    if place.session_id is not None and place.session_source is not None:
+        quoted = quote(place.session_id, safe="").encode()
         marks.append((b"X-Traceway-Session-Id", quoted))
-        marks.append((b"X-Traceway-Session-Source", call.start.session_source.encode()))
+        marks.append((b"X-Traceway-Session-Source", place.session_source.encode()))
     return marks
 
 

@@ -13,10 +13,10 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Literal, TypeVar
 
-from proxy.backlog import Backlog, Item, Record, Withdrawn, weight
+from proxy.backlog import Backlog, Item, Key, Record, Ticket, Withdrawn, key_of, weight
 from proxy.call import CallEnd, CallProgress
 from proxy.capture import Budget
 from proxy.losses import Losses
@@ -25,11 +25,12 @@ from proxy.settle import Settler
 from proxy.waits import Durability, Waits
 from storage import fulltext, parameters, writes
 from storage.database import Database, StatementRefused, StorageError, Transaction
-from storage.records import SpanEnd, SpanStart
+from storage.records import SpanEnd, SpanStart, Taken
 
 T = TypeVar("T")
 Outcome = Literal["saved", "refused", "given up"]
 Ended = tuple[CallEnd, SpanEnd]
+Places = Mapping[Key, Taken]
 
 # A start wakes the writer at once. Ends that nobody waits for give others this long to join their
 # batch: half the commits at 1,000 calls/s, and far inside the 50 ms that a saved end may take.
@@ -96,7 +97,7 @@ class Recorder:
 
     # On the event loop.
 
-    def put(self, record: Record) -> asyncio.Future[None]:
+    def put(self, record: Record) -> Ticket:
         """Queue a record; its ticket is done when it is committed, cancelled if it is lost."""
         urgent = isinstance(record, SpanStart) or self.durability == "strict"
         item = Item(record, None, self._loop.create_future(), weight(record), urgent)
@@ -178,9 +179,10 @@ class Recorder:
             self._wake.notify()
         await asyncio.to_thread(self._thread.join)
 
-    def _ended(self, items: Iterable[Item], outcome: Outcome) -> None:
+    def _ended(self, items: Iterable[Item], outcome: Outcome, taken: Places) -> None:
         for item in items:
-            self._backlog.end(item, is_saved=outcome == "saved")
+            place = taken.get(key_of(item.record)) if taken and item.record else None
+            self._backlog.end(item, is_saved=outcome == "saved", result=place)
             if outcome == "given up":
                 self.losses.add(records=1)
         self.waits.end(is_saved=outcome == "saved")
@@ -229,7 +231,7 @@ class Recorder:
 
     def _save(self, batch: list[Item]) -> None:
         changes = [self._settle(item) for item in batch]
-        outcome, refusal = self._write(changes)
+        outcome, refusal, taken = self._write(changes)
         if refusal is not None:
             # It may rest on messages of earlier calls that are not, or no longer, stored.
             self._settler.forget()
@@ -239,19 +241,19 @@ class Recorder:
                     self._save(part)
                 return
             changes = [self._settle(item) for item in batch]
-            outcome, refusal = self._write(changes)
+            outcome, refusal, taken = self._write(changes)
         if refusal is not None:
             self._settler.forget()
             self._tell(self._unreadable, refusal)
             if isinstance(end := batch[0].record, CallEnd):
                 # Whatever it is in it that is refused: the call was made, and ended.
                 changes = [self._settler.bare(end)]
-                outcome, _ = self._write(changes)
+                outcome, _, taken = self._write(changes)
         if outcome == "saved":
             self.after_ends(_ends(batch, changes))
         with self._wake:
             self._backlog.finish()
-        self._tell(self._ended, batch, outcome)
+        self._tell(self._ended, batch, outcome, taken)
 
     def _settle(self, item: Item) -> parameters.Change | None:
         record = item.record
@@ -266,15 +268,15 @@ class Recorder:
 
     def _write(
         self, changes: Iterable[parameters.Change | None]
-    ) -> tuple[Outcome, Exception | None]:
+    ) -> tuple[Outcome, Exception | None, Places]:
         try:
             batch = parameters.prepare([change for change in changes if change is not None])
         except Exception as error:
-            return "refused", error
+            return "refused", error, {}
         written: list[writes.Written] = []
         outcome = self._commit(lambda tx: written.append(writes.apply(tx, batch)))
         self._unindexed += sum(one.unindexed for one in written)
-        return outcome
+        return *outcome, written[-1].taken if written else {}
 
     def _index(self) -> None:
         done: list[int] = []

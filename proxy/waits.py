@@ -9,7 +9,7 @@ import asyncio
 import time
 from typing import Final, Literal
 
-from proxy.backlog import Backlog
+from proxy.backlog import Backlog, Ticket
 from proxy.losses import Losses
 
 Durability = Literal["safe", "strict", "fast"]
@@ -39,7 +39,7 @@ class Waits:
         """Whether commits take longer than calls may wait for them."""
         return self._vain >= MAX_VAIN_WAITS
 
-    async def started(self, ticket: asyncio.Future[None]) -> float:
+    async def started(self, ticket: Ticket) -> float:
         """Hold an answer's first byte until its start is saved, a short while at most (`safe`).
 
         Give what is left of that while for its last byte, in seconds.
@@ -78,7 +78,7 @@ class Waits:
         await asyncio.wait((self._caught_up,), timeout=patience_s)
         return max(0.0, patience_s - (time.monotonic() - began_s))
 
-    async def committed(self, ticket: asyncio.Future[None]) -> bool:
+    async def committed(self, ticket: Ticket) -> bool:
         """Wait until a record is saved (`strict`); False when it is not in time, or never will."""
         if not ticket.done():
             await asyncio.wait((ticket,), timeout=STRICT_WAIT_S)
@@ -93,5 +93,5 @@ class Waits:
             self._caught_up = None
 
 
-def _is_saved(ticket: asyncio.Future[None]) -> bool:
+def _is_saved(ticket: Ticket) -> bool:
     return ticket.done() and not ticket.cancelled()

@@ -39,9 +39,13 @@ def reserve(tx: Transaction, asked: Reservation) -> SessionBudget:
 
     Whether it fitted is ``fits`` of what is returned. Of nothing, nothing is reserved.
     """
+    trace_id, session_id = asked.trace_id, asked.session_id
+    if asked.joins:
+        found = _place(tx, (asked.project_id, asked.trace_id, asked.span_id))
+        trace_id, session_id = found[0], found[1] or session_id
     session: Params = {
         "project_id": asked.project_id,
-        "session_id": clean_text(asked.session_id),
+        "session_id": clean_text(session_id),
         "limit_nusd": asked.limit_nusd,
     }
     tx.execute(NOTE_LIMIT, session)
@@ -51,12 +55,32 @@ def reserve(tx: Transaction, asked: Reservation) -> SessionBudget:
     )
     if asked.amount_nusd and budget.fits(asked.amount_nusd):
         call: Params = {
-            "trace_id": asked.trace_id,
+            "trace_id": trace_id,
             "span_id": asked.span_id,
             "amount_nusd": asked.amount_nusd,
         }
         tx.execute(RESERVE, {**session, **call})
     return budget
+
+
+PLACE: Final = """
+SELECT s.trace_id, t.session_id FROM spans s
+JOIN traces t ON t.project_id = s.project_id AND t.trace_id = s.trace_id
+WHERE s.project_id = :project_id AND s.span_id = :span_id
+  AND (s.trace_id = :trace_id OR s.moved_from = :trace_id)
+"""
+
+
+def _place(tx: Transaction, key: SpanKey) -> tuple[bytes, str | None]:
+    """Give the trace that a call is in, and its session; its own where it has no row."""
+    params: Params = {"project_id": key[0], "trace_id": key[1], "span_id": key[2]}
+    found = tx.execute(PLACE, params)
+    return (found[0][0], found[0][1]) if found else (key[1], None)
+
+
+def session_of(tx: Transaction, key: SpanKey) -> str | None:
+    """Give the session of a call whose start is written, by its own trace; None without one."""
+    return _place(tx, key)[1]
 
 
 RELEASE: Final = """

@@ -79,6 +79,7 @@ START_COLUMNS: Final = (
     "parent_id",
     "external_trace_id",
     "external_parent_id",
+    "moved_from",
     "state",
     "kind",
     "started_at_us",

@@ -26,6 +26,8 @@ from storage.records import SpanEnd
 
 PREVIOUS_RESPONSE: Final = "previous_response"
 CONTINUATION: Final = "continuation"
+# The source of a session that our own header named: the only one that keeps a call out of a trace.
+NAMED: Final = "header"
 # The source of a trace that is in no session because it could be in two.
 AMBIGUOUS: Final = "ambiguous"
 # Calls with the same answer to the same conversation that are looked at: more are no conversation
@@ -55,6 +57,7 @@ class Answer:
 FIND_ANSWER: Final = """
 SELECT trace_id, output_meaning FROM spans
 WHERE project_id = :project_id AND response_id = :response_id AND seq <> :seq
+  AND owner IS NOT NULL
 ORDER BY started_at_us, seq LIMIT 1
 """
 
@@ -103,10 +106,11 @@ def _join_other(ledger: Ledger, change: TraceChange, key: TraceKey, source: str)
         join(ledger, change, other.session_id, source)
 
 
+# Of the column itself SQLite would read all the project's spans, which its key has in that order.
 FIND_EXTENDED: Final = """
-SELECT DISTINCT trace_id FROM spans
+SELECT DISTINCT COALESCE(trace_id, trace_id) FROM spans
 WHERE project_id = :project_id AND output_meaning = :meaning
-  AND caller IS NOT DISTINCT FROM :caller AND state = 'completed'
+  AND caller IS NOT DISTINCT FROM :caller AND state = 'completed' AND owner IS NOT NULL
 LIMIT :limit
 """
 
@@ -219,9 +223,11 @@ UPROOTED: Final = (
 FIND_UPROOTED: Final = f"""
 SELECT s.project_id, s.seq, s.input_meaning, s.input_node_id, COALESCE(p.depth, 0)
 FROM spans s LEFT JOIN nodes p ON p.id = s.prelude_node_id
-WHERE s.session_key = :session_key AND s.base_meaning IS NOT NULL AND {UPROOTED}
+WHERE {{which}} AND s.base_meaning IS NOT NULL AND {UPROOTED}
 ORDER BY s.seq
 """
+FIND_UPROOTED_OF_SESSION: Final = FIND_UPROOTED.format(which="s.session_key = :session_key")
+FIND_UPROOTED_CALL: Final = FIND_UPROOTED.format(which="s.seq = :seq")
 REPLANT: Final = """
 UPDATE spans SET base_meaning = :base_meaning, fresh_count = :fresh_count WHERE seq = :seq
 """
@@ -229,7 +235,7 @@ UPDATE spans SET base_meaning = :base_meaning, fresh_count = :fresh_count WHERE 
 
 def replant(tx: Transaction, session_key: int) -> None:
     """Find a place anew for those calls of a session whose place went with a deleted call."""
-    rows = tx.execute(FIND_UPROOTED, {"session_key": session_key})
+    rows = tx.execute(FIND_UPROOTED_OF_SESSION, {"session_key": session_key})
     for project_id, seq, input_meaning, input_node_id, instructing in rows:
         said = tx.execute(READ_CHAIN, {"id": input_node_id})[instructing:]
         points = _points(said, input_meaning)
@@ -237,6 +243,14 @@ def replant(tx: Transaction, session_key: int) -> None:
         found = _furthest(tx, key, points)
         base, after = (None, len(said)) if found is None else (found[0].meaning, found[0].after)
         tx.execute(REPLANT, {"seq": seq, "base_meaning": base, "fresh_count": after})
+
+
+def begin_anew(tx: Transaction, seqs: Iterable[int]) -> None:
+    """Have calls bring all of their input that came into a session without their place."""
+    for seq in seqs:
+        for _, _, _, input_node_id, instructing in tx.execute(FIND_UPROOTED_CALL, {"seq": seq}):
+            after = len(tx.execute(READ_CHAIN, {"id": input_node_id})) - instructing
+            tx.execute(REPLANT, {"seq": seq, "base_meaning": None, "fresh_count": after})
 
 
 READ_CHAIN: Final = """

@@ -75,6 +75,10 @@ def log_changes(ledger: Ledger, sessions: Iterable[SessionKey]) -> None:
         if not (change.moved or change.touched):
             continue
         log, session_id, spans = told[project_id], change.session_id, change.spans
+        if change.emptied:
+            if change.old is not None:
+                log.append(Event(TRACE_DELETED, session_id, trace_id))
+            continue
         models = tuple({span.model: None for span in spans.values() if span.model})
         if change.old is None:
             log.append(Event(TRACE_CREATED, session_id, trace_id, None, models))

@@ -21,6 +21,7 @@ from storage.mentions import brought_by, withdraw
 from storage.parameters import clean_text
 from storage.rollup import recompute_session, roll_up, write_totals
 from storage.totals import Deleted
+from storage.twins import unmark
 
 # ruff: noqa: S608 (the SQL below is put together from constants of this package, never from values)
 
@@ -98,7 +99,7 @@ def _delete(
     log_deletion(tx, project_id, session_id, trace_ids)
     span_ids = [row[-1] for row in spans]
     tx.execute_many(DROP_EARLY, [{"project_id": project_id, "ended_id": one} for one in span_ids])
-    _unmark(tx, project_id, span_ids)
+    unmark(tx, project_id, span_ids)
     return Deleted(
         traces=len(traces), spans=len(spans), contents=contents, content_bytes=freed_bytes
     )
@@ -108,26 +109,6 @@ def _delete(
 DROP_EARLY: Final = """
 DELETE FROM early_ends WHERE project_id = :project_id AND ended_id = :ended_id
 """
-FIND_MARKED: Final = """
-SELECT DISTINCT same_call FROM spans WHERE project_id = :project_id AND same_call IN (:keys)
-"""
-UNMARK: Final = f"""
-UPDATE spans SET same_call = NULL WHERE project_id = :project_id AND same_call = :span_id
-RETURNING trace_id, span_id, {SPAN_FACTS}
-"""
-
-
-def _unmark(tx: Transaction, project_id: int, span_ids: Sequence[bytes]) -> None:
-    """Have spans count themselves again of which the call that they saw as well was deleted."""
-    key: Params = {"project_id": project_id}
-    ledger = Ledger(tx)
-    for (span_id,) in tx.look_up(FIND_MARKED, key, span_ids):
-        for trace_id, marked, *facts in tx.execute(UNMARK, {**key, "span_id": span_id}):
-            change = ledger.trace((project_id, trace_id))
-            change.spans[marked] = SpanFacts.of(tuple(facts))
-    log_changes(ledger, roll_up(ledger))
-
-
 RELEASE: Final = "DELETE FROM holes WHERE content_id = :content_id AND span_seq = :span_seq"
 
 

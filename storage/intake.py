@@ -40,9 +40,11 @@ from storage.handed_row import (
 )
 from storage.keys import TraceKey
 from storage.ledger import Ledger, by_project
+from storage.moving import adopt
 from storage.parameters import MAX_TIME_US, UNKNOWN_SOURCE, clean_count, clean_text
 from storage.reseat import name_session
 from storage.rollup import roll_up
+from storage.twins import match
 
 FIND_EARLY: Final = """
 SELECT ended_id, told FROM early_ends WHERE project_id = :project_id AND ended_id IN (:keys)
@@ -257,8 +259,8 @@ class _Intake:
         self._write_early()
         for key in self.said:
             self._hear(key)
-        # HERE the two meet that belong to others: twins.match(ledger, tuple(ledger.spans)), then
-        # moving.adopt(ledger, the keys of those ledger.traces whose `old` is None).
+        match(ledger, tuple(ledger.spans))
+        adopt(ledger, [key for key in self.said if ledger.trace(key).old is None])
         log_changes(ledger, roll_up(ledger))
         await_index(tx, ledger.unheard)
 

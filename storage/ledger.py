@@ -11,7 +11,7 @@ from typing import Final
 from storage.additions import Additions
 from storage.aggregates import TRACE_COLUMNS, SpanFacts, TraceFacts
 from storage.database import Params, Transaction
-from storage.keys import SpanKey, TraceKey, lone_key, session_key
+from storage.keys import SessionKey, SpanKey, TraceKey, lone_key, session_key
 from storage.opened import NOT_OPENED, OPENING_COLUMNS, Opening
 
 # ruff: noqa: S608 (the SQL below is put together from constants of this package, never from values)
@@ -23,8 +23,9 @@ class TraceChange:
 
     ``old`` is the trace's row, None for a new one. ``spans`` has those that changed, as they are
     now; ``inserted`` of them are new; ``moved`` has those that began (1) or only ended (0).
-    ``models`` counts spans that gained a model less those that lost it. The session
-    is the trace's own, or one that it takes now; ``opening`` is what was said of the trace.
+    ``models`` counts spans that gained a model less those that lost it; ``lost`` the spans that
+    went to another trace, which are among ``inserted`` as less than none. The session is the
+    trace's own, or one that it takes now; ``opening`` is what was said of the trace.
     ``before`` has what spans that are not new gave before, where that is known: a long trace
     (long_traces.py) is then summed up by the difference. ``tally`` is what it keeps for that.
     ``folded`` is its row as it was written at last.
@@ -43,12 +44,27 @@ class TraceChange:
     before: dict[bytes, SpanFacts] = field(default_factory=dict)
     tally: bytes | None = None
     folded: TraceFacts | None = None
+    lost: int = 0
 
     @property
     def touched(self) -> bool:
         """Whether the trace's row changes at all."""
         was = None if self.old is None else self.old.session_id
-        return bool(self.spans) or self.session_id != was or self.opening != self.was_opening
+        changed = self.session_id != was or self.opening != self.was_opening
+        return bool(self.spans or self.lost) or changed
+
+    @property
+    def span_count(self) -> int:
+        """How many spans it has now."""
+        return (0 if self.old is None else self.old.span_count) + self.inserted
+
+    @property
+    def emptied(self) -> bool:
+        """Whether its last span went to another trace, so that its row goes.
+
+        One of which something was said stays.
+        """
+        return self.lost > 0 and not self.span_count and self.opening.seq is None
 
     @property
     def has_ended_spans(self) -> bool:
@@ -82,10 +98,13 @@ class Ledger:
     """The changes of one transaction.
 
     ``additions`` are its new contents, nodes and mentions, ``started`` the rows of spans that begin
-    and are not inserted yet.
-    ``unheard`` are contents that nobody mentioned before, which full text is to have; ``replaced``
-    those of earlier checkpoints, with their projects. ``late`` counts the changes that came too
-    late to change anything.
+    and are not inserted yet. ``unheard`` are contents that nobody mentioned before, which full text
+    is to have; ``replaced`` those of earlier checkpoints, with their projects. ``late`` counts the
+    changes that came too late to change anything.
+
+    ``named`` are traces that calls made known by naming them; ``links`` those that calls named and
+    could not join, by the traces that these are in; ``went`` the new keys of spans that moved, by
+    the old; ``left`` the sessions that lost a trace.
     """
 
     def __init__(self, tx: Transaction, *, late: int = 0, next_seq: int = 0) -> None:
@@ -96,6 +115,10 @@ class Ledger:
         self.started: list[Params] = []
         self.unheard: list[int] = []
         self.replaced: list[tuple[int, int]] = []
+        self.named: list[TraceKey] = []
+        self.links: dict[TraceKey, bytes] = {}
+        self.went: dict[SpanKey, SpanKey] = {}
+        self.left: set[SessionKey] = set()
         self.late = late
         self._next_seq = next_seq
 

@@ -92,27 +92,54 @@ def brought_by(tx: Transaction, trace: TraceKey) -> set[int]:
     return {content_id for (content_id,) in tx.execute(BROUGHT_BY_TRACE, key)}
 
 
-MENTION_BROUGHT: Final = f"""
+_MENTION_BROUGHT: Final = f"""
 INSERT INTO mentions (content_id, session_key, span_seq)
-{BROUGHT.format(which=OF_SESSION, columns="b.content_id, :session_key, MIN(b.seq)")}
+{BROUGHT.format(which="{which}", columns="b.content_id, :session_key, MIN(b.seq)")}
 WHERE true GROUP BY b.content_id
 ON CONFLICT (content_id, session_key) DO NOTHING RETURNING content_id
 """
+MENTION_BROUGHT: Final = _MENTION_BROUGHT.format(which=OF_SESSION)
+MENTION_BROUGHT_BY_CALL: Final = _MENTION_BROUGHT.format(which="s.seq = :seq")
 MENTIONED: Final = "SELECT 1 FROM mentions WHERE content_id = :content_id LIMIT 1"
 
 
 def withdraw(tx: Transaction, session_key: int, brought: Iterable[int], text_of: TextOf) -> None:
     """Take back what deleted calls brought into a session, but for what its other calls bring."""
     brought = list(brought)
-    tx.execute_many(WITHDRAW, [{"content_id": one, "old_key": session_key} for one in brought])
-    again = {row[0] for row in tx.execute(MENTION_BROUGHT, {"session_key": session_key})}
+    unheard = take_back(tx, session_key, brought)
     for content_id in brought:
         if not tx.execute(MENTIONED, {"content_id": content_id}):
             leave_index(tx, content_id, text_of)
-    # A call whose place is gone brings more than before: what nobody mentioned in these words.
-    unheard = [
+    await_index(tx, unheard)
+
+
+def take_back(tx: Transaction, session_key: int, brought: Iterable[int]) -> list[int]:
+    """Take back what calls brought into a session that they are no longer in.
+
+    Return the contents that full text is to have now: a call whose place is gone brings more than
+    before, and what nobody mentioned in these words.
+    """
+    brought = list(brought)
+    tx.execute_many(WITHDRAW, [{"content_id": one, "old_key": session_key} for one in brought])
+    again = {row[0] for row in tx.execute(MENTION_BROUGHT, {"session_key": session_key})}
+    return _unheard(tx, session_key, again.difference(brought))
+
+
+def mention_again(tx: Transaction, session_key: int, seqs: Iterable[int]) -> list[int]:
+    """Note what these calls bring into the session that they came to.
+
+    Return the contents that full text is to have now.
+    """
+    mentioned: set[int] = set()
+    for seq in seqs:
+        rows = tx.execute(MENTION_BROUGHT_BY_CALL, {"session_key": session_key, "seq": seq})
+        mentioned.update(row[0] for row in rows)
+    return _unheard(tx, session_key, mentioned)
+
+
+def _unheard(tx: Transaction, session_key: int, mentioned: Iterable[int]) -> list[int]:
+    return [
         content_id
-        for content_id in again.difference(brought)
+        for content_id in mentioned
         if not tx.execute(ANOTHER_MENTION, {"content_id": content_id, "session_key": session_key})
     ]
-    await_index(tx, unheard)

@@ -51,17 +51,21 @@ _NO_BODY: Final = {which: dict.fromkeys(names) for which, names in BODY_COLUMNS.
 class SpanWrite:
     """All that one batch says of one span, as parameters of SQL.
 
+    ``own`` is the span's key in the call's own trace, by which the call knows itself; ``key`` is
+    the same until placing.py finds it in another, as where it names one that it ``joins``.
     ``start`` and ``end`` have the columns of a whole row, so each can be inserted; ``end`` includes
     its start. ``bodies``, of the end or else of the checkpoint, and what ``ended`` says of the
     conversation get their columns when they are stored.
     """
 
+    own: SpanKey
     key: SpanKey
     start: dict[str, Value] | None = None
     checkpoint: dict[str, Value] | None = None
     end: dict[str, Value] | None = None
     session_id: str | None = None
     session_source: str | None = None
+    joins: bytes | None = None
     bodies: dict[str, Body] = field(default_factory=dict)
     ended: SpanEnd | None = None
     settles: dict[str, Value] | None = None
@@ -84,7 +88,7 @@ def prepare(changes: Sequence[Change]) -> Batch:
         key = (first.project_id, first.trace_id, first.span_id)
         write = writes.get(key)
         if write is None:
-            write = writes[key] = SpanWrite(key)
+            write = writes[key] = SpanWrite(key, key)
         if write.end is not None:
             late += 1
         elif isinstance(change, SpanEnd):
@@ -147,6 +151,7 @@ def _kept(**bodies: Body | None) -> dict[str, Body]:
 
 
 def _name_session(write: SpanWrite, start: SpanStart) -> None:
+    write.joins = start.joins
     if write.session_id is None and start.session_id is not None:
         write.session_id = clean_text(start.session_id)
         write.session_source = clean_text(start.session_source or UNKNOWN_SOURCE)
@@ -162,6 +167,7 @@ def _start_values(start: SpanStart) -> dict[str, Value]:
         "parent_id": start.parent_id,
         "external_trace_id": start.external_trace_id,
         "external_parent_id": start.external_parent_id,
+        "moved_from": None,
         "state": RUNNING,
         "kind": start.kind,
         # Never NULL, so a time that is none is the beginning of time.

@@ -106,8 +106,9 @@ class SpanStart:
     """A proxied call that began: enough for its row while it runs. No bodies.
 
     ``trace_id`` is 16 bytes, ``span_id`` and ``parent_id`` 8. ``owner`` is the boot id of the
-    serving process. The ``external_`` ids come from a ``traceparent`` header. ``caller`` tells
-    the API keys of callers apart: a hash of 8 bytes.
+    serving process. The ``external_`` ids come from a ``traceparent`` header. ``joins`` is the
+    trace that it is to be a span of, below ``parent_id``; where it cannot, and else, ``trace_id``
+    is its own. ``caller`` tells the API keys of callers apart: a hash of 8 bytes.
     """
 
     project_id: int
@@ -118,6 +119,7 @@ class SpanStart:
     owner: bytes | None = None
     caller: bytes | None = None
     parent_id: bytes | None = None
+    joins: bytes | None = None
     external_trace_id: bytes | None = None
     external_parent_id: bytes | None = None
     session_id: str | None = None
@@ -130,6 +132,15 @@ class SpanStart:
     method: str | None = None
     path: str | None = None
     query: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The trace, not its own, that a call is in, and what session this has by now."""
+
+    trace_id: bytes
+    session_id: str | None
+    session_source: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

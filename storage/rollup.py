@@ -33,7 +33,6 @@ def roll_up(ledger: Ledger) -> tuple[SessionKey, ...]:
     """Bring traces, sessions and totals up to date with their spans; return those sessions."""
     tx = ledger.tx
     sessions: dict[SessionKey, SessionChange] = {}
-    left: set[SessionKey] = set()
     projects: dict[int, list[int]] = {}
     traces: list[Params] = []
     openings: list[tuple[TraceKey, Opening]] = []
@@ -43,6 +42,11 @@ def roll_up(ledger: Ledger) -> tuple[SessionKey, ...]:
         if not change.touched:
             continue
         old, session_id = change.old, change.session_id
+        if change.emptied:
+            if old is not None:
+                _delete_trace(ledger, key, old)
+                _add_totals(projects.setdefault(key[0], [0] * len(TOTALS)), old, None)
+            continue
         new, spans = _fold(tx, change, tallies)
         change.folded = new
         traces.append(_trace_values(key, new))
@@ -51,7 +55,7 @@ def roll_up(ledger: Ledger) -> tuple[SessionKey, ...]:
         _add_totals(projects.setdefault(key[0], [0] * len(TOTALS)), old, new)
         was = None if old is None else old.session_id
         if was is not None and was != session_id:
-            left.add((key[0], was))
+            ledger.left.add((key[0], was))
         if session_id is None:
             continue
         session = sessions.get((key[0], session_id))
@@ -71,17 +75,25 @@ def roll_up(ledger: Ledger) -> tuple[SessionKey, ...]:
     tx.insert_rows(WRITE_TRACES, traces)
     write_openings(tx, openings)
     tx.execute_many(WRITE_TALLY, tallies)
+    tx.execute_many(
+        LINK,
+        [
+            {"project_id": key[0], "trace_id": key[1], "linked_trace_id": linked}
+            for key, linked in ledger.links.items()
+        ],
+    )
     doubts = {key: _doubts(tx, key, sessions[key]) for key in sorted(sessions)}
-    stale = left.union(key for key, doubt in doubts.items() if doubt == ALL)
+    stale = ledger.left.union(key for key, doubt in doubts.items() if doubt == ALL)
     _write_sessions(tx, [(key, sessions[key]) for key in sorted(sessions.keys() - stale)])
     for session_key in sorted(stale):
         recompute_session(tx, *session_key)
+    for session_key in sorted(ledger.left):
         budgets.forget(tx, *session_key, ())
     for session_key in sorted(sessions.keys() - stale):
         for place in sorted(doubts[session_key]):
             tx.execute(FIND_PLACE[place], _session_params(session_key))
     write_totals(tx, projects, ledger.additions.stored_bytes)
-    return tuple(sorted(sessions.keys() | left))
+    return tuple(sorted(sessions.keys() | ledger.left))
 
 
 WRITE_TALLY: Final = """
@@ -93,8 +105,7 @@ def _fold(
     tx: Transaction, change: TraceChange, tallies: list[Params]
 ) -> tuple[TraceFacts, dict[bytes, SpanFacts]]:
     """Sum up a trace; return its row, and those of its spans that were needed for it."""
-    old, spans = change.old, change.spans
-    count = (0 if old is None else old.span_count) + change.inserted
+    spans, count = change.spans, change.span_count
     tally: bytes | None = None
     if count > LONG_TRACE and (found := moved(change)) is not None:
         new, tally = found[0], packed(found[1])
@@ -126,6 +137,22 @@ def _doubts(tx: Transaction, key: SessionKey, change: SessionChange) -> frozense
 
 def _session_params(key: SessionKey) -> dict[str, Value]:
     return {"project_id": key[0], "session_id": key[1]}
+
+
+DELETE_TRACE: Final = """
+DELETE FROM traces WHERE project_id = :project_id AND trace_id = :trace_id
+"""
+LINK: Final = """
+UPDATE traces SET linked_trace_id = :linked_trace_id
+WHERE project_id = :project_id AND trace_id = :trace_id
+"""
+
+
+def _delete_trace(ledger: Ledger, key: TraceKey, old: TraceFacts) -> None:
+    """Take away the row of a trace whose last span went to another."""
+    ledger.tx.execute(DELETE_TRACE, {"project_id": key[0], "trace_id": key[1]})
+    if old.session_id is not None:
+        ledger.left.add((key[0], old.session_id))
 
 
 READ_SESSION_TRACES: Final = f"""
@@ -196,9 +223,10 @@ def write_totals(
         tx.execute(ADD_TOTALS, values)
 
 
-def _add_totals(added: list[int], old: TraceFacts | None, new: TraceFacts) -> None:
-    for i, n in enumerate(totals(new)):
-        added[i] += n
+def _add_totals(added: list[int], old: TraceFacts | None, new: TraceFacts | None) -> None:
+    if new is not None:
+        for i, n in enumerate(totals(new)):
+            added[i] += n
     if old is not None:
         for i, n in enumerate(totals(old)):
             added[i] -= n

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 class Reservation:
     """A call that wants to be made: what it may cost at most, and what its session may.
 
-    ``trace_id`` is 16 bytes, ``span_id`` 8.
+    ``trace_id`` is 16 bytes, ``span_id`` 8. ``joins``: the call may be in another trace than its
+    own by now, and so in another session.
     """
 
     project_id: int
@@ -19,6 +20,7 @@ class Reservation:
     session_id: str
     limit_nusd: int
     amount_nusd: int
+    joins: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,9 +7,9 @@ whole, as a call that ended after the deletion; its checkpoints and its start do
 Sums are rollup.py's, deletion is forget.py's.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 from storage import budgets
 from storage.aggregates import SPAN_FACTS, SpanFacts
@@ -28,11 +28,14 @@ from storage.database import Transaction, Value
 from storage.events import log_changes
 from storage.fulltext import await_index
 from storage.keys import SessionKey, SpanKey, TraceKey
-from storage.ledger import Ledger, by_project
+from storage.ledger import Ledger
 from storage.mentions import mention
+from storage.moving import adopt
 from storage.parameters import UNKNOWN_SOURCE, Batch, SpanWrite
-from storage.records import RUNNING, SpanEnd, SpanStart
+from storage.placing import Found, Places
+from storage.records import RUNNING, SpanEnd, SpanStart, Taken
 from storage.rollup import roll_up
+from storage.twins import Seen, match, match_calls
 
 # ruff: noqa: S608 (the SQL below is put together from constants of this package, never from values)
 
@@ -42,7 +45,8 @@ class Written:
     """What a batch changed.
 
     ``late`` counts the changes that came too late to change anything, ``unindexed`` the messages
-    that are to come into full text (``fulltext.index``).
+    that are to come into full text (``fulltext.index``). ``taken`` are the traces of calls that are
+    not in their own, by the keys that the calls know themselves by.
     """
 
     spans: tuple[SpanKey, ...]
@@ -50,6 +54,7 @@ class Written:
     sessions: tuple[SessionKey, ...]
     late: int
     unindexed: int
+    taken: Mapping[SpanKey, Taken] = field(default_factory=dict)
 
 
 TAKE_SEQ: Final = """
@@ -68,22 +73,56 @@ def apply(tx: Transaction, batch: Batch) -> Written:
     # One statement for all; a number that no row takes is a gap, which orders as well.
     ((last_seq,),) = tx.execute(TAKE_SEQ, {"n": n})
     ledger = Ledger(tx, late=batch.late, next_seq=last_seq - n + 1)
-    found = _look_up(ledger, batch.spans)
+    places = _look_up(ledger, batch.spans)
     for write in batch.spans:
-        _write_span(ledger, write, found.get(write.key))
+        _write_span(ledger, write, places.find(write))
     _insert_started(ledger)
     ledger.additions.flush()
     _drop_replaced(ledger)
     # After all ends, so that a call is settled by another of its batch in whatever order they are.
     written = set(ledger.spans)
-    for write in batch.spans:
-        if write.settles is not None and write.key in written:
-            _settle(ledger, write.key, write.settles)
+    settled = [
+        _settle(ledger, write.key, write.settles)
+        for write in batch.spans
+        if write.settles is not None and write.key in written
+    ]
+    ended = ((write.key, write.end) for write in batch.spans if write.key in written)
+    match_calls(ledger, [_seen(key, end) for key, end in ended if end is not None])
+    if settled:
+        match(ledger, [key for key in settled if key is not None])
+    if ledger.named:
+        adopt(ledger, ledger.named)
     sessions = roll_up(ledger)
     log_changes(ledger, sessions)
     await_index(tx, ledger.unheard)
-    traces = tuple(key for key, change in ledger.traces.items() if change.touched)
-    return Written(tuple(ledger.spans), traces, sessions, ledger.late, len(ledger.unheard))
+    traces = tuple(
+        key for key, change in ledger.traces.items() if change.touched and not change.emptied
+    )
+    taken = _taken(ledger, batch.spans)
+    return Written(tuple(ledger.spans), traces, sessions, ledger.late, len(ledger.unheard), taken)
+
+
+def _seen(key: SpanKey, end: dict[str, Value]) -> Seen:
+    """Give what a call that ended may have in common with a span that was handed in."""
+    # What only asked for a response has no usage; what has no owner was handed in itself.
+    has_usage = end["usage_source"] is not None and end["owner"] is not None
+    parent_id, response_id = end["parent_id"], end["response_id"]
+    return Seen(
+        key,
+        parent_id if has_usage and isinstance(parent_id, bytes) else None,
+        response_id if has_usage and isinstance(response_id, str) else None,
+    )
+
+
+def _taken(ledger: Ledger, spans: Sequence[SpanWrite]) -> dict[SpanKey, Taken]:
+    """Say of the calls that are not in traces of their own, in which they are."""
+    taken = {}
+    for write in spans:
+        key = ledger.went.get(write.key, write.key)
+        if key != write.own:
+            change = ledger.traces[key[:2]]
+            taken[write.own] = Taken(key[1], change.session_id, change.session_source)
+    return taken
 
 
 def _insert(columns: Iterable[str]) -> str:
@@ -94,10 +133,6 @@ INSERT INTO spans ({", ".join(columns)}) VALUES ({", ".join(f":{c}" for c in col
 
 
 ONE_SPAN: Final = "project_id = :project_id AND trace_id = :trace_id AND span_id = :span_id"
-FIND_SPANS: Final = """
-SELECT trace_id, span_id, state, seq, started_at_us, response_content_id, stored_bytes FROM spans
-WHERE project_id = :project_id AND span_id IN (:keys)
-"""
 INSERT_START: Final = _insert(START_COLUMNS)
 INSERT_END: Final = _insert(dict.fromkeys((*START_COLUMNS, *END_COLUMNS)))
 UPDATE_END: Final = f"""
@@ -108,23 +143,9 @@ UPDATE spans SET {", ".join(f"{c} = :{c}" for c in CHECKPOINT_COLUMNS)} WHERE {O
 """
 
 
-class _Found(NamedTuple):
-    """A span's row as a batch finds it. The content is that of its last checkpoint."""
-
-    state: str
-    seq: int
-    started_at_us: int
-    content_id: int | None
-    stored_bytes: int | None
-
-
-def _look_up(ledger: Ledger, spans: Sequence[SpanWrite]) -> dict[SpanKey, _Found]:
+def _look_up(ledger: Ledger, spans: Sequence[SpanWrite]) -> Places:
     """Read what is there already of these spans, and of what they bring."""
-    ledger.look_up_traces(write.key[:2] for write in spans)
-    found = {}
-    for project_id, span_ids in by_project((write.key[0], write.key[2]) for write in spans).items():
-        rows = ledger.tx.look_up(FIND_SPANS, {"project_id": project_id}, span_ids)
-        found.update({(project_id, row[0], row[1]): _Found._make(row[2:]) for row in rows})
+    places = Places(ledger, spans)
     conversations: dict[int, list[Conversation]] = {}
     bodies: dict[int, list[bytes]] = {}
     for write in spans:
@@ -140,10 +161,10 @@ def _look_up(ledger: Ledger, spans: Sequence[SpanWrite]) -> dict[SpanKey, _Found
         ledger.additions.look_up_contents(project_id, hashes)
     for project_id, those in conversations.items():
         look_up(ledger.additions, project_id, those)
-    return found
+    return places
 
 
-def _write_span(ledger: Ledger, write: SpanWrite, found: _Found | None) -> None:
+def _write_span(ledger: Ledger, write: SpanWrite, found: Found | None) -> None:
     if write.start is not None:
         if found is None:
             found = _start(ledger, write, write.start)
@@ -162,13 +183,13 @@ def _write_span(ledger: Ledger, write: SpanWrite, found: _Found | None) -> None:
             ledger.late += 1
 
 
-def _start(ledger: Ledger, write: SpanWrite, values: dict[str, Value]) -> _Found:
+def _start(ledger: Ledger, write: SpanWrite, values: dict[str, Value]) -> Found:
     values["seq"] = ledger.take_seq()
     _name_session(ledger, write)
     span = SpanFacts.of_start(values)
     _changed(ledger, write.key, span, inserted=1)
     ledger.started.append(values)
-    return _Found(RUNNING, span.seq, span.started_at_us, None, None)
+    return Found(None, RUNNING, span.seq, span.started_at_us, None, None)
 
 
 def _insert_started(ledger: Ledger) -> None:
@@ -177,7 +198,7 @@ def _insert_started(ledger: Ledger) -> None:
 
 
 def _save_progress(
-    ledger: Ledger, write: SpanWrite, checkpoint: dict[str, Value], found: _Found
+    ledger: Ledger, write: SpanWrite, checkpoint: dict[str, Value], found: Found
 ) -> None:
     _insert_started(ledger)  # it may be of this batch
     values = {**checkpoint, **_params(write.key)}
@@ -196,13 +217,14 @@ def _end(
     write: SpanWrite,
     values: dict[str, Value],
     ended: SpanEnd,
-    found: _Found | None,
+    found: Found | None,
 ) -> None:
     project_id = write.key[0]
     seq = values["seq"] = ledger.take_seq() if found is None else found.seq
     change = ledger.trace(write.key[:2])
     previous = answer_before(ledger.tx, project_id, seq, ended)
-    if write.session_id is None and change.session_id is None:
+    # Who names a trace has the session that this has, or none.
+    if write.session_id is None and change.session_id is None and write.key == write.own:
         find_session(ledger, change, ended, previous)
     _name_session(ledger, write)
     values["session_key"] = change.session_key
@@ -277,7 +299,7 @@ def _store_bodies(
             )
 
 
-def _carried(values: dict[str, Value], found: _Found | None) -> int:
+def _carried(values: dict[str, Value], found: Found | None) -> int:
     """Give the bytes of a body that the last checkpoint stored, and that are the call's still."""
     if found is None or found.content_id is None:
         return 0
@@ -285,7 +307,7 @@ def _carried(values: dict[str, Value], found: _Found | None) -> int:
 
 
 def _replaced(
-    ledger: Ledger, project_id: int, values: dict[str, Value], found: _Found | None
+    ledger: Ledger, project_id: int, values: dict[str, Value], found: Found | None
 ) -> None:
     """Note the body of an earlier checkpoint, which is this span's no longer."""
     if found is None or found.content_id is None:
@@ -305,7 +327,7 @@ def _drop_replaced(ledger: Ledger) -> None:
 # come later. Its own usage, and the first that was reported, stand.
 FIND_SETTLED: Final = """
 SELECT trace_id, span_id, usage_source, COALESCE(model, model_requested) FROM spans
-WHERE project_id = :project_id AND response_id = :response_id
+WHERE project_id = :project_id AND response_id = :response_id AND owner IS NOT NULL
   AND NOT (trace_id = :trace_id AND span_id = :span_id)
 ORDER BY started_at_us, seq LIMIT 1
 """
@@ -318,11 +340,12 @@ WHERE {ONE_SPAN} RETURNING {SPAN_FACTS}
 NOT_USAGE: Final = (None, "missing", "estimated")
 
 
-def _settle(ledger: Ledger, reporter: SpanKey, values: dict[str, Value]) -> None:
+def _settle(ledger: Ledger, reporter: SpanKey, values: dict[str, Value]) -> SpanKey | None:
+    """Give a call the usage that another reports of it; return whose it is, if anybody's."""
     tx, project_id = ledger.tx, reporter[0]
     found = tx.execute(FIND_SETTLED, {**values, **_params(reporter)})
     if not found or found[0][2] not in NOT_USAGE:
-        return
+        return None
     trace_id, span_id, _, old_model = found[0]
     key = (project_id, trace_id, span_id)
     (row,) = tx.execute(SETTLE, {**values, **_params(key), "settled_by": reporter[2]})
@@ -337,6 +360,7 @@ def _settle(ledger: Ledger, reporter: SpanKey, values: dict[str, Value]) -> None
         ledger.spans.append(key)
     if values["cost_nusd"] is not None:
         budgets.release(tx, key)
+    return key
 
 
 def _params(key: SpanKey) -> dict[str, Value]:

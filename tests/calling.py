@@ -12,6 +12,7 @@ import orjson
 from proxy.call import COMPLETE, Call, CallEnd, Ending
 from proxy.capture import Budget, CapturePolicy, parse_capture
 from proxy.headers import index
+from proxy.joining import NOWHERE, Joining
 from proxy.session import SessionRef
 from proxy.target import proxied
 from storage.database import Database, Transaction
@@ -55,6 +56,8 @@ def a_call(
     capture: str = "full",
     body_bytes: int = 8 << 20,
     session: str | None = None,
+    source: str = "header",
+    joining: Joining = NOWHERE,
     provider_key: bytes | None = None,
 ) -> Call:
     """Begin a call and send its request."""
@@ -66,10 +69,11 @@ def a_call(
         provider="openai",
         request_headers=headers,
         request_index=index(headers),
-        session_ref=SessionRef(session, "header") if session else None,
+        session_ref=SessionRef(session, source) if session else None,
         capture=parse_capture(capture) or CapturePolicy(),
         body_bytes=body_bytes,
         budget=budget or Budget(64 << 20),
+        joining=joining,
         provider_key=provider_key,
     )
     if request:

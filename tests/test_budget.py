@@ -16,6 +16,7 @@ from proxy.budget import Budgets, session_limit
 from proxy.capture import Budget
 from proxy.errors import Refused
 from proxy.estimate import tokens_of
+from proxy.joining import Joining
 from proxy.pricing import CustomPrice, Prices
 from proxy.sections import LimitsConfig
 from proxy.session import SessionRef
@@ -85,18 +86,28 @@ def test_without_the_header_the_projects_default_holds_for_a_session_that_is_kno
     assert session_limit({}, SESSION, None) is None
 
 
+def test_a_call_that_names_a_trace_may_have_the_budget_of_its_session() -> None:
+    assert session_limit({}, None, 7, joins=True) == 7
+    assert session_limit({budget.HEADER: b"1.00"}, None, 7, joins=True) == 10**9
+    assert session_limit({}, None, None, joins=True) is None
+
+
 # What a call may cost.
 
 
 def most(
     body: bytes, content_type: str = JSON, coding: str = "", limits: LimitsConfig | None = None
 ) -> int | None:
-    spending = Budgets(PRICES, limits or LimitsConfig(), _never, 0)
+    spending = Budgets(PRICES, limits or LimitsConfig(), _never, _nowhere, 0)
     return spending._most(a_call(), body, content_type, coding)
 
 
 def _never(_: Reservation) -> asyncio.Future[SessionBudget]:
     raise AssertionError("nobody was to reserve")
+
+
+def _nowhere(_: object) -> asyncio.Future[str | None]:
+    raise AssertionError("nobody was to ask for a session")
 
 
 def ask(**fields: Any) -> bytes:
@@ -142,9 +153,12 @@ def test_what_cannot_be_priced_is_unknown_and_not_cheap(body: bytes, coding: str
 class Ledger:
     """What was asked of the database, and what it answers."""
 
-    def __init__(self, answer: SessionBudget | Exception | None) -> None:
+    def __init__(
+        self, answer: SessionBudget | Exception | None, session: str | None = None
+    ) -> None:
         self.asked: list[Reservation] = []
         self._answer = answer
+        self._session = session
 
     def reserve(self, reservation: Reservation) -> asyncio.Future[SessionBudget]:
         self.asked.append(reservation)
@@ -153,6 +167,11 @@ class Ledger:
             future.set_exception(self._answer)
         elif self._answer is not None:
             future.set_result(self._answer)
+        return future
+
+    def session_of(self, _: object) -> asyncio.Future[str | None]:
+        future = asyncio.get_running_loop().create_future()
+        future.set_result(self._session)
         return future
 
 
@@ -186,7 +205,7 @@ async def admit(
     path = target or b"/api/proxy/openai/v1/chat/completions"
     one = a_call(session="s", request=b"", target=path, **call)
     limits = LimitsConfig(unpriced=unpriced)
-    spending = Budgets(PRICES, limits, ledger.reserve, 0)
+    spending = Budgets(PRICES, limits, ledger.reserve, ledger.session_of, 0)
     request: Any = Request(body)
     assert await spending.admit(request, one, 10**9) == (body if ledger.asked else None)
     return one
@@ -201,6 +220,31 @@ async def test_a_call_reserves_what_it_may_cost_and_remembers_that_it_did() -> N
     assert (asked.trace_id, asked.span_id) == (call.start.trace_id, call.start.span_id)
     assert call.reserved
     assert call.request.size == len(ask(max_tokens=100))
+
+
+JOINS = Joining(trace_id=b"t" * 16)
+
+
+async def inheriting(of_trace: str | None, **call: Any) -> list[Reservation]:
+    """Give what a call reserves whose trace has this session."""
+    ledger = Ledger(ROOM, of_trace)
+    spending = Budgets(PRICES, LimitsConfig(), ledger.reserve, ledger.session_of, 0)
+    request: Any = Request(ask(max_tokens=100))
+    await spending.admit(request, a_call(request=b"", joining=JOINS, **call), 10**9)
+    return ledger.asked
+
+
+async def test_a_call_that_only_inherits_its_session_reserves_there() -> None:
+    (asked,) = await inheriting("of the trace")
+    assert (asked.session_id, asked.joins) == ("of the trace", True)
+    (asked,) = await inheriting("of the trace", session="other", source="helicone")
+    assert asked.session_id == "of the trace"
+    # A trace that has none takes the call's, and one that our header names is the call's.
+    (asked,) = await inheriting(None, session="other", source="helicone")
+    assert asked.session_id == "other"
+    (asked,) = await inheriting("of the trace", session="s")
+    assert asked.session_id == "s"
+    assert await inheriting(None) == []
 
 
 async def test_a_call_that_bills_nothing_reserves_nothing_and_is_not_read() -> None:
@@ -273,7 +317,7 @@ async def test_what_cannot_be_reserved_is_refused_and_its_end_gives_back_what_ma
     answer: Exception | None,
 ) -> None:
     call = a_call(session="s", request=b"")
-    spending = Budgets(PRICES, LimitsConfig(), Ledger(answer).reserve, 0)
+    spending = Budgets(PRICES, LimitsConfig(), Ledger(answer).reserve, _nowhere, 0)
     request: Any = Request(ask())
     with pytest.raises(Refused) as raised:
         await spending.admit(request, call, 10**9)

@@ -8,11 +8,11 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from proxy.call import COMPLETE
 from proxy.capture import Budget
+from proxy.joining import Joining
+from storage.records import Taken
 from tests.calling import ANSWER, CHAT, CUT, DONE, EVENTS, JSON, QUESTION, a_call, answered, delta
 
 KEY = b"sk-canary-0123456789"
@@ -247,58 +247,39 @@ def test_what_a_record_holds_is_what_its_call_took() -> None:
     assert checkpoint.held_bytes + end.held_bytes == budget.used_bytes
 
 
-# traceparent (W3C Trace Context).
-
-TRACE, PARENT = b"4bf92f3577b34da6a3ce929d0e0e4736", b"00f067aa0ba902b7"
-
-
-def external(value: bytes) -> tuple[bytes | None, bytes | None]:
-    start = a_call(headers=((b"Traceparent", value),)).start
-    return start.external_trace_id, start.external_parent_id
-
-
-def test_the_trace_of_the_caller_is_noted() -> None:
-    ids = (bytes.fromhex(TRACE.decode()), bytes.fromhex(PARENT.decode()))
-    assert external(b"00-%b-%b-01" % (TRACE, PARENT)) == ids
-    assert external(b" 01-%b-%b-01-more " % (TRACE, PARENT)) == ids
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        b"",
-        b"00",
-        b"00-%b-%b" % (TRACE, PARENT),
-        b"00-%b-%b-01" % (TRACE[:-1], PARENT),
-        b"00-%b-%b-01" % (TRACE[:-2] + b"zz", PARENT),
-        b"00-%b-%b-01" % (TRACE[:-2] + b"\xff\xff", PARENT),
-        b"00-%b-%b-01" % (TRACE[:-2] + b"  ", PARENT),
-        b"00-%b-%b-01" % (b"0" * 32, PARENT),
-        b"00-%b-%b-01" % (TRACE, b"0" * 16),
-    ],
-)
-def test_a_traceparent_that_is_none_is_left_out_whole(value: bytes) -> None:
-    assert external(value) == (None, None)
-
-
-@given(
-    st.binary(max_size=80)
-    | st.lists(
-        st.sampled_from([TRACE, PARENT, b"00", b"-", b"0" * 16, b" ", b"\xff", b"g"]), max_size=9
-    ).map(b"".join)
-)
-def test_any_traceparent_gives_two_ids_or_none(value: bytes) -> None:
-    trace, parent = external(value)
-    assert (trace is None) is (parent is None)
-    if trace is not None and parent is not None:
-        assert (len(trace), len(parent)) == (16, 8)
-        assert any(trace)
-        assert any(parent)
-        assert b"%b-%b-" % (trace.hex().encode(), parent.hex().encode()) in value.lower()
-
-
 def test_calls_that_begin_at_once_have_spans_with_ids_of_their_own() -> None:
     starts = [a_call().start for _ in range(2000)]
     assert len({start.span_id for start in starts}) == len(starts)
     assert {len(start.span_id) for start in starts} == {8}
     assert sorted(starts, key=lambda start: start.span_id[:4]) == starts
+
+
+# Where it is recorded.
+
+
+def test_a_call_is_where_it_says_until_its_record_says_better() -> None:
+    trace = b"t" * 16
+    joining = Joining(trace_id=trace, parent_id=b"p" * 8)
+    call = a_call(joining=joining, session="s", source="helicone")
+    assert (call.start.joins, call.start.parent_id) == (trace, b"p" * 8)
+    assert call.joins_others
+    assert call.place == Taken(trace, "s", "helicone")
+    # One that names its session may stay out of the trace.
+    call = a_call(joining=joining, session="s")
+    assert call.place == Taken(call.start.trace_id, "s", "header")
+    assert not a_call().joins_others
+
+
+async def test_a_call_learns_from_its_ticket_where_it_is() -> None:
+    call = a_call(joining=Joining(trace_id=b"t" * 16))
+    tickets = [asyncio.get_running_loop().create_future() for _ in range(4)]
+    call.recorded(tickets[0])
+    tickets[1].cancel()
+    call.recorded(tickets[1])
+    assert call.place == Taken(b"t" * 16, None, None)
+    tickets[2].set_result(Taken(b"u" * 16, "s", "api"))
+    call.recorded(tickets[2])
+    assert call.place == Taken(b"u" * 16, "s", "api")
+    tickets[3].set_result(None)
+    call.recorded(tickets[3])
+    assert call.place == Taken(call.start.trace_id, None, None)

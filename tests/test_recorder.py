@@ -12,10 +12,12 @@ import pytest
 
 from proxy import recorder as module
 from proxy.capture import Budget
+from proxy.joining import Joining
 from proxy.recorder import MAX_BATCH, Recorder
 from storage import sqlite
 from storage.database import Transaction
-from tests.calling import a_call, ended
+from storage.records import Taken
+from tests.calling import ANSWER, a_call, answered, ended
 from tests.recorders import Begin
 
 
@@ -237,3 +239,13 @@ async def test_a_recorder_without_calls_cuts_back_what_a_foreign_reader_made_gro
     async with asyncio.timeout(10):
         while wal.stat().st_size:
             await asyncio.to_thread(lambda: None)
+
+
+async def test_the_ticket_of_a_record_names_the_trace_that_its_call_joined(begin: Begin) -> None:
+    recording = await begin()
+    trace = b"t" * 16
+    call = a_call(joining=Joining(trace_id=trace), session="s", source="helicone")
+    taken = Taken(trace, "s", "helicone")
+    assert await recording.recorder.put(call.start) == taken
+    assert await recording.recorder.put(a_call().start) is None
+    assert await recording.recorder.put(answered(call, ANSWER)) == taken

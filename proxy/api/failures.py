@@ -62,6 +62,7 @@ _OWN: Final = (
     Failure(503, "key_file_unusable", "`[auth] key_file` cannot be read or made"),
     # A call through the proxy.
     Failure(400, "bad_request", "the target or the session id cannot be relayed as it is"),
+    Failure(400, "bad_trace", "`X-Traceway-Trace-Id` or `X-Traceway-Parent-Span-Id` is no such id"),
     Failure(400, "bad_capture", "`X-Traceway-Capture` is none of what it may be"),
     Failure(400, "bad_budget", "`X-Traceway-Session-Budget-Usd` is no amount, or has no session"),
     Failure(400, "request_body_broken", "the request's body is malformed or broke off"),

@@ -76,9 +76,9 @@ class LiveText:
         if offset >= end:
             return offset, b""
         if self._frame[:2] != (offset, end):
-            start = self.call.start
+            place, span_id = self.call.place, self.call.start.span_id
             data = progress(
-                start.trace_id, start.span_id, start.session_id, offset, self.text[offset:end]
+                place.trace_id, span_id, place.session_id, offset, self.text[offset:end]
             )
             self._frame = (offset, end, data)
         return end, self._frame[2]
@@ -138,7 +138,7 @@ class LiveTexts:
         return [
             text
             for call, text in self._texts.items()
-            if session_id is None or call.start.session_id == session_id
+            if session_id is None or call.place.session_id == session_id
         ]
 
     def unfollowed(self) -> list[LiveText]:
@@ -172,10 +172,9 @@ class LiveTexts:
         return has_grown
 
     def _is_watched(self, call: Call) -> bool:
-        start = call.start
-        if start.project_id != self._project_id:
+        if call.start.project_id != self._project_id:
             return False
-        return None in self._watched or start.session_id in self._watched
+        return None in self._watched or call.place.session_id in self._watched
 
 
 class Reader:

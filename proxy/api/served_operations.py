@@ -45,6 +45,24 @@ PROXY_HEADERS: Final = (
         example="user_123:conv_456",
     ),
     Parameter(
+        name="X-Traceway-Trace-Id",
+        place="header",
+        meaning="the trace of which the call is to be a span, known or not: 32 hexadecimal digits"
+        " or a UUID; it has that trace's session (docs/joining.md)",
+        schema={
+            "type": "string",
+            "pattern": r"^([0-9A-Fa-f]{32}|[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12})?$",
+        },
+        example=_TRACE,
+    ),
+    Parameter(
+        name="X-Traceway-Parent-Span-Id",
+        place="header",
+        meaning="the span of that trace that the call is below; only with `X-Traceway-Trace-Id`",
+        schema={"type": "string", "pattern": r"^([0-9A-Fa-f]{16})?$"},
+        example=_SPAN,
+    ),
+    Parameter(
         name="X-Traceway-Capture",
         place="header",
         meaning="how much of the bodies is recorded: `full`, `preview`, `preview(BYTES)` or `off`;"
@@ -61,7 +79,8 @@ PROXY_HEADERS: Final = (
     ),
 )
 PROXY_MARKS: Final = {
-    "X-Traceway-Trace-Id": "the trace as which the call is recorded",
+    "X-Traceway-Trace-Id": "the trace as which the call is recorded, or of which it is a span",
+    "X-Traceway-Span-Id": "the span as which it is recorded",
     "X-Traceway-Session-Id": "its session, percent-encoded, if known when the headers leave",
     "X-Traceway-Session-Source": "how the session is known",
 }
@@ -74,7 +93,8 @@ _PROXY: Final = Operation(
     description=(
         "Any method. Path, query, headers and body go to the upstream byte for byte, and its answer"
         " comes back in the same way, streams included. `{path}` may have slashes. The call is"
-        " recorded as a trace. Headers `X-Traceway-*` of either side do not pass."
+        " recorded as a trace, or as a span of the one that it names. Headers `X-Traceway-*` of"
+        " either side do not pass."
     ),
     need=WRITE,
     parameters=(
@@ -100,7 +120,7 @@ _PROXY: Final = Operation(
         )
     },
     codes=(
-        *("bad_request", "bad_capture", "bad_budget", "request_body_broken"),
+        *("bad_request", "bad_trace", "bad_capture", "bad_budget", "request_body_broken"),
         *("keys_are_off", "misplaced_key", "no_provider_key", "unknown_upstream"),
         *("rate_limited", "session_budget_exceeded", "session_budget_unpriced"),
         *("request_too_large", "budget_request_too_large", "internal", "unsupported"),

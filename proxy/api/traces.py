@@ -17,6 +17,7 @@ from proxy.recorder import Recorder
 from storage import forget, listing, queries, rebuild
 from storage.clauses import Condition, Ids, Name
 from storage.database import Database
+from storage.moving import where_is
 
 
 class Traces:
@@ -76,7 +77,13 @@ class Traces:
             return None
         trace = await queries.get_trace(self._database, project_id(request), trace_id)
         if trace is None:
+            # A client may know a call by the trace that it was in before it joined another.
+            moved = await where_is(self._database, project_id(request), trace_id)
+            if moved is not None:
+                trace = await queries.get_trace(self._database, project_id(request), moved)
+        if trace is None:
             return None
+        trace_id = trace.trace_id
         spans = await queries.trace_spans(self._database, project_id(request), trace_id)
         answer = flat(trace_view(trace))
         answer["spans"] = [span_view(s, s.input_preview, s.output_preview) for s in spans]

@@ -24,6 +24,7 @@ from proxy.ui.session import now_us, stretch
 from proxy.ui.spans import tree
 from storage import events, queries, rebuild, same_call
 from storage.database import Database
+from storage.moving import where_is
 from storage.records import Span, Trace
 from storage.same_call import Named
 
@@ -60,6 +61,9 @@ class TracePage:
         _, since = await events.bounds(db)
         trace_id = params.hex_id(request.match_info["id"], 32)
         trace = await queries.get_trace(db, project, trace_id) if trace_id else None
+        if trace is None and trace_id is not None:
+            trace_id = await where_is(db, project, trace_id)
+            trace = await queries.get_trace(db, project, trace_id) if trace_id else None
         if trace_id is None or trace is None:
             raise web.HTTPNotFound
         spans = await queries.trace_spans(db, project, trace_id, MAX_SPANS)

@@ -67,7 +67,7 @@ def starts(draw: st.DrawFn) -> SpanStart:
         session_id=session,
         # The same span always has the same start; spans of a trace come in another order.
         started_at_us=T0 + (5 * n) % 7,
-        owner=[b"a", b"b", None][n % 3],
+        owner=[b"a", b"b", b"c"][n % 3],
         user_id=[None, "u", "v"][n % 3],
     )
 

@@ -128,7 +128,11 @@ RETURNING {SPAN_FACTS}
 
 
 def other(db: SqliteDatabase, kind: str, a: int, b: int) -> None:
-    call = start(FIRST_CALL + a, trace=[a % TRACES, FIRST_CALL + a][b % 2])
+    # In the trace that it names, or in its own and to move into that of its traceparent.
+    names: dict[str, Any] = {"trace": a % TRACES}
+    if b % 2:
+        names = {"external_trace_id": trace_id(a % TRACES), "external_parent_id": span_id(a)}
+    call = start(FIRST_CALL + a, **names)
     asked = ["s:brief", "u:hi", *(f"a:{k}" for k in range(b)), f"u:{b}"]
     match kind:
         case "begin call":

@@ -276,3 +276,20 @@ async def _play(folder: Path, steps: list[Step]) -> None:
         assert await check(db, text_of) == []
     finally:
         await db.close()
+
+
+async def test_a_call_in_another_trace_reserves_there_in_the_session_of_that(
+    db: SqliteDatabase,
+) -> None:
+    write(db, [start(9, session_id="s"), start(1, joins=trace_id(9))])
+    key = (1, trace_id(1), span_id(1))
+    with db.transaction() as tx:
+        assert budgets.session_of(tx, key) == "s"
+        assert budgets.session_of(tx, (2, *key[1:])) is None
+        assert budgets.session_of(tx, (1, trace_id(7), span_id(7))) is None
+    assert reserve(db, 1, 300, session_id="adopted", joins=True)
+    assert rows(db, "SELECT trace_id, session_id FROM reservations") == [(trace_id(9), "s")]
+    assert await stand(db) == (0, 300)
+    # Without a row, as where its record was lost, it reserves as it asked.
+    assert reserve(db, 2, 300, session_id="adopted", joins=True)
+    assert await stand(db, "adopted") == (0, 300)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from storage.continuation import MAX_CANDIDATES
+from storage.continuation import FIND_EXTENDED, MAX_CANDIDATES
 from storage.doctor import check
 from storage.forget import delete_trace
 from storage.queries import get_session, get_trace
@@ -242,3 +242,20 @@ async def test_conversations_that_are_alike_to_the_last_word_are_never_put_toget
 async def test_a_call_without_words_is_in_no_session(db: SqliteDatabase) -> None:
     write(db, [end(start(1)), end(start(2))])
     assert await session_of(db, 2) == (None, None)
+
+
+async def test_to_find_what_a_call_goes_on_from_takes_as_long_in_a_large_project(
+    db: SqliteDatabase,
+) -> None:
+    def steps() -> int:
+        counted: list[None] = []
+        db._writer.set_progress_handler(lambda: counted.append(None), 1)
+        params = {"project_id": 1, "meaning": b"none", "caller": None, "limit": 3}
+        assert rows(db, FIND_EXTENDED, **params) == []
+        db._writer.set_progress_handler(None, 0)
+        return len(counted)
+
+    say(db, 1, ASKED, "a:1")
+    small = steps()
+    write(db, [spoken(start(n), [f"u:{n}"], ["a:1"]) for n in range(2, 102)])
+    assert steps() <= small + 10

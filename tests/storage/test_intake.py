@@ -385,3 +385,42 @@ async def test_a_call_that_joins_an_open_trace_keeps_what_was_said_of_it(
     assert (trace.name, trace.user_id, trace.session_id) == ("chat", "u", "s")
     assert (trace.status, len(await trace_spans(db, 1, trace_id(1)))) == (RUNNING, 1)
     assert await sound(db)
+
+
+@pytest.mark.parametrize("call_first", [True, False])
+async def test_a_call_that_was_seen_twice_counts_once_in_its_trace(
+    db: SqliteDatabase, call_first: bool
+) -> None:
+    said = Said(kind="llm_call", model="m", tokens=Tokens(input=3), response_id="r", cost_nusd=7)
+    items = [opened(2, session_id="s"), begun(2, said=said), done(2)]
+    call = end(start(1), response_id="r")
+    if call_first:
+        write(db, [call])
+        hand_in(db, items)
+    else:
+        hand_in(db, items)
+        write(db, [call])
+    found = rows(db, "SELECT trace_count, span_count, cost_nusd, input_tokens FROM sessions")
+    assert found == [(1, 2, 100, 10)]
+    assert await sound(db)
+
+
+@pytest.mark.parametrize("call_first", [True, False])
+async def test_a_call_whose_traceparent_names_a_trace_is_in_it(
+    db: SqliteDatabase, call_first: bool
+) -> None:
+    call = end(start(1, external_trace_id=trace_id(2), external_parent_id=span_id(2)))
+    items = [opened(2, session_id="s"), begun(2), done(2)]
+    if call_first:
+        write(db, [call])
+        hand_in(db, items)
+    else:
+        hand_in(db, items)
+        write(db, [call])
+    spans = await trace_spans(db, 1, trace_id(2))
+    assert [(span.span_id, span.parent_id) for span in spans] == [
+        (span_id(1), span_id(2)),
+        (span_id(2), None),
+    ]
+    assert rows(db, "SELECT trace_count, span_count FROM sessions") == [(1, 2)]
+    assert await sound(db)

@@ -1,0 +1,189 @@
+"""Calls that were seen twice: by an application that handed in a span, and by the proxy.
+
+Invariant: a span of a billed kind that was handed in is marked with a proxied call if and only if
+there is one that answered with its response id in the project, or one below it in its trace; the
+call's own figures count then, and the marked span's do not. So it is in whatever order they come,
+and also after a deletion. A call that is known by its response id alone moves into the trace of the
+span, below it, unless it is in a trace already that it names.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+
+from storage.aggregates import SPAN_FACTS, SpanFacts
+from storage.database import Transaction, Value
+from storage.events import log_changes
+from storage.fulltext import await_index
+from storage.keys import SpanKey, TraceKey
+from storage.ledger import Ledger, by_project
+from storage.rollup import roll_up
+from storage.transfer import Move, move
+
+# ruff: noqa: S608 (the SQL below is put together from constants of this package, never from values)
+
+# Kinds that are billed in tokens (handed.BILLED).
+HANDED_IN: Final = "owner IS NULL AND kind IN ('llm_call', 'embedding')"
+# What only asked for a response, or is not over, has no usage: it stands for nobody's figures.
+CALLS: Final = "owner IS NOT NULL AND usage_source IS NOT NULL"
+
+
+class Seen(NamedTuple):
+    """What a span may have in common with another that saw the same call."""
+
+    key: SpanKey
+    parent_id: bytes | None
+    response_id: str | None
+
+
+READ: Final = f"""
+SELECT trace_id, span_id, parent_id, response_id,
+  CASE WHEN {HANDED_IN} THEN 1 ELSE 0 END, CASE WHEN {CALLS} THEN 1 ELSE 0 END
+FROM spans WHERE project_id = :project_id AND span_id IN (:keys)
+"""
+
+
+def match(ledger: Ledger, spans: Iterable[SpanKey]) -> None:
+    """Mark those of these spans that a proxied call is known for, and those that these tell of.
+
+    Their rows are written. Every other change of a marked span leaves its mark as it is.
+    """
+    wanted = set(spans)
+    handed_in: list[Seen] = []
+    calls: list[Seen] = []
+    for project_id, span_ids in by_project((key[0], key[2]) for key in sorted(wanted)).items():
+        rows = ledger.tx.look_up(READ, {"project_id": project_id}, span_ids)
+        for trace_id, span_id, parent_id, response_id, is_handed_in, is_call in rows:
+            if (key := (project_id, trace_id, span_id)) in wanted:
+                seen = Seen(key, parent_id, response_id)
+                (handed_in if is_handed_in else calls if is_call else []).append(seen)
+    match_calls(ledger, calls)
+    if handed_in:
+        _match_handed_in(ledger, handed_in)
+
+
+FIND_HANDED_IN: Final = f"""
+SELECT response_id, trace_id, span_id, started_at_us, seq FROM spans
+WHERE project_id = :project_id AND {HANDED_IN} AND response_id IN (:keys)
+"""
+FIND_PARENTS: Final = f"""
+SELECT trace_id, span_id FROM spans
+WHERE project_id = :project_id AND {HANDED_IN} AND span_id IN (:keys)
+"""
+
+
+def match_calls(ledger: Ledger, calls: Sequence[Seen]) -> None:
+    """Mark what was handed in of these calls: proxied ones that ended, with their usage."""
+    found: list[tuple[SpanKey, SpanKey]] = []
+    parents = {(*call.key[:2], call.parent_id): call.key for call in calls if call.parent_id}
+    for project_id, span_ids in by_project((key[0], key[2]) for key in parents).items():
+        rows = ledger.tx.look_up(FIND_PARENTS, {"project_id": project_id}, span_ids)
+        keys = [(project_id, trace_id, span_id) for trace_id, span_id in rows]
+        found += [(key, parents[key]) for key in keys if key in parents]
+    answered = {(c.key[0], c.response_id.encode()): c for c in calls if c.response_id is not None}
+    by_response: list[tuple[SpanKey, SpanKey]] = []
+    for project_id, names in by_project(answered).items():
+        ids = [name.decode() for name in names]
+        rows = ledger.tx.look_up(FIND_HANDED_IN, {"project_id": project_id}, ids)
+        for response_id, trace_id, span_id, *_ in sorted(rows, key=lambda row: row[3:]):
+            call = answered[project_id, response_id.encode()]
+            by_response.append(((project_id, trace_id, span_id), call.key))
+    _mark(ledger, [*found, *by_response])
+    _follow(ledger, by_response)
+
+
+FIND_ANSWERED: Final = f"""
+SELECT response_id, trace_id, span_id, started_at_us, seq FROM spans
+WHERE project_id = :project_id AND {CALLS} AND response_id IN (:keys)
+"""
+FIND_CHILDREN: Final = f"""
+SELECT parent_id, span_id FROM spans
+WHERE project_id = :project_id AND trace_id = :trace_id AND {CALLS} AND parent_id IN (:keys)
+"""
+
+
+def _match_handed_in(ledger: Ledger, handed_in: Sequence[Seen]) -> None:
+    """Mark these spans where a proxied call is known: that of their response id, or a child."""
+    by_response: list[tuple[SpanKey, SpanKey]] = []
+    for project_id, names in by_project(
+        (one.key[0], one.response_id.encode()) for one in handed_in if one.response_id is not None
+    ).items():
+        keys = [name.decode() for name in names]
+        rows = ledger.tx.look_up(FIND_ANSWERED, {"project_id": project_id}, keys)
+        # The oldest is the call that made it.
+        rows.sort(key=lambda row: row[3:], reverse=True)
+        made = {row[0]: (project_id, row[1], row[2]) for row in rows}
+        by_response += [
+            (one.key, made[one.response_id])
+            for one in handed_in
+            if one.key[0] == project_id and one.response_id in made
+        ]
+    found: list[tuple[SpanKey, SpanKey]] = []
+    traces: dict[TraceKey, list[Value]] = {}
+    for one in handed_in:
+        traces.setdefault(one.key[:2], []).append(one.key[2])
+    for (project_id, trace_id), span_ids in traces.items():
+        key: dict[str, Value] = {"project_id": project_id, "trace_id": trace_id}
+        for parent_id, span_id in ledger.tx.look_up(FIND_CHILDREN, key, span_ids):
+            found.append(((project_id, trace_id, parent_id), (project_id, trace_id, span_id)))
+    _mark(ledger, [*by_response, *found])
+    _follow(ledger, by_response)
+
+
+ONE_SPAN: Final = "project_id = :project_id AND trace_id = :trace_id AND span_id = :span_id"
+MARK: Final = f"""
+UPDATE spans SET same_call = :same_call
+WHERE {ONE_SPAN} AND same_call IS NULL RETURNING {SPAN_FACTS}
+"""
+
+
+def _mark(ledger: Ledger, found: Iterable[tuple[SpanKey, SpanKey]]) -> None:
+    for key, call in found:
+        for row in ledger.tx.execute(MARK, {**_params(key), "same_call": call[2]}):
+            _changed(ledger, key, SpanFacts.of(row))
+
+
+HAS_JOINED: Final = f"SELECT 1 FROM spans WHERE {ONE_SPAN} AND moved_from IS NOT NULL"
+
+
+def _follow(ledger: Ledger, found: Iterable[tuple[SpanKey, SpanKey]]) -> None:
+    """Move calls into the traces of the spans that saw them, but those that are in another."""
+    moves: dict[TraceKey, Move] = {}
+    for key, call in found:
+        call = ledger.went.get(call, call)
+        if call[:2] == key[:2] or call[:2] in moves:
+            continue
+        if not ledger.tx.execute(HAS_JOINED, _params(call)):
+            moves[call[:2]] = Move(call[:2], key[:2], key[2])
+    if moves:
+        move(ledger, moves.values())
+
+
+FIND_MARKED: Final = """
+SELECT trace_id, span_id FROM spans WHERE project_id = :project_id AND same_call IN (:keys)
+"""
+UNMARK: Final = f"UPDATE spans SET same_call = NULL WHERE {ONE_SPAN} RETURNING {SPAN_FACTS}"
+
+
+def unmark(tx: Transaction, project_id: int, calls: Sequence[bytes]) -> None:
+    """Have spans count again whose call was deleted, by the ids of the deleted spans."""
+    marked = tx.look_up(FIND_MARKED, {"project_id": project_id}, calls)
+    if not marked:
+        return
+    ledger = Ledger(tx)
+    for trace_id, span_id in marked:
+        key = (project_id, trace_id, span_id)
+        (row,) = tx.execute(UNMARK, _params(key))
+        _changed(ledger, key, SpanFacts.of(row))
+    match(ledger, tuple(ledger.spans))
+    log_changes(ledger, roll_up(ledger))
+    await_index(tx, ledger.unheard)
+
+
+def _changed(ledger: Ledger, key: SpanKey, span: SpanFacts) -> None:
+    ledger.trace(key[:2]).spans[key[2]] = span
+    if key not in ledger.spans:
+        ledger.spans.append(key)
+
+
+def _params(key: SpanKey) -> dict[str, Value]:
+    return {"project_id": key[0], "trace_id": key[1], "span_id": key[2]}
