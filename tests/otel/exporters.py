@@ -145,7 +145,6 @@ async def test_the_older_names_of_the_openai_v2_instrumentation_count_as_well(
     assert (session["input_tokens"], session["output_tokens"]) == tokens(MADE["openai-v2"])
 
 
-@pytest.mark.xfail(reason="needs the matching of calls that are seen twice", strict=True)
 @pytest.mark.parametrize("which", list(MADE))
 async def test_calls_that_also_come_through_the_proxy_count_once(which: str, tw: Running) -> None:
     # An embedding has no id by which it could be known again.
