@@ -7,6 +7,7 @@ is given as a message is an exact slice of what was said, or its string as the m
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Final
@@ -110,6 +111,11 @@ _CHAT: Final = msgspec.json.Decoder(_Chat)
 _CHOICES: Final = msgspec.json.Decoder(list[_Choice])
 
 
+# A message has one of these keys, and so has whatever has messages in it; with a backslash they may
+# be spelled in other ways.
+_OF_A_CHAT: Final = re.compile(rb'"(?:role|content|text|type|tool_calls)"[ \t\r\n]*:|\\')
+
+
 class HandedReader:
     """Reads what applications say of their spans, by the dialect of chats and by our prices.
 
@@ -155,7 +161,7 @@ class HandedReader:
         Of a chat it is what the user asked last, or the answer; of other objects and lists their
         beginning as JSON.
         """
-        found = asked_messages(value) or answered_messages(value)
+        found = _chat_in(value)
         if not found:
             return preview(_beginning(value))
         facts = [read_message(message.data) for message in found]
@@ -168,7 +174,7 @@ class HandedReader:
 
         Of a chat it is the text of its messages.
         """
-        messages = asked_messages(value) or answered_messages(value)
+        messages = _chat_in(value)
         texts = (read_message(message.data).text for message in messages)
         found = []
         left = MAX_TEXT_CHARS
@@ -182,6 +188,13 @@ class HandedReader:
     def meaning(self, message: bytes) -> bytes:
         """Give the meaning of a message, as that of a proxied call has it."""
         return read_message(message).meaning
+
+
+def _chat_in(value: bytes) -> list[Slice]:
+    """Give the messages of a value that is asked or answered; none where it is no chat."""
+    if value[:1] != b'"' and _OF_A_CHAT.search(value) is None:
+        return []  # most of what tools take and give: to parse it costs ten times as much
+    return asked_messages(value) or answered_messages(value)
 
 
 def provider_of(name: str | None, model: str | None) -> str:
