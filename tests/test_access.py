@@ -444,6 +444,26 @@ async def test_without_keys_everybody_is_the_same_admin_of_the_first_project(tw:
     assert len({id(one) for one in seen}) == 1
 
 
+@pytest.mark.parametrize(
+    "header", [b"Authorization: Bearer tw_sk_...\r\n", b"X-Traceway-Api-Key: tw_sk_...\r\n"]
+)
+async def test_without_keys_one_that_is_sent_proves_nothing_and_hinders_nothing(
+    tw: Running, header: bytes
+) -> None:
+    in_json = header + b"Content-Type: application/json\r\n"
+    trace = b'{"name":"chat-turn","session_id":"sess_abc123"}'
+    for path, status, body in (
+        (b"/api/traces", 201, trace),
+        (b"/api/batch", 200, b'{"items":[{"type":"trace",%b]}' % trace[1:]),
+        (b"/v1/traces", 200, b"{}"),
+        (b"/mcp", 200, b'{"jsonrpc":"2.0","id":1,"method":"tools/list"}'),
+    ):
+        assert (await tw.raw(path, headers=in_json, body=body)).status == status, path
+    got = await tw.raw(b"/api/sessions/sess_abc123", method=b"GET", headers=header)
+    assert (got.status, b'"trace_count":2' in got.body) == (200, True)
+    assert (await tw.raw(headers=in_json, body=b"{}")).status == 401  # it would go upstream
+
+
 async def test_keys_are_on_from_the_first_one_on_and_revoking_all_lets_nobody_in(
     tw: Running, pauses: list[float]
 ) -> None:

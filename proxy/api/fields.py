@@ -118,7 +118,7 @@ FIELDS: Final[dict[str, About]] = {
     "linked_trace_id": _hex("the trace that its call named, which is of another session", None, 32),
     "handed_in": About("whether an application told of it, and it is no call that passed", False),
     "same_call": _hex("the span of the call that this one saw too; that alone counts", None, 16),
-    "moved_from": _hex("the trace that the call's answer named, before it came to this", None, 32),
+    "moved_from": _hex("the trace that a call which joined this one is by itself", None, 32),
     "custom": About("what its application said of it, in words of its own", {"tenant": "a"}),
     "notes": About("what could not be read as it should", []),
     # Times.

@@ -67,7 +67,8 @@ class SpanMetadata:
 
     `handed_in`: an application told of it, and it is no call of ours; `custom` is what it said of
     it in its own words. `same_call` is the span of the call that this one saw as well, which alone
-    is in sums. `moved_from` is the trace that a call's answer named before it joined this one.
+    is in sums. `moved_from` is the trace that a call which joined this one is by itself: its id
+    leads here, and is what the call's answer named unless the call itself named this trace.
     """
 
     duration_ms: float | None

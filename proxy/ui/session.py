@@ -47,20 +47,21 @@ class ModelView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Conversation:
-    """A page of the view Conversation."""
-
-    sections: Sequence[Section]
-    page: view.Pages
-    branches: Sequence[str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Traces:
     """A page of the view Traces."""
 
     traces: Sequence[TraceView]
     page: view.Pages
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversation:
+    """A page of the view Conversation; ``instead`` is what a session without messages has."""
+
+    sections: Sequence[Section]
+    page: view.Pages
+    branches: Sequence[str]
+    instead: Traces | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,10 +142,16 @@ class SessionPage:
             sections=await asyncio.to_thread(sections, page),
             page=view.Pages(page.start, len(page.messages), page.total, limit),
             branches=chosen,
+            instead=None if page.total else await self._some_traces(request, session, 0, TRACES),
         )
 
     async def _traces(self, request: web.Request, session: SessionView) -> Traces:
         start, limit = params.place(request, "from"), params.limit(request, TRACES)
+        return await self._some_traces(request, session, start, limit)
+
+    async def _some_traces(
+        self, request: web.Request, session: SessionView, start: int, limit: int
+    ) -> Traces:
         traces = await breakdown.page_traces(
             self._database, project_id(request), session.id, start, limit
         )

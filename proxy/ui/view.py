@@ -263,6 +263,8 @@ class Pages:
     @property
     def text(self) -> str:
         """Say which these are."""
+        if not self.count:
+            return f"none of {self.total:,}"
         return f"{self.start + 1:,} to {self.start + self.count:,} of {self.total:,}"
 
     @property

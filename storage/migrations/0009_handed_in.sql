@@ -18,7 +18,7 @@ ALTER TABLE traces ADD COLUMN linked_trace_id BLOB;
 
 -- `label` is what an application calls a span of kind `custom`; `attributes` a squeezed JSON object;
 -- `same_call` the span of the call that this one saw as well, which alone counts; `moved_from` the
--- trace that the call's answer named, before the call joined the one it is in.
+-- trace that a call which joined the one it is in would be by itself.
 ALTER TABLE spans ADD COLUMN label TEXT;
 ALTER TABLE spans ADD COLUMN attributes BLOB;
 ALTER TABLE spans ADD COLUMN same_call BLOB;

@@ -60,6 +60,7 @@ def test_a_server_that_is_gone_holds_up_the_end_only_so_long(collector: Collecto
         """,
     )
     assert "2 items dropped: closed before they could be sent" in said
+    assert "0 items" not in said
 
 
 def test_the_child_of_a_fork_sends_its_own_and_nothing_of_its_parents(

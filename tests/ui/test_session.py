@@ -238,6 +238,16 @@ async def test_a_session_without_conversations_says_so(tw: Running) -> None:
     assert "No call of this session" not in await html(tw, "/sessions/story?view=traces")
 
 
+async def test_a_page_past_the_last_message_says_so_and_leads_back(tw: Running) -> None:
+    story = Story(tw)
+    await story.turn(user("hello"), assistant("hi"))
+    await tw.saved()
+    past = await html(tw, "/sessions/story?from=50")
+    assert "The last message stands on a page before this one" in past
+    assert "none of 2" in past
+    assert "No call of this session" not in past
+
+
 async def grow(story: Story, words: list[str]) -> None:
     for word in words:
         await story.turn(user(f"more {word}"), assistant(f"said {word}"), counts=usage(5, 5))

@@ -10,7 +10,7 @@ from playwright.async_api import Page, expect
 from tests.api.asking import save
 from tests.running import Running, running
 from tests.storage.calls import end, start
-from tests.ui.agents import Agent, mark
+from tests.ui.agents import Agent
 from tests.ui.looking import findings, width
 from tests.ui.story import MODEL, S
 
@@ -75,10 +75,9 @@ async def test_a_call_that_was_seen_twice_is_one_turn(tw: Running, page: Page) -
             tokens=(10, 5),
             model="gpt-5",
         )
-        passed = start(7 + number, parent_id=told, started_at_us=agent.at_us + S, name="gpt-5")
+        below = told if marked else None
+        passed = start(7 + number, parent_id=below, started_at_us=agent.at_us + S, name="gpt-5")
         await save(tw, end(replace(passed, trace_id=agent.trace_id), model="gpt-5"))
-        if marked:
-            await mark(tw, told, passed.span_id)
     # Of the call that passed no messages are kept here.
     for session, outcomes, calls in (("marked False", 1, "2"), ("marked True", 0, "1")):
         await page.goto(f"{tw.url}/sessions/{session}")
@@ -103,6 +102,41 @@ async def test_a_trace_without_spans_counts_on_every_view(tw: Running, page: Pag
             "nightly" if view == "traces" else "step"
         )
         await expect(page.get_by_role("link", name="Next")).to_have_count(0)
+
+
+async def test_a_session_without_messages_shows_its_traces_until_there_are_some(
+    tw: Running, page: Page
+) -> None:
+    agent = Agent(tw)
+    await agent.open("chat-turn")
+    await page.goto(f"{tw.url}/sessions/agent")
+    await expect(page.locator("#nothing")).to_contain_text("messages that can be read yet")
+    await expect(page.locator("#view tbody a").first).to_have_attribute("href", agent.path)
+    await expect(page.locator("#view tbody .id")).to_contain_text("chat-turn")
+    await expect(page.locator("[data-metric=cost]")).not_to_contain_text("every call priced")
+    await expect(page.locator("#live")).to_have_text("Live")
+    assert await findings(page) == []
+    asked = [{"role": "user", "content": "Where is my order?"}]
+    await agent.span(
+        *("answer", "llm_call"), asked=asked, answered="On its way.", tokens=(9, 3), model=MODEL
+    )
+    await expect(page.locator(".message .who")).to_have_text(["User", "Assistant"])
+    await expect(page.locator("#view")).to_have_count(0)
+    await expect(page.locator("#nothing")).to_have_count(0)
+    await expect(page.locator("[data-metric=cost]")).to_contain_text("every call priced")
+
+
+async def test_a_timeline_without_spans_says_so(tw: Running, page: Page) -> None:
+    agent = Agent(tw)
+    await agent.open("nightly")
+    await page.goto(f"{tw.url}/sessions/agent?view=timeline")
+    await expect(page.locator("#nothing")).to_contain_text("No span has come yet")
+    await expect(page.locator("#legend")).to_have_count(0)
+    await expect(page.locator("#live")).to_have_text("Live")
+    await agent.span("step", "tool_call")
+    await expect(page.locator("#view")).to_contain_text("step")
+    await page.goto(f"{tw.url}/sessions/agent?view=timeline&from=50")
+    await expect(page.locator("#nothing")).to_have_text("No span is on this page.")
 
 
 async def test_nothing_shuts_people_out_and_it_fits_a_narrow_screen(

@@ -235,7 +235,7 @@ def _key(api_key: str | None) -> str | None:
 def _at_exit() -> None:
     for client in list(_ALL):
         is_used = client._sender.is_running or client.pending or client._open
-        if is_used and not client.close():
+        if is_used and not client.close() and client.pending:  # what was dropped has been told of
             log.warning("traceway: %d items were not sent before the end", client.pending)
 
 
