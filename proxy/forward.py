@@ -276,8 +276,8 @@ def _check_our_key(raw: headers.RawHeaders, raw_target: bytes, principal: Princi
     """See that a key of ours stands only where it ends here: it never goes upstream."""
     if principal.way == "open":
         message = (
-            "this server has no keys: leave the tw_sk_ key out of calls, and send your provider's"
-            " own in Authorization"
+            "this server has no keys: leave out what looks like one of its own, and send your"
+            " provider's key in Authorization"
         )
         raise Refused(401, "keys_are_off", message)
     if headers.holds_our_key(headers.with_provider_key(headers.end_to_end(raw), b""), raw_target):
