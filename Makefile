@@ -3,6 +3,7 @@
 #
 #   make run ARGS="--port 8080"     serve
 #   make test ARGS="-k session"     the tests
+#   make test-slow                  those that start browsers, or many servers
 #   make check                      linter, formatter, types, the house's own rules
 #   make sdk                        the Python SDK: its types and its tests
 #   make bench-sdk                  what it costs an application, and what a restart loses
@@ -33,14 +34,17 @@ export PYTEST_DEBUG_TEMPROOT ?= $(shell df -Pk /dev/shm 2>/dev/null | \
 ARGS ?=
 MINUTES ?= 10
 
-.PHONY: run test check sdk sdk-ts bench-sdk compat fuzz otel mcp docs differential torture \
+.PHONY: run test test-slow check sdk sdk-ts bench-sdk compat fuzz otel mcp docs differential torture \
 	torture-quick bench bench-search soak screenshots lock clean runtime tools
 
 run: runtime
 	@exec $(PYTHON) -m proxy serve $(ARGS)
 
 test: tools
-	@$(PYTHON) -m pytest -n auto -m "not kill and not torture" $(ARGS)
+	@$(PYTHON) -m pytest -n auto -m "not kill and not torture and not slow" $(ARGS)
+
+test-slow: tools
+	@$(PYTHON) -m pytest -n auto -m "slow and not kill and not torture" $(ARGS)
 
 check: tools
 	@$(PYTHON) -m ruff check .

@@ -25,6 +25,28 @@ Serve = Callable[..., Awaitable[Running]]
 ServeKeyed = Callable[..., Awaitable[Keyed]]
 
 
+# They start browsers or whole servers by the dozen, or play long histories: `make test-slow`.
+SLOW = (
+    *("tests/acceptance/test_canary.py", "tests/acceptance/test_examples.py"),
+    *("tests/acceptance/test_seed_curl.py", "tests/acceptance/test_separation.py"),
+    *("tests/cli/test_command.py", "tests/cli/test_tail.py"),
+    *("tests/test_faults_at_each_step.py", "tests/test_forward_streams.py", "tests/test_main.py"),
+    *("tests/test_recording_sessions.py", "tests/test_forward_proxied.py"),
+    *("tests/ui/test_attacks.py", "tests/ui/test_ended.py", "tests/ui/test_handed_hostile.py"),
+    *("tests/ui/test_hostile.py", "tests/ui/test_live.py", "tests/ui/test_projects.py"),
+    *("tests/ui/test_session.py", "tests/ui/test_session_handed.py"),
+    *("tests/ui/test_session_hostile.py", "tests/ui/test_settings.py"),
+    "tests/ui/test_trace_handed.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what takes long by its file."""
+    for item in items:
+        if item.nodeid.startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
+
+
 def pytest_asyncio_loop_factories(
     item: pytest.Item,
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:

@@ -167,7 +167,7 @@ def _strict_body(data: bytes) -> object:
     try:
         return msgspec.json.decode(data[: request_body.MAX_BYTES], type=_Name)
     except msgspec.ValidationError as error:
-        return request_body._mistake(request_body._ODD_NAME.sub("", str(error)), _Name)
+        return request_body.explained(error, _Name)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 

@@ -41,7 +41,7 @@ class KindView:
     cost: float | None
     cost_status: str | None
     price_version: str | None
-    attributes: orjson.Fragment | str | None
+    attributes: orjson.Fragment | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +91,7 @@ class SpanMetadata:
     handed_in: bool
     same_call: str | None
     moved_from: str | None
-    custom: orjson.Fragment | str | None
+    custom: orjson.Fragment | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,7 +188,7 @@ def _attributes(stored: bytes | None) -> _Attributes:
         return _Attributes()
 
 
-def _raw(value: msgspec.Raw) -> orjson.Fragment | str | None:
+def _raw(value: msgspec.Raw) -> orjson.Fragment | None:
     """Give a value as it was written; as text where a reader's parser would refuse it (1e999)."""
     data = bytes(value)
     if data in (b"", b"null"):
@@ -196,7 +196,7 @@ def _raw(value: msgspec.Raw) -> orjson.Fragment | str | None:
     try:
         orjson.loads(data)
     except ValueError:
-        return data.decode(errors="replace")
+        return orjson.Fragment(orjson.dumps(data.decode(errors="replace")))
     return orjson.Fragment(data)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import openai
 import pytest
 
+import traceway
 from proxy.config import load
 from storage.search import parse
 from tests.calling import ANSWER
@@ -151,6 +152,8 @@ def try_python(reader: Reader, block: str) -> None:
         if "client.chat" not in block:
             messages = [{"role": "user", "content": "Hi"}]
             client.chat.completions.create(model="gpt-4o", messages=messages)
+    if isinstance(tw := names.get("tw"), traceway.Traceway):
+        tw.close()
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -159,7 +162,6 @@ async def test_every_example_of_a_page_works(
 ) -> None:
     upstream.answers(ANSWER, content_type=b"application/json")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
-    monkeypatch.syspath_prepend(ROOT / "sdk" / "python" / "src")
     blocks = FENCE.findall((ROOT / page).read_text())
     environ = {"TRACEWAY_PROVIDER_KEY_OPENAI": "sk-project-0123456789abcdef"}
     options = ("--upstream", f"openai={upstream.url}")

@@ -75,9 +75,10 @@ async def test_a_call_that_was_seen_twice_is_one_turn(tw: Running, page: Page) -
             tokens=(10, 5),
             model="gpt-5",
         )
-        below = told if marked else None
-        passed = start(7 + number, parent_id=below, started_at_us=agent.at_us + S, name="gpt-5")
-        await save(tw, end(replace(passed, trace_id=agent.trace_id), model="gpt-5"))
+        parent_id = told if marked else None
+        passed = start(7 + number, parent_id=parent_id, started_at_us=agent.at_us + S, name="gpt-5")
+        passed = replace(passed, trace_id=agent.trace_id)
+        await save(tw, end(passed, model="gpt-5", usage_source="provider"))
     # Of the call that passed no messages are kept here.
     for session, outcomes, calls in (("marked False", 1, "2"), ("marked True", 0, "1")):
         await page.goto(f"{tw.url}/sessions/{session}")
