@@ -273,8 +273,13 @@ class Forwarder:
 
 
 def _check_our_key(raw: headers.RawHeaders, raw_target: bytes, principal: Principal) -> None:
-    """See that a key of ours stands only where it ends here: it never goes upstream."""
+    """See that a key of ours stands only where it ends here: it never goes upstream.
+
+    Where this server has none, one beside the provider's own is passed over.
+    """
     if principal.way == "open":
+        if not headers.holds_our_key(headers.end_to_end(raw), raw_target):
+            return
         message = (
             "this server has no keys: leave out what looks like one of its own, and send your"
             " provider's key in Authorization"

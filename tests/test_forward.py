@@ -132,7 +132,6 @@ async def test_connect_is_refused(tw: Running, target: bytes) -> None:
     ("target", "headers"),
     [
         (CHAT.encode(), b"Authorization: Bearer " + KEY),
-        (CHAT.encode(), b"X-Traceway-Api-Key: " + KEY),
         (CHAT.encode(), b"X-Anything: a=" + KEY),
         (CHAT.encode(), KEY + b": 1"),
         (CHAT.encode() + b"?key=" + KEY, b"X-A: 1"),
@@ -149,6 +148,16 @@ async def test_a_key_of_ours_is_a_401_and_goes_nowhere(
     assert error_of(got)["code"] == "keys_are_off"
     assert KEY not in got.body
     assert await tw.spans() == []
+
+
+async def test_a_key_of_ours_beside_the_providers_own_is_passed_over(
+    tw: Running, upstream: ScriptedUpstream
+) -> None:
+    upstream.answers(b"{}")
+    sent = b"Authorization: Bearer sk-theirs\r\nX-Traceway-Api-Key: %b\r\n" % KEY
+    assert (await tw.raw(headers=sent, body=b"{}")).status == 200
+    assert KEY not in repr(upstream.requests).encode()
+    assert KEY.decode() not in repr(await tw.spans())
 
 
 @pytest.mark.parametrize(
