@@ -31,8 +31,9 @@ DEFAULT_KIND: Final = "custom"
 # The name of a span of which only the end is known, and the note that says so.
 UNNAMED: Final = "span"
 START_MISSING: Final = "start_missing"
-# Attributes and metadata of one span together; what is more is dropped, with a note.
-MAX_ATTRIBUTES_BYTES: Final = 64 * 1024
+# Attributes and metadata of one span together, as much as its start and its end may bring; what is
+# more is dropped, with a note.
+MAX_ATTRIBUTES_BYTES: Final = 512 * 1024
 ATTRIBUTES_DROPPED: Final = "attributes_dropped"
 
 KEY_COLUMNS: Final = ("project_id", "trace_id", "span_id")

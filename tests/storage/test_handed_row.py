@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from proxy import handed_values
 from storage.handed import Said
 from storage.handed_row import MAX_ATTRIBUTES_BYTES, HandedSpan, blank, joined
 from storage.records import INTERRUPTED, Tokens
@@ -91,6 +92,14 @@ def test_attributes_of_start_and_end_are_joined_key_by_key() -> None:
     assert b"1.10" in joined(first, later)
     assert joined(b"no JSON", later) == later
     assert json.loads(joined(b'{"a":1}', b'{"a":{"b":1}}')) == {"a": {"b": 1}}
+
+
+def test_as_many_attributes_are_kept_as_a_start_and_an_end_may_bring() -> None:
+    half = b'{"%b":"%b"}' % (b"a", b"x" * (handed_values.MAX_ATTRIBUTES_BYTES - 8))
+    made = span(Said(attributes=half))
+    made.hear(Said(attributes=half.replace(b'"a"', b'"b"')), NOW_US, stands=True)
+    assert set(json.loads(expand(made.values["attributes"]))) == {"a", "b"}  # type: ignore[arg-type]
+    assert made.values["notes"] is None
 
 
 def test_attributes_that_are_too_large_together_are_those_of_the_end() -> None:
