@@ -34,6 +34,26 @@ def test_a_span_that_runs_says_when_its_last_word_came() -> None:
     assert made.values["checkpoint_us"] is None
 
 
+@pytest.mark.parametrize(
+    ("end", "began_us"),
+    [
+        ({"ended_at_us": None, "duration_us": 5_000}, NOW_US - 5_000),
+        ({"ended_at_us": T0, "duration_us": None}, T0),
+        ({"ended_at_us": None, "duration_us": None}, NOW_US),
+    ],
+)
+def test_what_is_handed_in_ended_without_a_start_ends_when_it_says_and_not_later(
+    end: dict[str, int | None], began_us: int
+) -> None:
+    made = HandedSpan(blank())
+    item = begun(1, started_at_us=None, end=done(1, trace=1, **end))
+    made.begin(item, NOW_US)
+    made.values["seq"] = 1
+    made.end(done(1, trace=1, **end), NOW_US)
+    assert made.values["started_at_us"] == began_us
+    assert made.facts().ended_at_us == began_us + (end["duration_us"] or 0)
+
+
 def test_only_what_we_ended_for_want_of_an_end_may_still_end() -> None:
     made = span()
     assert not made.has_ended
