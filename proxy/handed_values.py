@@ -39,7 +39,7 @@ _NUSD: Final = Decimal(10**9)
 
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 _HEX: Final = re.compile(r"[0-9a-fA-F]+")
-_BRACKETS: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{}]', re.DOTALL)
+_BRACKETS: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 # Half of a surrogate pair alone, which JSON can spell and UTF-8 cannot; group 1 is such.
 _ESCAPE: Final = re.compile(rb"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|(u[dD][89a-fA-F]..)|.)", re.S)
 _HALF: Final = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -151,14 +151,14 @@ def session_id_of(text: str) -> str | None:
         BadValue: it has a control character.
     """
     try:
-        return session.session_id_of(text.encode("utf-8", "replace"))
+        return session.session_id_of(without_keys(text.encode("utf-8", "replace")))
     except session.ControlCharacter:
         raise BadValue("expected text without control characters") from None
 
 
 def text_of(text: str | None, most_chars: int) -> str | None:
-    """Give text fit to store, cut; None where nothing is left."""
-    return clean(text[:most_chars]).strip() or None if text else None
+    """Give text fit to store, cut and without keys of ours; None where nothing is left."""
+    return plain(clean(text[:most_chars])).strip() or None if text else None
 
 
 def is_deep(value: bytes, most: int = MAX_ATTRIBUTES_DEPTH) -> bool:
@@ -182,6 +182,11 @@ def without_keys(data: bytes) -> bytes:
     return redact(data, ())
 
 
+def plain(text: str) -> str:
+    """Cut keys of ours out of text, which JSON may have spelled in another way."""
+    return without_keys(text.encode()).decode() if "tw_sk_" in text else text
+
+
 def repaired(data: bytes) -> bytes:
     """Put U+FFFD where JSON spells half of a surrogate pair: programs cut text within characters.
 
@@ -189,4 +194,11 @@ def repaired(data: bytes) -> bytes:
     """
     if not _HALF.search(data):
         return data
-    return _ESCAPE.sub(lambda found: rb"\ufffd" if found[1] else found[0], data)
+    # Not by `sub`, which would hold every other escape as an object of its own.
+    whole, at = bytearray(), 0
+    for found in _ESCAPE.finditer(data):
+        if found[1]:
+            whole += data[at : found.start()]
+            whole += rb"\ufffd"
+            at = found.end()
+    return bytes(whole + data[at:])

@@ -31,8 +31,9 @@ DEFAULT_KIND: Final = "custom"
 # The name of a span of which only the end is known, and the note that says so.
 UNNAMED: Final = "span"
 START_MISSING: Final = "start_missing"
-# Attributes and metadata of one span together; what is more is dropped, with a note.
-MAX_ATTRIBUTES_BYTES: Final = 64 * 1024
+# Attributes and metadata of one span together, as much as its start and its end may bring; what is
+# more is dropped, with a note.
+MAX_ATTRIBUTES_BYTES: Final = 512 * 1024
 ATTRIBUTES_DROPPED: Final = "attributes_dropped"
 
 KEY_COLUMNS: Final = ("project_id", "trace_id", "span_id")
@@ -134,7 +135,9 @@ class HandedSpan:
     def begin(self, item: SpanOpened, now_us: int) -> None:
         """Take the start of a span of which nothing is known but, at most, its row's number."""
         kept = {column: self.values[column] for column in ("seq", "same_call")}
-        started_at_us = now_us if item.started_at_us is None else item.started_at_us
+        started_at_us = item.started_at_us
+        if started_at_us is None:
+            started_at_us = now_us if item.end is None else _began_at_us(item.end, now_us)
         self.values = {
             **_BLANK,
             **kept,
@@ -166,8 +169,7 @@ class HandedSpan:
         """Take the end of a span that runs, or of one whose start is not known."""
         values = self.values
         if not self.is_opened:
-            ended_at_us = now_us if item.ended_at_us is None else item.ended_at_us
-            started_at_us = ended_at_us - (item.duration_us or 0)
+            started_at_us = _began_at_us(item, now_us)
             values.update(
                 project_id=item.project_id,
                 trace_id=item.trace_id,
@@ -300,6 +302,12 @@ class HandedSpan:
         return SpanFacts.of_end({**self.values, "duration_us": 0})._replace(
             ended_at_us=None, received_bytes=0, stored_bytes=0
         )
+
+
+def _began_at_us(end: SpanClosed, now_us: int) -> int:
+    """Give when a span began of which only the end says when it was: it ended by now."""
+    ended_at_us = now_us if end.ended_at_us is None else end.ended_at_us
+    return ended_at_us - (end.duration_us or 0)
 
 
 def blank() -> dict[str, Value]:

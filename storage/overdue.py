@@ -15,12 +15,15 @@ from storage.rollup import roll_up
 
 # ruff: noqa: S608 (the SQL below is put together from constants of this package, never from values)
 
+# Whose tokens count and whose cost nobody said is unpriced, as where it had ended.
 # `checkpoint_us` is when the last word of the span came, from its start on.
 INTERRUPT_OVERDUE: Final = f"""
 UPDATE spans SET state = 'interrupted', ended_by = 'proxy',
 error = 'the application did not say that it ended',
 duration_us = CASE WHEN COALESCE(checkpoint_us, 0) > {MAX_DURATION_US} THEN {MAX_DURATION_US}
-  ELSE COALESCE(checkpoint_us, 0) END, checkpoint_us = NULL
+  ELSE COALESCE(checkpoint_us, 0) END, checkpoint_us = NULL,
+cost_status = CASE WHEN usage_source IS NOT NULL AND cost_nusd IS NULL
+  AND kind IN ('llm_call', 'embedding') THEN 'unpriced' ELSE cost_status END
 WHERE seq IN (
   SELECT seq FROM spans WHERE state = 'running' AND owner IS NULL
   AND started_at_us + COALESCE(checkpoint_us, 0) < :before_us LIMIT :limit)

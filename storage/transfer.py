@@ -56,9 +56,10 @@ WHERE project_id = :project_id AND trace_id = :trace_id AND span_id = :span_id
 def move(ledger: Ledger, moves: Iterable[Move]) -> None:
     """Move calls, each with its whole trace, or link their traces where they must stay."""
     ledger.additions.flush()
-    # By the session that they leave and the one that they come to: what they brought, and who.
-    brought: defaultdict[tuple[int, int], set[int]] = defaultdict(set)
-    came: defaultdict[int, list[int]] = defaultdict(list)
+    # What they brought, by the session that they leave; who came, by the trace that they come to,
+    # since a later one may bring it its session.
+    brought: defaultdict[int, set[int]] = defaultdict(set)
+    came: defaultdict[TraceKey, list[int]] = defaultdict(list)
     for one in moves:
         old, new = ledger.trace(one.old), ledger.trace(one.new)
         span_id = _only_call(ledger.tx, old, new)
@@ -67,18 +68,18 @@ def move(ledger: Ledger, moves: Iterable[Move]) -> None:
             continue
         if new.session_id is None and old.session_id is not None:
             join(ledger, new, old.session_id, old.session_source or "")
-        keys = old.session_key, new.session_key
-        if keys[0] != keys[1]:
-            brought[keys] |= brought_by(ledger.tx, one.old)
+        leaves = old.session_key != new.session_key
+        if leaves:
+            brought[old.session_key] |= brought_by(ledger.tx, one.old)
         span = _take_over(ledger, one, span_id)
-        if keys[0] != keys[1]:
-            came[keys[1]].append(span.seq)
-    for session_key, seqs in came.items():
+        if leaves:
+            came[one.new].append(span.seq)
+    for key, seqs in came.items():
         begin_anew(ledger.tx, seqs)
-        ledger.unheard += mention_again(ledger.tx, session_key, seqs)
+        ledger.unheard += mention_again(ledger.tx, ledger.trace(key).session_key, seqs)
     # What they brought they bring where they are now, and more where they left their place: no
     # content is without a mention by this.
-    for (session_key, _), contents in brought.items():
+    for session_key, contents in brought.items():
         replant(ledger.tx, session_key)
         ledger.unheard += take_back(ledger.tx, session_key, contents)
     ledger.spans = [ledger.went.get(key, key) for key in ledger.spans]

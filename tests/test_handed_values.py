@@ -1,5 +1,6 @@
 """What cannot be stored is refused by what was expected; what is near it is kept as it can be."""
 
+import time
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -130,11 +131,23 @@ def test_text_is_made_fit_to_store_and_cut() -> None:
     assert [values.text_of(nothing, 10) for nothing in (None, "", "  ")] == [None] * 3
 
 
+def test_text_has_no_keys_of_ours_however_json_spelled_them() -> None:
+    assert values.text_of("Bearer tw_sk_abc-1, \ud83d", 100) == "Bearer [redacted], \ufffd"
+    assert values.text_of("tw_sk_" + "a" * 20, 10) == "[redacted]"
+    assert values.session_id_of("s tw_sk_abc") == "s [redacted]"
+
+
 def test_depth_is_counted_in_brackets_that_are_no_text() -> None:
     assert not values.is_deep(b'{"a":"' + b"[" * 500 + b'"}')
     assert not values.is_deep(b"[" * 100 + b"]" * 100)
     assert values.is_deep(b"[" * 101 + b"]" * 101)
     assert not values.is_deep(b"[" + b"[]," * 500 + b"1]")
+
+
+def test_a_string_that_does_not_end_is_looked_through_once() -> None:
+    began_s = time.process_time()
+    assert not values.is_deep(b"[" * 100 + b'"' + b'\\"[' * 20_000)
+    assert time.process_time() - began_s < 1  # from each quote anew it takes 10 s
 
 
 @pytest.mark.parametrize(
@@ -146,6 +159,7 @@ def test_depth_is_counted_in_brackets_that_are_no_text() -> None:
         (rb'"\\ud83d"', rb'"\\ud83d"'),
         (rb'"\\\ud83d\""', rb'"\\\ufffd\""'),
         (rb'"\uD83Dx"', rb'"\ufffdx"'),
+        (rb'"a\ud83db\ude00c\n"', rb'"a\ufffdb\ufffdc\n"'),
     ],
 )
 def test_half_a_character_is_replaced_and_a_whole_one_is_not(data: bytes, expected: bytes) -> None:

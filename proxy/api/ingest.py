@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final, TypeVar
@@ -31,8 +31,10 @@ from storage.overdue import end_overdue
 
 T = TypeVar("T")
 
-# Items of one transaction: 10 ms of work, as with the recorder's own batches.
+# Items of one transaction, and the bytes of what they say, but for one item that has more: 10 ms of
+# work, as with the recorder's own batches. Of many large ones it would never be done in its time.
 CHUNK_ITEMS: Final = 100
+CHUNK_BYTES: Final = 512 * 1024
 # A body that is larger, or packed, is read in a thread: the loop has calls to serve.
 INLINE_BYTES: Final = 64 * 1024
 # So many bodies of the largest size may be in memory, packed and unpacked ones counted alike.
@@ -68,6 +70,8 @@ class Ingest:
         self._reader = reader
         self._max_body_bytes = max_body_bytes
         self.count = count
+        # One transaction at a time: a call that begins meanwhile waits for no more than that.
+        self._turn = asyncio.Lock()
 
     async def trace(self, request: web.Request) -> web.Response:
         """POST /api/traces: open a trace."""
@@ -122,8 +126,8 @@ class Ingest:
         """
         outcomes: list[Outcome] = []
         try:
-            for at in range(0, len(items), CHUNK_ITEMS):
-                outcomes += await self._stored(items[at : at + CHUNK_ITEMS])
+            for chunk in _chunks(items):
+                outcomes += await self._stored(chunk)
         except StorageError as error:
             raise Refused(
                 503, "storage_unavailable", str(error), retry_after_s=RETRY_AFTER_S
@@ -205,9 +209,10 @@ class Ingest:
         """Store items in one transaction; where one of them is refused, all others nevertheless."""
         now_us = time.time_ns() // 1000
         try:
-            return await self._recorder.change(
-                lambda tx: take(tx, items, now_us=now_us, reader=self._reader)
-            )
+            async with self._turn:
+                return await self._recorder.change(
+                    lambda tx: take(tx, items, now_us=now_us, reader=self._reader)
+                )
         except StatementRefused as error:
             if len(items) == 1:
                 _log.warning("something that was handed in cannot be stored: %s", error)
@@ -237,6 +242,27 @@ class Ingest:
             f"the body may have {self._max_body_bytes} bytes, also when it is unpacked"
             " ([ingest] max_body_bytes)",
         )
+
+
+def _chunks(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    """Divide items into what one transaction takes."""
+    start = said_bytes = 0
+    for at, item in enumerate(items):
+        weight = _weight(item)
+        if at > start and (at - start == CHUNK_ITEMS or said_bytes + weight > CHUNK_BYTES):
+            yield items[start:at]
+            start, said_bytes = at, 0
+        said_bytes += weight
+    if start < len(items):
+        yield items[start:]
+
+
+def _weight(item: Item) -> int:
+    """Give the bytes of what a span says of itself."""
+    if not isinstance(item, SpanOpened | SpanClosed):
+        return 0
+    said = item.said
+    return sum(len(part) for part in (said.input, said.output, said.attributes) if part is not None)
 
 
 async def end_overdue_forever(recorder: Recorder, open_timeout_s: float) -> None:

@@ -6,6 +6,7 @@ input or an output stays as it was written, but for keys of ours and for halves 
 """
 
 import re
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Final, Literal, TypeVar
 
@@ -131,7 +132,8 @@ _BY_TYPE: Final[dict[str, type[msgspec.Struct]]] = {
 TYPES: Final = tuple(_BY_TYPE)
 # Where a batch begins, what divides it into its items, and where it ends.
 _BEGIN: Final = re.compile(rb'\s*\{\s*"items"\s*:\s*\[')
-_MARK: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{},]', re.DOTALL)
+# A string that does not end takes all the rest, or each quote in it would be tried as a beginning.
+_MARK: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{},]', re.DOTALL)
 _END: Final = re.compile(rb"\s*\}\s*\Z")
 
 
@@ -166,8 +168,9 @@ def items_of(body: bytes) -> list[bytes]:
         BadParameter: it is no batch, or one of more than ``MAX_ITEMS``.
     """
     body = _utf8(body)
+    found: Sequence[bytes | Raw]
     try:
-        found = [bytes(raw) for raw in _BATCH.decode(body).items]
+        found = _BATCH.decode(body).items
     except msgspec.ValidationError as error:
         raise _mistake(error, Batch) from None
     except msgspec.DecodeError as error:
@@ -179,7 +182,7 @@ def items_of(body: bytes) -> list[bytes]:
         found = divided
     if len(found) > MAX_ITEMS:
         raise BadParameter(f"items: expected at most {MAX_ITEMS} of them", "items")
-    return found
+    return [bytes(one) for one in found]
 
 
 def read_item(data: bytes) -> tuple[AnyItem, bool]:

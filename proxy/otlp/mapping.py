@@ -17,6 +17,7 @@ from proxy.handed_values import (
     NAME_CHARS,
     BadValue,
     nusd_of,
+    plain,
     text_of,
     without_keys,
 )
@@ -43,6 +44,9 @@ _TAG_CHARS: Final = 64
 _MAX_TAGS: Final = 64
 _SESSION_CHARS: Final = 4096
 _LAST_NS: Final = 7_258_118_400_000_000_000  # 2200-01-01, after which no clock that is set is
+# Bytes of the attributes of all spans of a request, each of which keeps those of its resource.
+_MOST_KEPT_BYTES: Final = 64 * 1024 * 1024
+_TOO_MUCH: Final = "the request's attributes are too many in all: send smaller batches"
 # Reasons for a refusal that are told; they repeat.
 _TOLD: Final = 3
 _DETAILS: Final = ("gen_ai.client.inference.operation.details",)
@@ -74,8 +78,15 @@ def mapped(project_id: int, spans: Sequence[Received | str]) -> Mapped:
     taken.sort(key=lambda span: (span.start_ns, span.parent_id is not None))
     handed: list[Item] = []
     ends: list[Item] = []
+    kept_bytes = 0
     for span in taken:
-        handed += _items(project_id, span, ends)
+        if kept_bytes > _MOST_KEPT_BYTES:
+            reasons[_TOO_MUCH] = reasons.get(_TOO_MUCH, 0) + 1
+            continue
+        for item in _items(project_id, span, ends):
+            handed.append(item)
+            if isinstance(item, SpanOpened):
+                kept_bytes += len(item.said.attributes or b"")
     told = [f"{reason} (spans: {count})" for reason, count in list(reasons.items())[:_TOLD]]
     return Mapped(items=(*handed, *ends), refused=sum(reasons.values()), message="; ".join(told))
 
@@ -158,7 +169,7 @@ class _Reading:
                 elif key.endswith(".invocation_parameters"):
                     value = mapping(messages.parsed(value)).get("model")
                 if found := name(value):
-                    return found
+                    return plain(found)
         return None
 
     def session(self) -> tuple[str | None, str | None]:
@@ -335,7 +346,8 @@ class _Reading:
     def _answered_id(self) -> str | None:
         """Find the answer's id in the answer itself, where an exporter has it nowhere else."""
         answer = mapping(messages.parsed(self._told.get("output.value")))
-        return name(answer.get("id")) if "choices" in answer or "output" in answer else None
+        found = name(answer.get("id")) if "choices" in answer or "output" in answer else None
+        return None if found is None else plain(found)
 
 
 def _kind(told: Mapping[str, object]) -> KindRow | None:

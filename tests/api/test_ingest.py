@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 from proxy.api import ingest
-from proxy.api.ingest import CHUNK_ITEMS
+from proxy.api.ingest import CHUNK_BYTES, CHUNK_ITEMS
 from storage.database import StatementRefused, StorageError
 from tests.api.asking import ask
 from tests.api.handing import (
@@ -319,6 +319,43 @@ async def test_a_batch_is_stored_in_pieces_between_which_calls_are_recorded(
     assert {one["status"] for one in results} == {201}
     assert len(pieces) == 3
     assert (await tw.api(f"/api/traces/{TRACE}"))["span_count"] == 2 * CHUNK_ITEMS + 1
+
+
+async def test_of_large_spans_fewer_are_a_transaction(
+    tw: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pieces: list[int] = []
+    take = ingest.take
+
+    def counted(tx: Any, items: Any, **how: Any) -> Any:
+        pieces.append(len(items))
+        return take(tx, items, **how)
+
+    monkeypatch.setattr(ingest, "take", counted)
+    large = ["x" * (CHUNK_BYTES * share // 10) for share in (4, 5, 5, 20, 1)]
+    results = await batch(tw, *(span(n, input=text) for n, text in enumerate(large, 1)))
+    assert {one["status"] for one in results} == {201}
+    assert pieces == [2, 1, 1, 1]
+
+
+async def test_calls_wait_for_one_transaction_of_what_is_handed_in_however_many_hand_in(
+    tw: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[asyncio.Future[Any]] = []
+    most = 0
+    change = tw.server.recorder.change
+
+    def counted(work: Any, **how: Any) -> Any:
+        nonlocal most
+        asked.append(change(work, **how))
+        most = max(most, sum(not one.done() for one in asked))
+        return asked[-1]
+
+    monkeypatch.setattr(tw.server.recorder, "change", counted)
+    async with asyncio.TaskGroup() as group:
+        for number in range(1, 11):
+            group.create_task(batch(tw, span(number)))
+    assert (len(asked), most) == (10, 1)
 
 
 async def test_a_batch_of_nothing_is_fine_and_one_of_too_much_is_not(tw: Running) -> None:

@@ -1,5 +1,6 @@
 """What a body may hold, and that what is wrong with it is named by its place and never quoted."""
 
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -166,6 +167,13 @@ def test_an_item_that_is_too_deep_does_not_cost_the_others() -> None:
     ]
     with pytest.raises(BadParameter, match="fewer levels"):
         items_of(b'{"items":[' + DEEP + b"] , 5}")
+
+
+def test_a_string_that_does_not_end_is_read_once() -> None:
+    began_s = time.process_time()
+    with pytest.raises(BadParameter, match="fewer levels"):
+        items_of(b'{"items":[' + b"[" * 3_000 + b'"' + b'\\"' * 20_000)
+    assert time.process_time() - began_s < 1  # from each quote anew it takes 10 s
 
 
 @pytest.mark.parametrize(

@@ -479,6 +479,33 @@ def test_keys_of_ours_are_cut_out_and_it_is_said() -> None:
     assert not said(CHAT).redacted
 
 
+def test_keys_of_ours_are_in_no_name_either() -> None:
+    key = "x tw_sk_abc-1"
+    told = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.response.model": key,
+        "gen_ai.provider.name": key,
+        "gen_ai.response.id": key,
+        "user.id": key,
+        "session.id": key,
+        "langfuse.trace.tags": [key],
+    }
+    items = mapped(1, [received(told, name=key, parent_id=None)]).items
+    assert "tw_sk_" not in repr(items)
+    assert repr(items).count("x [redacted]") >= 8
+
+
+def test_what_all_spans_keep_of_their_resource_is_bounded() -> None:
+    resource = {f"k{n}": "x" * 8_000 for n in range(7)}
+    spans = [received(resource=resource, span_id=bytes([n, 1] * 4)) for n in range(40)]
+    assert mapped(1, spans).refused == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("proxy.otlp.mapping._MOST_KEPT_BYTES", 1_000_000)
+        found = mapped(1, spans)
+    assert (len(found.items), found.refused) == (18, 22)
+    assert found.message.endswith("send smaller batches (spans: 22)")
+
+
 def test_nul_and_halves_of_characters_are_replaced() -> None:
     found = opened(
         received({**CHAT, "gen_ai.prompt": "a\0b", "x\0": "\0", "session.id": 1}, name="n\0")

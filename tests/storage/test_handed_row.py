@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from proxy import handed_values
 from storage.handed import Said
 from storage.handed_row import MAX_ATTRIBUTES_BYTES, HandedSpan, blank, joined
 from storage.records import INTERRUPTED, Tokens
@@ -31,6 +32,26 @@ def test_a_span_that_runs_says_when_its_last_word_came() -> None:
     assert made.values["checkpoint_us"] == NOW_US - T0 - 1_000_000
     made.end(done(1), NOW_US)
     assert made.values["checkpoint_us"] is None
+
+
+@pytest.mark.parametrize(
+    ("end", "began_us"),
+    [
+        ({"ended_at_us": None, "duration_us": 5_000}, NOW_US - 5_000),
+        ({"ended_at_us": T0, "duration_us": None}, T0),
+        ({"ended_at_us": None, "duration_us": None}, NOW_US),
+    ],
+)
+def test_what_is_handed_in_ended_without_a_start_ends_when_it_says_and_not_later(
+    end: dict[str, int | None], began_us: int
+) -> None:
+    made = HandedSpan(blank())
+    item = begun(1, started_at_us=None, end=done(1, trace=1, **end))
+    made.begin(item, NOW_US)
+    made.values["seq"] = 1
+    made.end(done(1, trace=1, **end), NOW_US)
+    assert made.values["started_at_us"] == began_us
+    assert made.facts().ended_at_us == began_us + (end["duration_us"] or 0)
 
 
 def test_only_what_we_ended_for_want_of_an_end_may_still_end() -> None:
@@ -91,6 +112,14 @@ def test_attributes_of_start_and_end_are_joined_key_by_key() -> None:
     assert b"1.10" in joined(first, later)
     assert joined(b"no JSON", later) == later
     assert json.loads(joined(b'{"a":1}', b'{"a":{"b":1}}')) == {"a": {"b": 1}}
+
+
+def test_as_many_attributes_are_kept_as_a_start_and_an_end_may_bring() -> None:
+    half = b'{"%b":"%b"}' % (b"a", b"x" * (handed_values.MAX_ATTRIBUTES_BYTES - 8))
+    made = span(Said(attributes=half))
+    made.hear(Said(attributes=half.replace(b'"a"', b'"b"')), NOW_US, stands=True)
+    assert set(json.loads(expand(made.values["attributes"]))) == {"a", "b"}  # type: ignore[arg-type]
+    assert made.values["notes"] is None
 
 
 def test_attributes_that_are_too_large_together_are_those_of_the_end() -> None:

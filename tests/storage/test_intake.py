@@ -336,8 +336,8 @@ async def test_all_text_of_a_span_is_found(db: SqliteDatabase) -> None:
     assert await sound(db)
 
 
-async def test_attributes_above_64_kib_are_dropped_with_a_note(db: SqliteDatabase) -> None:
-    large = b'{"metadata":{"a":"%b"}}' % (b"x" * 65_536)
+async def test_attributes_above_512_kib_are_dropped_with_a_note(db: SqliteDatabase) -> None:
+    large = b'{"metadata":{"a":"%b"}}' % (b"x" * 524_288)
     hand_in(db, [begun(1, said=Said(attributes=large)), done(1)])
     span = await get_span(db, 1, span_id(1))
     assert span is not None

@@ -84,6 +84,19 @@ async def test_a_trace_without_a_session_takes_that_of_the_calls_that_come(
     assert await check(db, text_of) == []
 
 
+@pytest.mark.parametrize("named", [1, 2])
+async def test_calls_take_what_they_said_to_the_session_that_another_one_brings(
+    db: SqliteDatabase, named: int
+) -> None:
+    for n, word in ((1, "u:a"), (2, "u:b")):
+        session = {"session_id": "s"} if n == named else {}
+        write(db, [spoken(tracing(n, **session), [word], [f"a:{n}"])])
+    hand_in(db, Handed(n=61, trace=T))
+    assert await session_of(db, T) == ("s", "header")
+    assert sorted(map(sorted, said_in(db))) == [["a:1", "a:2", "u:a", "u:b"]]
+    assert await check(db, text_of) == []
+
+
 async def test_a_call_that_named_another_session_stays_with_a_link(db: SqliteDatabase) -> None:
     adopted = {"session_id": "u", "session_source": "metadata"}
     write(db, [end(tracing(1, session_id="t")), end(tracing(2, **adopted))])

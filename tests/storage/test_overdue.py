@@ -2,9 +2,10 @@
 
 from storage.doctor import check
 from storage.events import read_after
+from storage.handed import Said
 from storage.overdue import end_overdue
 from storage.queries import get_span, get_trace
-from storage.records import COMPLETED, INTERRUPTED, RUNNING
+from storage.records import COMPLETED, INTERRUPTED, RUNNING, Tokens
 from storage.sqlite import SqliteDatabase
 from tests.storage.calls import T0, rows, span_id, start, state_of, trace_id, write
 from tests.storage.handing import NOW_US, begun, closed, done, hand_in, opened, text_of
@@ -30,6 +31,20 @@ async def test_a_span_is_interrupted_when_nothing_was_heard_of_it_for_so_long(
     assert span.error is not None
     told = [one.event.type for one in await read_after(db, 1, 0)]
     assert told == ["trace_created", "span_created", "span_failed", "trace_updated"]
+    assert await check(db, text_of) == []
+
+
+async def test_tokens_that_count_without_a_cost_are_unpriced(db: SqliteDatabase) -> None:
+    counted = Said(kind="llm_call", model="m", tokens=Tokens(input=10, output=1))
+    hand_in(db, [begun(1, said=counted), begun(2, trace=1, said=Said(kind="tool_call"))])
+    end_at(db, NOW_US + 2 * TIMEOUT_US)
+    trace = await get_trace(db, 1, trace_id(1))
+    assert trace is not None
+    assert (trace.tokens.input, trace.cost_nusd, trace.unpriced_count) == (10, None, 1)
+    hand_in(db, [done(1)])
+    trace = await get_trace(db, 1, trace_id(1))
+    assert trace is not None
+    assert (trace.cost_nusd, trace.unpriced_count) == (110, 0)
     assert await check(db, text_of) == []
 
 
