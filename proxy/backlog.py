@@ -7,10 +7,9 @@ budget and counters are touched on the event loop only.
 """
 
 import asyncio
-import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from proxy.call import CallEnd, CallProgress
@@ -32,7 +31,6 @@ RECORD_BYTES: Final = 2048
 class Item:
     """A record, or other work of the writer; ``urgent``: somebody waits for its ``ticket``.
 
-    ``at_s`` is when it came, by the monotonic clock.
     ``erases``: it deletes, so that space is to be given back after it. ``withdrawn``: it is not to
     happen any more; ``sealed``: it is too late for that, for it is being committed.
     """
@@ -42,7 +40,6 @@ class Item:
     ticket: asyncio.Future[Any]
     weight: int
     urgent: bool
-    at_s: float = field(default_factory=time.monotonic)
     erases: bool = False
     withdrawn: bool = False
     sealed: bool = False
@@ -72,7 +69,6 @@ class Backlog:
         # What can be dropped, oldest first; those that are no longer in the queue do not count.
         self._with_bodies: deque[Item] = deque()
         self._starts: deque[Item] = deque()
-        self._taken_at_s: float | None = None
 
     def __len__(self) -> int:
         return len(self._items)
@@ -81,13 +77,6 @@ class Backlog:
     def is_urgent(self) -> bool:
         """Whether somebody waits for anything in it."""
         return any(item.urgent for item in self._items)
-
-    @property
-    def oldest_at_s(self) -> float | None:
-        """When the oldest came that is not saved; None where all is."""
-        if self._taken_at_s is not None:
-            return self._taken_at_s
-        return next(iter(self._items)).at_s if self._items else None
 
     def add(self, item: Item) -> None:
         """Put something at the end."""
@@ -116,15 +105,10 @@ class Backlog:
             del self._items[item]
             if item.work is not None:
                 break
-        self._taken_at_s = batch[0].at_s if batch else None
         for droppable in (self._with_bodies, self._starts):
             while droppable and droppable[0] not in self._items:
                 droppable.popleft()
         return batch
-
-    def finish(self) -> None:
-        """Note that what was taken is saved, or lost."""
-        self._taken_at_s = None
 
     def end(self, item: Item, *, is_saved: bool, result: object = None) -> None:
         """Let go of an item that was taken or dropped; ``result`` is for whoever waits for it."""

@@ -183,9 +183,9 @@ class Forwarder:
             response.headers.extend((name.decode(), value.decode()) for name, value in _marks(call))
             return response, _ending_of(fault)
         try:
-            patience_s = await self._recorder.waits.started(saved)
+            await self._recorder.waits.started(saved)
             call.recorded(saved)
-            delivered = await self._deliver(request, call, sent, patience_s)
+            delivered = await self._deliver(request, call, sent)
         finally:
             sent.exchange.close()
         sender.learn(call, sent)
@@ -205,13 +205,10 @@ class Forwarder:
         return sender
 
     async def _deliver(
-        self, request: web.Request, call: Call, sent: Sent, patience_s: float
+        self, request: web.Request, call: Call, sent: Sent
     ) -> tuple[web.StreamResponse, Ending]:
-        """Hand the answer on as it comes; the tap sees each piece after the client has it.
-
-        Where the recorder is behind, the last piece waits for it, `patience_s` at most.
-        """
-        answer, editor, waits = sent.exchange.answer, sent.editor, self._recorder.waits
+        """Hand the answer on as it comes; the tap sees each piece after the client has it."""
+        answer, editor = sent.exchange.answer, sent.editor
         reframed = editor is not None and editor.reframes
         call.answered(answer.status, answer.headers, edited=reframed)
         response = _response(call, sent, reframed=reframed)
@@ -221,17 +218,9 @@ class Forwarder:
             await response.prepare(request)
             call.handed_on()
             async for piece, received in sent.pieces():
-                if waits.is_behind:
-                    await call.watched(piece, received)
-                    if answer.complete or call.at_its_end:
-                        patience_s = await waits.caught_up(patience_s)
-                    await response.write(received)
-                    continue
                 if received:
                     await response.write(received)
                 await call.watched(piece, received)
-            if waits.is_behind:  # the end of an answer in chunks comes after its last piece
-                await waits.caught_up(patience_s)
             await response.write_eof()
         except (ClientFault, UpstreamFault) as fault:
             cut(request)

@@ -83,7 +83,7 @@ class Recorder:
         self._budget = budget
         self._loop = asyncio.get_running_loop()
         self._backlog = Backlog(budget, self.losses)
-        self.waits = Waits(self._backlog, self.losses, durability)
+        self.waits = Waits(self.losses, durability)
         self._wake = threading.Condition()
         self._closing = False
         self._closed = False
@@ -185,7 +185,8 @@ class Recorder:
             self._backlog.end(item, is_saved=outcome == "saved", result=place)
             if outcome == "given up":
                 self.losses.add(records=1)
-        self.waits.end(is_saved=outcome == "saved")
+        if outcome == "saved":
+            self.waits.saved()
 
     def _unreadable(self, error: Exception) -> None:
         self.losses.add(unreadable=1)
@@ -251,8 +252,6 @@ class Recorder:
                 outcome, _, taken = self._write(changes)
         if outcome == "saved":
             self.after_ends(_ends(batch, changes))
-        with self._wake:
-            self._backlog.finish()
         self._tell(self._ended, batch, outcome, taken)
 
     def _settle(self, item: Item) -> parameters.Change | None:
@@ -344,8 +343,6 @@ class Recorder:
             self._settler.forget()  # the messages that it deleted
             with contextlib.suppress(StorageError):  # what is not given back now is later
                 self._database.reclaim()
-        with self._wake:
-            self._backlog.finish()
         if outcome == "saved":
             self._tell(item.answer, results[-1], None)
         else:
