@@ -46,7 +46,10 @@ _SESSION_CHARS: Final = 4096
 _LAST_NS: Final = 7_258_118_400_000_000_000  # 2200-01-01, after which no clock that is set is
 # Bytes of the attributes of all spans of a request, each of which keeps those of its resource.
 _MOST_KEPT_BYTES: Final = 64 * 1024 * 1024
-_TOO_MUCH: Final = "the request's attributes are too many in all: send smaller batches"
+# Spans of one request, taken as a second's work; exporters send 512 at a time, and send again what
+# has no answer after 10 s.
+MOST_SPANS: Final = 10_000
+_TOO_MUCH: Final = "the request has too many spans, or attributes in all: send smaller batches"
 # Reasons for a refusal that are told; they repeat.
 _TOLD: Final = 3
 _DETAILS: Final = ("gen_ai.client.inference.operation.details",)
@@ -80,7 +83,7 @@ def mapped(project_id: int, spans: Sequence[Received | str]) -> Mapped:
     ends: list[Item] = []
     kept_bytes = 0
     for span in taken:
-        if kept_bytes > _MOST_KEPT_BYTES:
+        if kept_bytes > _MOST_KEPT_BYTES or len(handed) >= MOST_SPANS:
             reasons[_TOO_MUCH] = reasons.get(_TOO_MUCH, 0) + 1
             continue
         for item in _items(project_id, span, ends):

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.otlp import names
-from proxy.otlp.mapping import mapped
+from proxy.otlp.mapping import MOST_SPANS, mapped
 from proxy.otlp.received import Event
 from storage.handed import SpanOpened, TraceClosed, TraceOpened
 from storage.records import Tokens
@@ -504,6 +504,15 @@ def test_what_all_spans_keep_of_their_resource_is_bounded() -> None:
         found = mapped(1, spans)
     assert (len(found.items), found.refused) == (18, 22)
     assert found.message.endswith("send smaller batches (spans: 22)")
+
+
+def test_a_request_has_only_so_many_spans_and_the_rest_is_refused() -> None:
+    spans = [received(span_id=n.to_bytes(8)) for n in range(1, MOST_SPANS + 11)]
+    found = mapped(1, spans)
+    assert (len(found.items), found.refused) == (MOST_SPANS, 10)
+    assert found.message == (
+        "the request has too many spans, or attributes in all: send smaller batches (spans: 10)"
+    )
 
 
 def test_nul_and_halves_of_characters_are_replaced() -> None:
