@@ -115,8 +115,8 @@ class Outlet(io.TextIOBase):
                 self._bytes -= len(data)
                 self._changed.notify_all()
             if not lost and (dropped := self.dropped_lines - self._spoken_of):
-                self._spoken_of += dropped
                 _log.warning("%d lines were not written: nobody read them in time", dropped)
+                self._spoken_of += dropped
 
     def _hand_over(self, data: bytes) -> bool:
         # Past Python's own buffer: its lock, held by a thread that waits, fails the interpreter's

@@ -461,7 +461,13 @@ async def test_without_keys_one_that_is_sent_proves_nothing_and_hinders_nothing(
         assert (await tw.raw(path, headers=in_json, body=body)).status == status, path
     got = await tw.raw(b"/api/sessions/sess_abc123", method=b"GET", headers=header)
     assert (got.status, b'"trace_count":2' in got.body) == (200, True)
-    assert (await tw.raw(headers=in_json, body=b"{}")).status == 401  # it would go upstream
+
+
+async def test_without_keys_one_in_the_providers_place_is_refused_since_it_would_go_upstream(
+    tw: Running,
+) -> None:
+    got = await tw.raw(headers=b"Authorization: Bearer tw_sk_...\r\n", body=b"{}")
+    assert got.status == 401
 
 
 async def test_keys_are_on_from_the_first_one_on_and_revoking_all_lets_nobody_in(

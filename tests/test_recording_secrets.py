@@ -171,7 +171,6 @@ async def test_a_key_of_ours_in_a_body_is_not_kept(
         (b"?key=" + OURS, b""),
         (b"?q=tw%5Fsk%5Fcanary8f0d2c4b6a", b""),
         (b"", b"Authorization: Bearer %b\r\n" % OURS),
-        (b"", b"X-Traceway-Api-Key: %b\r\n" % OURS),
     ],
 )
 async def test_a_key_of_ours_in_a_head_goes_nowhere_and_leaves_nothing(
@@ -184,6 +183,16 @@ async def test_a_key_of_ours_in_a_head_goes_nowhere_and_leaves_nothing(
     got = await tw.raw(CHAT.encode() + query, headers=headers, body=b"{}")
     assert (got.status, upstream.connections) == (401, 0)
     assert await tw.spans() == []
+    assert b"canary" not in files(tw)
+    assert "canary" not in "".join(log())
+
+
+async def test_a_key_of_ours_beside_the_providers_own_leaves_nothing(
+    tw: Running, upstream: ScriptedUpstream, log: Callable[[], Iterable[str]]
+) -> None:
+    upstream.answers(b"{}")
+    got = await tw.raw(headers=b"X-Traceway-Api-Key: %b\r\n" % OURS, body=b"{}")
+    assert (got.status, len(await tw.spans())) == (200, 1)
     assert b"canary" not in files(tw)
     assert "canary" not in "".join(log())
 

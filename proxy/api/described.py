@@ -19,6 +19,8 @@ JSON: Final = "application/json"
 BYTES: Final = "*/*"
 EVENTS: Final = "text/event-stream"
 TEXT: Final = "text/plain"
+# Of an answer without a body.
+NO_BODY: Final = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

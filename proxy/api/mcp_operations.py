@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from proxy.access import READ
-from proxy.api.described import BYTES, Answer, Operation, Parameter
+from proxy.api.described import NO_BODY, Answer, Operation, Parameter
 from proxy.api.mcp_rpc import (
     METHOD_NOT_FOUND,
     PARSE_ERROR,
@@ -68,7 +68,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         body=McpMessage,
         answers={
             "200": Answer(meaning="The answer.", body=_REPLIES),
-            "202": Answer(meaning="Nobody awaits an answer.", media_type=BYTES),
+            "202": Answer(meaning="Nobody awaits an answer.", media_type=NO_BODY),
             "400": Answer(
                 meaning="What came is no such message.",
                 body=_REPLIES,

@@ -17,7 +17,7 @@ from proxy import __version__
 from proxy.access import COOKIE, OUR_KEY_HEADER, PROJECT_HEADER
 from proxy.api.about import Schema
 from proxy.api.answer_shapes import Error
-from proxy.api.described import EVENTS, JSON, TEXT, Answer, Operation, Parameter
+from proxy.api.described import EVENTS, JSON, NO_BODY, TEXT, Answer, Operation, Parameter
 from proxy.api.failures import Failure, failures_of
 from proxy.api.ingest_bodies import SpanKind
 from proxy.api.operations import OPERATIONS, TAGS
@@ -186,7 +186,8 @@ def _answer(answer: Answer, also: Sequence[str] = ()) -> Schema:
         content = {"schema": {"type": "string"}, "example": answer.example}
     else:
         content = {}
-    written["content"] = {answer.media_type: content, **{other: {} for other in also}}
+    if answer.media_type != NO_BODY:
+        written["content"] = {answer.media_type: content, **{other: {} for other in also}}
     if answer.headers:
         written["headers"] = {
             name: {"description": meaning, "schema": {"type": "string"}}
