@@ -1,7 +1,6 @@
 """Header rules: what is removed, what stays as it was, and what nobody may read later."""
 
 import base64
-import time
 
 import orjson
 import pytest
@@ -9,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy import headers
+from tests.timing import cpu_s
 
 KEY = b"sk-proj-0123456789abcdefghij"
 
@@ -172,10 +172,8 @@ def test_other_keys_are_other_callers_and_no_key_is_none() -> None:
 @pytest.mark.parametrize("value", [b"a" * 65_000, b"a " * 32_000, b" " * 65_000])
 def test_a_credential_of_64_kib_is_read_in_one_pass(value: bytes) -> None:
     """A search for a scheme at every place took 15 s, and every other call waited."""
-    began_s = time.perf_counter()
-    headers.credentials([(b"Authorization", value)], b"")
-    headers.caller({b"authorization": value})
-    assert time.perf_counter() - began_s < 1.0
+    assert cpu_s(lambda: headers.credentials([(b"Authorization", value)], b"")) < 1
+    assert cpu_s(lambda: headers.caller({b"authorization": value})) < 1
 
 
 @pytest.mark.parametrize(
