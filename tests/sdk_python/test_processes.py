@@ -120,13 +120,13 @@ def test_a_fork_while_other_threads_write_leaves_the_child_no_lock_that_is_held(
         def write():
             trace = tw.trace("t")
             while not stop.wait(0.0001): trace.span("parent").end()
-        threads = [threading.Thread(target=write) for _ in range(3)]
+        threads = [threading.Thread(target=write, daemon=True) for _ in range(3)]
         for thread in threads: thread.start()
         for _ in range(10):
             child = os.fork()
             if child == 0:
                 tw.span("child").end()
-                os._exit(0 if tw.flush() else 1)
+                os._exit(0 if tw.flush(20) else 1)
             assert os.waitpid(child, 0)[1] == 0
         stop.set()
         for thread in threads: thread.join()
