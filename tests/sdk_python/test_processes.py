@@ -126,7 +126,7 @@ def test_a_fork_while_other_threads_write_leaves_the_child_no_lock_that_is_held(
             child = os.fork()
             if child == 0:
                 tw.span("child").end()
-                os._exit(0 if tw.flush(20) else 1)
+                os._exit(0 if tw.flush() else 1)
             assert os.waitpid(child, 0)[1] == 0
         stop.set()
         for thread in threads: thread.join()
