@@ -21,8 +21,9 @@ from proxy.call import CallEnd, CallProgress
 from proxy.capture import Budget
 from proxy.losses import Losses
 from proxy.providers.messages import text_of
+from proxy.sections import Durability
 from proxy.settle import Settler
-from proxy.waits import Durability, Waits
+from proxy.waits import Waits
 from storage import fulltext, parameters, writes
 from storage.database import Database, StatementRefused, StorageError, Transaction
 from storage.records import SpanEnd, SpanStart, Taken

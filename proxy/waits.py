@@ -7,12 +7,11 @@ loop only.
 """
 
 import asyncio
-from typing import Final, Literal
+from typing import Final
 
 from proxy.backlog import Ticket
 from proxy.losses import Losses
-
-Durability = Literal["safe", "strict", "fast"]
+from proxy.sections import Durability
 
 # An answer's first byte waits at most this long for the commit of its start.
 START_WAIT_S: Final = 0.040
