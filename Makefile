@@ -120,7 +120,7 @@ LOCK := uv pip compile --quiet --upgrade --universal --python-version 3.11 --gen
 	--no-emit-index-url --no-annotate --no-header
 
 lock:
-	@$(LOCK) pyproject.toml --output-file requirements.lock.txt
+	@$(LOCK) --extra postgres pyproject.toml --output-file requirements.lock.txt
 	@$(LOCK) --constraint requirements.lock.txt --group dev pyproject.toml \
 		--output-file requirements-dev.lock.txt
 	@$(LOCK) tests/compat/requirements.in --output-file tests/compat/requirements.lock.txt

@@ -157,8 +157,10 @@ class Traceway:
         spending = Budgets(
             prices,
             config.limits,
-            lambda asked: recorder.write(lambda tx: budgets.reserve(tx, asked)),
-            lambda call: recorder.write(lambda tx: budgets.session_of(tx, call)),
+            lambda asked: recorder.write(
+                lambda tx: budgets.reserve(tx, asked), (asked.project_id,)
+            ),
+            lambda call: recorder.write(lambda tx: budgets.session_of(tx, call), call[:1]),
             config.server.max_request_bytes,
         )
         forwarder = self._forwarder = Forwarder(

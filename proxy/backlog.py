@@ -8,7 +8,7 @@ budget and counters are touched on the event loop only.
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -31,8 +31,9 @@ RECORD_BYTES: Final = 2048
 class Item:
     """A record, or other work of the writer; ``urgent``: somebody waits for its ``ticket``.
 
-    ``erases``: it deletes, so that space is to be given back after it. ``withdrawn``: it is not to
-    happen any more; ``sealed``: it is too late for that, for it is being committed.
+    ``projects`` are those that the work writes to, None: maybe all. ``erases``: it deletes, so that
+    space is to be given back after it. ``withdrawn``: it is not to happen any more; ``sealed``: it
+    is too late for that, for it is being committed.
     """
 
     record: Record | None
@@ -40,6 +41,7 @@ class Item:
     ticket: asyncio.Future[Any]
     weight: int
     urgent: bool
+    projects: Collection[int] | None = None
     erases: bool = False
     withdrawn: bool = False
     sealed: bool = False

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final, Literal, TypeVar
 
 from proxy.backlog import Backlog, Item, Key, Record, Ticket, Withdrawn, key_of, weight
@@ -110,23 +110,39 @@ class Recorder:
                 self._backlog.make_room(item, limit_bytes)
         return item.ticket
 
-    def write(self, work: Callable[[Transaction], T], *, erases: bool = False) -> asyncio.Future[T]:
+    def write(
+        self,
+        work: Callable[[Transaction], T],
+        projects: Collection[int] | None = None,
+        *,
+        erases: bool = False,
+    ) -> asyncio.Future[T]:
         """Run other work of the one writer, in a transaction of its own, in order with the rest.
 
-        `erases`: it deletes, so that space is to be given back after it.
+        `projects`: those that it writes to, as of `Database.transaction`. `erases`: it deletes, so
+        that space is to be given back after it.
         """
-        return self._order(work, erases).ticket
+        return self._order(work, projects, erases).ticket
 
     def change(
-        self, work: Callable[[Transaction], T], *, erases: bool = False
+        self,
+        work: Callable[[Transaction], T],
+        projects: Collection[int] | None = None,
+        *,
+        erases: bool = False,
     ) -> asyncio.Future[T]:
         """Have other work done within `CHANGE_WAIT_S`, or never; its ticket then has an error."""
-        item = self._order(work, erases)
+        item = self._order(work, projects, erases)
         self._loop.call_later(CHANGE_WAIT_S, self._withdraw, item)
         return item.ticket
 
-    def _order(self, work: Callable[[Transaction], object], erases: bool) -> Item:
-        item = Item(None, work, self._loop.create_future(), 0, urgent=True, erases=erases)
+    def _order(
+        self,
+        work: Callable[[Transaction], object],
+        projects: Collection[int] | None,
+        erases: bool,
+    ) -> Item:
+        item = Item(None, work, self._loop.create_future(), 0, True, projects, erases)
         with self._wake:
             if self._closed:
                 item.ticket.cancel()
@@ -150,7 +166,7 @@ class Recorder:
     async def indexed(self) -> None:
         """Have a search find what was saved before it, unless that takes longer than a moment."""
         if self._indexing is None or self._indexing.done():
-            self._indexing = self.write(lambda tx: fulltext.index(tx, INDEX_NOW, text_of))
+            self._indexing = self.write(lambda tx: fulltext.index(tx, INDEX_NOW, text_of), ())
             self._indexing.add_done_callback(lambda done: done.cancelled() or done.exception())
         await asyncio.wait((self._indexing,), timeout=INDEX_WAIT_S)
 
@@ -274,18 +290,24 @@ class Recorder:
         except Exception as error:
             return "refused", error, {}
         written: list[writes.Written] = []
-        outcome = self._commit(lambda tx: written.append(writes.apply(tx, batch)))
+        projects = {span.key[0] for span in batch.spans}
+        outcome = self._commit(lambda tx: written.append(writes.apply(tx, batch)), projects)
         self._unindexed += sum(one.unindexed for one in written)
         return *outcome, written[-1].taken if written else {}
 
     def _index(self) -> None:
         done: list[int] = []
-        self._commit(lambda tx: done.append(fulltext.index(tx, INDEX_BATCH, text_of, INDEX_BYTES)))
+        self._commit(
+            lambda tx: done.append(fulltext.index(tx, INDEX_BATCH, text_of, INDEX_BYTES)), ()
+        )
         # Until there are none; where it failed, the next call's try again.
         self._unindexed = max(self._unindexed - done[-1], 1) if done and done[-1] else 0
 
     def _commit(
-        self, work: Callable[[Transaction], object], item: Item | None = None
+        self,
+        work: Callable[[Transaction], object],
+        projects: Collection[int] | None,
+        item: Item | None = None,
     ) -> tuple[Outcome, Exception | None]:
         """Run `work` in a transaction, again and again while the database cannot take it.
 
@@ -295,7 +317,7 @@ class Recorder:
         while not (self._given_up or (item and item.withdrawn)):
             try:
                 began_s = time.monotonic()
-                with self._database.transaction() as transaction:
+                with self._database.transaction(projects) as transaction:
                     work(transaction)
                     if item is not None:
                         self._seal(item)
@@ -338,7 +360,7 @@ class Recorder:
     def _do_work(self, item: Item) -> None:
         results: list[object] = []
         work = item.work or (lambda _: None)
-        outcome, refusal = self._commit(lambda tx: results.append(work(tx)), item)
+        outcome, refusal = self._commit(lambda tx: results.append(work(tx)), item.projects, item)
         self._unindexed = max(self._unindexed, 1)
         if item.erases:
             self._settler.forget()  # the messages that it deleted

@@ -15,9 +15,6 @@ from storage.contents import pack
 from storage.database import Params, Transaction
 from storage.parameters import clean_text
 
-TAKE_IDS: Final = """
-UPDATE counters SET value = value + :n WHERE name = 'id' RETURNING value
-"""
 FIND_CONTENTS: Final = """
 SELECT c.sha256, c.id, m.content_id IS NOT NULL
 FROM contents c LEFT JOIN messages m ON m.content_id = c.id
@@ -189,6 +186,5 @@ class Additions:
         if (taken := next(self._ids, None)) is not None:
             return taken
         n, self._wanted_ids = max(self._wanted_ids, 1), 0
-        ((last_id,),) = self._tx.execute(TAKE_IDS, {"n": n})
-        self._ids = iter(range(last_id - n + 1, last_id + 1))
+        self._ids = iter(self._tx.take_numbers("id", n))
         return next(self._ids)

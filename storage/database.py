@@ -5,14 +5,16 @@ line that names the place and the remedy. SQL is one text for both databases, wi
 parameters. This module runs nothing; sqlite.py does.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 Value: TypeAlias = int | str | bytes | None
 Params: TypeAlias = Mapping[str, Value]
 # STRICT tables vouch for the types of a row's columns; the function that owns the SQL names them.
 Row: TypeAlias = tuple[Any, ...]
+# What is numbered: spans and opened traces by `seq`, contents and nodes by `id`, orders to forget.
+Numbers: TypeAlias = Literal["seq", "id", "erasure"]
 
 
 class Transaction(Protocol):
@@ -37,6 +39,13 @@ class Transaction(Protocol):
         """Run a SELECT that ends in ``IN (:keys)`` for all these keys by few statements."""
         ...
 
+    def take_numbers(self, of: Numbers, n: int) -> Sequence[int]:
+        """Take so many numbers that nobody has or will have, growing; what is undone leaves a gap.
+
+        Those of one project grow with the order of its transactions.
+        """
+        ...
+
 
 class Readable(Protocol):
     """A database to read from, on the event loop."""
@@ -52,8 +61,14 @@ class Readable(Protocol):
 class Database(Readable, Protocol):
     """One database: a single writer, which is a thread, and readers on the event loop."""
 
-    def transaction(self) -> AbstractContextManager[Transaction]:
-        """Open a write transaction: committed at the end of the block, undone by any exception."""
+    def transaction(
+        self, projects: Collection[int] | None = None
+    ) -> AbstractContextManager[Transaction]:
+        """Open a write transaction: committed at the end of the block, undone by any exception.
+
+        Nobody else writes to these projects meanwhile; None: to anything. With none named, it does
+        what is right whoever writes beside it, but for those who name all.
+        """
         ...
 
     def reclaim(self) -> None:

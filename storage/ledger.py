@@ -4,7 +4,7 @@ Invariant: a trace's row is read once, before anything changes it.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -89,11 +89,6 @@ WHERE project_id = :project_id AND trace_id IN (:keys)
 _SAID: Final = len(OPENING_COLUMNS) + 2
 
 
-TAKE_SEQS: Final = """
-UPDATE counters SET value = value + :n WHERE name = 'seq' RETURNING value
-"""
-
-
 class Ledger:
     """The changes of one transaction.
 
@@ -107,7 +102,7 @@ class Ledger:
     the old; ``left`` the sessions that lost a trace.
     """
 
-    def __init__(self, tx: Transaction, *, late: int = 0, next_seq: int = 0) -> None:
+    def __init__(self, tx: Transaction, *, late: int = 0) -> None:
         self.tx = tx
         self.additions = Additions(tx)
         self.traces: dict[TraceKey, TraceChange] = {}
@@ -120,7 +115,7 @@ class Ledger:
         self.went: dict[SpanKey, SpanKey] = {}
         self.left: set[SessionKey] = set()
         self.late = late
-        self._next_seq = next_seq
+        self._seqs: Iterator[int] = iter(())
 
     def look_up_traces(self, keys: Iterable[TraceKey]) -> None:
         """Read the rows of these traces at once."""
@@ -152,13 +147,11 @@ class Ledger:
     def take_seqs(self, n: int) -> None:
         """Take so many numbers at once, for ``take_seq`` to give."""
         if n:
-            ((last,),) = self.tx.execute(TAKE_SEQS, {"n": n})
-            self._next_seq = last - n + 1
+            self._seqs = iter(self.tx.take_numbers("seq", n))
 
     def take_seq(self) -> int:
         """Take the next of the numbers that the batch has for its spans."""
-        self._next_seq += 1
-        return self._next_seq - 1
+        return next(self._seqs)
 
 
 def by_project(keys: Iterable[tuple[int, bytes]]) -> dict[int, list[bytes]]:

@@ -18,7 +18,7 @@ import fcntl
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Literal
@@ -117,9 +117,13 @@ class SqliteDatabase(SqliteReaders):
         self._tend_at_s = 0.0
 
     @contextmanager
-    def transaction(self) -> Iterator["SqliteTransaction"]:
+    def transaction(
+        self,
+        projects: Collection[int] | None = None,
+    ) -> Iterator["SqliteTransaction"]:
         """Open a write transaction: committed at the end of the block, undone by any exception.
 
+        There is one writer, so whichever projects it is for, nobody writes beside it.
         Raises DatabaseUnwritable when the file was deleted or replaced, since SQLite would go on
         writing to a file that nobody can open any more; DatabaseLocked and DatabaseUnwritable may
         pass with time.

@@ -18,6 +18,7 @@ from storage.database import (
     DatabaseCorrupt,
     DatabaseLocked,
     DatabaseUnwritable,
+    Numbers,
     Params,
     Row,
     StatementRefused,
@@ -36,6 +37,10 @@ PART_LENGTHS: Final = (64, 32, 16, 8, 4, 2, 1)
 # What sqlite3 raises for a statement and for values that SQLite cannot hold: integers over 64 bits
 # and lone surrogates.
 REFUSALS: Final = (sqlite3.Error, OverflowError, UnicodeError)
+
+TAKE_NUMBERS: Final = """
+UPDATE counters SET value = value + :n WHERE name = :name RETURNING value
+"""
 
 T = TypeVar("T")
 
@@ -85,6 +90,11 @@ class SqliteTransaction:
             except REFUSALS as error:
                 raise refusal(self._path, error) from error
         return found
+
+    def take_numbers(self, of: Numbers, n: int) -> Sequence[int]:
+        """Take so many numbers that nobody has or will have."""
+        ((last,),) = self.execute(TAKE_NUMBERS, {"name": of, "n": n})
+        return range(last - n + 1, last + 1)
 
 
 def _parts(items: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -57,11 +57,6 @@ class Written:
     taken: Mapping[SpanKey, Taken] = field(default_factory=dict)
 
 
-TAKE_SEQ: Final = """
-UPDATE counters SET value = value + :n WHERE name = 'seq' RETURNING value
-"""
-
-
 def apply(tx: Transaction, batch: Batch) -> Written:
     """Write a batch that ``prepare`` made.
 
@@ -70,9 +65,8 @@ def apply(tx: Transaction, batch: Batch) -> Written:
     n = len(batch.spans)
     if not n:
         return Written((), (), (), batch.late, 0)
-    # One statement for all; a number that no row takes is a gap, which orders as well.
-    ((last_seq,),) = tx.execute(TAKE_SEQ, {"n": n})
-    ledger = Ledger(tx, late=batch.late, next_seq=last_seq - n + 1)
+    ledger = Ledger(tx, late=batch.late)
+    ledger.take_seqs(n)  # for all at once; one that no row takes is a gap, which orders as well
     places = _look_up(ledger, batch.spans)
     for write in batch.spans:
         _write_span(ledger, write, places.find(write))

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -131,7 +131,7 @@ class Gate:
         self._open.set()
 
     @contextmanager
-    def transaction(self) -> Iterator[Transaction]:
+    def transaction(self, projects: Collection[int] | None = None) -> Iterator[Transaction]:
         if not self._open.is_set():
             self._loop.call_soon_threadsafe(self.waiting.set)
             self._open.wait()
@@ -140,7 +140,7 @@ class Gate:
             self._loop.call_soon_threadsafe(self.failed.set)
             raise failure
         self.step()
-        with self._transaction() as transaction:
+        with self._transaction(projects) as transaction:
             yield _Watched(transaction, self)
             self.step()  # in place of COMMIT: what raises here is undone
         self.commits += 1
@@ -177,3 +177,7 @@ class _Watched:
     def look_up(self, sql: str, params: Any, keys: Any) -> Any:
         self._gate.step()
         return self._transaction.look_up(sql, params, keys)
+
+    def take_numbers(self, of: Any, n: int) -> Any:
+        self._gate.step()
+        return self._transaction.take_numbers(of, n)

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -94,8 +94,8 @@ async def test_a_change_that_is_being_committed_is_answered_when_it_is(
     )
 
     @contextmanager
-    def slow() -> Iterator[Transaction]:
-        with transaction() as tx:
+    def slow(projects: Collection[int] | None) -> Iterator[Transaction]:
+        with transaction(projects) as tx:
             yield tx
             committing.set()
             go_on.wait(10)

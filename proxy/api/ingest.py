@@ -211,7 +211,8 @@ class Ingest:
         try:
             async with self._turn:
                 return await self._recorder.change(
-                    lambda tx: take(tx, items, now_us=now_us, reader=self._reader)
+                    lambda tx: take(tx, items, now_us=now_us, reader=self._reader),
+                    {item.project_id for item in items},
                 )
         except StatementRefused as error:
             if len(items) == 1:

@@ -85,6 +85,7 @@ class Sessions:
                 session_id=params.session_id(request),
                 text_of=text_of,
             ),
+            (project_id(request),),
             erases=True,
         )
         return not_found("session") if deleted is None else json_answer(deleted)

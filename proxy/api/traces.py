@@ -101,6 +101,7 @@ class Traces:
                 trace_id=trace_id,
                 text_of=text_of,
             ),
+            (project_id(request),),
             erases=True,
         )
         return not_found("trace") if deleted is None else json_answer(deleted)

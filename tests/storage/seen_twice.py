@@ -13,7 +13,6 @@ from storage.ledger import Ledger
 from storage.moving import adopt
 from storage.rollup import roll_up
 from storage.twins import match
-from storage.writes import TAKE_SEQ
 from tests.storage.calls import T0, rows, span_id, trace_id
 
 
@@ -48,8 +47,8 @@ def hand_in(db: Database, *spans: Handed) -> None:
 
 def take(tx: Transaction, *spans: Handed) -> None:
     """Do that in a transaction."""
-    ((seq,),) = tx.execute(TAKE_SEQ, {"n": len(spans)})
-    ledger = Ledger(tx, next_seq=seq - len(spans) + 1)
+    ledger = Ledger(tx)
+    ledger.take_seqs(len(spans))
     ledger.look_up_traces((one.project, trace_id(one.trace)) for one in spans)
     fresh: list[TraceKey] = []
     for one in spans:
