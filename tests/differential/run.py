@@ -11,8 +11,6 @@ import contextlib
 import os
 import platform
 import re
-import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -25,6 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from proxy import __version__
+from tests import balancer
 from tests.differential.cases import CASES, GROUPS
 from tests.differential.script import Case
 from tests.differential.stage import Stage, judge
@@ -150,15 +149,11 @@ async def traceway_before(
 
 def find_nginx() -> Proxy | None:
     """Give nginx with its version, None where it is not installed."""
-    if (program := _nginx()) is None:
+    if (program := balancer.program()) is None:
         print("skipped: nginx, which is not here (Debian: apt-get install nginx)")
         return None
     said = subprocess.run([program, "-v"], check=True, capture_output=True, text=True).stderr
     return Proxy("nginx", said.strip().rpartition("/")[2])
-
-
-def _nginx() -> str | None:
-    return shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
 
 @asynccontextmanager
@@ -166,9 +161,9 @@ async def nginx_before(
     folder: Path, upstreams: Sequence[ScriptedUpstream]
 ) -> AsyncIterator[list[int]]:
     """Run nginx before these upstreams; give the port of each."""
-    program = _nginx()
+    program = balancer.program()
     assert program is not None
-    ports = [_free_port() for _ in upstreams]
+    ports = [balancer.free_port() for _ in upstreams]
     lanes = "".join(
         LANE.format(name=lane_name(number).decode(), upstream=upstream.port, port=ports[number])
         for number, upstream in enumerate(upstreams)
@@ -197,11 +192,6 @@ async def nginx_before(
 def lane_name(number: int) -> bytes:
     """Give a lane's name, up to 16 of them."""
     return b"lane_%x" % number  # as long as "openai", which stands there in the cases
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 # What is shown.
