@@ -81,7 +81,7 @@ def _overrides(options: argparse.Namespace) -> tuple[dict[str, str], list[str]]:
     texts = {
         "server.port": options.port,
         "server.log_format": options.log_format,
-        "database.path": options.db,
+        **_database_of(options.db),
     }
     overrides = {key: text for key, text in texts.items() if text is not None}
     mistakes = []
@@ -92,6 +92,13 @@ def _overrides(options: argparse.Namespace) -> tuple[dict[str, str], list[str]]:
         else:
             mistakes.append(f"--upstream {upstream}: expected NAME=URL")
     return overrides, mistakes
+
+
+def _database_of(text: str | None) -> dict[str, str | None]:
+    """Give what `--db` sets: a file, or the address of a server, in place of the other."""
+    if text is None or "://" in text:
+        return {"database.url": text}
+    return {"database.path": text, "database.url": ""}
 
 
 def serve(config: Config, _options: argparse.Namespace) -> int:
@@ -223,7 +230,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(port=None, db=None, log_format=None, upstream=[])
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--config", type=Path, metavar="FILE", help="a TOML file")
-    common.add_argument("--db", metavar="FILE", help="the database (traceway.db)")
+    common.add_argument(
+        "--db",
+        metavar="FILE",
+        help="the database: a file (traceway.db), or postgresql://user@host/name; a password is"
+        " better in TRACEWAY_DATABASE_URL, since others see command lines",
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     serve_command = commands.add_parser("serve", parents=[common], help="start the proxy")
     serve_command.set_defaults(run=serve)
