@@ -2,9 +2,9 @@
 
 Invariants: whoever changes them puts here what was written before it says so, so a key that was
 revoked is refused from the next request on; where other servers share the database, api/replicas.py
-puts here what they wrote, and an older state never replaces a newer. Keys are known by the SHA-256 of all
-of their 256 random bits: no slow hash is needed, and to look one up tells nothing about another,
-because a guess has no part in common with a hash. Writing is proxy/api's; reads no clock.
+puts here what they wrote, and an older state never replaces a newer. Keys are known by the SHA-256
+of all of their 256 random bits: no slow hash is needed, and to look one up tells nothing about
+another, because a guess has no part in common with a hash. Writing is proxy/api's; reads no clock.
 """
 
 import hashlib
@@ -104,6 +104,10 @@ class Keyring:
         if found is None or not self.is_signed_in(found, now_us):
             return None
         return found, self._keys[found.key_id]
+
+    def sign_in_of(self, sha256: bytes) -> SignIn | None:
+        """Give a browser by what its cookie's secret is known by."""
+        return self._sign_ins.get(sha256)
 
     def is_signed_in(self, sign_in: SignIn, now_us: int) -> bool:
         """Tell whether a browser still is, and still looks at the same project."""

@@ -197,7 +197,7 @@ def revoke_key(tx: Transaction, key_id: int, now_us: int) -> None:
 
 USED: Final = """
 UPDATE api_keys SET last_used_at_us = :now_us
-WHERE id = :key_id AND COALESCE(last_used_at_us, 0) < :now_us
+WHERE id = :key_id AND (last_used_at_us IS NULL OR last_used_at_us < :now_us)
 """
 
 
