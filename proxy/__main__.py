@@ -33,8 +33,8 @@ from proxy.listen import CannotListen, listen
 from proxy.outlet import never_waiting
 from proxy.sealing import KeyFileError
 from proxy.vault import BadKey
-from storage.database import DatabaseLocked, StorageError
-from storage.sqlite import SqliteDatabase, open_database
+from storage.database import Database, DatabaseLocked, StorageError
+from storage.opening import WAIT_S, open_at, opened_within, shown
 
 # The recorder's thread shares the interpreter with the event loop: half a millisecond is how long
 # the loop may have to wait for it, where Python's own 5 ms would show in every first byte.
@@ -81,7 +81,7 @@ def _overrides(options: argparse.Namespace) -> tuple[dict[str, str], list[str]]:
     texts = {
         "server.port": options.port,
         "server.log_format": options.log_format,
-        "database.path": options.db,
+        **_database_of(options.db),
     }
     overrides = {key: text for key, text in texts.items() if text is not None}
     mistakes = []
@@ -92,6 +92,13 @@ def _overrides(options: argparse.Namespace) -> tuple[dict[str, str], list[str]]:
         else:
             mistakes.append(f"--upstream {upstream}: expected NAME=URL")
     return overrides, mistakes
+
+
+def _database_of(text: str | None) -> dict[str, str | None]:
+    """Give what `--db` sets: a file, or the address of a server, in place of the other."""
+    if text is None or "://" in text:
+        return {"database.url": text}
+    return {"database.path": text, "database.url": ""}
 
 
 def serve(config: Config, _options: argparse.Namespace) -> int:
@@ -117,7 +124,9 @@ def serve(config: Config, _options: argparse.Namespace) -> int:
 async def _serve(config: Config) -> None:
     stop, now = _signals()
     sockets = listen(config.server)
-    database = _opened(config)
+    database = await _opened_soon(config, stop)
+    if database is None:
+        return
     try:
         server = Traceway(config, database)
         port = await server.start(sockets)
@@ -130,19 +139,31 @@ async def _serve(config: Config) -> None:
         await database.close()
 
 
-def _opened(config: Config) -> SqliteDatabase:
-    strict = config.recording.durability == "strict"
-    return open_database(
+def _opened(config: Config) -> Database:
+    return open_at(
         config.database.path,
-        synchronous="FULL" if strict else "NORMAL",
+        config.database.url,
+        durability=config.recording.durability,
         query_timeout_s=config.database.query_timeout_s,
     )
+
+
+async def _opened_soon(config: Config, stop: asyncio.Event) -> Database | None:
+    """Open the database, a server's as soon as it is there; None where we are to stop before."""
+    if not config.database.url:
+        return _opened(config)
+
+    def say(text: str) -> None:
+        print(f"traceway: {text}", file=sys.stderr, flush=True)
+
+    return await opened_within(WAIT_S, lambda: _opened(config), say, stop)
 
 
 @asynccontextmanager
 async def _alone(config: Config) -> AsyncIterator[Path]:
     """Have the application for one command: it takes the database, and listens on a Unix socket.
 
+    One of a PostgreSQL server it shares with the servers that run, which hear of what it changes.
     Not on the one beside the database, which others would use and lose with the command's end; and
     not every file system can have a socket.
 
@@ -195,7 +216,8 @@ def _print_start(config: Config, port: int, keyring: Keyring) -> None:
     print("  sessions   send the header X-Traceway-Session-Id: any text")
     print(f"  read them  http://{host}:{port}/sessions")
     print(f"  keys       {_said(keyring)}")
-    print(f"  data       {config.database.path.resolve()}", flush=True)
+    where = shown(config.database.path, config.database.url)
+    print(f"  data       {where}", flush=True)
 
 
 def _said(keyring: Keyring) -> str:
@@ -223,7 +245,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(port=None, db=None, log_format=None, upstream=[])
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--config", type=Path, metavar="FILE", help="a TOML file")
-    common.add_argument("--db", metavar="FILE", help="the database (traceway.db)")
+    common.add_argument(
+        "--db",
+        metavar="FILE",
+        help="the database: a file (traceway.db), or postgresql://user@host/name; a password is"
+        " better in TRACEWAY_DATABASE_URL, since others see command lines",
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     serve_command = commands.add_parser("serve", parents=[common], help="start the proxy")
     serve_command.set_defaults(run=serve)

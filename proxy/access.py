@@ -21,7 +21,7 @@ from proxy.guard import EVENTS, Handler, shared_with
 from proxy.headers import KEY_HEADERS, OUR_COOKIE
 from proxy.keyring import KEY_PREFIX, Keyring
 from proxy.throttle import Throttle
-from proxy.tickets import Tickets
+from proxy.tickets import Office, Tickets
 from storage.grants import SCOPES, ApiKey, Project, Scope, SignIn
 
 Way = Literal["open", "key", "cookie", "operator"]
@@ -67,6 +67,7 @@ class Principal:
 
 
 _PRINCIPAL: Final = web.RequestKey("principal", Principal)
+_BY_TICKET: Final = web.RequestKey("by_ticket", Principal)
 
 
 def principal_of(request: web.Request) -> Principal:
@@ -133,7 +134,7 @@ class Access:
         refused: Callable[[web.Request, Denied], web.Response],
     ) -> None:
         self.needs: Mapping[Any, Need] = {}
-        self.tickets: Tickets[Principal] = Tickets()
+        self.tickets: Office[Principal] = Tickets()
         self._keyless: dict[tuple[Way, int], Principal] = {}
         self._keyring = keyring
         self._note_use = note_use
@@ -166,12 +167,22 @@ class Access:
                 request[_PRINCIPAL] = principal
 
     async def _let_in(self, request: web.Request, need: frozenset[Scope]) -> None:
+        await self._take_ticket(request)
         if (principal := self.identify(request)) is None:
             if _offers_something(request):
                 await self.slow_down(request)
             raise Denied(401, "unauthorized", _UNKNOWN)
         request[_PRINCIPAL] = principal
         _check(request, principal, need)
+
+    async def _take_ticket(self, request: web.Request) -> None:
+        """Take the ticket that a request for the events brings, where nothing else lets it in."""
+        if not (_brings_ticket(request) and self._keyring.keys_are_on) or _is_operator(request):
+            return
+        if offered_key(request) is None:
+            owner = await self.tickets.take(request.query["token"], time.monotonic())
+            if owner is not None:
+                request[_BY_TICKET] = owner
 
     def _check_form(self, request: web.Request) -> None:
         """Demand of a form, and of a change by cookie, that it says from which page it comes.
@@ -252,8 +263,8 @@ class Access:
             principal = self.of_key(key) if key is not None else None
         elif request.path.startswith(_PROXY):
             return None  # a cookie opens no way to money
-        elif request.path == EVENTS and request.method == "GET" and "token" in request.query:
-            principal = self.tickets.take(request.query["token"], time.monotonic())
+        elif _brings_ticket(request):
+            principal = request.get(_BY_TICKET)
             return principal if principal is not None and self.is_still(principal) else None
         elif cookie := request.cookies.get(COOKIE):
             principal = self._signed_in(cookie, now_us)
@@ -334,6 +345,10 @@ def offered_key(request: web.Request) -> str | None:
             if secret.startswith(KEY_PREFIX):
                 return secret
     return None
+
+
+def _brings_ticket(request: web.Request) -> bool:
+    return request.path == EVENTS and request.method == "GET" and "token" in request.query
 
 
 def _offers_something(request: web.Request) -> bool:

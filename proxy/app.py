@@ -6,8 +6,7 @@ import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from aiohttp import web
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
@@ -47,7 +46,7 @@ from proxy.pricing import Prices
 from proxy.reaper import Clients, Door, Patience
 from proxy.recorder import Ended, Recorder
 from proxy.routes import add_routes
-from proxy.sealing import KeyFile, KeyFileError
+from proxy.sealing import KeyFileError, key_file_of
 from proxy.send import MAX_HELD_BYTES, Sender
 from proxy.settle import Settler
 from proxy.tasks import spawn
@@ -62,7 +61,11 @@ from proxy.ui.trace import TracePage
 from proxy.upstream import Upstream
 from proxy.vault import Vault
 from storage import api_keys, budgets, forget, provider_keys
-from storage.database import Database
+from storage.database import Database, StorageError
+from storage.opening import peer_at
+
+if TYPE_CHECKING:
+    from proxy.api.replicas import Replicas
 
 # How long calls that were cut have to leave their record.
 CUT_S: Final = 1.0
@@ -98,7 +101,8 @@ class Traceway:
         self._forwarder: Forwarder | None = None
         self._stopping = False
         self.held = Budget(MAX_HELD_BYTES)
-        self._operator_path = operator_socket.path_of(config.database.path)
+        path = None if config.database.url else operator_socket.path_of(config.database.path)
+        self._operator_path = path
 
     async def start(
         self, sockets: Sequence[socket.socket] = (), private: socket.socket | None = None
@@ -114,8 +118,10 @@ class Traceway:
             StorageError: the calls that a dead process left cannot be ended.
         """
         config = self._config
-        key_file = config.auth.key_file or Path(f"{config.database.path.resolve()}.key")
-        vault = Vault(os.environ, config.upstreams, KeyFile(key_file))
+        key_file = key_file_of(
+            config.auth.key_file, None if config.database.url else config.database.path
+        )
+        vault = Vault(os.environ, config.upstreams, key_file)
         sockets = [private] if private else sockets or listen(config.server)
         budget = Budget(config.recording.memory_bytes)
         prices = Prices(config.prices)
@@ -131,9 +137,10 @@ class Traceway:
             self._database, settler, budget, config.recording.durability
         )
         owner = os.urandom(8)
-        interrupted = await recorder.write(lambda tx: forget.interrupt_running(tx, owner))
-        if interrupted:
-            _log.warning("%d calls of a process that died are marked interrupted", interrupted)
+        if not config.database.url:  # nobody else has the database
+            interrupted = await recorder.write(lambda tx: forget.interrupt_running(tx, owner))
+            if interrupted:
+                _log.warning("%d calls of a process that died are marked interrupted", interrupted)
         senders = {
             name: Sender(
                 Upstream(name, upstream, config.egress.hop(upstream.url)),
@@ -142,14 +149,16 @@ class Traceway:
             )
             for name, upstream in config.upstreams.items()
         }
-        keyring = self.keyring = Keyring(config.auth.mode, await recorder.write(api_keys.grants))
+        keyring = self.keyring = Keyring(
+            config.auth.mode, await recorder.write(api_keys.grants, ())
+        )
         if not (private or keyring.keys_are_on or is_loopback(config.server.host)):
             await recorder.close()
             raise CannotListen(_NEEDS_KEYS.format(host=config.server.host))
         granting = Granting(keyring, recorder)
         access = Access(keyring, granting.note_use, lambda *denied: sign_in.refused(*denied))
         try:
-            vault.load(await recorder.write(provider_keys.sealed_keys))
+            vault.load(await recorder.write(provider_keys.sealed_keys, ()), keyring.number)
         except KeyFileError:
             await recorder.close()
             raise
@@ -168,13 +177,30 @@ class Traceway:
         )
         hubs = Hubs(self._database, forwarder.in_flight)
         recorder.after_commit = hubs.told
+        replicas = None
+        if config.database.url and private is None:
+            replicas = self._replicas(owner, recorder, keyring, vault, hubs)
+            recorder.after_commit = replicas.after_commit
+            access.tickets = replicas.tickets
+            try:
+                await replicas.join()
+            except StorageError:
+                await recorder.close()
+                raise
+
+        def leads() -> bool:
+            """Tell whether this process does what of those that share the database only one does.
+
+            A command, which has its application for a moment, leads where it has it alone.
+            """
+            return not config.database.url if replicas is None else replicas.leads()
 
         async def parts(_: web.Application) -> AsyncIterator[None]:
             background = [
                 spawn(forwarder.checkpoint_forever(), "checkpoints"),
-                spawn(hubs.prune_forever(recorder), "pruning of events"),
+                spawn(hubs.prune_forever(recorder, leads), "pruning of events"),
                 spawn(
-                    end_overdue_forever(recorder, config.ingest.open_timeout_s),
+                    end_overdue_forever(recorder, config.ingest.open_timeout_s, leads),
                     "ends of what was left open",
                 ),
             ]
@@ -186,8 +212,12 @@ class Traceway:
                     recorder,
                     lambda number: project.name if (project := keyring.project(number)) else "",
                     health.figures.exported,
+                    leads,
                 )
                 background.append(spawn(exporter.run(), "export"))
+            if replicas is not None:
+                background.append(spawn(replicas.run(), "replicas"))
+                background.append(spawn(replicas.tidy_forever(), "what dead replicas left"))
             yield
             for task in background:
                 task.cancel()
@@ -197,6 +227,8 @@ class Traceway:
             for sender in senders.values():
                 sender.upstream.close()
             await recorder.close()
+            if replicas is not None:
+                await replicas.leave()
 
         app = web.Application(
             middlewares=[
@@ -216,7 +248,9 @@ class Traceway:
 
         app.cleanup_ctx.append(parts)
         app.on_shutdown.append(end_events)
-        health = Health(self._database, recorder, budget, forwarder.in_flight, hubs, limits, config)
+        health = Health(
+            self._database, recorder, budget, forwarder.in_flight, hubs, limits, config, replicas
+        )
 
         def after_ends(calls: Sequence[Ended]) -> None:
             health.figures.ended(calls)
@@ -235,9 +269,11 @@ class Traceway:
         traces = Traces(self._database, recorder)
         conversations = Conversations(self._database)
         static = Static()
-        frame = Frame(app, static, recorder.reasons, keyring)
+        frame = Frame(app, static, health.reasons, keyring)
         keys = Keys(granting)
         providers = ProviderKeys(vault, recorder, config.upstreams)
+        if replicas is not None:
+            granting.changed = providers.changed = replicas.granted
         sign_in = SignInPages(frame, access, granting)
         needs = add_routes(
             app,
@@ -276,7 +312,9 @@ class Traceway:
             shutdown_timeout=0.05,  # `stop` has drained before; 0 would be for ever
         )
         await self._runner.setup()
-        await self._open(sockets if private else [*sockets, *self._operators()])
+        await self._open(
+            sockets if private else [*sockets, *operator_socket.at(self._operator_path)]
+        )
         return 0 if private else int(sockets[0].getsockname()[1])
 
     async def _open(self, sockets: Sequence[socket.socket]) -> None:
@@ -295,17 +333,13 @@ class Traceway:
             clients = owners if sock.family == socket.AF_UNIX else public
             await Door(runner, sock, clients, BACKLOG).start()
 
-    def _operators(self) -> list[socket.socket]:
-        """Give the socket of the database's owner, where there can be one."""
-        try:
-            return [operator_socket.listen(self._operator_path)]
-        except OSError as error:
-            _log.warning(
-                "no socket for commands at %s (%s): they need the server stopped, or a key",
-                self._operator_path,
-                error.strerror or error,
-            )
-            return []
+    def _replicas(
+        self, owner: bytes, recorder: Recorder, keyring: Keyring, vault: Vault, hubs: Hubs
+    ) -> "Replicas":
+        from proxy.api.replicas import Replicas  # with PostgreSQL's client, which few have
+
+        peer = peer_at(self._config.database.url, owner)
+        return Replicas(peer, self._database, recorder, keyring, vault, hubs)
 
     async def idle(self) -> None:
         """Wait until no call is in flight."""

@@ -185,7 +185,7 @@ class _Loading:
         self.problems: list[Problem] = []
 
     def report(self, key: Key, setting: _Setting, expected: str) -> None:
-        value = "[not shown]" if key[-1].endswith("_headers") else _shown(setting.value)
+        value = "[not shown]" if _is_secret(key, setting.value) else _shown(setting.value)
         self.problems.append(Problem(".".join(key), value, setting.source, expected))
 
     def read_file(self, path: Path) -> None:
@@ -328,6 +328,12 @@ def _from_text(text: str, default: object) -> object:
     return text
 
 
+def _is_secret(key: Key, value: object) -> bool:
+    """Tell whether there may be a secret in a value; in an address that is wrong, anywhere."""
+    is_address = key == ("database", "url") or (key[0] == "database" and ":" in str(value))
+    return is_address or key[-1].endswith("_headers")
+
+
 def _unless_secret(name: str, value: object) -> object:
     """Give the value of a name that we do not know, unless it sounds like that of a secret."""
     return "[not shown]" if re.search("key|token|secret|passw", name.lower()) else value
@@ -338,6 +344,6 @@ def _shown(value: object) -> str:
     text = (
         str(value) if isinstance(value, int | float | Decimal) else json.dumps(value, default=str)
     )
-    text = re.sub(r"//[^/@]*@", "//[redacted]@", text)
+    text = re.sub(r"//[^\s\"]*@", "//[redacted]@", text)
     text = re.sub(r"\?[^\"]*", "?[redacted]", text)
     return text if len(text) <= 100 else text[:100] + "..."

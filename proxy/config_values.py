@@ -10,7 +10,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import unquote_to_bytes
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from yarl import URL
 
@@ -25,6 +25,8 @@ _ORIGIN: Final = re.compile(
 _MAX_USD_PER_MILLION: Final = 1_000_000
 # RFC 9110 section 5.6.2, and text without control characters.
 _HEADER_NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_POSTGRES: Final = re.compile(r"\s*postgres(ql)?:", re.IGNORECASE)
+_A_DATABASE: Final = "the address of a PostgreSQL database, as postgresql://user:password@host/name"
 _HEADER_VALUE: Final = re.compile(rb"[\x20-\x7e\x80-\xff]+")
 
 
@@ -123,8 +125,27 @@ def host_names(value: object) -> tuple[str, ...]:
 def file_path(value: object) -> Path:
     """Read a path; a leading ~ is the home directory."""
     if isinstance(value, str) and value.strip() and "\0" not in value:
+        if _POSTGRES.match(value):
+            raise ValueError(f"the path of a file; url in [database] is for {_A_DATABASE}")
         return Path(value).expanduser()
     raise ValueError("the path of a file")
+
+
+def maybe_database_url(value: object) -> str:
+    """Read the address of a PostgreSQL database, or nothing where the text is empty."""
+    if value == "":
+        return ""
+    if isinstance(value, str) and not re.search(r"[\s\x00-\x1f\x7f]", value):
+        try:
+            parts = urlsplit(value)
+            _ = parts.port if "," not in parts.netloc else None
+        except ValueError:  # a bracket that does not end, a port that is none
+            parts = urlsplit("")
+        if parts.scheme in {"postgresql", "postgres"} and value.startswith(f"{parts.scheme}://"):
+            return value
+    raise ValueError(
+        f"{_A_DATABASE}; what is none of A-Z, a-z, 0-9, - and _ in a password is percent-encoded"
+    )
 
 
 def maybe_file_path(value: object) -> Path | None:

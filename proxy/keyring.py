@@ -1,9 +1,10 @@
 """Which keys, projects and sign-ins there are: all of them in memory, asked on every request.
 
-Invariants: one process writes the database, and it puts here what it has written before it says so,
-so a key that was revoked is refused from the next request on. Keys are known by the SHA-256 of all
-of their 256 random bits: no slow hash is needed, and to look one up tells nothing about another,
-because a guess has no part in common with a hash. Writing is proxy/api's; reads no clock.
+Invariants: whoever changes them puts here what was written before it says so, so a key that was
+revoked is refused from the next request on; where other servers share the database, api/replicas.py
+puts here what they wrote, and an older state never replaces a newer. Keys are known by the SHA-256
+of all of their 256 random bits: no slow hash is needed, and to look one up tells nothing about
+another, because a guess has no part in common with a hash. Writing is proxy/api's; reads no clock.
 """
 
 import hashlib
@@ -39,12 +40,16 @@ class Keyring:
     """All that a server knows of who may come in."""
 
     def __init__(self, mode: AuthMode, grants: Grants) -> None:
+        self.number = 0
         self._mode = mode
         self._keys: dict[int, ApiKey] = {}
         self.hold(grants)
 
     def hold(self, grants: Grants) -> None:
-        """Know these from now on, and nothing else."""
+        """Know these from now on, and nothing else, unless what is known is newer."""
+        if grants.number < self.number:
+            return
+        self.number = grants.number
         self._projects = {project.id: project for project in grants.projects}
         self._named = {project.name: project for project in grants.projects}
         self._keys = {key.id: self._as_used(key) for key in grants.keys}
@@ -99,6 +104,10 @@ class Keyring:
         if found is None or not self.is_signed_in(found, now_us):
             return None
         return found, self._keys[found.key_id]
+
+    def sign_in_of(self, sha256: bytes) -> SignIn | None:
+        """Give a browser by what its cookie's secret is known by."""
+        return self._sign_ins.get(sha256)
 
     def is_signed_in(self, sign_in: SignIn, now_us: int) -> bool:
         """Tell whether a browser still is, and still looks at the same project."""

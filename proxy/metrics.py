@@ -30,8 +30,9 @@ _GAUGES: Final = {
     "limit_bytes": "The bound on both.",
     "event_subscribers": "Subscribers of /api/events.",
     "degraded": "1 while not all is recorded as it should be; /api/health says why.",
-    "database_bytes": "Size of the database file.",
-    "wal_bytes": "Size of its write-ahead log.",
+    "database_bytes": "Size of the database file, or of PostgreSQL's database a minute ago.",
+    "wal_bytes": "Size of its write-ahead log, where the database is a file.",
+    "database_away_seconds": "How long the database has taken nothing; 0 while it does.",
 }
 _COUNTERS: Final = {
     "dropped_bodies": "Bodies that were not recorded, for want of memory.",

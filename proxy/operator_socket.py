@@ -5,6 +5,7 @@ can connect (mode 0600), and the lock of the database is held by whoever makes o
 """
 
 import contextlib
+import logging
 import os
 import socket
 import stat
@@ -15,6 +16,8 @@ from typing import Final
 
 # sun_path of Linux has 108 bytes with its NUL, that of macOS 104.
 _MAX_BYTES: Final = 103
+
+_log = logging.getLogger("traceway")
 
 
 def path_of(database: Path) -> Path:
@@ -80,8 +83,28 @@ def listen(path: Path) -> socket.socket:
     return sock
 
 
-def remove(path: Path) -> None:
+def at(path: Path | None) -> list[socket.socket]:
+    """Listen there if it can be, and say so where it cannot; None is nowhere.
+
+    Whoever can connect to a database of PostgreSQL needs no socket.
+    """
+    if path is None:
+        return []
+    try:
+        return [listen(path)]
+    except OSError as error:
+        _log.warning(
+            "no socket for commands at %s (%s): they need the server stopped, or a key",
+            path,
+            error.strerror or error,
+        )
+        return []
+
+
+def remove(path: Path | None) -> None:
     """Take it away, for nobody listens any more."""
+    if path is None:
+        return
     with contextlib.suppress(OSError):
         if stat.S_ISSOCK(path.lstat().st_mode):
             path.unlink()

@@ -75,6 +75,7 @@ class Recorder:
         self.losses = Losses()
         self.durability = durability
         self.error: str | None = None
+        self.away_since_us: int | None = None  # since when the database takes nothing
         # In the thread; they never raise.
         self.after_commit: Callable[[], None] = lambda: None
         self.after_ends: Callable[[Sequence[Ended]], None] = lambda _: None
@@ -285,21 +286,22 @@ class Recorder:
     def _write(
         self, changes: Iterable[parameters.Change | None]
     ) -> tuple[Outcome, Exception | None, Places]:
-        kept = [change for change in changes if change is not None]
+        known = [change for change in changes if change is not None]
         try:
-            batches = [parameters.prepare(kept)]
+            batch = parameters.prepare(known)
         except Exception as error:
             return "refused", error, {}
         written: list[writes.Written] = []
-        projects = {span.key[0] for span in batches[0].spans}
+        projects = {span.key[0] for span in batch.spans}
+        batches = [batch]
 
-        def work(tx: Transaction) -> None:
-            # An attempt leaves in its batch where it put the calls, which may not hold in the next.
-            batch = batches.pop() if batches else parameters.prepare(kept)
+        def apply(tx: Transaction) -> None:
+            # Anew for each try: a batch keeps where the last one, undone since, put its calls.
+            batch = batches.pop() if batches else parameters.prepare(known)
             written.append(writes.apply(tx, batch))
 
-        outcome = self._commit(work, projects)
-        self._unindexed += sum(one.unindexed for one in written)
+        outcome = self._commit(apply, projects)
+        self._unindexed += sum(one.unindexed for one in written[-1:])
         return *outcome, written[-1].taken if written else {}
 
     def _index(self) -> None:
@@ -337,10 +339,11 @@ class Recorder:
                 self._tell(self._failed, error)
                 if _is_refusal(error):
                     return "refused", error
+                self.away_since_us = self.away_since_us or time.time_ns() // 1000
                 self._pause(pause_s, item)
                 pause_s = min(pause_s * 2, RETRY_MAX_S)
             else:
-                self.error = None
+                self.error = self.away_since_us = None
                 self.after_seconds(time.monotonic() - began_s)
                 self.after_commit()
                 return "saved", None

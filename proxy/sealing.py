@@ -151,6 +151,27 @@ class KeyFile:
         return KeyFileError(self.path, f"{problem} the database", _LOST)
 
 
+class NoKeyFile(KeyFile):
+    """What there is where none is named and none can be meant: it says so when it is wanted."""
+
+    def __init__(self) -> None:
+        super().__init__(Path("[auth] key_file"))
+
+    def _read(self) -> bytes | None:
+        problem = "it is not set, and in PostgreSQL stored provider keys are sealed with it"
+        raise KeyFileError(self.path, problem, "name a file, which is the same for every server")
+
+
+def key_file_of(named: Path | None, database: Path | None) -> KeyFile:
+    """Give the key file: the one that is named, or that beside the database, where that is a file.
+
+    ``database`` is None where it is none.
+    """
+    if named is not None:
+        return KeyFile(named)
+    return NoKeyFile() if database is None else KeyFile(Path(f"{database.resolve()}.key"))
+
+
 _LOST: Final = (
     "bring it back; where it is lost, stop the server, forget the stored keys with"
     " `traceway doctor --forget-provider-keys`, and store them anew"

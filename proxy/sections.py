@@ -44,9 +44,10 @@ class ServerConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatabaseConfig:
-    """Where the recordings are."""
+    """Where the recordings are: in the file, unless `url` names a PostgreSQL database."""
 
     path: Annotated[Path, values.file_path] = Path("traceway.db")
+    url: Annotated[str, values.maybe_database_url] = field(default="", repr=False)
     query_timeout_s: Annotated[float, values.number(0.1, 3_600, "seconds")] = 5.0
 
 

@@ -2,11 +2,12 @@
 
 An `EventSource` of another origin has nothing but its address, and a key in an address ends in logs
 and histories. Invariants: a ticket is good once, for 30 seconds, and only for what its owner may
-do; tickets are in memory alone, so a restart takes them all. Reads no clock.
+do. Those here are in memory alone, so a restart takes them all; where servers share a database they
+are in it (api/stored_tickets.py). Reads no clock.
 """
 
 from collections import OrderedDict
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from proxy.keyring import hashed, new_secret
 
@@ -18,13 +19,25 @@ PREFIX: Final = "tw_st_"
 MAX_TICKETS: Final = 10_000
 
 
+class Office(Protocol[T]):
+    """Where tickets are had."""
+
+    async def issue(self, owner: T, now_s: float) -> str:
+        """Make a ticket."""
+        ...
+
+    async def take(self, ticket: str, now_s: float) -> T | None:
+        """Give the owner of a ticket and end it; None where it is none, or none any more."""
+        ...
+
+
 class Tickets(Generic[T]):
     """The tickets that are out, each with its owner."""
 
     def __init__(self) -> None:
         self._out: OrderedDict[bytes, tuple[T, float]] = OrderedDict()
 
-    def issue(self, owner: T, now_s: float) -> str:
+    async def issue(self, owner: T, now_s: float) -> str:
         """Make a ticket."""
         ticket = new_secret(PREFIX)
         self._out[hashed(ticket)] = (owner, now_s + TICKET_S)
@@ -32,7 +45,7 @@ class Tickets(Generic[T]):
             self._out.popitem(last=False)
         return ticket
 
-    def take(self, ticket: str, now_s: float) -> T | None:
+    async def take(self, ticket: str, now_s: float) -> T | None:
         """Give the owner of a ticket and end it; None where it is none, or none any more."""
         owner, end_s = self._out.pop(hashed(ticket), (None, now_s))
         return owner if now_s < end_s else None

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
-from proxy.sealing import KeyFile
+from proxy.sealing import KeyFile, KeyFileError
 from storage.grants import Project, SealedKey
 
 VARIABLE: Final = "TRACEWAY_PROVIDER_KEY_"
@@ -103,6 +103,8 @@ class Vault:
         self._key_file = key_file
         self._environment: dict[str, str] = {}
         self._stored: dict[tuple[int, str], _Stored] = {}
+        self._stored_count = 0
+        self.number = 0
         known = {named for upstream in self._upstreams if (named := variable(upstream))}
         for name, key in environ.items():
             if not name.startswith(VARIABLE) or not key:
@@ -119,14 +121,27 @@ class Vault:
     def __repr__(self) -> str:
         return f"<Vault {len(self._stored)} stored, {len(self._environment)} of the environment>"
 
-    def load(self, stored: Iterable[SealedKey]) -> None:
-        """Open all keys that are stored.
+    def load(self, stored: Iterable[SealedKey], number: int = 0) -> None:
+        """Open all keys that are stored, as of change ``number``, and use these and no others.
 
         Raises:
-            KeyFileError: the key file is not there, can be read by others, or does not fit.
+            KeyFileError: the key file is not there, can be read by others, or does not fit; then
+                those are in use that could be opened, as far as they are still stored.
         """
-        for sealed in stored:
-            self.keep(sealed, self._key_file.open(sealed.sealed, _owner(sealed)))
+        found: dict[tuple[int, str], _Stored] = {}
+        failure: KeyFileError | None = None
+        known = [one for one in stored if number >= self.number]
+        for sealed in known:
+            try:
+                key = self._key_file.open(sealed.sealed, _owner(sealed))
+            except KeyFileError as error:
+                failure = error
+            else:
+                found[sealed.project_id, sealed.upstream] = _stored(sealed, key)
+        if number >= self.number:
+            self._stored, self._stored_count, self.number = found, len(known), number
+        if failure is not None:
+            raise failure
 
     def key(self, project: Project, upstream: str) -> str | None:
         """Give the key with which a project calls an upstream."""
@@ -159,22 +174,20 @@ class Vault:
             last_four=last_four(key),
             created_at_us=now_us,
         )
-        sealed = self._key_file.seal(key, _owner(unsealed), first=not self._stored)
+        # One that is stored and could not be opened here is no reason to make another key file.
+        is_first = not self._stored and not self._stored_count
+        sealed = self._key_file.seal(key, _owner(unsealed), first=is_first)
         return replace(unsealed, sealed=sealed)
 
-    def keep(self, sealed: SealedKey, key: str) -> ProviderKey:
-        """Use a key from now on, which is stored; give what may be shown of it."""
-        shown = ProviderKey(
-            upstream=sealed.upstream,
-            source="stored",
-            last_four=sealed.last_four,
-            created_at_us=sealed.created_at_us,
-        )
-        self._stored[sealed.project_id, sealed.upstream] = _Stored(key, shown)
-        return shown
+    def keep(self, sealed: SealedKey, key: str, number: int = 0) -> ProviderKey:
+        """Use a key from now on, which change ``number`` stored; give what may be shown of it."""
+        kept = self._stored[sealed.project_id, sealed.upstream] = _stored(sealed, key)
+        self.number = max(self.number, number)
+        return kept.shown
 
-    def forget(self, project_id: int, upstream: str) -> ProviderKey | None:
+    def forget(self, project_id: int, upstream: str, number: int = 0) -> ProviderKey | None:
         """No longer use a key, which is not stored any more; None where there was none."""
+        self.number = max(self.number, number)
         gone = self._stored.pop((project_id, upstream), None)
         return None if gone is None else gone.shown
 
@@ -183,6 +196,16 @@ class Vault:
             if name is not None and (key := self._environment.get(name)) is not None:
                 return key
         return None
+
+
+def _stored(sealed: SealedKey, key: str) -> _Stored:
+    shown = ProviderKey(
+        upstream=sealed.upstream,
+        source="stored",
+        last_four=sealed.last_four,
+        created_at_us=sealed.created_at_us,
+    )
+    return _Stored(key, shown)
 
 
 def _owner(key: SealedKey) -> str:

@@ -4,10 +4,11 @@ Invariant: a key is stored as its hash, and its row stays for ever: that one was
 turns keys on, and revoking the last one lets nobody in. Who is let in by what is access.py's.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from storage.database import Params, Transaction
+from storage.database import Params, Row, Transaction
 from storage.grants import ApiKey, Grants, Project, Scope, SignIn
 from storage.parameters import clean_text
 
@@ -25,6 +26,21 @@ class Conflict:
     reason: str
 
 
+CHANGE: Final = """
+UPDATE counters SET value = value + 1 WHERE name = 'grants' RETURNING value
+"""
+
+
+def begin_change(tx: Transaction) -> int:
+    """Number a change of who may come in, or with which provider's key; return its number.
+
+    The first statement of its transaction: others change nothing of it until that ends.
+    """
+    ((number,),) = tx.execute(CHANGE, {})
+    return int(number)
+
+
+NUMBER: Final = "SELECT value FROM counters WHERE name = 'grants'"
 PROJECTS: Final = "SELECT id, name, created_at_us, session_budget_nusd FROM projects ORDER BY id"
 KEYS: Final = """
 SELECT id, project_id, name, scope, sha256, last_four, created_at_us, last_used_at_us,
@@ -37,10 +53,22 @@ SELECT sha256, key_id, project_id, expires_at_us FROM sign_ins ORDER BY expires_
 
 def grants(tx: Transaction) -> Grants:
     """Read all of them."""
+    return grants_of(*(tx.execute(sql, {}) for sql in GRANTS))
+
+
+# Each is one read, without parameters; the number first, so that it is never too high.
+GRANTS: Final = (NUMBER, PROJECTS, KEYS, SIGN_INS)
+
+
+def grants_of(
+    number: Sequence[Row], projects: Sequence[Row], keys: Sequence[Row], sign_ins: Sequence[Row]
+) -> Grants:
+    """Give what the reads of ``GRANTS`` say."""
     return Grants(
+        number=number[0][0],
         projects=tuple(
             Project(id=id_, name=name, created_at_us=created, session_budget_nusd=budget)
-            for id_, name, created, budget in tx.execute(PROJECTS, {})
+            for id_, name, created, budget in projects
         ),
         keys=tuple(
             ApiKey(
@@ -66,11 +94,11 @@ def grants(tx: Transaction) -> Grants:
                 used,
                 revoked,
                 calls,
-            ) in tx.execute(KEYS, {})
+            ) in keys
         ),
         sign_ins=tuple(
             SignIn(sha256=sha256, key_id=key_id, project_id=project_id, expires_at_us=expires)
-            for sha256, key_id, project_id, expires in tx.execute(SIGN_INS, {})
+            for sha256, key_id, project_id, expires in sign_ins
         ),
     )
 

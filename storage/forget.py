@@ -142,9 +142,13 @@ def interrupt_running(tx: Transaction, keep_owner: bytes | None) -> int:
     Those of ``keep_owner`` run on, and so do spans without an owner, which no process serves.
     """
     if keep_owner is None:
-        rows = tx.execute(f"{INTERRUPT} {INTERRUPTED}", {})
-    else:
-        rows = tx.execute(f"{INTERRUPT} {NOT_OURS} {INTERRUPTED}", {"keep_owner": keep_owner})
+        return interrupt(tx, "", {})
+    return interrupt(tx, NOT_OURS, {"keep_owner": keep_owner})
+
+
+def interrupt(tx: Transaction, those: str, params: Params) -> int:
+    """End the calls that run and of which a condition is true; return how many there were."""
+    rows = tx.execute(f"{INTERRUPT} {those} {INTERRUPTED}", params)
     ledger = Ledger(tx)
     for project_id, trace_id, span_id, *facts in rows:
         change = ledger.trace((project_id, trace_id))

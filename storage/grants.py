@@ -67,8 +67,12 @@ class SealedKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grants:
-    """All that there is, at one moment."""
+    """All that there is, at one moment.
 
+    ``number`` grows with each change: of two, the one with the higher is the newer.
+    """
+
+    number: int = 0
     projects: tuple[Project, ...] = ()
     keys: tuple[ApiKey, ...] = ()
     sign_ins: tuple[SignIn, ...] = ()

@@ -21,17 +21,24 @@ from storage.parameters import SpanWrite
 # Spans of one trace, as many as are ever read of one: what a client names in all its calls is none.
 MAX_SPANS: Final = 10_000
 
+# Of a call that was held for dead (forget.py), and that alone, an end says no phase.
 FIND_CALLS: Final = """
 SELECT trace_id, span_id, moved_from, parent_id,
+  CASE WHEN state = 'interrupted' AND ended_by = 'proxy' AND phase IS NULL AND owner IS NOT NULL
+    THEN 1 ELSE 0 END,
   state, seq, started_at_us, response_content_id, stored_bytes FROM spans
 WHERE project_id = :project_id AND span_id IN (:keys)
 """
 
 
 class Found(NamedTuple):
-    """A span's row as a batch finds it. The content is that of its last checkpoint."""
+    """A span's row as a batch finds it. The content is that of its last checkpoint.
+
+    ``was_given_up``: the process that serves the call was held for dead, and the call for ended.
+    """
 
     parent_id: bytes | None
+    was_given_up: int
     state: str
     seq: int
     started_at_us: int

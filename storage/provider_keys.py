@@ -4,9 +4,10 @@ Invariant: what is stored of a key cannot be read without the key file (proxy/se
 not in the database; a project has at most one for an upstream.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
-from storage.database import Transaction
+from storage.database import Row, Transaction
 from storage.grants import SealedKey
 
 ALL: Final = """
@@ -17,6 +18,11 @@ ORDER BY project_id, upstream
 
 def sealed_keys(tx: Transaction) -> list[SealedKey]:
     """Read all of them, of every project."""
+    return sealed_of(tx.execute(ALL, {}))
+
+
+def sealed_of(rows: Sequence[Row]) -> list[SealedKey]:
+    """Give what the read of ``ALL`` says."""
     return [
         SealedKey(
             project_id=project_id,
@@ -25,7 +31,7 @@ def sealed_keys(tx: Transaction) -> list[SealedKey]:
             last_four=last_four,
             created_at_us=created_at_us,
         )
-        for project_id, upstream, sealed, last_four, created_at_us in tx.execute(ALL, {})
+        for project_id, upstream, sealed, last_four, created_at_us in rows
     ]
 
 

@@ -171,7 +171,7 @@ def _write_span(ledger: Ledger, write: SpanWrite, found: Found | None) -> None:
         else:
             ledger.late += 1
     if write.end is not None and write.ended is not None:
-        if found is None or is_running:
+        if found is None or is_running or found.was_given_up:
             _end(ledger, write, write.end, write.ended, found)
         else:
             ledger.late += 1
@@ -183,7 +183,7 @@ def _start(ledger: Ledger, write: SpanWrite, values: dict[str, Value]) -> Found:
     span = SpanFacts.of_start(values)
     _changed(ledger, write.key, span, inserted=1)
     ledger.started.append(values)
-    return Found(None, RUNNING, span.seq, span.started_at_us, None, None)
+    return Found(None, 0, RUNNING, span.seq, span.started_at_us, None, None)
 
 
 def _insert_started(ledger: Ledger) -> None:
@@ -241,17 +241,32 @@ def _end(
         values["input_meaning"] = place.input_meaning
         values["output_meaning"] = place.output_meaning
     values["stored_bytes"] = stored[project_id] - before + _carried(values, found)
+    before_it = _before(ledger, write.key, ended.start, found, change.tally)
     ledger.tx.execute(INSERT_END if found is None else UPDATE_END, values)
     if found is not None:
         values["started_at_us"] = found.started_at_us
-        if change.tally is not None:  # of a long trace, which moves by the difference
-            begun = {"seq": seq, "started_at_us": found.started_at_us, **_given(ended.start)}
-            change.before.setdefault(write.key[2], SpanFacts.of_start(begun))
+        if change.tally is not None and before_it is not None:
+            change.before.setdefault(write.key[2], before_it)
     _changed(ledger, write.key, SpanFacts.of_end(values), inserted=int(found is None))
     _replaced(ledger, write.key[0], values, found)
     # What it reserved stands for a cost that is not known; most calls reserve nothing.
     if ended.reserved and values["cost_nusd"] is not None:
         budgets.release(ledger.tx, write.key)
+
+
+READ_FACTS: Final = f"SELECT {SPAN_FACTS} FROM spans WHERE {ONE_SPAN}"
+
+
+def _before(
+    ledger: Ledger, key: SpanKey, start: SpanStart, found: Found | None, tally: bytes | None
+) -> SpanFacts | None:
+    """Give what a call gave to a long trace, which moves by the difference; None elsewhere."""
+    if found is None or tally is None:
+        return None
+    if found.was_given_up:
+        return SpanFacts.of(ledger.tx.execute(READ_FACTS, _params(key))[0])
+    begun = {"seq": found.seq, "started_at_us": found.started_at_us, **_given(start)}
+    return SpanFacts.of_start(begun)
 
 
 def _given(start: SpanStart) -> dict[str, Any]:

@@ -289,3 +289,36 @@ def test_a_proxy_that_no_upstream_needs_may_be_of_any_kind() -> None:
 def test_upstreams_have_the_proxy_of_the_environment() -> None:
     config = load(None, {"https_proxy": "proxy.example:3128"})
     assert str(config.egress.hop(config.upstreams["openai"].url)) == "http://proxy.example:3128"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql://traceway@localhost/traceway",
+        "postgres://u:p%40ss@db-1:5433/name?sslmode=require",
+        "postgresql://u:p@a:5432,b:5432/name?target_session_attrs=read-write",
+        "postgresql:///name?host=/run/postgresql",
+    ],
+)
+def test_a_database_may_be_the_address_of_a_server(address: str) -> None:
+    assert load(None, {"TRACEWAY_DATABASE_URL": address}).database.url == address
+    assert address not in repr(load(None, {"TRACEWAY_DATABASE_URL": address}))
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("database.url", "mysql://u:secret@host/name"),
+        ("database.url", "postgresql:u:secret@host/name"),
+        ("database.url", "postgresql://u:sec ret@host/name"),
+        ("database.url", "postgresql://u:secret@host:no/name"),
+        ("database.url", "postgresql://u:secret@[host/name"),
+        ("database.path", "postgresql://u:secret@host/name"),
+        ("database.path", "postgres:/u:secret@host/name"),
+        ("database.uri", "postgresql://u:s/ecret@host/name"),
+    ],
+)
+def test_what_is_no_address_of_a_database_is_not_shown(key: str, text: str) -> None:
+    (line,) = problems(None, {}, {key: text})
+    assert "postgresql://user:password@host/name" in line or "known key" in line
+    assert "ecret@" not in line.replace("password@", "")

@@ -54,7 +54,7 @@ class Events:
 
     async def ticket(self, request: web.Request) -> web.Response:
         """POST /api/events/tickets: let a page open the stream that can send no key."""
-        token = self._access.tickets.issue(principal_of(request), time.monotonic())
+        token = await self._access.tickets.issue(principal_of(request), time.monotonic())
         return json_answer(TicketView(token=token, expires_in_s=TICKET_S), status=201)
 
     async def stream(self, request: web.Request) -> web.StreamResponse:

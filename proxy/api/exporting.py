@@ -37,7 +37,8 @@ _log = logging.getLogger("traceway")
 class Exporter:
     """Sends calls on as [export] says; ``count`` is told what became of them, by result.
 
-    ``project`` gives a project's name by its id.
+    ``project`` gives a project's name by its id. Of those who share the database, only the one that
+    ``leads`` sends; what is on its way when that changes may be sent twice.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Exporter:
         recorder: Recorder,
         project: Callable[[int], str],
         count: Callable[[Mapping[str, int]], None],
+        leads: Callable[[], bool],
     ) -> None:
         target = UpstreamConfig(url=config.otlp_url, total_timeout_s=_TIMEOUT_S)
         self._upstream = Upstream("collector", target, egress.hop(config.otlp_url))
@@ -56,6 +58,7 @@ class Exporter:
         self._recorder = recorder
         self._project = project
         self._count = count
+        self._leads = leads
 
     async def run(self) -> None:
         """Send what ends, for ever."""
@@ -63,6 +66,10 @@ class Exporter:
         try:
             while True:
                 try:
+                    if not self._leads():
+                        after = None  # whoever leads now goes on from what is noted
+                        await asyncio.sleep(PAUSE_S)
+                        continue
                     after = await self._begin() if after is None else await self._next(after)
                 except StorageError:
                     await asyncio.sleep(PAUSE_S)
@@ -74,7 +81,7 @@ class Exporter:
         pruned, newest = await events.bounds(self._database)
         known = await exports.cursor(self._database)
         if known is None:
-            await self._recorder.write(lambda tx: exports.note(tx, newest))
+            await self._recorder.write(lambda tx: exports.note(tx, newest), ())
             return newest
         if known < pruned:
             _log.warning("calls that ended while the export stood still were not sent on")
@@ -88,7 +95,7 @@ class Exporter:
         if batch.ended:
             calls = [Call(self._project(ended.span.project_id), *ended) for ended in batch.ended]
             await self._deliver(await asyncio.to_thread(_packed, calls), len(calls))
-        await self._recorder.write(lambda tx: exports.note(tx, batch.sequence))
+        await self._recorder.write(lambda tx: exports.note(tx, batch.sequence), ())
         return batch.sequence
 
     async def _deliver(self, body: bytes, count: int) -> None:

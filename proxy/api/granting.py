@@ -19,9 +19,13 @@ T = TypeVar("T")
 
 
 class Granting:
-    """Writes projects, keys and sign-ins: one after the other, as the recorder's thread does."""
+    """Writes projects, keys and sign-ins: one after the other, as the recorder's thread does.
+
+    ``changed`` is told of each change, for those who share the database.
+    """
 
     def __init__(self, keyring: Keyring, recorder: Recorder) -> None:
+        self.changed: Callable[[], None] = lambda: None
         self.keyring = keyring
         self._recorder = recorder
 
@@ -33,6 +37,7 @@ class Granting:
         """
 
         def both(tx: Transaction) -> tuple[T, Grants]:
+            api_keys.begin_change(tx)
             result = work(tx, time.time_ns() // 1000)
             return result, api_keys.grants(tx)
 
@@ -41,11 +46,12 @@ class Granting:
 
     async def _apply(self, both: Callable[[Transaction], tuple[T, Grants]]) -> T:
         # Those that are made at once are answered in the order in which they were committed.
-        result, grants = await self._recorder.change(both)
+        result, grants = await self._recorder.change(both, ())
         self.keyring.hold(grants)
+        self.changed()
         return result
 
     def note_use(self, key: ApiKey, now_us: int) -> None:
         """Write down that a key was used, without waiting for it."""
-        noted = self._recorder.write(lambda tx: api_keys.note_use(tx, key.id, now_us))
+        noted = self._recorder.write(lambda tx: api_keys.note_use(tx, key.id, now_us), ())
         noted.add_done_callback(lambda done: done.cancelled() or done.exception())

@@ -1,15 +1,17 @@
 """Whether the server works, and what was lost if it did not; totals of the project."""
 
+import time
 from collections.abc import Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from aiohttp import web
 
 from proxy.access import project_id
 from proxy.api.answers import json_answer
 from proxy.api.hubs import Hubs
+from proxy.api.units import iso_or_none
 from proxy.api.views import stats_view
 from proxy.capture import Budget
 from proxy.config import Config
@@ -20,6 +22,9 @@ from proxy.outlet import dropped_lines
 from proxy.recorder import Recorder
 from storage import queries
 from storage.database import Database, StorageError
+
+if TYPE_CHECKING:
+    from proxy.api.replicas import Replicas
 
 
 @dataclass(slots=True)
@@ -34,10 +39,12 @@ class HealthView:
     """`degraded` means: calls are forwarded, and not all of them are recorded as they should be.
 
     `refused_calls` were over their key's calls per minute: they went nowhere and are not recorded.
+    `database_away_since` is null while the database takes what is written.
     """
 
     status: Literal["ok", "degraded"]
     reasons: list[str]
+    database_away_since: str | None
     durability: str
     calls_in_flight: int
     queued_bytes: int
@@ -63,6 +70,7 @@ class Health:
         hubs: Hubs,
         limits: RateLimits,
         config: Config,
+        replicas: "Replicas | None" = None,
     ) -> None:
         self._database = database
         self._recorder = recorder
@@ -70,7 +78,8 @@ class Health:
         self._in_flight = in_flight
         self._hubs = hubs
         self._limits = limits
-        self._database_path = config.database.path
+        self._database_path = None if config.database.url else config.database.path
+        self._replicas = replicas
         self.figures = Metrics(config.upstreams, self._states)
 
     async def health(self, _: web.Request) -> web.Response:
@@ -84,7 +93,8 @@ class Health:
     def _states(self) -> dict[str, float | None]:
         """Give the states that metrics have by their names."""
         view = self.view()
-        path = self._database_path
+        path, since_us = self._database_path, self._away_since_us()
+        replicas = self._replicas
         return {
             "calls_in_flight": view.calls_in_flight,
             "queued_bytes": view.queued_bytes,
@@ -92,8 +102,11 @@ class Health:
             "limit_bytes": view.limit_bytes,
             "event_subscribers": view.event_subscribers,
             "degraded": view.status == "degraded",
-            "database_bytes": _size(path),
-            "wal_bytes": _size(Path(f"{path}-wal")),
+            "database_bytes": (replicas and replicas.database_bytes)
+            if path is None
+            else _size(path),
+            "wal_bytes": None if path is None else _size(Path(f"{path}-wal")),
+            "database_away_seconds": 0 if since_us is None else time.time() - since_us / 1_000_000,
             "refused_calls": view.refused_calls,
             **asdict(view.counters),
         }
@@ -118,13 +131,24 @@ class Health:
         """GET /api/stats: the project's totals."""
         return json_answer(stats_view(await queries.stats(self._database, project_id(request))))
 
+    def reasons(self) -> list[str]:
+        """Say in sentences what is not as it should be; empty when all is."""
+        replicas = self._replicas
+        return [*self._recorder.reasons(), *(replicas.reasons() if replicas else ())]
+
+    def _away_since_us(self) -> int | None:
+        replicas = self._replicas
+        since = (self._recorder.away_since_us, replicas.away_since_us if replicas else None)
+        return min((one for one in since if one is not None), default=None)
+
     def view(self) -> HealthView:
         """Say how it is now."""
         recorder = self._recorder
-        reasons = recorder.reasons()
+        reasons = self.reasons()
         return HealthView(
             status="degraded" if reasons else "ok",
             reasons=reasons,
+            database_away_since=iso_or_none(self._away_since_us()),
             durability=recorder.durability,
             calls_in_flight=len(self._in_flight),
             queued_bytes=recorder.queued_bytes,

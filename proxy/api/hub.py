@@ -4,8 +4,9 @@ Owns the newest events, rendered, in a ring that all share. Subscribers pull: ea
 the log and reads on from there when it is woken, so that one that does not read holds nothing here
 and delays nobody. Invariants: events come in the order of the log, each once; a commit is read once
 for all who watch, and not at all when nobody does; who watches live and falls behind the ring is
-told to start anew (``resync``) and dropped. What has no place in the ring any more, a subscriber
-that comes back reads from the log for itself.
+told to start anew (``resync``) and dropped; so is everybody where the log itself lost its newest
+numbers, as that of a database that came back without its last commits. What has no place in the
+ring any more, a subscriber that comes back reads from the log for itself.
 """
 
 import asyncio
@@ -55,11 +56,20 @@ class Hub:
         self._ring: list[Page] = []
         self._ring_bytes = 0
         self._floor = self._last = 0
+        self._beginning = 0
 
     def told(self) -> None:
         """Take note that something was committed, in any thread; nothing where nobody watches."""
         if self.subscribers:
             self._loop.call_soon_threadsafe(self._news.set)
+
+    def begin_anew(self, newest: int) -> None:
+        """Have all who watch begin anew, where the log now ends with ``newest``."""
+        self._beginning += 1
+        self._ring.clear()
+        self._ring_bytes = 0
+        self._floor = self._last = newest
+        self._wake()
 
     async def run(self) -> None:
         """Read what is committed and wake those who watch, for ever."""
@@ -122,10 +132,11 @@ class Hub:
         yield greeting(position)
         texts = self._texts.reader(wants.session_id) if wants.progress else None
         is_live = False
+        beginning = self._beginning
         due_s = self._loop.time() + HEARTBEAT_S
         while not self._closing:
             grown = self._grown
-            if is_live and position < self._floor:
+            if beginning != self._beginning or (is_live and position < self._floor):
                 yield RESYNC
                 return
             try:

@@ -5,7 +5,7 @@ is told of no other.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Set
+from collections.abc import AsyncIterator, Callable, Set
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -48,6 +48,11 @@ class Hubs:
         for hub in self._all:
             hub.told()
 
+    def begin_anew(self, newest: int) -> None:
+        """Have all who watch begin anew, where the log now ends with ``newest``."""
+        for hub in self._all:
+            hub.begin_anew(newest)
+
     @asynccontextmanager
     async def subscribe(
         self, project_id: int, since: int | None, wants: Wants
@@ -63,12 +68,15 @@ class Hubs:
         async with self._of(project_id).subscribe(since, wants) as frames:
             yield frames
 
-    async def prune_forever(self, recorder: Recorder) -> None:
-        """Have the log pruned from time to time, piece by piece, between the calls."""
+    async def prune_forever(self, recorder: Recorder, leads: Callable[[], bool]) -> None:
+        """Have the log pruned from time to time, piece by piece, between the calls.
+
+        Of those who share the database, by the one that ``leads``.
+        """
         while True:
             await asyncio.sleep(PRUNE_S)
             try:
-                while await recorder.write(events.prune):
+                while leads() and await recorder.write(events.prune, ()):
                     pass
             except StorageError:
                 continue  # the next time

@@ -266,8 +266,13 @@ def _weight(item: Item) -> int:
     return sum(len(part) for part in (said.input, said.output, said.attributes) if part is not None)
 
 
-async def end_overdue_forever(recorder: Recorder, open_timeout_s: float) -> None:
-    """End what applications left open, piece by piece, between the calls."""
+async def end_overdue_forever(
+    recorder: Recorder, open_timeout_s: float, leads: Callable[[], bool]
+) -> None:
+    """End what applications left open, piece by piece, between the calls.
+
+    Of those who share the database, by the one that ``leads``.
+    """
     pause_s = min(OVERDUE_S, open_timeout_s / _OVERDUE_SHARE)
     timeout_us = round(open_timeout_s * 1_000_000)
     while True:
@@ -275,7 +280,7 @@ async def end_overdue_forever(recorder: Recorder, open_timeout_s: float) -> None
         now_us = time.time_ns() // 1000
         work = partial(end_overdue, now_us=now_us, timeout_us=timeout_us, limit=OVERDUE_BATCH)
         try:
-            while await recorder.write(work):
+            while leads() and await recorder.write(work):
                 pass
         except StorageError:
             continue  # the next time

@@ -24,6 +24,7 @@ from proxy.recorder import Recorder
 from proxy.sealing import KeyFileError
 from proxy.vault import BadKey, ProviderKey, Vault, checked
 from storage import provider_keys
+from storage.api_keys import begin_change
 from storage.database import Transaction
 from storage.grants import Project
 
@@ -53,12 +54,13 @@ class ProviderKeyView:
 
 
 class ProviderKeys:
-    """The handlers of /api/provider-keys."""
+    """The handlers of /api/provider-keys; ``changed`` is as that of ``Granting``."""
 
     def __init__(self, vault: Vault, recorder: Recorder, upstreams: Collection[str]) -> None:
         self._vault = vault
         self._recorder = recorder
         self._upstreams = frozenset(upstreams)
+        self.changed: Callable[[], None] = lambda: None
         self._one = asyncio.Lock()
 
     @property
@@ -105,7 +107,7 @@ class ProviderKeys:
             sealed = await asyncio.to_thread(self._vault.seal, project.id, upstream, key, now_us)
             stored = await self._write(
                 functools.partial(provider_keys.put, key=sealed),
-                lambda: self._vault.keep(sealed, key),
+                lambda number: self._vault.keep(sealed, key, number),
             )
         return _view(stored)
 
@@ -119,14 +121,20 @@ class ProviderKeys:
         async with self._one:
             deleted = await self._write(
                 functools.partial(provider_keys.delete, project_id=project.id, upstream=upstream),
-                lambda: self._vault.forget(project.id, upstream),
+                lambda number: self._vault.forget(project.id, upstream, number),
             )
         return None if deleted is None else _view(deleted)
 
-    async def _write(self, work: Callable[[Transaction], object], then: Callable[[], T]) -> T:
+    async def _write(self, work: Callable[[Transaction], object], then: Callable[[int], T]) -> T:
+        def numbered(tx: Transaction) -> int:
+            number = begin_change(tx)
+            work(tx)
+            return number
+
         async def both() -> T:
-            await self._recorder.change(work)
-            return then()
+            result = then(await self._recorder.change(numbered, ()))
+            self.changed()
+            return result
 
         # To its end, also when who asked for it leaves: what is written must be known here.
         return await asyncio.shield(both())

@@ -2,7 +2,8 @@
 
 In this order: where `--url` or `--port` says; by the socket beside the configured database, if a
 server listens there; at the configured address. What manages never goes by the latter: where no
-server runs it has the application start, for as long as it takes, with a socket of its own.
+server runs it has the application start, for as long as it takes, with a socket of its own; so it
+always does where the database is PostgreSQL's, which is no server's alone.
 Invariant: a key comes out of the environment, and goes only where a key is asked for.
 """
 
@@ -51,11 +52,16 @@ async def reached(
         elif alone is not None:
             socket = await stack.enter_async_context(_managed(config, alone))
             client = Client(socket=socket, project=project)
-        elif key is None and _listens(path := operator_socket.path_of(config.database.path)):
+        elif key is None and (path := _socket(config)) is not None and _listens(path):
             client = Client(socket=path, project=project)
         else:
             client = Client(_configured(config), key=key, project=project)
         yield await stack.enter_async_context(client)
+
+
+def _socket(config: Config) -> Path | None:
+    """Give where the socket of a server is; there is none beside a database of PostgreSQL."""
+    return None if config.database.url else operator_socket.path_of(config.database.path)
 
 
 def _key() -> str | None:
@@ -83,7 +89,11 @@ def _listens(path: Path) -> bool:
 @asynccontextmanager
 async def _managed(config: Config, alone: Alone) -> AsyncIterator[Path]:
     """Give the socket of whoever has the database, or of an application that takes it."""
-    path = operator_socket.path_of(config.database.path)
+    path = _socket(config)
+    if path is None:
+        async with alone(config) as own:
+            yield own
+        return
     until = time.monotonic() + WAIT_S
     async with AsyncExitStack() as stack:
         while True:

@@ -83,7 +83,7 @@ async def test_the_writer_prunes_the_log_from_time_to_time(
     assert isinstance(recording.gate, Gate)
     pruning = Hubs(recording.database, set())
     recording.gate.failures.append(DatabaseLocked("traceway.db", None))
-    task = spawn(pruning.prune_forever(recording.recorder), "pruning under test")
+    task = spawn(pruning.prune_forever(recording.recorder, lambda: True), "pruning under test")
     for n in range(7):
         await recording.recorder.put(start(n))
     async with asyncio.timeout(10):

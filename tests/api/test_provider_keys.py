@@ -166,11 +166,11 @@ async def test_a_key_is_used_that_was_stored_for_somebody_who_left(
     recorder = keyed.tw.server.recorder
     change, asked, go_on = recorder.change, asyncio.Event(), asyncio.Event()
 
-    def later(work: object, **how: object) -> "asyncio.Future[object]":
+    def later(*work: object, **how: object) -> "asyncio.Future[object]":
         async def written() -> object:
             asked.set()
             await go_on.wait()
-            return await change(work, **how)  # type: ignore[arg-type]
+            return await change(*work, **how)  # type: ignore[arg-type]
 
         return asyncio.ensure_future(written())
 

@@ -136,6 +136,7 @@ class ModelSpan:
     values: SpanEnd | None = None
     checkpointed: Any = None
     settled: Settlement | None = None
+    was_given_up: bool = False
 
     @property
     def order(self) -> tuple[int, int]:
@@ -234,9 +235,10 @@ class Model:
     def _end(self, ended: SpanEnd, begun: SpanStart) -> SpanEnd | None:
         named = begun if begun.session_id is not None else ended.start
         span = self._begin(ended.start, named)
-        if span.state != RUNNING:
+        if span.state != RUNNING and not span.was_given_up:
             return None
         self._name(named)
+        span.was_given_up = False
         span.state, span.duration_us, span.values = ended.state, ended.duration_us, ended
         return ended
 
@@ -270,6 +272,7 @@ class Model:
             owner = span.start.owner
             if span.state == RUNNING and owner is not None and owner != keep:
                 span.state, span.duration_us = "interrupted", span.elapsed_us or 0
+                span.was_given_up = True
 
 
 def known_sum(values: list[int | None]) -> int | None:

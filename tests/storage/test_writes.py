@@ -6,6 +6,8 @@ from dataclasses import fields, replace
 import pytest
 
 from storage.doctor import check
+from storage.forget import interrupt_running
+from storage.long_traces import LONG_TRACE
 from storage.parameters import Change, prepare
 from storage.queries import get_session, get_span, get_trace
 from storage.rebuild import request_body, response_body
@@ -274,3 +276,35 @@ async def test_another_projects_response_is_not_settled(db: SqliteDatabase) -> N
     write(db, [unknown_usage(end(start(1, project_id=2), response_id="resp_1"))])
     write(db, [replace(unknown_usage(end(start(2))), settles=settlement("resp_1"))])
     assert rows(db, "SELECT DISTINCT cost_nusd FROM spans") == [(None,)]
+
+
+@pytest.mark.parametrize("beside", [0, LONG_TRACE + 1])
+async def test_a_call_whose_process_was_wrongly_held_for_dead_has_its_own_end_in_every_sum(
+    db: SqliteDatabase, beside: int
+) -> None:
+    others = [end(start(n, trace=1, session_id="s")) for n in range(2, 2 + beside)]
+    if others:
+        write(db, others)
+    begun = start(1, session_id="s", owner=b"slow")
+    write(db, [begun])
+    write(db, [checkpoint(begun, b"half an answer", elapsed_us=2_000_000)])
+    with db.transaction() as tx:
+        assert interrupt_running(tx, b"other") == 1
+    write(db, [checkpoint(begun, b"more of it", elapsed_us=3_000_000)])
+    ended = end(begun, response=body(b"all of the answer"), duration_us=4_000_000)
+    assert write(db, [ended]).late == 0
+    assert write(db, [replace(ended, state=FAILED)]).late == 1
+    span = await get_span(db, 1, span_id(1))
+    assert span is not None
+    assert (span.state, span.duration_us, span.error) == (COMPLETED, 4_000_000, None)
+    session = await get_session(db, 1, "s")
+    assert session is not None
+    assert (session.failed_trace_count, session.tokens.input) == (0, 10 * (beside + 1))
+    assert await check(db, text_of) == []
+
+
+async def test_a_call_that_we_cut_ourselves_ends_once(db: SqliteDatabase) -> None:
+    cut = end(start(1), state="interrupted", ended_by="proxy", phase="body", error="stopped")
+    write(db, [cut])
+    assert write(db, [replace(cut, state=COMPLETED)]).late == 1
+    assert await state_of(db, 1) == "interrupted"

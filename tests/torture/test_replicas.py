@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import asyncpg
 import orjson
 import pytest
 
 from tests.balancer import balanced
 from tests.calling import ANSWER, DONE, USAGE, delta
-from tests.postgres import Cluster, cluster
+from tests.postgres import Server, execute
 from tests.running import CHAT
 from tests.served import ROOT, Served, served
 from tests.wire import Peer, ScriptedUpstream, connect
@@ -157,16 +156,12 @@ class Watcher:
 class Replicas:
     """Servers on one database, and nginx before them."""
 
-    cluster: Cluster
+    database: Server
     servers: list[Served]
     port: int
 
     async def rows(self, sql: str) -> list[Any]:
-        connection = await asyncpg.connect(self.cluster.url)
-        try:
-            return [tuple(row) for row in await connection.fetch(sql)]
-        finally:
-            await connection.close()
+        return await execute(self.database.url(), sql)
 
     async def states(self) -> dict[str, str]:
         rows = await self.rows("SELECT encode(trace_id, 'hex'), state FROM spans")
@@ -196,7 +191,7 @@ class Replicas:
     async def examine(self) -> None:
         """Have the doctor compare every sum with a recompute."""
         process = await asyncio.create_subprocess_exec(
-            *(ROOT / ".venv/bin/python", "-m", "proxy", "doctor", "--db", self.cluster.url),
+            *(ROOT / ".venv/bin/python", "-m", "proxy", "doctor", "--db", self.database.url()),
             cwd=ROOT,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -212,8 +207,9 @@ async def replicas(
 ) -> AsyncIterator[Replicas]:
     upstream.script = answer
     async with AsyncExitStack() as stack:
-        own = stack.enter_context(cluster(folder / "pg"))
-        options = ("--db", own.url, "--upstream", f"openai={upstream.url}")
+        database = Server()
+        stack.callback(database.end)
+        options = ("--db", database.url(), "--upstream", f"openai={upstream.url}")
         nowhere = asyncio.subprocess.DEVNULL
         servers = [
             await stack.enter_async_context(served(folder, *options, stderr=nowhere))
@@ -221,7 +217,7 @@ async def replicas(
         ]
         ports = [server.port for server in servers]
         port = await stack.enter_async_context(balanced(folder, ports))
-        yield Replicas(own, servers, port)
+        yield Replicas(database, servers, port)
 
 
 @asynccontextmanager
@@ -301,10 +297,10 @@ async def test_calls_go_on_while_postgresql_is_away_and_nothing_that_fits_is_los
         async with calling(Load(tw.port)) as load:
             await asyncio.sleep(LOAD_S / 2)
             before = len(load.seen)
-            await asyncio.to_thread(tw.cluster.stop)
+            await asyncio.to_thread(tw.database.stop)
             await asyncio.sleep(OUTAGE_S)
             during = len(load.seen) - before
-            await asyncio.to_thread(tw.cluster.start)
+            await asyncio.to_thread(tw.database.start)
             await asyncio.sleep(LOAD_S)
         states = await tw.settled(30)
         counters = await tw.counters()

@@ -1,0 +1,63 @@
+"""Tickets that are good at every server of those that share a database.
+
+Invariant: as of those in memory (proxy/tickets.py), for 30 seconds, once, and only for what their
+owner still may do.
+"""
+
+import time
+
+from proxy.access import Principal
+from proxy.keyring import Keyring, hashed, new_secret
+from proxy.recorder import Recorder
+from proxy.tickets import PREFIX, TICKET_S
+from storage import tickets
+from storage.tickets import Ticket
+
+
+class StoredTickets:
+    """The tickets that are out, in the database. Their clock is that of the wall."""
+
+    def __init__(self, recorder: Recorder, keyring: Keyring) -> None:
+        self._recorder = recorder
+        self._keyring = keyring
+
+    async def issue(self, owner: Principal, _: float) -> str:
+        """Make a ticket.
+
+        Raises:
+            StorageError: the database does not take it.
+        """
+        ticket = new_secret(PREFIX)
+        if owner.key is None:  # whoever needs no key needs no ticket
+            return ticket
+        now_us = time.time_ns() // 1000
+        stored = Ticket(
+            sha256=hashed(ticket),
+            project_id=owner.project.id,
+            key_id=owner.key.id,
+            sign_in=None if owner.sign_in is None else owner.sign_in.sha256,
+            expires_at_us=now_us + round(TICKET_S * 1_000_000),
+        )
+        await self._recorder.change(lambda tx: tickets.issue(tx, stored, now_us), ())
+        return ticket
+
+    async def take(self, ticket: str, _: float) -> Principal | None:
+        """Give the owner of a ticket and end it; None where it is none, or none any more.
+
+        Raises:
+            StorageError: the database cannot be asked.
+        """
+        now_us, sha256 = time.time_ns() // 1000, hashed(ticket)
+        found = await self._recorder.change(lambda tx: tickets.take(tx, sha256, now_us), ())
+        if found is None:
+            return None
+        project = self._keyring.project(found.project_id)
+        key = self._keyring.key_by_id(found.key_id)
+        if project is None or key is None:
+            return None
+        if found.sign_in is None:
+            return Principal(project=project, scope=key.scope, key=key, way="key")
+        sign_in = self._keyring.sign_in_of(found.sign_in)
+        if sign_in is None:
+            return None
+        return Principal(project=project, scope=key.scope, key=key, way="cookie", sign_in=sign_in)

@@ -1,0 +1,63 @@
+"""Tickets for the event stream where servers share a database, so that each takes those of all.
+
+Owns the table ``tickets``, which only PostgreSQL has. Invariant: of a ticket there is its hash, and
+whoever takes it takes the row: it is good once, whichever server is asked.
+"""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from storage.database import Transaction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ticket:
+    """What a ticket is good for: whose key had it made, where, and by which sign-in, if any."""
+
+    sha256: bytes = field(repr=False)
+    project_id: int
+    key_id: int
+    sign_in: bytes | None = field(default=None, repr=False)
+    expires_at_us: int
+
+
+EXPIRE: Final = "DELETE FROM tickets WHERE expires_at_us <= :now_us"
+ISSUE: Final = """
+INSERT INTO tickets (sha256, project_id, key_id, sign_in, expires_at_us)
+VALUES (:sha256, :project_id, :key_id, :sign_in, :expires_at_us)
+"""
+
+
+def issue(tx: Transaction, ticket: Ticket, now_us: int) -> None:
+    """Store a ticket, and forget those whose time is over."""
+    tx.execute(EXPIRE, {"now_us": now_us})
+    tx.execute(
+        ISSUE,
+        {
+            "sha256": ticket.sha256,
+            "project_id": ticket.project_id,
+            "key_id": ticket.key_id,
+            "sign_in": ticket.sign_in,
+            "expires_at_us": ticket.expires_at_us,
+        },
+    )
+
+
+TAKE: Final = """
+DELETE FROM tickets WHERE sha256 = :sha256
+RETURNING sha256, project_id, key_id, sign_in, expires_at_us
+"""
+
+
+def take(tx: Transaction, sha256: bytes, now_us: int) -> Ticket | None:
+    """Take a ticket, which is then gone; None where there is none, or none any more."""
+    for hashed, project_id, key_id, sign_in, expires_at_us in tx.execute(TAKE, {"sha256": sha256}):
+        if now_us < expires_at_us:
+            return Ticket(
+                sha256=hashed,
+                project_id=project_id,
+                key_id=key_id,
+                sign_in=sign_in,
+                expires_at_us=expires_at_us,
+            )
+    return None
