@@ -8,13 +8,12 @@ import pytest
 
 from storage import api_keys
 from storage.api_keys import Conflict
-from storage.database import Transaction
+from storage.database import Database, Transaction
 from storage.grants import ApiKey, SignIn
-from storage.sqlite import SqliteDatabase
 
 
 @pytest.fixture
-def tx(db: SqliteDatabase) -> Iterator[Transaction]:
+def tx(db: Database) -> Iterator[Transaction]:
     with db.transaction() as transaction:
         yield transaction
 
