@@ -73,6 +73,25 @@ def url_of(path: Path) -> str:
     return postgres.named(_Given.url, _Given.taken[path])
 
 
+def kept(path: Path) -> bytes:
+    """Give all that is in a database and in the files beside it, as whoever has them sees it."""
+    files = {one.name: one.read_bytes() for one in path.parent.iterdir() if one.is_file()}
+    if kind() == "sqlite":
+        assert {path.name, f"{path.name}-wal"} <= files.keys()
+    else:
+        files |= postgres.run(_dumped(url_of(path)))
+    return b"".join(files.values())
+
+
+async def _dumped(url: str) -> dict[str, bytes]:
+    found = {}
+    for (table,) in await postgres.execute(url, _TABLES):
+        for row in await postgres.execute(url, f"SELECT * FROM {table}"):
+            values = [one if isinstance(one, bytes) else str(one).encode() for one in row]
+            found[table] = found.get(table, b"") + b" ".join(values)
+    return found
+
+
 def written(sql: str) -> str:
     """Write the blobs of a statement, `x'00'`, as the database does."""
     return _BLOB.sub(r"CAST('\\\\x\1' AS BYTEA)", sql) if kind() == "postgresql" else sql

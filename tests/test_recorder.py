@@ -205,6 +205,7 @@ async def test_only_what_erases_gives_space_back(
     assert reclaimed == [True]
 
 
+@pytest.mark.sqlite_only("only SQLite has a log that readers make grow")
 async def test_a_recorder_without_calls_cuts_back_what_a_foreign_reader_made_grow(
     begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -244,6 +244,7 @@ async def test_a_call_without_words_is_in_no_session(db: Database) -> None:
     assert await session_of(db, 2) == (None, None)
 
 
+@pytest.mark.sqlite_only("counts what SQLite's own machine does")
 async def test_to_find_what_a_call_goes_on_from_takes_as_long_in_a_large_project(
     db: Database,
 ) -> None:

@@ -103,6 +103,7 @@ async def test_what_a_call_added_is_counted_with_it(db: Database) -> None:
     assert rows(db, "SELECT stored_bytes FROM project_totals") == [(kept,)]
 
 
+@pytest.mark.sqlite_only("looks at the file")
 async def test_a_resent_message_takes_at_most_200_bytes_of_the_file(db: Database) -> None:
     def pages() -> int:
         ((used,),) = rows(db, "PRAGMA page_count")

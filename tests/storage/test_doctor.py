@@ -158,6 +158,7 @@ async def test_a_model_that_is_counted_wrongly_is_found(db: Database) -> None:
         "rootpage = 3 WHERE name = 'spans_by_seq'",
     ],
 )
+@pytest.mark.sqlite_only("looks at the file")
 async def test_a_damaged_file_is_found_before_all_else(db: Database, damage: str) -> None:
     fill(db)
     rows(db, "PRAGMA writable_schema = ON")
@@ -166,6 +167,7 @@ async def test_a_damaged_file_is_found_before_all_else(db: Database, damage: str
     assert found.what.startswith("damage in the file")
 
 
+@pytest.mark.sqlite_only("looks at the file")
 async def test_the_doctor_writes_nothing(db: Database) -> None:
     fill(db)
     db.reclaim()

@@ -132,6 +132,7 @@ async def test_a_call_in_flight_when_its_session_is_deleted_comes_back_whole_whe
     assert stored(db) == 1
 
 
+@pytest.mark.sqlite_only("PostgreSQL frees what was deleted by itself, when it will")
 async def test_deleted_words_are_in_no_file_after_the_space_is_given_back(
     db: Database,
 ) -> None:
@@ -175,6 +176,7 @@ async def test_calls_that_share_messages_stay_exact_when_others_of_them_are_dele
 
 
 @pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.sqlite_only("PostgreSQL frees what was deleted by itself, when it will")
 async def test_deleted_messages_are_in_no_file_full_text_included(db: Database, deep: bool) -> None:
     others = [
         spoken(start(n, session_id="t"), [f"u:{'word ' * 50} w{n}"], [f"a:{n}"])
@@ -198,6 +200,7 @@ async def test_deleted_messages_are_in_no_file_full_text_included(db: Database, 
     assert len((await list_sessions(db, 1, 10, query=parse("w150"))).rows) == 1
 
 
+@pytest.mark.sqlite_only("PostgreSQL frees what was deleted by itself, when it will")
 async def test_giving_space_back_makes_the_file_smaller(db: Database) -> None:
     write(db, [end(start(1), request=body(os.urandom(1_000_000)))])
     db.reclaim()

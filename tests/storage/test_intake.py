@@ -92,6 +92,7 @@ async def test_a_span_has_what_its_start_and_its_end_say(db: Database) -> None:
     assert (span.usage_source, span.cost_status) == (None, None)
 
 
+@pytest.mark.sqlite_only("counts what SQLite's own machine does")
 async def test_a_start_and_an_end_in_one_chunk_are_one_row_written_once(
     db: Database,
 ) -> None:

@@ -153,6 +153,7 @@ async def steps_of_one_more(db: Database, n: int, how: str) -> int:
 
 
 @pytest.mark.parametrize("how", ["a new span", "end a span", "end a call"])
+@pytest.mark.sqlite_only("counts what SQLite's own machine does")
 async def test_a_change_of_a_trace_costs_the_same_however_long_it_is(
     db: Database, how: str
 ) -> None:
@@ -163,6 +164,7 @@ async def test_a_change_of_a_trace_costs_the_same_however_long_it_is(
     assert many <= few * 1.5 + 5
 
 
+@pytest.mark.sqlite_only("counts what SQLite's own machine does")
 async def test_a_trace_grows_by_the_same_work_whether_children_or_parents_come_first(
     db: Database,
 ) -> None:

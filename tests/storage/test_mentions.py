@@ -33,7 +33,10 @@ async def test_a_session_mentions_each_message_once_with_the_call_that_brought_i
     write(db, [spoken(start(1, session_id="s"), ASKED, ["a:hi"])])
     write(db, [spoken(start(2, session_id="s"), [*ASKED, "a:hi;1", "u:2"], ["a:yes"])])
     assert said_in(db) == [["s:be brief", "u:hello", "a:hi", "u:2", "a:yes"]]
-    assert rows(db, "SELECT span_seq, COUNT(*) FROM mentions GROUP BY 1") == [(1, 3), (2, 2)]
+    assert rows(db, "SELECT span_seq, COUNT(*) FROM mentions GROUP BY 1 ORDER BY 1") == [
+        (1, 3),
+        (2, 2),
+    ]
 
 
 async def test_words_are_indexed_once_however_many_sessions_say_them(db: Database) -> None:

@@ -175,6 +175,7 @@ async def test_a_call_that_ends_after_its_trace_was_deleted_brings_it_back(
     assert await session_of(db, T) == ("s", "header")
 
 
+@pytest.mark.sqlite_only("counts what SQLite's own machine does")
 async def test_who_names_no_trace_pays_one_look_up_at_the_most(db: Database) -> None:
     def statements(n: int, **fields: Any) -> list[str]:
         seen: list[str] = []
