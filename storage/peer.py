@@ -119,7 +119,8 @@ class Peer:
 
     async def _ask(self, sql: str, *values: Any) -> Sequence[Row]:
         async with self._turn:
-            return await self._within(self._fetch, sql, *values)
+            rows: Sequence[Row] = await self._within(self._fetch, sql, *values)
+            return rows
 
     async def _ask_all(self, sqls: Sequence[str]) -> list[Sequence[Row]]:
         async def all_of(connection: asyncpg.Connection) -> list[Sequence[Row]]:
@@ -127,7 +128,8 @@ class Peer:
                 return [await self._fetch(connection, sql) for sql in sqls]
 
         async with self._turn:
-            return await self._within(all_of)
+            found: list[Sequence[Row]] = await self._within(all_of)
+            return found
 
     async def _fetch(self, connection: asyncpg.Connection, sql: str, *values: Any) -> list[Row]:
         return [tuple(row) for row in await connection.fetch(sql, *values)]
