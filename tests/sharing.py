@@ -43,12 +43,17 @@ def new_database(server: postgres.Server) -> str:
 async def join(url: str, tmp_path: Path, upstream: ScriptedUpstream) -> AsyncIterator[Join]:
     """Start one more server on the database: `await join({"auth.mode": "keys"})`."""
     async with AsyncExitStack() as stack:
+        yield starting(stack, url, tmp_path, upstream)
 
-        async def start(settings: dict[str, str] | None = None, at: str = url) -> Running:
-            given = {"database.url": at, **(settings or {})}
-            return await stack.enter_async_context(running(tmp_path, upstream.url, given))
 
-        yield start
+def starting(stack: AsyncExitStack, url: str, folder: Path, upstream: ScriptedUpstream) -> Join:
+    """Give what starts one more server on a database; it is stopped with the stack."""
+
+    async def start(settings: dict[str, str] | None = None) -> Running:
+        given = {"database.url": url, **(settings or {})}
+        return await stack.enter_async_context(running(folder, upstream.url, given))
+
+    return start
 
 
 async def soon(what: Callable[[], Awaitable[Any]], within_s: float = 10.0) -> Any:
