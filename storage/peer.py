@@ -13,10 +13,10 @@ from typing import Any, Final, NamedTuple
 import asyncpg
 
 from storage import api_keys, provider_keys
-from storage.database import DatabaseUnwritable, Row, StorageError
+from storage.database import Row, StorageError
 from storage.grants import Grants, SealedKey
 from storage.postgres_address import Address, connect
-from storage.postgres_errors import REFUSALS, refusal
+from storage.postgres_errors import REFUSALS, Unreachable, refusal
 
 # Channels of NOTIFY: something was committed; who may come in was changed.
 EVENTS: Final = "traceway_events"
@@ -136,7 +136,7 @@ class Peer:
 
     async def _within(self, work: Callable[..., Any], *arguments: Any) -> Any:
         if self._connection is None or self._connection.is_closed():
-            raise DatabaseUnwritable(self._address.place, "the connection was lost")
+            raise Unreachable(self._address.place, "the connection was lost")
         try:
             async with asyncio.timeout(ANSWER_S):
                 return await work(self._connection, *arguments)

@@ -105,7 +105,7 @@ async def test_the_calls_of_a_server_that_was_killed_are_ended_by_another(
     async with served(tmp_path, *where, database=url) as server:
         assert server.lines[-1].startswith("  data       postgresql://postgres@/shared_")
         process = server.process
-        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        _, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(
             b"POST /api/proxy/openai/v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n%b"
             b"Content-Length: %d\r\n\r\n%b" % (SESSION, len(CALL), CALL)

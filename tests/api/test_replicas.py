@@ -7,6 +7,10 @@ from typing import Any
 import pytest
 
 from proxy.api import replicas
+from storage.database import StorageError
+from storage.grants import Grants, Project
+from storage.owners import interrupt_dead
+from storage.peer import Seen
 from tests.api.asking import ask, save
 from tests.api.watching import watch
 from tests.calling import ANSWER
@@ -337,3 +341,115 @@ async def test_of_servers_that_export_one_sends_each_call_once(
 
         await soon(are_sent)
         assert sum(sent) == 4
+
+
+class Scripted:
+    """A peer whose database is away while `is_away`; the numbers are what it sees."""
+
+    def __init__(self) -> None:
+        self.is_away = False
+        self.seen = Seen(5, 0)
+        self.started = "monday"
+
+    async def join(self, _: object) -> str:
+        await self.beat()
+        return self.started
+
+    async def beat(self) -> None:
+        if self.is_away:
+            raise StorageError("x", "away", "wait")
+
+    async def look(self) -> Seen:
+        await self.beat()
+        return self.seen
+
+    async def lead(self) -> bool:
+        return True
+
+    async def grants(self) -> tuple[Grants, list[Any]]:
+        return Grants(number=self.seen.grants, projects=(PROJECT,)), []
+
+
+PROJECT = Project(id=1, name="default", created_at_us=0)
+
+
+class Noted:
+    """What stands for all that a server's part in it speaks to; it notes what it is told."""
+
+    def __init__(self) -> None:
+        self.heard: list[Any] = []
+        self.number = 0
+
+    def told(self) -> None:
+        pass
+
+    def begin_anew(self, newest: int) -> None:
+        self.heard.append(newest)
+
+    def hold(self, grants: Grants) -> None:
+        self.number = grants.number
+
+    def load(self, _: object, number: int) -> None:
+        self.number = number
+
+    async def read(self, sql: str, _: object) -> list[Any]:
+        return [(None,)] if "unindexed" in sql else [(1,)]
+
+    async def write(self, work: Any) -> int:
+        self.heard.append(work)
+        return 1
+
+
+def scripted() -> tuple[replicas.Replicas, Scripted, Noted]:
+    peer, noted = Scripted(), Noted()
+    one: Any = noted
+    return replicas.Replicas(peer, one, one, one, one, one), peer, noted  # type: ignore[arg-type]
+
+
+async def test_nobody_is_held_for_dead_by_a_server_that_was_itself_without_the_database(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shared, peer, noted = scripted()
+    await shared.join()
+    await shared._tidy()
+    assert noted.heard == []
+    monkeypatch.setattr(replicas, "DEAD_S", 0)
+    await shared._tidy()
+    assert noted.heard == [interrupt_dead]
+    peer.is_away = True
+    shared._lost(StorageError("x", "away", "wait"))
+    assert not shared.leads()
+    peer.is_away = False
+    monkeypatch.setattr(replicas, "DEAD_S", 30)
+    await shared.join()
+    assert shared.leads()
+    await shared._tidy()
+    assert noted.heard == [interrupt_dead]
+
+
+async def test_pages_begin_anew_where_numbers_went_back_or_the_database_was_started_anew() -> None:
+    shared, peer, noted = scripted()
+    await shared.join()
+    await shared._look()
+    peer.seen = Seen(3, 0)
+    await shared._look()
+    assert noted.heard == [3]
+    shared._lost(StorageError("x", "away", "wait"))
+    peer.started = "tuesday"
+    monday = shared.away_since_us
+    shared._lost(StorageError("x", "away", "wait"))
+    assert shared.away_since_us == monday
+    await shared.join()
+    assert noted.heard == [3, 3]
+    assert shared.away_since_us is None
+
+
+async def test_what_the_database_lost_of_who_may_come_in_is_lost_here_too() -> None:
+    shared, peer, noted = scripted()
+    peer.seen = Seen(5, 9)
+    await shared.join()
+    await shared._look()
+    assert noted.number == 9
+    peer.seen = Seen(5, 8)
+    await shared._look()
+    assert noted.number == 8
