@@ -286,22 +286,21 @@ class Recorder:
     def _write(
         self, changes: Iterable[parameters.Change | None]
     ) -> tuple[Outcome, Exception | None, Places]:
-        known = [change for change in changes if change is not None]
+        kept = [change for change in changes if change is not None]
         try:
-            batch = parameters.prepare(known)
+            batches = [parameters.prepare(kept)]
         except Exception as error:
             return "refused", error, {}
         written: list[writes.Written] = []
-        projects = {span.key[0] for span in batch.spans}
-        batches = [batch]
+        projects = {span.key[0] for span in batches[0].spans}
 
-        def apply(tx: Transaction) -> None:
-            # Anew for each try: a batch keeps where the last one, undone since, put its calls.
-            batch = batches.pop() if batches else parameters.prepare(known)
+        def work(tx: Transaction) -> None:
+            # An attempt leaves in its batch where it put the calls, which may not hold in the next.
+            batch = batches.pop() if batches else parameters.prepare(kept)
             written.append(writes.apply(tx, batch))
 
-        outcome = self._commit(apply, projects)
-        self._unindexed += sum(one.unindexed for one in written[-1:])
+        outcome = self._commit(work, projects)
+        self._unindexed += sum(one.unindexed for one in written)
         return *outcome, written[-1].taken if written else {}
 
     def _index(self) -> None:

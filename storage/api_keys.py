@@ -143,6 +143,7 @@ def rename_project(tx: Transaction, project_id: int, name: str) -> Conflict | No
     return None
 
 
+KNOWN_KEY: Final = "SELECT id FROM api_keys WHERE sha256 = :sha256"
 COUNT_KEYS: Final = "SELECT COUNT(*) FROM api_keys"
 ADD_KEY: Final = """
 INSERT INTO api_keys (
@@ -165,6 +166,9 @@ def create_key(
     calls_per_minute: int | None = None,
 ) -> int | Conflict:
     """Note a new key by its hash; return its id, or why not: there are too many."""
+    # A transaction whose connection was lost in its commit is run again, committed or not.
+    if known := tx.execute(KNOWN_KEY, {"sha256": sha256}):
+        return int(known[0][0])
     ((count,),) = tx.execute(COUNT_KEYS, {})
     if count >= MAX_KEYS:
         return Conflict(

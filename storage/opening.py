@@ -16,6 +16,7 @@ from storage.sqlite import open_database
 
 if TYPE_CHECKING:
     from storage.peer import Peer
+    from storage.postgres_readers import PostgresSnapshot
 
 # A server of containers often starts beside its database.
 WAIT_S: Final = 30.0
@@ -42,6 +43,14 @@ def open_at(
     return open_postgres(
         url, synchronous_commit=durability != "fast", query_timeout_s=query_timeout_s
     )
+
+
+def snapshot_at(url: str) -> "PostgresSnapshot":
+    """Open the database at ``url`` to look at it as it is at the first read."""
+    check_client()
+    from storage.postgres import open_postgres_snapshot
+
+    return open_postgres_snapshot(url)
 
 
 async def opened_within(

@@ -13,10 +13,10 @@ from typing import Any, Final, NamedTuple
 import asyncpg
 
 from storage import api_keys, provider_keys
-from storage.database import DatabaseUnwritable, Row, StorageError
+from storage.database import Row, StorageError
 from storage.grants import Grants, SealedKey
 from storage.postgres_address import Address, connect
-from storage.postgres_errors import REFUSALS, refusal
+from storage.postgres_errors import REFUSALS, Unreachable, refusal
 
 # Channels of NOTIFY: something was committed; who may come in was changed.
 EVENTS: Final = "traceway_events"
@@ -119,7 +119,8 @@ class Peer:
 
     async def _ask(self, sql: str, *values: Any) -> Sequence[Row]:
         async with self._turn:
-            return await self._within(self._fetch, sql, *values)
+            rows: Sequence[Row] = await self._within(self._fetch, sql, *values)
+            return rows
 
     async def _ask_all(self, sqls: Sequence[str]) -> list[Sequence[Row]]:
         async def all_of(connection: asyncpg.Connection) -> list[Sequence[Row]]:
@@ -127,14 +128,15 @@ class Peer:
                 return [await self._fetch(connection, sql) for sql in sqls]
 
         async with self._turn:
-            return await self._within(all_of)
+            found: list[Sequence[Row]] = await self._within(all_of)
+            return found
 
     async def _fetch(self, connection: asyncpg.Connection, sql: str, *values: Any) -> list[Row]:
         return [tuple(row) for row in await connection.fetch(sql, *values)]
 
     async def _within(self, work: Callable[..., Any], *arguments: Any) -> Any:
         if self._connection is None or self._connection.is_closed():
-            raise DatabaseUnwritable(self._address.place, "the connection was lost")
+            raise Unreachable(self._address.place, "the connection was lost")
         try:
             async with asyncio.timeout(ANSWER_S):
                 return await work(self._connection, *arguments)

@@ -17,6 +17,7 @@ from tests.databases import opened
 from tests.keyed import Keyed, keyed
 from tests.recorders import Begin, Recording, recording
 from tests.running import Running, running
+from tests.sharing import join, postgresql, url  # noqa: F401 (fixtures)
 from tests.wire import ScriptedUpstream
 
 # A machine that is busy with something else makes no test fail.

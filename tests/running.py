@@ -14,6 +14,7 @@ from proxy.app import Traceway
 from proxy.config import Config, load
 from proxy.pricing import CustomPrice
 from storage.database import Database
+from storage.opening import open_at
 from tests.databases import opened
 from tests.wire import Received, connect
 
@@ -89,6 +90,15 @@ class Running:
             return await peer.response(head_only=method == b"HEAD")
 
 
+def _opened(config: Config) -> Any:
+    how: dict[str, Any] = {"query_timeout_s": config.database.query_timeout_s}
+    if config.database.url:
+        durability = config.recording.durability
+        return open_at(config.database.path, config.database.url, durability=durability, **how)
+    strict = config.recording.durability == "strict"
+    return opened(config.database.path, synchronous="FULL" if strict else "NORMAL", **how)
+
+
 @asynccontextmanager
 async def running(
     folder: Path,
@@ -104,12 +114,7 @@ async def running(
         **(settings or {}),
     }
     config = replace(load(None, {}, overrides), prices=prices)
-    strict = config.recording.durability == "strict"
-    database = opened(
-        config.database.path,
-        synchronous="FULL" if strict else "NORMAL",
-        query_timeout_s=config.database.query_timeout_s,
-    )
+    database = _opened(config)
     server = Traceway(config, database)
     try:
         port = await server.start()

@@ -48,12 +48,13 @@ async def served(
     environ: Mapping[str, str] | None = None,
     stderr: int = asyncio.subprocess.PIPE,
     files: int | None = None,
+    database: str | None = None,
 ) -> AsyncIterator[Served]:
-    """Serve on a free port with a database in the folder, until the block ends.
+    """Serve on a free port with a database in the folder, or another, until the block ends.
 
     `stderr` is a file descriptor of the caller's; `files` the most that the server may open.
     """
-    options = ("--port", "0", "--db", str(folder / "traceway.db"), *options)
+    options = ("--port", "0", "--db", database or str(folder / "traceway.db"), *options)
     process = await start(*options, stderr=stderr, environ=environ, files=files)
     server = Served(process, [])
     try:

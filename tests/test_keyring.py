@@ -140,3 +140,12 @@ def test_no_secret_is_in_what_is_printed() -> None:
     assert SECRET not in shown
     assert KEY.sha256.hex() not in f"{KEY!r}{SIGN_IN!r}"
     assert repr(KEY.sha256) not in f"{KEY!r}{SIGN_IN!r}"
+
+
+def test_an_older_state_does_not_replace_a_newer() -> None:
+    ring = keyring(KEY)
+    ring.hold(replace(grants(replace(KEY, revoked_at_us=1)), number=2))
+    ring.hold(replace(grants(KEY), number=1))
+    assert not ring.is_good(KEY)
+    ring.hold(replace(grants(KEY), number=2))
+    assert ring.is_good(KEY)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from proxy import sealing
-from proxy.sealing import KeyFile, KeyFileError
+from proxy.sealing import KeyFile, KeyFileError, key_file_of
 
 KEY = "sk-proj-0123456789abcdef"
 OWNER = "project 1"
@@ -158,3 +158,13 @@ def test_nothing_shows_the_key(path: Path) -> None:
     key_file = KeyFile(path)
     key_file.seal(KEY, OWNER, first=True)
     assert repr(key_file) == f"<KeyFile {path}>"
+
+
+def test_beside_a_file_is_the_key_file_and_elsewhere_it_is_named(tmp_path: Path) -> None:
+    assert key_file_of(None, tmp_path / "a.db").path == tmp_path / "a.db.key"
+    assert key_file_of(tmp_path / "k", None).path == tmp_path / "k"
+    nowhere = key_file_of(None, None)
+    with pytest.raises(KeyFileError, match="it is not set, and in PostgreSQL"):
+        nowhere.seal(KEY, OWNER, first=True)
+    with pytest.raises(KeyFileError, match="it is not set, and in PostgreSQL"):
+        nowhere.open(b"sealed", OWNER)

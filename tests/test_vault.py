@@ -188,3 +188,37 @@ def test_nothing_shows_a_key(key_file: KeyFile) -> None:
     shown = repr(held) + repr(held.shown(A)) + repr(list(held._stored.values()))
     assert KEY not in shown
     assert OTHER not in shown
+
+
+def test_an_older_state_does_not_replace_a_newer_and_what_is_gone_is_not_used(
+    key_file: KeyFile,
+) -> None:
+    held = a_vault(key_file)
+    old = store(held, A, "openai", "sk-old-0123456789abcdef")
+    new = store(held, A, "openai", "sk-new-0123456789abcdef")
+    held.load([new], 3)
+    held.load([old], 2)
+    assert held.key(A, "openai") == "sk-new-0123456789abcdef"
+    held.forget(A.id, "openai", 5)
+    held.load([new], 4)
+    assert held.key(A, "openai") is None
+    held.load([], 6)
+    assert held.number == 6
+
+
+def test_one_that_cannot_be_opened_here_leaves_the_others_in_use_and_no_key_file_is_made(
+    key_file: KeyFile, tmp_path: Path
+) -> None:
+    good = store(a_vault(key_file), A, "openai", "sk-old-0123456789abcdef")
+    other = store(a_vault(KeyFile(tmp_path / "b")), B, "openai", "sk-new-0123456789abcdef")
+    held = a_vault(key_file)
+    with pytest.raises(KeyFileError):
+        held.load([good, other], 1)
+    assert held.key(A, "openai") == "sk-old-0123456789abcdef"
+    assert held.key(B, "openai") is None
+    elsewhere = a_vault(KeyFile(tmp_path / "c"))
+    with pytest.raises(KeyFileError):
+        elsewhere.load([good], 1)
+    with pytest.raises(KeyFileError):
+        elsewhere.seal(A.id, "openai", "sk-new-0123456789abcdef", 0)
+    assert not (tmp_path / "c").exists()

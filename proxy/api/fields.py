@@ -325,6 +325,9 @@ FIELDS: Final[dict[str, About]] = {
     "durability": _one_of("`[recording] durability`", ("safe", "strict", "fast")),
     "calls_in_flight": About("calls that run", 0),
     "queued_bytes": About("bytes that wait to be saved", 0),
+    "database_away_since": About(
+        "since when the database takes nothing, as it cannot be reached or written", None
+    ),
     "held_bytes": About("bytes of memory that recording holds", 0),
     "limit_bytes": About("bytes of memory that it may hold", 67_108_864),
     "event_subscribers": About("who watches `/api/events`", 0),

@@ -280,3 +280,24 @@ async def test_a_session_is_shown_as_it_is_when_it_is_told(hub: Hub, db: Databas
         told = (await anext(frames)).decode().split("\n\n")[:-1]
     shown = [orjson.loads(block.split("data: ")[1])["session"]["status"] for block in told]
     assert shown == ["completed", "completed"]
+
+
+async def test_who_watches_begins_anew_where_the_log_has_lost_its_newest_events(
+    db: SqliteDatabase, hub: Hub
+) -> None:
+    write(db, [start(1)])
+    async with hub.subscribe(None, EVERYTHING) as frames:
+        assert await anext(frames) == greeting(2)
+        write(db, [start(2)])
+        hub.told()
+        await numbers(frames, 2)
+        with db.transaction() as tx:  # as a server that came back without its last commits
+            tx.execute("UPDATE counters SET value = 2 WHERE name = 'event'", {})
+            tx.execute("DELETE FROM events WHERE sequence > 2", {})
+        hub.begin_anew(2)
+        async with hub.subscribe(None, EVERYTHING) as others:
+            assert await anext(others) == greeting(2)
+            assert [one async for one in frames] == [RESYNC]
+            write(db, [start(3)])
+            hub.told()
+            assert await numbers(others, 2) == [3, 4]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from storage import api_keys
-from storage.api_keys import Conflict
+from storage.api_keys import Conflict, begin_change, grants
 from storage.database import Database, Transaction
 from storage.grants import ApiKey, SignIn
 from tests.databases import columns_of
@@ -169,3 +169,15 @@ def test_no_secret_has_a_column(tx: Transaction) -> None:
         columns = [name for (name,) in tx.execute(columns_of(table), {})]
         assert secret in columns
         assert not {"key", "secret", "token", "cookie"} & set(columns)
+
+
+def test_changes_are_numbered(tx: Transaction) -> None:
+    assert grants(tx).number == 0
+    assert [begin_change(tx), begin_change(tx)] == [1, 2]
+    assert grants(tx).number == 2
+
+
+def test_a_key_that_is_made_again_is_the_same(tx: Transaction) -> None:
+    """A transaction whose commit nobody answered is run again."""
+    assert a_key(tx, 1) == a_key(tx, 1)
+    assert len(keys(tx)) == 1

@@ -1,0 +1,66 @@
+"""A ticket is good at every server, for what its owner still may do."""
+
+import functools
+import time
+
+import pytest
+
+from proxy.access import Principal
+from proxy.api.stored_tickets import StoredTickets
+from proxy.keyring import hashed, new_secret
+from storage import api_keys
+from storage.grants import SignIn
+from tests.running import Running
+from tests.sharing import Join
+
+NOW_US = time.time_ns() // 1000
+
+
+@pytest.fixture
+async def tw(join: Join) -> Running:
+    return await join()
+
+
+async def keyed(tw: Running, name: str) -> Principal:
+    """Make a key, and a browser that it signed in; give who comes with either."""
+    secret, cookie = new_secret("tw_sk_"), new_secret("tw_si_")
+    create = functools.partial(
+        api_keys.create_key, project_id=1, name=name, scope="read", now_us=1, last_four="abcd"
+    )
+    made = await tw.server.recorder.write(lambda tx: create(tx, sha256=hashed(secret)))
+    one = SignIn(sha256=hashed(cookie), key_id=made, project_id=1, expires_at_us=NOW_US + 10**9)
+    await tw.server.recorder.write(lambda tx: api_keys.sign_in(tx, one, NOW_US))
+    tw.server.keyring.hold(await tw.server.recorder.write(api_keys.grants))
+    key = tw.server.keyring.key(secret)
+    assert key is not None
+    project = tw.server.keyring.default_project
+    return Principal(project=project, scope="read", key=key, way="cookie", sign_in=one)
+
+
+async def test_a_ticket_brings_back_who_had_it_made_once(tw: Running) -> None:
+    owner = await keyed(tw, "n")
+    tickets = StoredTickets(tw.server.recorder, tw.server.keyring)
+    issued = await tickets.issue(owner, 0)
+    assert issued.startswith("tw_st_")
+    assert await tickets.take(issued, 0) == owner
+    assert await tickets.take(issued, 0) is None
+    assert await tickets.take("", 0) is None
+
+
+async def test_a_ticket_of_a_browser_that_signed_out_is_nobodys(tw: Running) -> None:
+    owner = await keyed(tw, "n")
+    tickets = StoredTickets(tw.server.recorder, tw.server.keyring)
+    issued = await tickets.issue(owner, 0)
+    assert owner.sign_in is not None
+    sha256 = owner.sign_in.sha256
+    await tw.server.recorder.write(lambda tx: api_keys.sign_out(tx, sha256))
+    tw.server.keyring.hold(await tw.server.recorder.write(api_keys.grants))
+    assert await tickets.take(issued, 0) is None
+
+
+async def test_whoever_needs_no_key_has_no_ticket_stored(tw: Running) -> None:
+    project = tw.server.keyring.default_project
+    nobody = Principal(project=project, scope="admin", key=None, way="open")
+    tickets = StoredTickets(tw.server.recorder, tw.server.keyring)
+    assert await tickets.take(await tickets.issue(nobody, 0), 0) is None
+    assert await tw.database.read("SELECT COUNT(*) FROM tickets", {}) == [(0,)]
