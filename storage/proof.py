@@ -15,7 +15,7 @@ from typing import Final, Protocol, TypeAlias
 
 from storage.chain import BEGINNING, node_hash
 from storage.contents import unpack
-from storage.database import DatabaseCorrupt, Row, StorageError
+from storage.database import DatabaseCorrupt, Row
 from storage.transport_source import NUMBERS, Fit, Source, Table, encode
 from storage.transport_target import Target, refusals
 
@@ -68,9 +68,7 @@ async def prove(source: Source, target: Target, tell: Tell) -> AsyncIterator[Lin
 
     Raises a StorageError where one is out of reach, or the move is not finished.
     """
-    if await target.is_unfinished():
-        problem = "the move into it is not finished"
-        raise StorageError(target.place, problem, "run `traceway migrate` again, which goes on")
+    await target.refuse_other()
     texts = await target.indexed_texts()
     for table in source.tables:
         tell(table.name)

@@ -6,7 +6,7 @@ running it again. No row is left out and no value changed in silence: what the o
 hold is fitted to it and counted. That all is there is not claimed here but proved, by proof.py.
 
 Order: rows of each table in the order of its key, then the indexes, then the numbers. Full text is
-not moved; all messages wait for it, as those that were just recorded do.
+not moved; all messages wait for it, as those that were just recorded do (`index_all`).
 """
 
 import asyncio
@@ -16,11 +16,16 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from storage.database import Row
+from storage.database import Database, Row
+from storage.fulltext import TextOf, index
 from storage.transport_source import Fit, Source, Table
 from storage.transport_target import HasNul, Reached, Target
 
 COUNTERS: Final = "SELECT name, value FROM counters"
+# Messages that come into the full text in one transaction, and most of their bytes.
+INDEX_MESSAGES: Final = 1_000
+INDEX_BYTES: Final = 4 * 1024 * 1024
+WAITING: Final = "SELECT COUNT(*) FROM unindexed"
 
 
 class Tell(Protocol):
@@ -111,3 +116,21 @@ async def _finish(source: Source, target: Target, tell: Tell) -> None:
         tell("statistics", n, len(source.tables))
         await target.run(f"VACUUM (ANALYZE) {table.name}")
     await target.end()
+
+
+def index_all(db: Database, text_of: TextOf, tell: Tell) -> int:
+    """Bring all messages into the full text, as servers do that have nothing else to do.
+
+    Return how many still wait then: those whose bytes are not there.
+    Raises a StorageError; what was done until then stays.
+    """
+    with db.transaction(()) as tx:
+        ((waiting,),) = tx.execute(WAITING, {})
+    done, n = 0, 1
+    while n:
+        tell("search", done, max(waiting, done))
+        with db.transaction(()) as tx:
+            n = index(tx, INDEX_MESSAGES, text_of, INDEX_BYTES)
+        done += n
+    with db.transaction(()) as tx:
+        return int(tx.execute(WAITING, {})[0][0])

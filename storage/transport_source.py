@@ -110,14 +110,17 @@ class Source:
 
     def identity(self) -> bytes:
         """Give what this database is known by, wherever its file lies: when it was made."""
-        versions = self.read("SELECT version, name, applied_at_us FROM migrations ORDER BY version")
-        return hashlib.sha256(encode(versions)).digest()[:16]
+        return self._digest("SELECT applied_at_us FROM migrations WHERE version = 1")
 
     def state(self) -> bytes:
-        """Give what differs where the server has worked on it since: its counters and counts."""
-        counters = self.read("SELECT name, value FROM counters ORDER BY name")
+        """Give what differs where a server has worked on it since: versions, counters, counts."""
         counts = [(table.name, self.count(table)) for table in self.tables]
-        return hashlib.sha256(encode([counters, counts])).digest()[:16]
+        versions = "SELECT version, name, applied_at_us FROM migrations ORDER BY version"
+        return self._digest(versions, "SELECT name, value FROM counters ORDER BY name", counts)
+
+    def _digest(self, *found: object) -> bytes:
+        read = [self.read(one) if isinstance(one, str) else one for one in found]
+        return hashlib.sha256(encode(read)).digest()[:16]
 
     def _tables(self) -> tuple[Table, ...]:
         names = [

@@ -10,28 +10,37 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import asyncpg
 import msgspec
 
-from storage.database import (
-    DatabaseLocked,
-    DatabaseUnwritable,
-    Row,
-    StatementRefused,
-    StorageError,
-)
+from storage.database import Row, StorageError
+from storage.postgres import ALL
+from storage.postgres_address import address_of, connect
+from storage.postgres_errors import REFUSALS, refusal
+from storage.postgres_migrate import check, latest, migrate
 from storage.transport_source import NUMBERS, Table, encode
 
 # ruff: noqa: S608 (the SQL below is put together from names of the schema, never from values)
 
-# Two moves at once into one database would each take the other's place for its own.
-LOCK: Final = 0x54574159_4D4F5645
-# So long after `kill -9` the database may still be busy with undoing what the other had begun.
-LOCK_WAIT_MS: Final = 10_000
+SETTINGS: Final = {
+    # What is lost with a crash of the server was not told as done: rows and place go together.
+    "synchronous_commit": "off",
+    # Indexes are made in so much memory, and take as long as they take.
+    "maintenance_work_mem": "256MB",
+    "idle_in_transaction_session_timeout": "0",
+    # So long after `kill -9` the server may still be busy with undoing what the other had begun.
+    "lock_timeout": "10s",
+}
 # A server says so often enough that it is there.
 HEARD_S: Final = 30
+
+UNFINISHED: Final = "a move into it is not finished"
+GO_ON: Final = "run `traceway migrate` again, which goes on with it"
+# Of all that is written: nobody else may meanwhile, neither a server nor another move.
+LOCK: Final = f"SELECT pg_advisory_lock({ALL[0]}, {ALL[1]})"
+UNLOCK: Final = f"SELECT pg_advisory_unlock({ALL[0]}, {ALL[1]})"
+IS_UNFINISHED: Final = "SELECT to_regclass('moves') IS NOT NULL"
 
 MAKE_MOVES: Final = """
 CREATE TABLE moves (
@@ -57,7 +66,7 @@ AND i.tablename = ANY($1::text[]) AND NOT EXISTS (
     quote_ident(i.schemaname) || '.' || quote_ident(i.indexname))::regclass)
 ORDER BY i.indexname"""
 COLUMNS: Final = """
-SELECT table_name, column_name, is_identity FROM information_schema.columns
+SELECT table_name, column_name FROM information_schema.columns
 WHERE table_schema = current_schema() AND is_generated = 'NEVER'"""
 INDEXED_TEXTS: Final = """
 SELECT DISTINCT a.attname FROM pg_index i
@@ -85,7 +94,7 @@ class Reached(msgspec.Struct, frozen=True):
 class Target:
     """A database that is being filled. Made by ``open_target``."""
 
-    def __init__(self, connection: "asyncpg.Connection[Any]", place: str) -> None:
+    def __init__(self, connection: Any, place: str) -> None:
         self.connection = connection
         self.place = place
 
@@ -104,15 +113,16 @@ class Target:
 
         Raises a StorageError where something else is there.
         """
+        await self.run(LOCK)
+        if not (begun := await self.is_unfinished()):
+            with refusals(self.place):
+                await migrate(self.connection, self.place)
         columns = await self._columns()
         for table in tables:
             if missing := {*table.columns} - columns.get(table.name, set()):
-                raise StorageError(
-                    self.place,
-                    f"its table {table.name} has no {', '.join(sorted(missing))}",
-                    "use the program of one version for both",
-                )
-        if "moves" in columns:
+                problem = f"its table {table.name} has no {', '.join(sorted(missing))}"
+                raise StorageError(self.place, problem, "use one version of the program for both")
+        if begun:
             return await self._resume(identity, state)
         await self._refuse_full(tables)
         names = [table.name for table in tables]
@@ -157,7 +167,7 @@ class Target:
 
     async def is_unfinished(self) -> bool:
         """Tell whether a move into it was begun and not ended."""
-        return bool(await self.read("SELECT 1 WHERE to_regclass('moves') IS NOT NULL"))
+        return bool((await self.read(IS_UNFINISHED))[0][0])
 
     async def missing_indexes(self) -> list[str]:
         """Give the definitions of the indexes that were taken away and are not made yet."""
@@ -197,6 +207,24 @@ class Target:
             async with self.connection.transaction():
                 await self.connection.execute("SET LOCAL synchronous_commit = on")
                 await self.connection.execute("DROP TABLE moves")
+        await self.run(UNLOCK)
+
+    async def refuse_other(self) -> None:
+        """Refuse what nothing was moved into, or not everything.
+
+        Raises a StorageError.
+        """
+        with refusals(self.place):
+            if await self.is_unfinished():
+                raise StorageError(self.place, UNFINISHED, GO_ON)
+            if await check(self.connection, self.place) != latest():
+                problem = "it is empty, or of an older version"
+                raise StorageError(self.place, problem, "move the other into it")
+
+    async def close(self) -> None:
+        """Close the connection, whether or not the server still answers."""
+        if not self.connection.is_closed():
+            self.connection.terminate()
 
     async def _identities(self) -> list[tuple[str, str]]:
         found = await self.read(
@@ -207,7 +235,7 @@ class Target:
 
     async def _columns(self) -> dict[str, set[str]]:
         found: dict[str, set[str]] = {}
-        for table, column, _ in await self.read(COLUMNS):
+        for table, column in await self.read(COLUMNS):
             found.setdefault(table, set()).add(column)
         return found
 
@@ -244,49 +272,22 @@ class Target:
 
 
 async def open_target(url: str) -> Target:
-    """Connect to a database, for one move alone; its schema is somebody else's to make.
+    """Connect to a database.
 
-    Raises a StorageError.
+    Raises a StorageError, which never has the password in it.
     """
-    place = place_of(url)
-    with refusals(place):
-        connection = await asyncpg.connect(url, command_timeout=None)
-        try:
-            # What is lost with a crash of its server was not told as done: rows and place go
-            # together. Indexes are made in this much memory.
-            await connection.execute(
-                "SET synchronous_commit = off; SET maintenance_work_mem = '256MB'; SET jit = off;"
-                f"SET statement_timeout = 0; SET lock_timeout = {LOCK_WAIT_MS:d}"
-            )
-            try:
-                await connection.execute("SELECT pg_advisory_lock($1)", LOCK)
-            except asyncpg.LockNotAvailableError:
-                problem = "another move into it runs"
-                raise StorageError(place, problem, "wait for it, or end it") from None
-            await connection.execute("SET lock_timeout = 0")
-        except BaseException:
-            await connection.close()
-            raise
-    return Target(connection, place)
+    address = address_of(url)
+    return Target(await connect(address, SETTINGS), address.place)
 
 
-async def refuse_unfinished(connection: "asyncpg.Connection[Any]", place: str) -> None:
+async def refuse_unfinished(connection: Any, place: str) -> None:
     """Refuse a database that another is still being moved into: what a server asks at its start.
 
     Raises a StorageError.
     """
     with refusals(place):
-        if await connection.fetchval("SELECT to_regclass('moves') IS NOT NULL"):
-            problem = "a move into it is not finished"
-            raise StorageError(place, problem, "run `traceway migrate` again, which goes on")
-
-
-def place_of(url: str) -> str:
-    """Give a database's address without its password."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    user = f"{parts.username}@" if parts.username else ""
-    return f"postgresql://{user}{host}{parts.path}"
+        if await connection.fetchval(IS_UNFINISHED):
+            raise StorageError(place, UNFINISHED, GO_ON)
 
 
 class HasNul(StorageError):
@@ -300,14 +301,5 @@ def refusals(place: str) -> Iterator[None]:
         yield
     except asyncpg.CharacterNotInRepertoireError as error:
         raise HasNul(place, f"it refused a text ({error})", "report this as a bug") from error
-    except (asyncpg.InvalidCatalogNameError, asyncpg.InvalidAuthorizationSpecificationError) as e:
-        raise StorageError(place, f"it cannot be opened ({e})", "check its name and user") from e
-    except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError) as error:
-        raise DatabaseLocked(place, None) from error
-    except (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError) as error:
-        problem = f"it cannot be reached ({error or type(error).__name__})"
-        raise DatabaseUnwritable(place, problem) from error
-    except asyncpg.InsufficientResourcesError as error:
-        raise DatabaseUnwritable(place, f"it cannot be written ({error})") from error
-    except asyncpg.PostgresError as error:
-        raise StatementRefused(place, str(error)) from error
+    except REFUSALS as error:
+        raise refusal(place, error) from error
