@@ -167,7 +167,10 @@ def revoke_key(tx: Transaction, key_id: int, now_us: int) -> None:
     tx.execute(SIGN_OUT_ALL, {"key_id": key_id})
 
 
-USED: Final = "UPDATE api_keys SET last_used_at_us = :now_us WHERE id = :key_id"
+USED: Final = """
+UPDATE api_keys SET last_used_at_us = :now_us
+WHERE id = :key_id AND (last_used_at_us IS NULL OR last_used_at_us < :now_us)
+"""
 
 
 def note_use(tx: Transaction, key_id: int, now_us: int) -> None:

@@ -38,13 +38,15 @@ class ModelShare:
     mean_first_token_us: int | None
 
 
+# Means are cut to a whole number; AVG would be rounded by one database and cut by the other.
 # What is billed, once: neither steps of an agent that took nothing, nor what saw a call as well.
 MODEL_SHARES: Final = """
 SELECT COALESCE(s.model, s.model_requested), COUNT(*), CAST(SUM(s.input_tokens) AS BIGINT),
 CAST(SUM(s.output_tokens) AS BIGINT), CAST(SUM(s.cost_nusd) AS BIGINT),
 SUM(CASE WHEN s.cost_status = 'unpriced' THEN 1 ELSE 0 END),
 SUM(CASE WHEN s.usage_source = 'estimated' THEN 1 ELSE 0 END),
-CAST(AVG(s.duration_us) AS BIGINT), CAST(AVG(s.first_token_us) AS BIGINT)
+CAST(SUM(s.duration_us) AS BIGINT) / COUNT(s.duration_us),
+CAST(SUM(s.first_token_us) AS BIGINT) / COUNT(s.first_token_us)
 FROM traces t JOIN spans s ON s.project_id = t.project_id AND s.trace_id = t.trace_id
 WHERE t.project_id = :project_id AND t.session_id = :session_id AND s.same_call IS NULL
   AND (s.kind IN ('llm_call', 'embedding')

@@ -31,6 +31,7 @@ WHERE b.limit_nusd <> excluded.limit_nusd
 RESERVE: Final = """
 INSERT INTO reservations (project_id, trace_id, span_id, session_id, amount_nusd)
 VALUES (:project_id, :trace_id, :span_id, :session_id, :amount_nusd)
+ON CONFLICT (project_id, trace_id, span_id) DO NOTHING
 """
 
 

@@ -27,6 +27,9 @@ CONVERSATION_COLUMNS: Final = (
     *("base_meaning", "fresh_count", "input_meaning", "output_meaning"),
 )
 
+# What indexes have whole: PostgreSQL takes no entry of more than 2,704 bytes.
+KEY_TEXT: Final = frozenset({"response_id", "model", "model_requested", "user_id"})
+
 START_TEXT: Final = (
     "kind",
     "upstream",

@@ -10,7 +10,6 @@ from typing import Final
 
 import msgspec
 
-from storage import fulltext
 from storage.clauses import Amount, Condition, Holds, Ids, Name, Query, Rows, Starred, Time, Words
 from storage.database import Value
 from storage.fulltext import Match
@@ -167,7 +166,8 @@ SELECT x.trace_id FROM spans x WHERE x.project_id + 0 = :project_id
 AND x.seq IN (SELECT n.span_seq FROM {}))""",
     "spans": "s.seq IN (SELECT n.span_seq FROM {})",
 }
-_MENTIONS: Final = "({hits}) h JOIN mentions n ON n.content_id = h.rowid {side}"
+_MENTIONS: Final = "({hits}) h JOIN mentions n ON n.content_id = h.content_id {side}"
+_LOWER: Final = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
 _OF_SIDE: Final = {
     "": "",
     "input": "JOIN messages g ON g.content_id = n.content_id AND g.role <> 'assistant' ",
@@ -234,12 +234,13 @@ def _condition(
             return f"{column} IN ({names})"
         case Holds():
             # Not LIKE, of which each database has its own idea of case, and which has wildcards.
-            part = f"LOWER(:{found.name(condition.text)})"
+            # In ASCII only, as the column's: of a parameter a database may lower more.
+            part = f":{found.name(condition.text.translate(_LOWER))}"
             return f"REPLACE(LOWER(s.name), {part}, '') <> LOWER(s.name)"
 
 
 def _words(found: Where, words: Words, rows: Rows, match: Match) -> str:
-    hits = fulltext.HITS.format(term=found.name(match.search))
+    hits = match.select.format(term=found.name(match.search))
     few = match.hits <= FEW_HITS and not words.negated
     found.by_words |= few
     mentioned = (_FEW_MENTIONED if few else _MENTIONED)[rows]
@@ -277,12 +278,16 @@ def _tagged(found: Where, name: Name, rows: Rows) -> str:
     return _TAGGED[rows].format(f"REPLACE({tags}, {part}, '') <> {tags}")
 
 
+# PostgreSQL takes what is compared with a small number for a small number.
+_BIG: Final = "CAST(:{} AS BIGINT)"
+
+
 def _amount(found: Where, condition: Amount, rows: Rows) -> str:
     sql = amount(condition.key, rows)
     if condition.most is not None:
         low, high = found.name(condition.value), found.name(condition.most)
-        return f"{sql} BETWEEN :{low} AND :{high}"
-    return f"{sql} {condition.operator} :{found.name(condition.value)}"
+        return f"{sql} BETWEEN {_BIG.format(low)} AND {_BIG.format(high)}"
+    return f"{sql} {condition.operator} {_BIG.format(found.name(condition.value))}"
 
 
 def _time(found: Where, time: Time, rows: Rows, now_us: int) -> str:

@@ -21,7 +21,7 @@ from storage.database import Params, Row, Transaction, Value
 from storage.keys import TraceKey
 from storage.ledger import Ledger, TraceChange
 from storage.mentions import move
-from storage.parameters import clean_text
+from storage.parameters import bounded, clean_text
 from storage.records import SpanEnd
 
 PREVIOUS_RESPONSE: Final = "previous_response"
@@ -66,7 +66,7 @@ def answer_before(tx: Transaction, project_id: int, seq: int, ended: SpanEnd) ->
     """Find the answer that a call goes on from by its id: of those with that id, the oldest."""
     if ended.previous_response_id is None:
         return None
-    response_id = clean_text(ended.previous_response_id)
+    response_id = bounded(clean_text(ended.previous_response_id))
     found = tx.execute(
         FIND_ANSWER, {"project_id": project_id, "response_id": response_id, "seq": seq}
     )

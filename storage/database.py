@@ -2,11 +2,13 @@
 
 Invariant: everything that goes wrong in a database reaches a caller as a ``StorageError`` of one
 line that names the place and the remedy. SQL is one text for both databases, with ``:name``
-parameters. This module runs nothing; sqlite.py does.
+parameters; but for full text, of which each has its own. This module runs nothing; sqlite.py and
+postgres.py do.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
 Value: TypeAlias = int | str | bytes | None
@@ -17,8 +19,37 @@ Row: TypeAlias = tuple[Any, ...]
 Numbers: TypeAlias = Literal["seq", "id", "erasure"]
 
 
+@dataclass(frozen=True, slots=True)
+class FullText:
+    """How a database keeps the words of messages, and how a word is looked up in it.
+
+    ``add`` and ``remove`` take ``:id`` and what ``words`` makes of a project and a text; ``remove``
+    needs the words only where ``removes_by_words``. ``empty`` takes all out. ``search`` makes what
+    finds a word or phrase, None: any, in a project, None: in all. ``hits`` gives the content ids
+    of what such a search in the parameter ``{term}`` finds, the newest ``{most}``; ``count`` how
+    many ``:term`` finds, up to ``:most``; ``held`` whether ``:id`` is among them.
+    ``names_project``: to name it costs a search little.
+    """
+
+    add: str
+    remove: str
+    empty: str
+    hits: str
+    count: str
+    held: str
+    words: Callable[[int, str], "Params"]
+    search: Callable[[int | None, str | None], str]
+    removes_by_words: bool
+    names_project: bool
+
+
 class Transaction(Protocol):
     """An open write transaction. Only the writer's thread may use it."""
+
+    @property
+    def full_text(self) -> FullText:
+        """How this database keeps words."""
+        ...
 
     def execute(self, sql: str, params: Params) -> list[Row]:
         """Run one statement and return its rows: of a SELECT, or of RETURNING; else none."""
@@ -36,7 +67,10 @@ class Transaction(Protocol):
         ...
 
     def look_up(self, sql: str, params: Params, keys: Sequence[Value]) -> list[Row]:
-        """Run a SELECT that ends in ``IN (:keys)`` for all these keys by few statements."""
+        """Run a statement for all these keys by few statements.
+
+        ``IN (:keys)`` is in it once, with no parameter behind it.
+        """
         ...
 
     def take_numbers(self, of: Numbers, n: int) -> Sequence[int]:
@@ -49,6 +83,15 @@ class Transaction(Protocol):
 
 class Readable(Protocol):
     """A database to read from, on the event loop."""
+
+    @property
+    def full_text(self) -> FullText:
+        """How this database keeps words."""
+        ...
+
+    async def damage(self) -> str | None:
+        """Look for damage that rows do not show; None where there is none, or none can be seen."""
+        ...
 
     async def read(self, sql: str, params: Params) -> list[Row]:
         """Run one SELECT on a connection that cannot write.

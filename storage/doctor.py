@@ -22,7 +22,7 @@ from storage.aggregates import (
 from storage.contents import unpack
 from storage.continuation import UPROOTED
 from storage.database import DatabaseCorrupt, Readable, Value
-from storage.fulltext import TextOf, quoted, scope
+from storage.fulltext import TextOf
 from storage.keys import TraceKey
 from storage.long_traces import packed, tally_of
 from storage.mentions import BROUGHT
@@ -134,11 +134,7 @@ async def check(db: Readable, text_of: TextOf) -> list[Finding]:
     A server may go on writing meanwhile; what it changes while it is looked at may be found then.
     ``text_of`` is that with which the messages were written.
     """
-    try:
-        ((damage, *_), *_) = await db.read("PRAGMA integrity_check(1)", {})
-    except DatabaseCorrupt as error:
-        damage = str(error)
-    if damage != "ok":
+    if (damage := await db.damage()) is not None:
         return [Finding(f"damage in the file: {damage}", 1, RESTORE)]
     found = []
     for what, sql in COUNTS_OF.items():
@@ -218,17 +214,14 @@ WAITING_FOR_NOTHING: Final = """
 SELECT COUNT(*) FROM unindexed u
 WHERE NOT EXISTS (SELECT 1 FROM mentions WHERE content_id = u.content_id)
 """
-INDEXED: Final = """
-SELECT COUNT(*) FROM messages_fts WHERE messages_fts MATCH :match AND rowid = :id
-"""
-# Each row has the word of its project.
-ROWS_OF: Final = "SELECT COUNT(*) FROM messages_fts WHERE messages_fts MATCH :match"
 PROJECTS: Final = "SELECT DISTINCT project_id FROM contents"
+ALL: Final = 2**62
 # As much of a text as is looked for in the index.
 SAMPLE_CHARACTERS: Final = 200
 
 
 async def _texts(db: Readable, text_of: TextOf) -> int:
+    full_text = db.full_text
     mentioned = indexed = 0
     ((wrong,),) = await db.read(WAITING_FOR_NOTHING, {})
     async for content_id, project_id, encoding, size, data in each(db, MENTIONED):
@@ -240,13 +233,14 @@ async def _texts(db: Readable, text_of: TextOf) -> int:
         sample = clean_text(text[:SAMPLE_CHARACTERS])
         # The last word may be cut.
         words = sample if len(sample) < SAMPLE_CHARACTERS else sample.rpartition(" ")[0]
-        match = f"scope : {quoted(scope(project_id))}"
-        if any(map(str.isalnum, words)):
-            match = f"{match} AND text : {quoted(words)}"
-        ((found,),) = await db.read(INDEXED, {"match": match, "id": content_id})
+        said = words if any(map(str.isalnum, words)) else None
+        term = full_text.search(project_id, said)
+        ((found,),) = await db.read(full_text.held, {"term": term, "id": content_id})
         wrong += not found
     for (project_id,) in await db.read(PROJECTS, {}):
-        ((count,),) = await db.read(ROWS_OF, {"match": f"scope : {quoted(scope(project_id))}"})
+        # Each row has the word of its project.
+        term = full_text.search(project_id, None)
+        ((count,),) = await db.read(full_text.count, {"term": term, "most": ALL})
         indexed += count
     return int(wrong) + abs(indexed - mentioned)
 
@@ -267,7 +261,7 @@ SELECT project_id, SUM(bytes) FROM (
   SELECT project_id, length(data) AS bytes FROM contents
   UNION ALL
   SELECT project_id, COALESCE(length(request_envelope), 0) + COALESCE(length(response_envelope), 0)
-  FROM spans)
+  FROM spans) AS kept
 GROUP BY project_id
 """
 PROJECT_TOTALS: Final = f"SELECT project_id, stored_bytes, {', '.join(TOTALS)} FROM project_totals"

@@ -145,7 +145,9 @@ def _append(tx: Transaction, told: Mapping[int, list[Event]]) -> None:
 OLDEST: Final = "SELECT sequence, at_us FROM events ORDER BY sequence LIMIT :limit"
 NEWEST: Final = "SELECT value FROM counters WHERE name = 'event'"
 PRUNE: Final = "DELETE FROM events WHERE sequence <= :sequence"
-NOTE_PRUNED: Final = "UPDATE counters SET value = :sequence WHERE name = 'pruned_event'"
+NOTE_PRUNED: Final = """
+UPDATE counters SET value = :sequence WHERE name = 'pruned_event' AND value < :sequence
+"""
 
 
 def prune(tx: Transaction) -> bool:

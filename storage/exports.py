@@ -38,8 +38,8 @@ class Batch(NamedTuple):
 
 CURSOR: Final = "SELECT value FROM counters WHERE name = 'exported_event'"
 NOTE: Final = """
-INSERT INTO counters (name, value) VALUES ('exported_event', :sequence)
-ON CONFLICT (name) DO UPDATE SET value = excluded.value
+INSERT INTO counters AS c (name, value) VALUES ('exported_event', :sequence)
+ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE c.value < excluded.value
 """
 
 

@@ -3,7 +3,8 @@
 Invariants: each content that mentions.py hands over is either in the index or in the table
 ``unindexed``, where it waits until the writer has nothing more urgent to do: the index costs as
 much as all else that a call stores, and less in larger batches. A row goes by the same text that
-it came with, or its words stay behind. SQLite's FTS5; its terms are quoted here and nowhere else.
+it came with, or its words stay behind. What an index is and how it is asked is each database's:
+fts5.py's and tsvector.py's.
 """
 
 from collections.abc import Callable, Iterable
@@ -13,8 +14,6 @@ from typing import Final
 from storage.contents import unpack
 from storage.database import Database, Params, Row, Transaction, Value
 from storage.parameters import clean_text
-
-# ruff: noqa: S608 (the SQL below is put together from constants of this package, never from values)
 
 # The newest messages that are looked at for one word: a quarter of a second of a reader's time.
 MAX_HITS: Final = 50_000
@@ -32,12 +31,8 @@ SELECT c.id, c.project_id, c.encoding, c.size, c.data
 FROM unindexed u JOIN contents c ON c.id = u.content_id
 WHERE u.content_id <= :last ORDER BY u.content_id LIMIT :limit
 """
-INDEXED: Final = "DELETE FROM unindexed WHERE content_id = :id RETURNING content_id"
+INDEXED: Final = "DELETE FROM unindexed WHERE content_id IN (:keys) RETURNING content_id"
 READ_CONTENT: Final = "SELECT id, project_id, encoding, size, data FROM contents WHERE id = :id"
-ADD_TEXT: Final = "INSERT INTO messages_fts (rowid, scope, text) VALUES (:id, :scope, :text)"
-REMOVE_TEXT: Final = """
-INSERT INTO messages_fts (messages_fts, rowid, scope, text) VALUES ('delete', :id, :scope, :text)
-"""
 
 
 def await_index(tx: Transaction, content_ids: Iterable[int]) -> None:
@@ -61,62 +56,44 @@ def index(tx: Transaction, limit: int, text_of: TextOf, most_bytes: int | None =
     if last is None:
         return 0
     key["last"] = last
-    found = [_row(row, text_of) for row in tx.execute(INDEX_NEXT, key)]
-    for row in found:
-        tx.execute(INDEXED, row)
+    waiting = tx.execute(INDEX_NEXT, key)
+    # Another server may have taken some of them meanwhile.
+    mine = {row[0] for row in tx.look_up(INDEXED, {}, [row[0] for row in waiting])}
+    found = [_row(tx, row, text_of) for row in waiting if row[0] in mine]
     # Last: FTS5 writes what it has gathered, as a segment that is to be merged later, before each
     # statement on other tables that can fail half way.
-    tx.execute_many(ADD_TEXT, found)
-    return len(found)
+    tx.execute_many(tx.full_text.add, found)
+    return len(waiting)
 
 
 def leave_index(tx: Transaction, content_id: int, text_of: TextOf) -> None:
     """Take a content out of the index, or from among those that wait."""
-    if tx.execute(INDEXED, {"id": content_id}):
+    if tx.look_up(INDEXED, {}, (content_id,)):
         return
-    (row,) = tx.execute(READ_CONTENT, {"id": content_id})
-    tx.execute(REMOVE_TEXT, _row(row, text_of))
+    key: Params = {"id": content_id}
+    if tx.full_text.removes_by_words:
+        (row,) = tx.execute(READ_CONTENT, key)
+        key = _row(tx, row, text_of)
+    tx.execute(tx.full_text.remove, key)
 
 
-def _row(row: Row, text_of: TextOf) -> Params:
+def _row(tx: Transaction, row: Row, text_of: TextOf) -> Params:
     content_id, project_id, encoding, size, data = row
     text = clean_text(text_of(unpack(encoding, size, data)))
-    return {"id": content_id, "scope": scope(project_id), "text": text}
-
-
-def scope(project_id: int) -> str:
-    """Give the word that stands for a project in the index."""
-    return f"p{project_id}"
-
-
-def quoted(term: str) -> str:
-    """Quote a word or a phrase for FTS5, in which it then means nothing but itself.
-
-    Source: sqlite.org/fts5.html, "FTS5 Strings".
-    """
-    return '"' + term.replace('"', '""') + '"'
-
-
-# Newest first, so that the limit leaves out the oldest.
-HITS: Final = f"""
-SELECT rowid FROM messages_fts WHERE messages_fts MATCH :{{term}}
-ORDER BY rowid DESC LIMIT {MAX_HITS}
-"""
-COUNT_HITS: Final = f"""
-SELECT COUNT(*) FROM (
-  SELECT rowid FROM messages_fts WHERE messages_fts MATCH :term LIMIT {MAX_HITS + 1})
-"""
+    return {"id": content_id, **tx.full_text.words(project_id, text)}
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
     """A search for a word, or for a phrase that stands in one message; case and accents aside.
 
-    ``search`` is FTS5's text, ``hits`` is how many messages it finds, up to ``MAX_HITS`` and one.
+    ``search`` is the database's text for it, ``hits`` is how many messages it finds, up to
+    ``MAX_HITS`` and one, ``select`` the SQL that finds their contents by the parameter ``{term}``.
     """
 
     search: str
     hits: int
+    select: str
 
     @property
     def is_truncated(self) -> bool:
@@ -127,12 +104,13 @@ class Match:
 async def look_up(db: Database, project_id: int, term: str) -> Match:
     """Make the search that has all hits of a project, and count them.
 
-    It has those of other projects as well, unless they could crowd out the project's own: the word
-    of a project is in all its messages, and takes longer to look up than all others.
+    Where to name the project costs much, it has those of other projects as well, unless they could
+    crowd out the project's own.
     """
-    search = f"text : {quoted(clean_text(term))}"
-    ((hits,),) = await db.read(COUNT_HITS, {"term": search})
-    if hits > MAX_HITS:
-        search = f"scope : {quoted(scope(project_id))} AND {search}"
-        ((hits,),) = await db.read(COUNT_HITS, {"term": search})
-    return Match(search, hits)
+    full_text, term = db.full_text, clean_text(term)
+    search = full_text.search(project_id if full_text.names_project else None, term)
+    ((hits,),) = await db.read(full_text.count, {"term": search, "most": MAX_HITS + 1})
+    if hits > MAX_HITS and not full_text.names_project:
+        search = full_text.search(project_id, term)
+        ((hits,),) = await db.read(full_text.count, {"term": search, "most": MAX_HITS + 1})
+    return Match(search, hits, full_text.hits.format(term="{term}", most=MAX_HITS))

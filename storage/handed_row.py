@@ -14,11 +14,11 @@ import msgspec
 
 from storage.aggregates import MAX_DURATION_US, SpanFacts
 from storage.chain import Conversation
-from storage.columns import BODY_COLUMNS, CONVERSATION_COLUMNS, TOKEN_COLUMNS
+from storage.columns import BODY_COLUMNS, CONVERSATION_COLUMNS, KEY_TEXT, TOKEN_COLUMNS
 from storage.database import Value
 from storage.handed import BILLED, Reader, Said, SpanClosed, SpanOpened
 from storage.keys import SpanKey
-from storage.parameters import MAX_COST_NUSD, MAX_TIME_US, clean_count, clean_text
+from storage.parameters import MAX_COST_NUSD, MAX_TIME_US, bounded, clean_count, clean_text
 from storage.records import INTERRUPTED, RUNNING, TOKEN_BUCKETS, Body, Tokens
 from storage.squeeze import expand, squeeze
 
@@ -149,7 +149,7 @@ class HandedSpan:
             "parent_id": item.parent_id,
             "started_at_us": clean_count(started_at_us, MAX_TIME_US) or 0,
             "name": clean_text(item.name),
-            "user_id": None if item.user_id is None else clean_text(item.user_id),
+            "user_id": None if item.user_id is None else bounded(clean_text(item.user_id)),
         }
         self.is_opened = self.is_changed = True
         self.input = self.output = None
@@ -161,7 +161,7 @@ class HandedSpan:
         if self.values["parent_id"] is None:
             self.values["parent_id"] = item.parent_id
         if self.values["user_id"] is None and item.user_id is not None:
-            self.values["user_id"] = clean_text(item.user_id)
+            self.values["user_id"] = bounded(clean_text(item.user_id))
         self.hear(item.said, now_us, stands=False)
         self.is_changed |= self.values != before
 
@@ -207,7 +207,8 @@ class HandedSpan:
             ("response_id", said.response_id),
         ):
             if text is not None and (stands or values[column] is None):
-                values[column] = clean_text(text)
+                clean = clean_text(text)
+                values[column] = bounded(clean) if column in KEY_TEXT else clean
         if said.tokens != _NO_TOKENS:
             for column, bucket in zip(TOKEN_COLUMNS, TOKEN_BUCKETS, strict=True):
                 count = clean_count(getattr(said.tokens, bucket))

@@ -41,7 +41,7 @@ from storage.handed_row import (
 from storage.keys import TraceKey
 from storage.ledger import Ledger, by_project
 from storage.moving import adopt
-from storage.parameters import MAX_TIME_US, UNKNOWN_SOURCE, clean_count, clean_text
+from storage.parameters import MAX_TIME_US, UNKNOWN_SOURCE, bounded, clean_count, clean_text
 from storage.reseat import name_session
 from storage.rollup import roll_up
 from storage.twins import match
@@ -138,10 +138,11 @@ class _Intake:
             at_us = self.now_us if item.started_at_us is None else item.started_at_us
             at_us = clean_count(at_us, MAX_TIME_US) or 0
         tags = [clean_text(tag) for tag in item.tags]
+        user_id = _first(was.user_id, item.user_id)
         change.opening = was._replace(
             at_us=at_us,
             name=_first(was.name, item.name),
-            user_id=_first(was.user_id, item.user_id),
+            user_id=None if user_id is None else bounded(user_id),
             tags=was.tags if was.tags or not tags else msgspec.json.encode(tags).decode(),
         )
         return "created" if is_new else "known"
@@ -261,8 +262,9 @@ class _Intake:
             self._hear(key)
         match(ledger, tuple(ledger.spans))
         adopt(ledger, [key for key in self.said if ledger.trace(key).old is None])
-        log_changes(ledger, roll_up(ledger))
+        sessions = roll_up(ledger)
         await_index(tx, ledger.unheard)
+        log_changes(ledger, sessions)
 
     def _lacks_number(self, key: TraceKey) -> bool:
         opening = self.ledger.trace(key).opening

@@ -298,7 +298,7 @@ def _project(rows: Rows, found: Where) -> str:
 
 
 COUNT_SORTED: Final = f"""
-SELECT COUNT(*) FROM (SELECT 1 FROM {{rows}} s WHERE {{where}} LIMIT {SORTED + 1})
+SELECT COUNT(*) FROM (SELECT 1 FROM {{rows}} s WHERE {{where}} LIMIT {SORTED + 1}) AS found
 """
 
 

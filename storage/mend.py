@@ -54,6 +54,10 @@ class _Reading:
 
     def __init__(self, tx: Transaction) -> None:
         self._tx = tx
+        self.full_text = tx.full_text
+
+    async def damage(self) -> str | None:
+        return None
 
     async def read(self, sql: str, params: Params) -> list[Row]:
         return self._tx.execute(sql, params)
@@ -140,8 +144,9 @@ async def _drop_bodies(tx: Transaction, db: Readable) -> tuple[int, int]:
 
 
 KEPT: Final = """
-SELECT COUNT(COALESCE(request_envelope, request_content_id)),
-COUNT(COALESCE(response_envelope, response_content_id)) FROM spans
+SELECT COUNT(CASE WHEN request_envelope IS NOT NULL OR request_content_id IS NOT NULL THEN 1 END),
+COUNT(CASE WHEN response_envelope IS NOT NULL OR response_content_id IS NOT NULL THEN 1 END)
+FROM spans
 """
 
 
@@ -206,7 +211,7 @@ CREATE TEMPORARY TABLE saved_traces AS
 SELECT project_id, trace_id, session_id, session_source, linked_trace_id,
 {", ".join(OPENING_COLUMNS)} FROM traces
 """,
-    "CREATE INDEX temp.saved_traces_by_id ON saved_traces (project_id, trace_id)",
+    "CREATE INDEX saved_traces_by_id ON saved_traces (project_id, trace_id)",
     """
 CREATE TEMPORARY TABLE saved_sessions AS
 SELECT project_id, session_id, name, starred FROM sessions
@@ -288,14 +293,13 @@ SELECT DISTINCT session_key FROM spans WHERE session_key IS NOT NULL ORDER BY se
 EMPTY_INDEX: Final = (
     "DELETE FROM mentions",
     "DELETE FROM unindexed",
-    "INSERT INTO messages_fts (messages_fts) VALUES ('delete-all')",
 )
 MENTIONED: Final = "SELECT DISTINCT content_id FROM mentions"
 
 
 def _say(tx: Transaction) -> None:
     """Find anew from where calls go on and what they say; full text is made when a server runs."""
-    for statement in EMPTY_INDEX:
+    for statement in (*EMPTY_INDEX, tx.full_text.empty):
         tx.execute(statement, {})
     for (number,) in tx.execute(SESSION_KEYS, {}):
         replant(tx, number)
@@ -309,7 +313,7 @@ def _ids(rows: Iterable[Row]) -> list[int]:
 
 NAME_PROJECTS: Final = """
 INSERT INTO projects (id, name) SELECT project_id, 'recovered-' || project_id FROM (
-  SELECT project_id FROM spans UNION SELECT project_id FROM traces)
+  SELECT project_id FROM spans UNION SELECT project_id FROM traces) AS found
 WHERE project_id NOT IN (SELECT id FROM projects) RETURNING id
 """
 DROP_RESERVATIONS: Final = """
@@ -328,6 +332,8 @@ DELETE FROM session_budgets AS b WHERE NOT EXISTS (
   SELECT 1 FROM sessions s WHERE s.project_id = b.project_id AND s.session_id = b.session_id)
 """,
 )
+SEQS: Final = "SELECT seq AS n FROM spans UNION SELECT opened_seq FROM traces"
+IDS: Final = "SELECT id FROM contents UNION ALL SELECT id FROM nodes"
 # Numbers are never given twice, so they go on behind the highest there is.
 COUNT_ON: Final = tuple(
     f"""
@@ -336,8 +342,8 @@ ON CONFLICT (name) DO UPDATE SET value = CASE
   WHEN excluded.value > counters.value THEN excluded.value ELSE counters.value END
 """
     for name, highest in (
-        ("seq", "SELECT MAX(n) FROM (SELECT seq n FROM spans UNION SELECT opened_seq FROM traces)"),
-        ("id", "SELECT MAX(id) FROM (SELECT id FROM contents UNION ALL SELECT id FROM nodes)"),
+        ("seq", f"SELECT MAX(n) FROM ({SEQS}) AS seqs"),
+        ("id", f"SELECT MAX(id) FROM ({IDS}) AS ids"),
         ("event", "SELECT MAX(sequence) FROM events"),
         ("pruned_event", "SELECT MIN(sequence - event_count) FROM events"),
     )

@@ -11,6 +11,7 @@ import time
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 from storage import migrations
@@ -35,9 +36,14 @@ class Migration(NamedTuple):
 @cache
 def available() -> tuple[Migration, ...]:
     """Read the migrations that come with this program, oldest first."""
+    return read_migrations(migrations)
+
+
+def read_migrations(package: ModuleType) -> tuple[Migration, ...]:
+    """Read the numbered files of a package, oldest first."""
     found = (
         Migration(int(match[1]), file.name, file.read_text("utf-8"))
-        for file in resources.files(migrations).iterdir()
+        for file in resources.files(package).iterdir()
         if (match := FILE_NAME.fullmatch(file.name))
     )
     return tuple(sorted(found))

@@ -15,6 +15,7 @@ from storage.rollup import roll_up
 
 # ruff: noqa: S608 (the SQL below is put together from constants of this package, never from values)
 
+# Another server may have ended one meanwhile, so the outer condition says again what is asked.
 # Whose tokens count and whose cost nobody said is unpriced, as where it had ended.
 # `checkpoint_us` is when the last word of the span came, from its start on.
 INTERRUPT_OVERDUE: Final = f"""
@@ -27,6 +28,7 @@ cost_status = CASE WHEN usage_source IS NOT NULL AND cost_nusd IS NULL
 WHERE seq IN (
   SELECT seq FROM spans WHERE state = 'running' AND owner IS NULL
   AND started_at_us + COALESCE(checkpoint_us, 0) < :before_us LIMIT :limit)
+AND state = 'running' AND owner IS NULL
 RETURNING project_id, trace_id, span_id, {SPAN_FACTS}
 """
 SILENT_TRACES: Final = """

@@ -15,6 +15,7 @@ from storage.columns import (
     BODY_PARTS,
     CHECKPOINT_TEXT,
     END_TEXT,
+    KEY_TEXT,
     SETTLEMENT_TEXT,
     START_TEXT,
 )
@@ -33,6 +34,8 @@ from storage.squeeze import squeeze
 
 # Larger counts are mistakes, and sums of nine million such still fit 64 bits.
 MAX_COUNT: Final = 10**12
+# Of a text that indexes have whole; as much as a session's id may have.
+MAX_KEY_BYTES: Final = 1_024
 # A million USD for one call.
 MAX_COST_NUSD: Final = 10**15
 # 9999-12-31: the last day that ISO 8601 writes with four digits.
@@ -118,6 +121,13 @@ def clean_text(text: str) -> str:
             # By way of UTF-16, which joins a pair of surrogates to the character that it means.
             text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
+
+
+def bounded(text: str) -> str:
+    """Cut a clean text to ``MAX_KEY_BYTES`` of UTF-8."""
+    if len(text) * 4 <= MAX_KEY_BYTES:
+        return text
+    return text.encode()[:MAX_KEY_BYTES].decode("utf-8", "ignore")
 
 
 def clean_count(value: int | None, limit: int = MAX_COUNT) -> int | None:
@@ -283,10 +293,15 @@ def _clean(values: dict[str, Value], names: tuple[str, ...]) -> bool:
     changed = False
     for name in names:
         text = values[name]
-        # Nearly all text passes by these two tests, which cost nothing.
-        if not isinstance(text, str) or (text.isascii() and "\0" not in text):
+        # Nearly all text passes by these tests, which cost nothing.
+        if not isinstance(text, str):
+            continue
+        is_long = len(text) * 4 > MAX_KEY_BYTES and name in KEY_TEXT
+        if text.isascii() and "\0" not in text and not is_long:
             continue
         clean = clean_text(text)
+        if is_long:
+            clean = bounded(clean)
         if clean != text:
             values[name] = clean
             changed = True

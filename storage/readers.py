@@ -14,7 +14,8 @@ from urllib.parse import quote
 
 import aiosqlite
 
-from storage.database import Params, QueryTimeout, Row, StatementRefused
+from storage.database import DatabaseCorrupt, Params, QueryTimeout, Row, StatementRefused
+from storage.fts5 import FTS5
 from storage.statements import REFUSALS, refusal
 
 # How long a statement waits for a lock of a foreign program, such as a backup: short, because the
@@ -50,6 +51,8 @@ class SqliteReaders:
         self._stopping: set[asyncio.Future[object]] = set()
         self._closed = False
 
+    full_text = FTS5
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.path}>"
 
@@ -64,6 +67,14 @@ class SqliteReaders:
                 return await self._read(sql, params)
         except TimeoutError as error:
             raise QueryTimeout(self.path, self._timeout_s or 0.0) from error
+
+    async def damage(self) -> str | None:
+        """Look at every page of the file; None where all are whole."""
+        try:
+            ((found, *_), *_) = await self.read("PRAGMA integrity_check(1)", {})
+        except DatabaseCorrupt as error:
+            return str(error)
+        return None if found == "ok" else str(found)
 
     async def _read(self, sql: str, params: Params) -> list[Row]:
         self._refuse_if_closed()

@@ -25,6 +25,7 @@ from storage.database import (
     StorageError,
     Value,
 )
+from storage.fts5 import FTS5
 
 # A parameter; not the cast `::type` of PostgreSQL.
 NAME: Final = re.compile(r"(?<!:):([a-z]\w*)")
@@ -49,6 +50,8 @@ class SqliteTransaction:
     """The open transaction of the writer's connection. Fulfils ``Transaction``."""
 
     __slots__ = ("_path", "_writer")
+
+    full_text = FTS5
 
     def __init__(self, path: Path, writer: sqlite3.Connection) -> None:
         self._path = path
@@ -81,7 +84,7 @@ class SqliteTransaction:
                 raise refusal(self._path, error) from error
 
     def look_up(self, sql: str, params: Params, keys: Sequence[Value]) -> list[Row]:
-        """Run a SELECT that ends in ``IN (:keys)`` for all these keys by few statements."""
+        """Run a statement for all these keys by few statements."""
         found: list[Row] = []
         for part in _parts(keys):
             positional, values = _positional(sql.replace(":keys", ", ".join("?" * len(part))))

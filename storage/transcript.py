@@ -7,6 +7,7 @@ however often these were sent again; only what a page shows is unpacked, up to a
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -46,6 +47,7 @@ s.prelude_node_id, s.base_meaning, s.input_meaning, s.output_meaning, s.request_
 _INPUTS: Final = 0
 _ANSWERS: Final = 1
 _PRELUDE: Final = 2  # told by its node, since many turns have the same
+_DEPTH: Final = 4
 _WALK: Final = """
 walk(seq, part, parent_id, content_id, depth, above) AS (
   SELECT h.seq, h.part, n.parent_id, n.content_id, n.depth, n.depth - h.length
@@ -55,7 +57,7 @@ walk(seq, part, parent_id, content_id, depth, above) AS (
   FROM walk w JOIN nodes n ON n.id = w.parent_id WHERE w.depth > w.above + 1
 )
 SELECT w.seq, w.part, w.parent_id, w.content_id, w.depth, m.role, m.meaning
-FROM walk w JOIN messages m ON m.content_id = w.content_id LIMIT :messages
+FROM (SELECT * FROM walk LIMIT :messages) w JOIN messages m ON m.content_id = w.content_id
 """
 NEW_MESSAGES: Final = f"""
 WITH RECURSIVE turns AS (
@@ -145,7 +147,9 @@ def _turns(
     walked: defaultdict[tuple[int, int], list[Row]] = defaultdict(list)
     for row in found:
         walked[row[:2]].append(row)
-    # Each came last message first, so that the last parent is that of the first message.
+    for rows in walked.values():
+        rows.sort(key=itemgetter(_DEPTH), reverse=True)
+    # The last message is first now, so that the last parent is that of the first message.
     parents = {key: rows[-1][2] for key, rows in walked.items()}
     chains = {key: [Said._make(row[3:]) for row in rows[::-1]] for key, rows in walked.items()}
     settings: dict[bytes | None, Setting | None] = {None: None}

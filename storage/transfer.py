@@ -43,7 +43,7 @@ SELECT 1 FROM spans WHERE project_id = :project_id AND trace_id = :trace_id AND 
 MOVE: Final = f"""
 UPDATE spans SET trace_id = :new_id, parent_id = COALESCE(parent_id, :parent_id),
 moved_from = COALESCE(moved_from, trace_id),
-session_key = CASE WHEN session_key IS NULL THEN NULL ELSE :session_key END
+session_key = CASE WHEN session_key IS NOT NULL THEN CAST(:session_key AS BIGINT) END
 WHERE project_id = :project_id AND trace_id = :trace_id AND span_id = :span_id
 RETURNING {SPAN_FACTS}
 """

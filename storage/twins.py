@@ -175,8 +175,9 @@ def unmark(tx: Transaction, project_id: int, calls: Sequence[bytes]) -> None:
         (row,) = tx.execute(UNMARK, _params(key))
         _changed(ledger, key, SpanFacts.of(row))
     match(ledger, tuple(ledger.spans))
-    log_changes(ledger, roll_up(ledger))
+    sessions = roll_up(ledger)
     await_index(tx, ledger.unheard)
+    log_changes(ledger, sessions)
 
 
 def _changed(ledger: Ledger, key: SpanKey, span: SpanFacts) -> None:

@@ -87,8 +87,8 @@ def apply(tx: Transaction, batch: Batch) -> Written:
     if ledger.named:
         adopt(ledger, ledger.named)
     sessions = roll_up(ledger)
-    log_changes(ledger, sessions)
     await_index(tx, ledger.unheard)
+    log_changes(ledger, sessions)  # last: it has all other writers of events wait for the commit
     traces = tuple(
         key for key, change in ledger.traces.items() if change.touched and not change.emptied
     )

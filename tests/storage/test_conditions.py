@@ -269,7 +269,7 @@ def test_no_value_is_part_of_the_sql() -> None:
         )
         names += f' tag:"{value}" -tag:"{value}"*'
         query = parse(f'"{value}" -input:"{value}" {names} provider:"{value}"*', "sessions")
-        match = Match("text : found", 1)
+        match = Match("text : found", 1, "SELECT content_id FROM found WHERE :{term}")
         made = where(query, 0, {value: match})
         texts[value] = {made.sql}
         assert value in made.params.values()

@@ -1,0 +1,89 @@
+"""What goes wrong with PostgreSQL, in our words: one table from its codes to our errors.
+
+Invariant: nothing that asyncpg raises leaves storage but as a ``StorageError`` that names the
+database without its password. What may pass with time is ``DatabaseLocked`` or
+``DatabaseUnwritable``; a statement that will never work is ``StatementRefused``.
+"""
+
+from typing import Final
+
+import asyncpg
+
+from storage.database import (
+    DatabaseCorrupt,
+    DatabaseLocked,
+    DatabaseUnwritable,
+    QueryTimeout,
+    StatementRefused,
+    StorageError,
+)
+
+# What asyncpg raises: for what the server says, for the wrong use of it, for a lost connection, and
+# for values that it cannot send.
+REFUSALS: Final = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+    OverflowError,
+    UnicodeError,
+)
+# SQLSTATE, whole or its class (postgresql.org/docs/current/errcodes-appendix.html). Those of a
+# statement that another connection's work or ours ended, and that may be tried again.
+_LOCKED: Final = frozenset({"55P03", "40P01", "40001", "25P02", "57014", "25P03", "26000", "0A000"})
+# No connection, or none that may write: down, starting, failed over, full, forbidden.
+_AWAY: Final = frozenset({"25006", "42501", "3D000"})
+_AWAY_CLASSES: Final = frozenset({"08", "28", "53", "57", "58"})
+_DAMAGED: Final = frozenset({"XX001", "XX002"})
+_CANCELLED: Final = "57014"
+# A prepared statement whose tables were changed since; it is prepared anew.
+_STALE: Final = "cached statement plan is invalid"
+
+
+def refusal(place: str, error: BaseException, limit_s: float | None = None) -> StorageError:
+    """Translate what asyncpg raised; ``limit_s`` is what a read may take, None for a write."""
+    code = getattr(error, "sqlstate", None) or ""
+    detail = _line(error)
+    if code == _CANCELLED and limit_s is not None:
+        return QueryTimeout(place, limit_s)
+    if code in _DAMAGED:
+        return DatabaseCorrupt(place, f"it is damaged ({detail})")
+    if code == "0A000" and _STALE not in detail and "cached plan" not in detail:
+        return StatementRefused(place, detail)
+    if code in _LOCKED:
+        return _Busy(place, detail)
+    if code in _AWAY or code[:2] in _AWAY_CLASSES:
+        return Unreachable(place, detail)
+    if isinstance(error, (UnicodeError, OverflowError, asyncpg.DataError)):
+        return StatementRefused(place, detail)
+    if isinstance(error, (OSError, TimeoutError)):
+        return Unreachable(place, detail)
+    if isinstance(error, asyncpg.InterfaceError) and "clos" in detail:
+        return Unreachable(place, detail)
+    return StatementRefused(place, detail)
+
+
+def is_stale(error: BaseException) -> bool:
+    """Tell whether prepared statements are to be prepared anew."""
+    code = getattr(error, "sqlstate", None)
+    return code == "26000" or isinstance(error, asyncpg.InvalidCachedStatementError)
+
+
+class Unreachable(DatabaseUnwritable):
+    """The server cannot be reached, or does not take what is written."""
+
+    def __init__(self, place: object, detail: str) -> None:
+        remedy = "check that the server runs, takes this user and has space"
+        StorageError.__init__(self, place, f"it cannot be used ({detail})", remedy)
+
+
+class _Busy(DatabaseLocked):
+    def __init__(self, place: object, detail: str) -> None:
+        self.pid = None
+        StorageError.__init__(self, place, f"others use it ({detail})", "wait, or end them")
+
+
+def _line(error: BaseException) -> str:
+    """Give an error in one line."""
+    return " ".join(str(error).split()) or type(error).__name__
