@@ -178,8 +178,10 @@ def migrate(config: Config, options: argparse.Namespace) -> int:
     """
     try:
         from proxy import transporting
-    except ImportError as error:
-        problem, remedy = f"it needs {error.name}", "install traceway[postgres]"
+    except ModuleNotFoundError as error:
+        if error.name != "asyncpg":
+            raise
+        problem, remedy = "its client is not installed", "pip install 'traceway[postgres]'"
         raise StorageError("PostgreSQL", problem, remedy) from None
     return transporting.migrate(config, options)
 

@@ -83,7 +83,9 @@ class Source:
     def each(self, sql: str, values: Sequence[Value] = ()) -> Iterator[Row]:
         """Run one SELECT and give its rows one by one."""
         try:
-            yield from self._connection.execute(sql, values)
+            # No `yield from`, which would close the cursor with this, also behind its connection.
+            for row in self._connection.execute(sql, values):  # noqa: UP028
+                yield row
         except REFUSALS as error:
             raise refusal(self.path, error) from error
 

@@ -2,7 +2,7 @@
 
 Invariants: rows and the place that they reach are one transaction, so after any end at all the
 next run goes on behind them; while a move is unfinished the table ``moves`` is there, and no server
-may work on the database (`refuse_unfinished`). Indexes are taken away for as long as rows come, and
+may work on the database (transport_mark.py). Indexes are taken away for as long as rows come, and
 made anew from what ``moves`` says of them. Knows nothing of where the rows come from.
 """
 
@@ -19,6 +19,7 @@ from storage.postgres import ALL
 from storage.postgres_address import address_of, connect
 from storage.postgres_errors import REFUSALS, refusal
 from storage.postgres_migrate import check, latest, migrate
+from storage.transport_mark import IS_UNFINISHED, refuse_unfinished
 from storage.transport_source import NUMBERS, Table, encode
 
 # ruff: noqa: S608 (the SQL below is put together from names of the schema, never from values)
@@ -35,12 +36,9 @@ SETTINGS: Final = {
 # A server says so often enough that it is there.
 HEARD_S: Final = 30
 
-UNFINISHED: Final = "a move into it is not finished"
-GO_ON: Final = "run `traceway migrate` again, which goes on with it"
 # Of all that is written: nobody else may meanwhile, neither a server nor another move.
 LOCK: Final = f"SELECT pg_advisory_lock({ALL[0]}, {ALL[1]})"
 UNLOCK: Final = f"SELECT pg_advisory_unlock({ALL[0]}, {ALL[1]})"
-IS_UNFINISHED: Final = "SELECT to_regclass('moves') IS NOT NULL"
 
 MAKE_MOVES: Final = """
 CREATE TABLE moves (
@@ -215,8 +213,7 @@ class Target:
         Raises a StorageError.
         """
         with refusals(self.place):
-            if await self.is_unfinished():
-                raise StorageError(self.place, UNFINISHED, GO_ON)
+            await refuse_unfinished(self.connection, self.place)
             if await check(self.connection, self.place) != latest():
                 problem = "it is empty, or of an older version"
                 raise StorageError(self.place, problem, "move the other into it")
@@ -278,16 +275,6 @@ async def open_target(url: str) -> Target:
     """
     address = address_of(url)
     return Target(await connect(address, SETTINGS), address.place)
-
-
-async def refuse_unfinished(connection: Any, place: str) -> None:
-    """Refuse a database that another is still being moved into: what a server asks at its start.
-
-    Raises a StorageError.
-    """
-    with refusals(place):
-        if await connection.fetchval(IS_UNFINISHED):
-            raise StorageError(place, UNFINISHED, GO_ON)
 
 
 class HasNul(StorageError):
