@@ -50,7 +50,8 @@ async def test_a_database_that_a_server_has_open_is_left_alone(source: Path) -> 
     await opened(other).close()
     await run(
         url,
-        "TRUNCATE projects, counters, events, spans, traces, sessions, session_models, project_totals",
+        "TRUNCATE projects, counters, events, spans, traces, sessions",
+        "TRUNCATE session_models, project_totals",
         "INSERT INTO projects (id, name) VALUES (1, 'default')",
         "INSERT INTO owners (owner) VALUES ('me')",
     )
