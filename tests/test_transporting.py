@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import aiohttp
+import asyncpg
 import pytest
 
 from proxy.app import Traceway
@@ -28,7 +29,7 @@ from tests.databases import opened
 from tests.storage.calls import spoken, start, text_of, write
 from tests.storage.transporting import mixed, moved, new_target, read, run, untold
 
-MANY = 12_000
+MANY = 6_000
 
 
 async def migrated(*options: str) -> tuple[int, str, str]:
@@ -112,12 +113,14 @@ async def test_kill_9_and_the_same_command_again_lose_nothing(tmp_path: Path) ->
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,
     )
-    async with asyncio.timeout(30):
-        while not await _row_count(url):
+    connection = await asyncpg.connect(url)
+    async with asyncio.timeout(60):
+        while not await _row_count(connection):
             pass  # which asks the database
     process.send_signal(signal.SIGKILL)
     assert await process.wait() == -signal.SIGKILL
-    before = await _row_count(url)
+    before = await _row_count(connection)
+    await connection.close()
     assert before
     code, out, err = await migrated(str(path), url, "--json")
     assert code == 0, err
@@ -127,11 +130,11 @@ async def test_kill_9_and_the_same_command_again_lose_nothing(tmp_path: Path) ->
     assert result["moved"]["rows"] > 0
 
 
-async def _row_count(url: str) -> int:
+async def _row_count(connection: Any) -> int:
     """Give how many rows have crossed of a move that is not finished."""
-    if await read(url, "SELECT to_regclass('moves') IS NULL"):
+    if await connection.fetchval("SELECT to_regclass('moves') IS NULL"):
         return 0
-    return int(await read(url, "SELECT row_count FROM moves"))
+    return int(await connection.fetchval("SELECT row_count FROM moves"))
 
 
 @pytest.fixture
