@@ -285,13 +285,20 @@ class Recorder:
     def _write(
         self, changes: Iterable[parameters.Change | None]
     ) -> tuple[Outcome, Exception | None, Places]:
+        kept = [change for change in changes if change is not None]
         try:
-            batch = parameters.prepare([change for change in changes if change is not None])
+            batches = [parameters.prepare(kept)]
         except Exception as error:
             return "refused", error, {}
         written: list[writes.Written] = []
-        projects = {span.key[0] for span in batch.spans}
-        outcome = self._commit(lambda tx: written.append(writes.apply(tx, batch)), projects)
+        projects = {span.key[0] for span in batches[0].spans}
+
+        def work(tx: Transaction) -> None:
+            # An attempt leaves in its batch where it put the calls, which may not hold in the next.
+            batch = batches.pop() if batches else parameters.prepare(kept)
+            written.append(writes.apply(tx, batch))
+
+        outcome = self._commit(work, projects)
         self._unindexed += sum(one.unindexed for one in written)
         return *outcome, written[-1].taken if written else {}
 

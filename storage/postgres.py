@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
-
 from storage.database import StatementRefused, StorageError
 from storage.postgres_address import Address, address_of, connect
 from storage.postgres_errors import REFUSALS, Unreachable, is_stale, refusal

@@ -2,8 +2,10 @@
 
 Owns the translation of our texts and the prepared statements of the writer. A list of keys is one
 parameter, and so is each column of many rows: a text is one prepared statement however many there
-are. Invariant: what goes wrong is a ``StorageError``; connections and transactions are postgres.py's.
+are. Invariant: what goes wrong is a ``StorageError``. Connections are postgres.py's.
 """
+
+# ruff: noqa: S608 (the SQL below is put together from constants of this package, never from values)
 
 import re
 from collections import OrderedDict
@@ -61,7 +63,7 @@ read: Final = lru_cache(TRANSLATED)(translate)
 
 @cache
 def _around(sql: str) -> tuple[str, str, str]:
-    """Take an INSERT apart: what is before ``VALUES (...)``, the values by column, what is behind."""
+    """Take an INSERT apart: what is before ``VALUES (...)``, a row of values, what is behind."""
     one = written(sql).sql
     found = ROW.search(one)
     if found is None:

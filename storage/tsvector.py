@@ -6,6 +6,8 @@ hosts, paths and numbers for words of their own and keeps accents. Invariant: wh
 what is looked up are cut alike. A row goes by its id alone.
 """
 
+# ruff: noqa: S608 (the SQL below is put together from constants of this file, never from values)
+
 import unicodedata
 from typing import Final
 

@@ -1,6 +1,7 @@
 """Fixtures that most tests share: a scripted upstream, and servers in front of it."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 import uvloop
 
 from proxy.dial import trust
-from tests import tls
+from tests import databases, postgres, tls
+from tests.databases import opened
 from tests.keyed import Keyed, keyed
 from tests.recorders import Begin, Recording, recording
 from tests.running import Running, running
@@ -20,6 +22,8 @@ from tests.wire import ScriptedUpstream
 # A machine that is busy with something else makes no test fail.
 hypothesis.settings.register_profile("traceway", deadline=None)
 hypothesis.settings.load_profile("traceway")
+
+POSTGRES = pytest.StashKey[str]()
 
 Serve = Callable[..., Awaitable[Running]]
 ServeKeyed = Callable[..., Awaitable[Keyed]]
@@ -40,11 +44,67 @@ SLOW = (
 )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what takes long by its file."""
+# What makes a database, by which it is known whether a test is one of both kinds.
+MAKES_DATABASES = frozenset({"db", "tw", "serve", "serve_keyed", "team", "begin"})
+MAKERS = (opened, running, keyed, recording)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Say what databases the tests are to run on."""
+    known = ("sqlite", "postgresql")
+    text = "the kind of database; with postgresql only what uses one is run"
+    parser.addoption("--database", choices=known, default="sqlite", help=text)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have one server of PostgreSQL for all workers, where it is wanted."""
+    if config.getoption("--database") != "postgresql":
+        return
+    if hasattr(config, "workerinput"):
+        url = config.workerinput["postgres"]
+    elif (url := os.environ.get("TRACEWAY_TEST_POSTGRES", "")) == "":
+        server = postgres.Server()
+        config.add_cleanup(server.end)
+        url = server.url()
+    config.stash[POSTGRES] = url
+    databases.use("postgresql", url)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker where the server is."""
+    node.workerinput["postgres"] = node.config.stash.get(POSTGRES, "")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what takes long by its file, and take out what the databases are not for."""
     for item in items:
         if item.nodeid.startswith(SLOW):
             item.add_marker(pytest.mark.slow)
+    is_wanted = _runs_on_sqlite if databases.kind() == "sqlite" else _runs_on_postgres
+    if others := [item for item in items if not is_wanted(item)]:
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if is_wanted(item)]
+
+
+def _runs_on_sqlite(item: pytest.Item) -> bool:
+    return item.get_closest_marker("postgres_only") is None
+
+
+def _runs_on_postgres(item: pytest.Item) -> bool:
+    if item.get_closest_marker("sqlite_only"):
+        return False
+    if item.get_closest_marker("postgres_only"):
+        return True
+    named = vars(item.module).values() if isinstance(item, pytest.Function) else ()
+    makes = any(one is maker for one in named for maker in MAKERS)
+    return makes or bool(MAKES_DATABASES & set(getattr(item, "fixturenames", ())))
+
+
+@pytest.fixture(autouse=True)
+def _given_back() -> Iterator[None]:
+    yield
+    databases.give_back()
 
 
 def pytest_asyncio_loop_factories(

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from storage import fulltext
 from storage.clauses import Query, Words
-from storage.fulltext import look_up, quoted
+from storage.fts5 import quoted
+from storage.fulltext import look_up
 from storage.listing import list_sessions
 from storage.records import Page, Session
 from storage.sqlite import SqliteDatabase
@@ -97,9 +98,6 @@ async def test_pages_go_on_where_the_last_one_ended(db: SqliteDatabase) -> None:
 
 @pytest.fixture
 def three_hits(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HITS", "COUNT_HITS"):
-        text = getattr(fulltext, name).replace(str(fulltext.MAX_HITS), "3")
-        monkeypatch.setattr(fulltext, name, text.replace(str(fulltext.MAX_HITS + 1), "4"))
     monkeypatch.setattr(fulltext, "MAX_HITS", 3)
 
 
