@@ -131,4 +131,3 @@ def _new() -> bytes:
         closing.start()
         closing.join()
         return path.read_bytes()
-

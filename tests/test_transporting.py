@@ -25,8 +25,9 @@ from storage.database import Database
 from storage.postgres import open_postgres
 from storage.sqlite import open_database
 from storage.transport import index_all
-from tests.databases import opened
+from tests.databases import opened_file as opened
 from tests.storage.calls import spoken, start, text_of, write
+from tests.storage.transporting import ended as ended
 from tests.storage.transporting import mixed, moved, new_target, read, run, untold
 
 MANY = 6_000

@@ -9,9 +9,20 @@ from storage.database import StorageError
 from storage.proof import ROWS_AT_ONCE, Line, prove
 from storage.transport_source import open_source
 from storage.transport_target import Target, open_target
-from tests.databases import opened
+from tests.databases import opened_file as opened
 from tests.storage.calls import spoken, start, write
-from tests.storage.transporting import differing, mixed, moved, new_target, proved, run, untold
+from tests.storage.transporting import (
+    differing,
+    mixed,
+    moved,
+    new_target,
+    proved,
+    run,
+    untold,
+)
+from tests.storage.transporting import (
+    ended as ended,
+)
 
 
 @pytest.fixture

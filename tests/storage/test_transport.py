@@ -18,7 +18,7 @@ from storage.sqlite import open_database
 from storage.transport import index_all, move
 from storage.transport_source import open_source
 from storage.transport_target import Target, open_target
-from tests.databases import opened
+from tests.databases import opened_file as opened
 from tests.storage.calls import end, rows, span_id, start, text_of, write
 from tests.storage.transporting import (
     differing,
@@ -28,6 +28,9 @@ from tests.storage.transporting import (
     proved,
     read,
     untold,
+)
+from tests.storage.transporting import (
+    ended as ended,
 )
 
 

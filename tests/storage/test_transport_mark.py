@@ -8,7 +8,8 @@ import pytest
 from storage.database import StorageError
 from storage.transport_mark import refuse_unfinished
 from storage.transport_target import Target
-from tests.databases import opened
+from tests.databases import opened_file as opened
+from tests.storage.transporting import ended as ended
 from tests.storage.transporting import moved, new_target
 
 

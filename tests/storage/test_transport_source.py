@@ -9,8 +9,9 @@ import pytest
 from storage import transport_source
 from storage.database import DatabaseForeign, DatabaseLocked, StorageError
 from storage.transport_source import Fit, Table, encode, open_source
-from tests.databases import opened
+from tests.databases import opened_file as opened
 from tests.storage.calls import body, end, start, write
+from tests.storage.transporting import ended as ended
 from tests.storage.transporting import mixed
 
 SPANS = Table("spans", ("seq", "response_id", "error"), ("seq",))

@@ -6,8 +6,9 @@ import pytest
 
 from storage.database import DatabaseForeign, DatabaseNewer, StorageError
 from storage.transport_target import open_target
-from tests.databases import opened
+from tests.databases import opened_file as opened
 from tests.storage.calls import end, start, write
+from tests.storage.transporting import ended as ended
 from tests.storage.transporting import moved, new_target, run
 
 

