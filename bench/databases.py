@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import json
 import math
+import random
 import re
 import statistics
 import subprocess
@@ -200,12 +201,18 @@ async def _scanned_by_sqlite(db: Database, sql: str, params: Params) -> list[str
     names = {alias or table: table for table, alias in NAMED.findall(sql)}
     names |= {table: table for table in LARGE}
     plan = await db.read(f"EXPLAIN QUERY PLAN {sql}", params)
-    details = [detail.split() for *_, detail in plan]
-    return [
-        names[words[1]]
-        for words in details
-        if words[0] == "SCAN" and words[1] in names and "INDEX" not in words
-    ]
+    # What is read of another part of the same plan has that part's name beside it.
+    parts = {
+        (parent, detail.split()[1])
+        for _, parent, _, detail in plan
+        if detail.startswith(("CO-ROUTINE ", "MATERIALIZE "))
+    }
+    found = []
+    for _, parent, _, detail in plan:
+        what, name, *how = detail.split()
+        if what == "SCAN" and name in names and "INDEX" not in how and (parent, name) not in parts:
+            found.append(names[name])
+    return found
 
 
 async def _scanned_by_postgres(db: Database, sql: str, params: Params) -> list[str]:
@@ -260,7 +267,7 @@ async def _writes(path: Path, url: str) -> None:
 
 def _changes(settler: Settler, name: str) -> Iterator[Change]:
     """Give starts and ends of talks that go on side by side, a dozen calls at a time in flight."""
-    words = Words()
+    words = Words(random.Random(name))  # noqa: S311
     talks = [(f"{name} {n}", full(words, TURNS)) for n in range(TALKS)]
     flying: deque[Any] = deque()
     for _ in range(TURNS):

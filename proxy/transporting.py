@@ -16,6 +16,7 @@ from typing import Final, TextIO
 
 from proxy.config import Config
 from proxy.providers.messages import text_of
+from storage.database import StorageError
 from storage.postgres import open_postgres
 from storage.proof import Line, prove
 from storage.transport import Moved, index_all, move
@@ -49,6 +50,10 @@ def migrate(config: Config, options: argparse.Namespace) -> int:
 
 
 async def _migrate(options: argparse.Namespace, shown: "Progress") -> int:
+    if str(options.source).startswith(("postgres:", "postgresql:")):
+        # Not repeated: it may have a password.
+        problem, remedy = "it is no file", "name the SQLite file, then the database"
+        raise StorageError("the first of the two", problem, remedy)
     with open_source(options.source) as source:
         target = await open_target(options.target)
         try:

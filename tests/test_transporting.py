@@ -96,6 +96,17 @@ async def test_a_server_must_be_stopped_first(tmp_path: Path) -> None:
     assert await read(url, "SELECT COUNT(*) FROM pg_tables WHERE schemaname = 'public'") == 0
 
 
+async def test_a_password_is_repeated_in_no_mistake(tmp_path: Path) -> None:
+    database = opened(tmp_path / "traceway.db")
+    await database.close()
+    path, url = str(tmp_path / "traceway.db"), "postgresql://me:s3cret@127.0.0.1:1/tw"
+    for given in ((url, path), (path, url), (path, "mysql://me:s3cret@h/x")):
+        code, out, err = await migrated(*given)
+        assert (code, out, err.count("\n")) == (1, "", 1)
+        assert err.startswith("traceway: ")
+        assert "s3cret" not in err
+
+
 async def test_kill_9_and_the_same_command_again_lose_nothing(tmp_path: Path) -> None:
     path, url = tmp_path / "traceway.db", await new_target()
     database = opened(path)
