@@ -18,6 +18,8 @@
 #   make bench                      speed, against references measured in the same run
 #   make soak MINUTES=1             500 streams with faults of all kinds: memory, rows (10 minutes)
 #   make bench-search               lists and search in a large database
+#   make bench-databases            SQLite and PostgreSQL side by side: reads, plans, writes
+#   make bench-move                 a large database to PostgreSQL, in one go and killed twice
 #   make screenshots                pictures of all pages, in build/screenshots (needs chromium)
 #   make sdk-ts                     the TypeScript SDK: compiled, tested (needs Node 20 and npm)
 #   make lock                       new versions into the lock files (needs uv)
@@ -35,7 +37,7 @@ ARGS ?=
 MINUTES ?= 10
 
 .PHONY: run test test-slow check sdk sdk-ts bench-sdk compat fuzz otel mcp docs differential torture \
-	torture-quick bench bench-search soak screenshots lock clean runtime tools
+	torture-quick bench bench-search bench-databases bench-move soak screenshots lock clean runtime tools
 
 run: runtime
 	@exec $(PYTHON) -m proxy serve $(ARGS)
@@ -94,6 +96,12 @@ bench: runtime
 
 bench-search: runtime
 	@$(PYTHON) -m bench.search $(ARGS)
+
+bench-databases: tools
+	@$(PYTHON) -m bench.databases $(ARGS)
+
+bench-move: tools
+	@$(PYTHON) -m bench.move $(ARGS)
 
 soak: runtime
 	@$(PYTHON) -m bench.soak --minutes $(MINUTES) $(ARGS)

@@ -199,7 +199,7 @@ def _play(scenario: Scenario, turns: int, settler: Settler, database: SqliteData
     print(f"\n{scenario.__name__}: {scenario.__doc__} {turns} turns.")
     print(f"  {'turn':>6}{'request KB':>12}{'CPU us':>9}{'us per KB':>11}{'database KB':>13}")
     for number, turn in enumerate(scenario(words, turns), 1):
-        ended = _call(turn)
+        ended = call_of(turn)
         before_s = time.thread_time()
         _write(database, [ended.start])
         _write(database, [settler.end(ended)])
@@ -219,7 +219,8 @@ def _play(scenario: Scenario, turns: int, settler: Settler, database: SqliteData
     )
 
 
-def _call(turn: Turn) -> CallEnd:
+def call_of(turn: Turn, session: str = "bench") -> CallEnd:
+    """Give the call as it ends."""
     call = Call(
         project_id=1,
         owner=b"bench---",
@@ -228,7 +229,7 @@ def _call(turn: Turn) -> CallEnd:
         provider="openai",
         request_headers=ASKED,
         request_index=index(ASKED),
-        session_ref=SessionRef("bench", "header"),
+        session_ref=SessionRef(session, "header"),
         capture=CapturePolicy(),
         body_bytes=8 << 20,
         budget=Budget(1 << 30),

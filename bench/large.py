@@ -2,10 +2,11 @@
 
 Sessions are of all lengths (a few very long), models and users of all frequencies, and words as in
 English; one call in twenty fails, and of one in ten nothing is known of tokens or cost. Full text
-and mentions are there; bodies are not, since no list reads them.
+and mentions are there; messages are where they are asked for, since no list reads them.
 """
 
 import asyncio
+import hashlib
 import random
 import sqlite3
 from collections import Counter
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from storage.chain import BEGINNING, node_hash
 from storage.keys import session_key
 from storage.sqlite import open_database
 
@@ -46,6 +48,12 @@ SESSION: Final = (
     *("user_id", "first_input", "last_output", "last_error"),
 )
 MODEL: Final = ("project_id", "session_id", "model", "n")
+CONTENT: Final = ("id", "project_id", "sha256", "encoding", "size", "data")
+NODE: Final = ("id", "project_id", "parent_id", "content_id", "depth", "hash", "lead")
+# Of a span whose messages are there.
+SPOKEN: Final = (
+    *("input_node_id", "output_node_id", "fresh_count", "input_meaning", "output_meaning"),
+)
 
 
 @dataclass(slots=True)
@@ -75,8 +83,11 @@ class Talk:
     models: Counter[str] = field(default_factory=Counter)
 
 
-def make(path: Path, sessions: int, traces: int) -> None:
-    """Make a database with so many sessions and traces, which are of one month."""
+def make(path: Path, sessions: int, traces: int, *, messages: bool = False) -> None:
+    """Make a database with so many sessions and traces, which are of one month.
+
+    ``messages``: with the messages of each call as its chain, so that it can be opened.
+    """
     asyncio.run(open_database(path).close())  # with its tables, and its lock let go
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("PRAGMA synchronous = OFF")
@@ -93,7 +104,11 @@ def make(path: Path, sessions: int, traces: int) -> None:
     connection.execute("BEGIN")
     for batch in _batches(_starts(source, sessions, traces)):
         _write_calls(connection, source, talks, batch)
+        if messages:
+            _write_messages(connection, batch)
     _write_sessions(connection, talks)
+    for name, last in (("seq", traces), ("id", 2 * traces + 1)):
+        connection.execute("UPDATE counters SET value = ? WHERE name = ?", (last, name))
     connection.execute("COMMIT")
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.close()
@@ -191,6 +206,34 @@ def _write_calls(
         _insert("messages_fts", ("rowid", "scope", "text")),
         ((content, "p1", text) for content, _, text, *_ in texts),
     )
+
+
+def _write_messages(connection: sqlite3.Connection, batch: Sequence[tuple[int, int, int]]) -> None:
+    """Write the bytes of what a batch of calls asked and was answered, each a talk of its own."""
+    contents, nodes, spans = [], [], []
+    last = batch[-1][0]
+    texts = connection.execute(
+        "SELECT seq, input_preview, output_preview FROM spans WHERE seq BETWEEN ? AND ?",
+        (batch[0][0], last),
+    )
+    for seq, asked, said in texts.fetchall():
+        hashed, parent, meanings = BEGINNING, None, []
+        for depth, (role, text) in enumerate((("user", asked), ("assistant", said)), 1):
+            # Named, so that no two are alike.
+            data = f'{{"role":"{role}","name":"n{seq}","content":"{text}"}}'.encode()
+            sha256 = hashlib.sha256(data).digest()
+            lead = b", " if parent else b""
+            hashed = node_hash(hashed, lead, sha256)
+            number = 2 * seq + depth - 1
+            contents.append((number, 1, sha256, "", len(data), data))
+            nodes.append((number, 1, parent, number, depth, hashed, lead))
+            meanings.append(sha256[:16])
+            parent = number
+        spans.append((2 * seq, 2 * seq + 1, 1, *meanings, seq))
+    connection.executemany(_insert("contents", CONTENT), contents)
+    connection.executemany(_insert("nodes", NODE), nodes)
+    marks = ", ".join(f"{name} = ?" for name in SPOKEN)
+    connection.executemany(f"UPDATE spans SET {marks} WHERE seq = ?", spans)  # noqa: S608
 
 
 def _write_sessions(connection: sqlite3.Connection, talks: Sequence[Talk]) -> None:

@@ -191,6 +191,22 @@ async def _alone(config: Config) -> AsyncIterator[Path]:
         yield path
 
 
+def migrate(config: Config, options: argparse.Namespace) -> int:
+    """Move a SQLite database to PostgreSQL; 1 where the two are not equal then.
+
+    Raises:
+        StorageError: one of them cannot be used, or the extra is not installed.
+    """
+    try:
+        from proxy import transporting
+    except ModuleNotFoundError as error:
+        if error.name != "asyncpg":
+            raise
+        problem, remedy = "its client is not installed", "pip install 'traceway[postgres]'"
+        raise StorageError("PostgreSQL", problem, remedy) from None
+    return transporting.migrate(config, options)
+
+
 def _signals() -> tuple[asyncio.Event, asyncio.Event]:
     """Give the events that the first and the second SIGINT or SIGTERM set."""
     stop, now = asyncio.Event(), asyncio.Event()
@@ -287,6 +303,23 @@ def _parser() -> argparse.ArgumentParser:
         help="first save what can be read of a damaged database into a new one, and look at that;"
         " the server must be stopped, and the damaged file stays as it is",
     )
+    migrate_command = commands.add_parser(
+        "migrate", help="move a SQLite database to PostgreSQL, and prove that both are equal"
+    )
+    migrate_command.set_defaults(run=migrate)
+    migrate_command.add_argument("--config", type=Path, metavar="FILE", help="a TOML file")
+    migrate_command.add_argument(
+        "source", type=Path, metavar="SQLITE", help="the file; its server must be stopped"
+    )
+    migrate_command.add_argument(
+        "target",
+        metavar="postgresql://...",
+        help="a database that is empty, or into which this one was being moved",
+    )
+    migrate_command.add_argument(
+        "--proof-only", action="store_true", help="compare what was moved before, and move nothing"
+    )
+    migrate_command.add_argument("--json", action="store_true", help="one object, on stdout")
     for name, command, what in (
         ("sessions", sessions, "list sessions"),
         ("sessions show", show, "read a session: its metrics and its conversation"),

@@ -89,7 +89,7 @@ def importing(module: str, sources: tuple[str, ...] = SOURCES) -> set[str]:
 
 
 def data_plane() -> tuple[str, ...]:
-    parts = {"proxy/app.py", "proxy/__main__.py", "proxy/examining.py"}
+    parts = {"proxy/app.py", "proxy/__main__.py", "proxy/examining.py", "proxy/transporting.py"}
     return tuple(
         source
         for source in SOURCES
