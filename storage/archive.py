@@ -1,4 +1,4 @@
-"""Reads sessions, and traces that have none, as archives: blocks of lines that stand for themselves.
+"""Reads sessions, and traces that have none, as archives: blocks of lines that stand alone.
 
 Invariants: a block holds everything that is known of its spans that have ended, in the order in
 which it came, and before each line what that needs; it is the same for the same calls in whatever
@@ -75,7 +75,8 @@ WHERE t.project_id = :project_id AND {{which}} AND t.opened_seq > :after
 ORDER BY 1 LIMIT {ITEMS}
 """
 COUNT_RUNNING: Final = """
-SELECT COUNT(*) FROM traces t JOIN spans s ON s.project_id = t.project_id AND s.trace_id = t.trace_id
+SELECT COUNT(*)
+FROM traces t JOIN spans s ON s.project_id = t.project_id AND s.trace_id = t.trace_id
 WHERE t.project_id = :project_id AND t.session_id = :session_id AND s.state = 'running'
 """
 READ_SESSION: Final = """
