@@ -159,10 +159,8 @@ class Block:
     def _take_trace(self, line: TraceLine) -> None:
         trace_id = bytes.fromhex(line.id)
         _once(trace_id, self.traces, "the trace")
-        if (line.source is None) != (self.session is None):
-            raise BadArchive(
-                f"the trace {line.id} has a session and no source of it, or no session"
-            )
+        if line.source is None and self.session is not None:
+            raise BadArchive(f"the trace {line.id} does not say how its session was found")
         self.traces[trace_id] = line
 
     def _take_node(self, line: NodeLine) -> None:
@@ -181,6 +179,8 @@ class Block:
         key = (self._known_trace(line.trace), bytes.fromhex(line.id))
         _once(key, self.spans, "the span")
         of = f"the span {line.id} of the trace {line.trace}"
+        if self.traces[key[0]].forgotten_at_us is not None and _has_content(line):
+            raise BadArchive(f"{of} has contents, and its trace says that they were forgotten")
         if not line.handed_in and (line.same_call or line.early_end):
             raise BadArchive(f"{of} is a call, and says what only spans say that were handed in")
         if line.started_at_us + line.duration_us > MAX_TIME_US:
@@ -333,6 +333,18 @@ class Block:
             line = self._file.readline()
             at += len(line)
             yield decoded(line), at
+
+
+def _has_content(line: SpanLine) -> bool:
+    """Tell whether a span says anything but what is known of it when its content was forgotten."""
+    bodies = [body for body in (line.request, line.response) if body is not None]
+    texts = (line.input_preview, line.output_preview, line.attributes, line.query)
+    return (
+        line.chain is not None
+        or line.early_end is not None
+        or any(body.content or body.envelope or body.sha256 for body in bodies)
+        or any(one is not None for one in (*texts, line.request_headers, line.response_headers))
+    )
 
 
 def _once(key: object, there: dict[Any, Any], what: str) -> None:

@@ -250,7 +250,7 @@ class _Part:
             line = self._block.traces[change.key[1]]
             if self._block.session is not None:
                 change.session_id = self._block.session.id
-                change.session_source = line.source
+            change.session_source = line.source
             if line.linked is not None:
                 self._ledger.links[change.key] = bytes.fromhex(line.linked)
         return change
