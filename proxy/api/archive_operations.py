@@ -56,7 +56,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     Operation(
         method="GET",
         path="/api/traces/export",
-        id="exportTraces",
+        id="exportLoneTraces",
         tag="Archives",
         summary="All traces that have no session, as an archive",
         answers={
