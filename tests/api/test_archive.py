@@ -109,7 +109,12 @@ async def test_all_that_the_api_says_comes_back(
     await talk(tw, upstream, "", 1)
     await hand_in(tw, "/api/traces", {"id": "ab" * 16, "name": "agent", "session_id": "handed in"})
     for number, kind in ((1, "tool_call"), (2, "retrieval")):
-        span = {"id": f"{number:016x}", "trace_id": "ab" * 16, "name": "tool", "kind": {"type": kind}}
+        span = {
+            "id": f"{number:016x}",
+            "trace_id": "ab" * 16,
+            "name": "tool",
+            "kind": {"type": kind},
+        }
         await hand_in(tw, "/api/spans", {**span, "input": {"say": "a tool"}})
         await hand_in(tw, f"/api/spans/{number:016x}/complete", {"output": [number]})
     path = f"/api/sessions/by-id/export?id={quote('a/b: c?d', safe='')}"
