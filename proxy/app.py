@@ -13,8 +13,9 @@ from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
 from proxy import estimate, operator_socket
 from proxy.access import Access
-from proxy.api import otlp
+from proxy.api import archive_json, otlp
 from proxy.api.answers import errors
+from proxy.api.archive import Archive, Format
 from proxy.api.bodies import Bodies
 from proxy.api.conversation import Conversations
 from proxy.api.events import Events
@@ -292,6 +293,7 @@ class Traceway:
                     ingest,
                     otlp.Otlp(ingest),
                     Mcp(self._database, sessions, traces, conversations),
+                    Archive(self._database, recorder, self._formats()),
                 ),
                 *pages(
                     frame,
@@ -340,6 +342,15 @@ class Traceway:
 
         peer = peer_at(self._config.database.url, owner)
         return Replicas(peer, self._database, recorder, keyring, vault, hubs)
+
+    def _formats(self) -> dict[str, Format]:
+        """Give the formats in which sessions are exported, beside the archive."""
+        document = archive_json.JsonExport(self._database)
+        return {
+            "json": Format(
+                media_type=archive_json.MEDIA_TYPE, suffix=".json", pieces=document.pieces
+            ),
+        }
 
     async def idle(self) -> None:
         """Wait until no call is in flight."""
