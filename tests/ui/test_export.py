@@ -23,19 +23,19 @@ from tests.ui.hostile import HOSTILE
 from tests.ui.looking import findings, shapes, was_hacked, width
 from tests.ui.rich import MARKDOWN, data_url, png, rich
 from tests.ui.story import Story, assistant, tool_call, usage, user
-from tests.ui.test_session_hostile import tell
+from tests.ui.test_session_hostile import tell, words
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-ELEMENTS: Final = frozenset(
+ELEMENTS: Final = words(
     """html head meta title style body main header h1 h2 svg circle path p span bdi strong em dl div
     dt dd details summary table thead tbody tr th td figure figcaption pre code ul ol li hr img
-    section article footer nav a""".split()
+    section article footer nav a"""
 )
-ATTRIBUTES: Final = frozenset(
+ATTRIBUTES: Final = words(
     """lang http-equiv content charset name class id title aria-label aria-hidden aria-current
     viewbox cx cy r d data-metric tabindex scope open dir value src alt href data-id data-turn
-    data-span data-length""".split()
+    data-span data-length"""
 )
 
 
@@ -120,8 +120,8 @@ async def test_every_message_of_every_branch_is_there_once_with_all_that_it_says
         assert shown.count("tomllib.loads") == shown.count("found it") == 1
         assert long.strip() in shown
         texts = await page.locator("article .text").all_inner_texts()
-        for words in ("start", "one way", "another way", "the first answer", "a second answer"):
-            assert [text.strip() for text in texts].count(words) == 1, words
+        for said in ("start", "one way", "another way", "the first answer", "a second answer"):
+            assert [text.strip() for text in texts].count(said) == 1, said
         assert await page.locator("h2.branch").count() == 2
         ids = await page.locator("[id]").evaluate_all("all => all.map(one => one.id)")
         assert len(ids) == len(set(ids))
