@@ -101,8 +101,8 @@ def _path(
         for one in (*entry.before, entry) if entry.shown_as is None else ():
             if one.turn is not turn:
                 turn = one.turn
-                old_prompt, prompt = prompt, _prompt(turn, prompt)
-                old_tools, tools = tools, _tools(turn, tools)
+                old_prompt, prompt = prompt, prompt_of(turn, prompt)
+                old_tools, tools = tools, tools_of(turn, tools)
                 told = Line(kind="prompt", thread=thread, turn=turn, parent=parent)
                 if prompt.differs(old_prompt):
                     yield told._replace(prompt=prompt, old_prompt=old_prompt)
@@ -125,12 +125,14 @@ def _line(thread: Thread, parent: str | None, entry: Entry) -> Line:
     return Line(kind=kind, thread=thread, turn=entry.turn, parent=parent, entry=entry)
 
 
-def _prompt(turn: Turn, before: Prompt) -> Prompt:
+def prompt_of(turn: Turn, before: Prompt) -> Prompt:
+    """Give the prompt that holds with a turn, where `before` is what held on the way to it."""
     instructions = before.instructions if turn.setting is None else turn.setting.instructions
     # A provider that holds the conversation holds the messages that instruct, too.
     held = turn.held and not turn.prelude
     return Prompt(instructions, before.messages if held else tuple(turn.prelude))
 
 
-def _tools(turn: Turn, before: Tools) -> Tools:
+def tools_of(turn: Turn, before: Tools) -> Tools:
+    """Give the tools that hold with a turn, where `before` are those that held on the way to it."""
     return before if turn.setting is None else Tools(turn.setting.tools, turn.setting.functions)
