@@ -10,7 +10,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, get_args
 
 from proxy.api.conversation import ANSWERING
 from proxy.providers.finetune import (
@@ -19,6 +19,7 @@ from proxy.providers.finetune import (
     NotExpressible,
     Reason,
     goes_on,
+    is_cut_short,
     write_line,
 )
 from storage import queries, rebuild, transcript
@@ -36,8 +37,19 @@ TURNS: Final = 1000
 
 Skipped: TypeAlias = (
     Reason
-    | Literal["not_completed", "not_recorded", "no_answer", "repeated", "too_large", "not_chat"]
+    | Literal[
+        "cut_short",
+        "not_completed",
+        "not_recorded",
+        "no_answer",
+        "repeated",
+        "too_large",
+        "not_chat",
+    ]
 )
+
+# Why a turn is not trained: of what it says, and of how it went.
+REASONS: Final = frozenset((*get_args(Reason), *get_args(get_args(Skipped)[-1])))
 
 
 @dataclass(slots=True)
@@ -138,6 +150,7 @@ class FineTune:
             some = turns[start : start + TURNS]
             seqs = [turn.seq for turn in some]
             spans = await transcript.turn_spans(self._database, project_id, seqs)
+            frames = await transcript.answer_frames(self._database, project_id, seqs)
             for turn in some:
                 span = spans.get(turn.seq)
                 reason = _why_not(turn, span)
@@ -145,6 +158,8 @@ class FineTune:
                     span is not None and turn.base is None and await self._is_held(span)
                 ):
                     reason = reason or "not_recorded"
+                if reason is None and is_cut_short(frames.get(turn.seq, b"")):
+                    reason = "cut_short"
                 if reason is None:
                     waiting.add(turn.number)
                 else:

@@ -10,6 +10,7 @@ of system, user, assistant (with ``weight`` 0 or 1) and tool, and ``tools`` that
 """
 
 import json
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
@@ -36,6 +37,10 @@ Reason = Literal[
 _THOUGHTS: Final = frozenset({"reasoning"})
 _THOUGHT_PARTS: Final = frozenset({"reasoning", "reasoning_text", "thinking", "redacted_thinking"})
 _TEXT_PARTS: Final = frozenset({"text", "input_text", "output_text"})
+# Not within a text, where a quote has a backslash before it.
+_CUT_SHORT: Final = re.compile(
+    rb'(?<!\\)"(?:finish_reason"\s*:\s*"(?:length|content_filter)|status"\s*:\s*"incomplete)"'
+)
 _ROLES: Final = {
     "system": "system",
     # Of newer models; in a line it is the same.
@@ -108,6 +113,11 @@ def write_line(head: Head, messages: Sequence[Message], trained: Collection[int]
     if tools := _tools(head):
         line["tools"] = tools
     return encode(line)
+
+
+def is_cut_short(frame: bytes) -> bool:
+    """Tell whether an answer was ended before its end, by what stands around its messages."""
+    return _CUT_SHORT.search(frame) is not None
 
 
 def goes_on(request: bytes) -> bool:
