@@ -21,8 +21,9 @@ from typing import Final
 
 from proxy import __version__, operator_socket
 from proxy.app import Traceway
+from proxy.backing_up import back_up
 from proxy.call_log import JsonLines, TextLines
-from proxy.cli import keys, projects, provider_keys, sessions, show, tail
+from proxy.cli import export, keys, projects, provider_keys, restore, sessions, show, tail
 from proxy.cli.client import KEY_VARIABLE, NoAnswer
 from proxy.cli.command import Add, Before, Work, add_options, add_project, asking
 from proxy.cli.reach import Taken
@@ -260,6 +261,13 @@ def _parser() -> argparse.ArgumentParser:
         help="first save what can be read of a damaged database into a new one, and look at that;"
         " the server must be stopped, and the damaged file stays as it is",
     )
+    backup_command = commands.add_parser(
+        "backup", parents=[common], help="copy the database to a file, also while a server runs"
+    )
+    backup_command.set_defaults(run=back_up)
+    backup_command.add_argument("file", type=Path, metavar="FILE", help="the copy: a new file")
+    for archives in (export, restore):
+        archives.add_commands(_adding(commands.add_parser, common))
     for name, command, what in (
         ("sessions", sessions, "list sessions"),
         ("sessions show", show, "read a session: its metrics and its conversation"),

@@ -14,8 +14,9 @@ from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
 from proxy import estimate, operator_socket
 from proxy.access import Access
-from proxy.api import otlp
+from proxy.api import archive_json, otlp
 from proxy.api.answers import errors
+from proxy.api.archive import Archive, Format
 from proxy.api.bodies import Bodies
 from proxy.api.conversation import Conversations
 from proxy.api.events import Events
@@ -257,6 +258,7 @@ class Traceway:
                     ingest,
                     otlp.Otlp(ingest),
                     Mcp(self._database, sessions, traces, conversations),
+                    Archive(self._database, recorder, self._formats()),
                 ),
                 *pages(
                     frame,
@@ -296,6 +298,15 @@ class Traceway:
         for sock in sockets:
             clients = owners if sock.family == socket.AF_UNIX else public
             await Door(runner, sock, clients, BACKLOG).start()
+
+    def _formats(self) -> dict[str, Format]:
+        """Give the formats in which sessions are exported, beside the archive."""
+        document = archive_json.JsonExport(self._database)
+        return {
+            "json": Format(
+                media_type=archive_json.MEDIA_TYPE, suffix=".json", pieces=document.pieces
+            ),
+        }
 
     def _operators(self) -> list[socket.socket]:
         """Give the socket of the database's owner, where there can be one."""

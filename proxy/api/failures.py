@@ -44,6 +44,9 @@ _KEYED: Final = (
 _SCOPED: Final = (Failure(403, "forbidden", "the key's scope does not allow this"),)
 _OWN: Final = (
     Failure(400, "bad_parameter", "a parameter has a value that it cannot have; `param` names it"),
+    Failure(
+        400, "bad_archive", "what is to be imported is no archive, or damaged; nothing of it is"
+    ),
     Failure(404, "not_found", "nothing has this id here, or nothing is at this path"),
     Failure(405, "method_not_allowed", "the path has no such method; `Allow` names those it has"),
     Failure(406, "not_acceptable", "`Accept` does not allow `application/json`"),

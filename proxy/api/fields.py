@@ -7,6 +7,7 @@ types are the dataclasses' own; here is only what a type does not say. Pure.
 from typing import Final, get_args
 
 from proxy.api.about import NULL, About, Schema
+from proxy.api.archive_fields import ARCHIVES
 from proxy.api.ingest_fields import HANDED_IN
 from proxy.call import EndedBy, Phase
 from proxy.pricing import Status
@@ -297,6 +298,7 @@ FIELDS: Final[dict[str, About]] = {
     "token": About("what `/api/events?token=` takes, once", "tw_st_..."),
     "expires_in_s": About("seconds until it is no longer good", 30.0),
     **HANDED_IN,
+    **ARCHIVES,
     # Errors.
     "Error.error": About("what is wrong"),
     "resourceSpans": About(

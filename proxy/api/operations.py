@@ -8,6 +8,7 @@ from typing import Final
 
 from proxy.api import (
     admin_operations,
+    archive_operations,
     ingest_operations,
     mcp_operations,
     recorded_operations,
@@ -19,6 +20,7 @@ TAGS: Final = {
     "Proxy": "Calls to LLM APIs.",
     "Sessions": "Conversations: the calls that belong together.",
     "Traces and spans": "Calls, one by one.",
+    "Archives": "Recordings as files, and back.",
     "Write API": "Traces and spans that applications hand in themselves.",
     "Events": "What happens, as it happens.",
     "Search": "Help with the search language.",
@@ -29,6 +31,7 @@ TAGS: Final = {
 
 OPERATIONS: Final[tuple[Operation, ...]] = (
     *recorded_operations.OPERATIONS,
+    *archive_operations.OPERATIONS,
     *ingest_operations.OPERATIONS,
     *served_operations.OPERATIONS,
     *mcp_operations.OPERATIONS,

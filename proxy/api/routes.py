@@ -8,6 +8,7 @@ from typing import Final
 
 from proxy.access import ADMIN, ANY, OPEN, READ, WRITE
 from proxy.api import openapi, otlp
+from proxy.api.archive import Archive
 from proxy.api.bodies import Bodies
 from proxy.api.conversation import Conversations
 from proxy.api.events import Events
@@ -41,6 +42,7 @@ def routes(
     ingest: Ingest,
     exports: Otlp,
     mcp: Mcp,
+    archive: Archive,
 ) -> list[Route]:
     """List the routes of the proxy and the API, with what each needs.
 
@@ -59,6 +61,10 @@ def routes(
         Route("DELETE", session, sessions.delete, ADMIN),
         Route("PATCH", session, sessions.mark, ADMIN),
         Route("GET", "/api/sessions/{id:[^/]+}/conversation", conversations.show, READ),
+        Route("GET", "/api/sessions/by-id/export", archive.session, READ),
+        Route("GET", "/api/sessions/{id:[^/]+}/export", archive.session, READ),
+        Route("GET", "/api/traces/export", archive.traces, READ),
+        Route("POST", "/api/import", archive.restore, ADMIN),
         Route("GET", "/api/messages/{id:[^/]+}", conversations.message, READ),
         Route("GET", "/api/traces", traces.list, READ),
         Route("GET", "/api/traces/totals", traces.totals, READ),

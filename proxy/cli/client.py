@@ -6,7 +6,7 @@ message holds the key that it is asked with.
 """
 
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +34,8 @@ KEY_VARIABLE: Final = "TRACEWAY_API_KEY"
 _ASKING: Final = aiohttp.ClientTimeout(total=60, sock_connect=5)
 # A change takes milliseconds, and waits for as long as the database cannot be written.
 CHANGING: Final = aiohttp.ClientTimeout(total=15, sock_connect=5)
+# A file takes as long as it takes.
+_LONG: Final = aiohttp.ClientTimeout(total=None, sock_connect=5)
 # The server sends a comment every 15 s: after three of them that did not come nobody is there.
 _FOLLOWING: Final = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=45)
 _ID: Final = re.compile(rb"^id: ?(\d+)\r?$", re.MULTILINE)
@@ -42,6 +44,10 @@ _POSITION: Final = re.compile(r"q, position (\d+): ")
 
 class NoAnswer(Exception):
     """Nobody answers there as a Traceway server does."""
+
+
+class BrokenOff(NoAnswer):
+    """An answer began, and did not come to its end."""
 
 
 class Refused(Exception):
@@ -169,6 +175,52 @@ class Client:
             raise NoAnswer(
                 f"{self.place} did not say whether it is done ({str(error) or 'it takes long'}):"
                 " look at what it lists, and at its log"
+            ) from None
+
+    async def download(
+        self, path: str, params: Params, take: Callable[[bytes], object]
+    ) -> Mapping[str, str]:
+        """Have the pieces of a file taken as they come; give the answer's headers.
+
+        Raises:
+            BrokenOff: what was taken is not all of it.
+            NoAnswer, Refused: there is none.
+        """
+        try:
+            async with self._session.get(self._at(path, params), timeout=_LONG) as answer:
+                if answer.status != 200 or "Content-Disposition" not in answer.headers:
+                    await self._check(answer, "")
+                try:
+                    async for piece in answer.content.iter_any():
+                        take(piece)
+                except (aiohttp.ClientError, TimeoutError) as error:
+                    raise BrokenOff(f"{self.place} broke off ({error}): ask again") from None
+                return dict(answer.headers)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise self._nobody(error) from None
+
+    async def upload(self, path: str, content_type: str, pieces: AsyncIterator[bytes]) -> bytes:
+        """Send a file of any length, and read the JSON of the answer.
+
+        Raises:
+            NoAnswer, Refused: it did not take all of it, or nobody knows.
+        """
+        headers = {"Content-Type": content_type}
+        try:
+            async with self._session.post(
+                self._at(path, {}),
+                data=pieces,
+                headers=headers,
+                timeout=_LONG,
+                allow_redirects=False,
+            ) as answer:
+                return await self._read(answer)
+        except aiohttp.ClientConnectorError as error:
+            raise self._nobody(error) from None
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise NoAnswer(
+                f"{self.place} broke off ({str(error) or 'no answer'}): send it again, what is"
+                " there already is passed over"
             ) from None
 
     async def _read(self, answer: aiohttp.ClientResponse) -> bytes:

@@ -1,0 +1,269 @@
+"""Taking recordings along, over HTTP: a session in one of several formats, and archives back in.
+
+Owns which formats there are. Invariants: whatever is sent is sent as it is read, part by part, and
+what cannot be sent to its end is cut, never ended as if it were whole; of what comes in, nothing of
+a block is stored before all of it was found to be right (storage/archive_block.py), and what is
+stored is a transaction for each small part, so that calls are not held up.
+"""
+
+import asyncio
+import functools
+import re
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, cast
+
+from aiohttp import web
+
+from proxy.access import check_still, project_id
+from proxy.api import params
+from proxy.api.answers import json_answer, not_found
+from proxy.api.params import BadParameter
+from proxy.errors import Refused
+from proxy.reaper import Client, MalformedBody
+from proxy.recorder import Recorder
+from storage import archive, queries, restore
+from storage.archive_block import Block
+from storage.archive_incoming import Incoming
+from storage.archive_lines import BadArchive
+from storage.database import Database, StorageError
+from storage.restore import Mark
+from storage.restore_conflicts import Conflict, find_conflict
+
+# Gives what is exported of a project's session. Raises LookupError before the first piece where
+# there is no such session.
+Pieces = Callable[[int, str], AsyncIterator[bytes]]
+
+DEFAULT_FORMAT: Final = "jsonl"
+FORMATS: Final = (DEFAULT_FORMAT, "json")
+JSON_LINES: Final = "application/jsonl"
+# How many spans run, and so are in no archive.
+RUNNING_HEADER: Final = "X-Traceway-Running"
+# Nothing that a stranger wrote runs on our origin, whatever it is saved as.
+POLICY: Final = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+# What a file may be called everywhere.
+_ODD: Final = re.compile(r"[^A-Za-z0-9._-]+")
+NAME_CHARS: Final = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Format:
+    """A format in which a session is exported; ``suffix`` is that of its files."""
+
+    media_type: str
+    suffix: str
+    pieces: Pieces
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportedView:
+    """What came in of archives: what was new, and how many spans were there already."""
+
+    sessions: int
+    traces: int
+    spans: int
+    known_spans: int
+
+
+class Archive:
+    """The handlers of the exports and of /api/import.
+
+    ``formats`` are all of ``FORMATS`` but the archive itself.
+    """
+
+    def __init__(
+        self, database: Database, recorder: Recorder, formats: Mapping[str, Format]
+    ) -> None:
+        self._database = database
+        self._recorder = recorder
+        lines = functools.partial(archive.session_block, database)
+        self._formats = {
+            DEFAULT_FORMAT: Format(media_type=JSON_LINES, suffix=".jsonl", pieces=lines),
+            **formats,
+        }
+        if missing := set(FORMATS).symmetric_difference(self._formats):
+            raise ValueError(f"the formats are not those that are described: {missing}")
+
+    async def session(self, request: web.Request) -> web.StreamResponse:
+        """GET /api/sessions/{id}/export?format=: a session as a file."""
+        session_id = params.session_id(request)
+        name = request.query.get("format", DEFAULT_FORMAT)
+        if name not in self._formats:
+            known = ", ".join(self._formats)
+            raise BadParameter(f"format must be one of {known}, not {name[:40]!r}", "format")
+        project = project_id(request)
+        if await queries.get_session(self._database, project, session_id) is None:
+            return not_found("session")
+        chosen = self._formats[name]
+        answer = _file(chosen.media_type, f"session-{session_id}", chosen.suffix)
+        running = await archive.running_in(self._database, project, session_id)
+        answer.headers[RUNNING_HEADER] = str(running)
+        return await _send(request, answer, chosen.pieces(project, session_id))
+
+    async def traces(self, request: web.Request) -> web.StreamResponse:
+        """GET /api/traces/export: all traces that have no session, as an archive."""
+        answer = _file(JSON_LINES, "traces", ".jsonl")
+        return await _send(
+            request, answer, archive.lone_blocks(self._database, project_id(request))
+        )
+
+    async def restore(self, request: web.Request) -> web.Response:
+        """POST /api/import: store what archives hold; what is there already is passed over."""
+        coming = _Import(self._database, self._recorder, project_id(request))
+        incoming = Incoming()
+        try:
+            async for piece in _pieces(request):
+                incoming.feed(piece)
+                while (block := await asyncio.to_thread(incoming.next_block)) is not None:
+                    check_still(request)
+                    await coming.take(block)
+            incoming.end()
+        except BadArchive as error:
+            raise Refused(400, "bad_archive", f"{error}; {coming.so_far}") from None
+        except OSError as error:
+            reason = f"the folder for temporary files takes no more ({error.strerror or error})"
+            raise Refused(503, "storage_unavailable", reason) from None
+        finally:
+            incoming.close()
+        return json_answer(coming.done)
+
+
+class _Import:
+    """Archives on their way into a project."""
+
+    def __init__(self, database: Database, recorder: Recorder, project: int) -> None:
+        self._database = database
+        self._recorder = recorder
+        self._project = project
+        self._marks: list[Mark] = []
+        self._sessions = 0
+        self._done = restore.Written(at=None)
+
+    @property
+    def done(self) -> ImportedView:
+        """What became of all that came."""
+        return ImportedView(
+            sessions=self._sessions,
+            traces=self._done.traces,
+            spans=self._done.spans,
+            known_spans=self._done.known_spans,
+        )
+
+    @property
+    def so_far(self) -> str:
+        """Say what is stored, where something goes wrong."""
+        if not self._sessions and not self._done.spans and not self._done.known_spans:
+            return "nothing was imported"
+        return f"what is before it was imported: {self._sessions} sessions"
+
+    async def take(self, block: Block) -> None:
+        """Store a block, and let it go.
+
+        Raises:
+            Refused: something of it is there already and is not the same.
+        """
+        work: asyncio.Future[restore.Written] | None = None
+        try:
+            self._refuse(block, await find_conflict(self._database, self._project, block))
+            at: int | None = 0
+            while at is not None:
+                step = functools.partial(
+                    restore.write, project_id=self._project, block=block, at=at
+                )
+                work = self._recorder.write(step, (self._project,))
+                # Who sent it may leave, and the writer go on with it.
+                part = await asyncio.shield(work)
+                self._add(part)
+                self._refuse(block, part.conflict)
+                at = part.at
+            if self._marks:
+                mark = functools.partial(restore.mark, marks=self._marks)
+                self._marks = await self._recorder.write(mark, (self._project,))
+            self._sessions += block.session is not None
+        finally:
+            if work is None or work.done():
+                block.close()
+            else:
+                work.add_done_callback(lambda _: block.close())
+
+    def _add(self, part: restore.Written) -> None:
+        self._done.traces += part.traces
+        self._done.spans += part.spans
+        self._done.known_spans += part.known_spans
+        self._marks += part.marks
+
+    def _refuse(self, block: Block, found: Conflict | None) -> None:
+        if found is None:
+            return
+        of = "" if block.session is None else f" of the session {block.session.id!r}"
+        span = "" if found.span_id is None else f", span {found.span_id.hex()}"
+        raise Refused(
+            409,
+            "conflict",
+            f"trace {found.trace_id.hex()}{span}{of}: {found.what}; delete it first, or import into"
+            f" another project; {self.so_far}",
+        )
+
+
+def _file(media_type: str, name: str, suffix: str) -> web.StreamResponse:
+    """Begin an answer that is saved as a file."""
+    safe = _ODD.sub("_", name)[:NAME_CHARS]
+    return web.StreamResponse(
+        headers={
+            "Content-Type": media_type,
+            "Content-Disposition": f'attachment; filename="{safe}{suffix}"',
+            "Content-Security-Policy": POLICY,
+            "X-Content-Type-Options": "nosniff",
+            "Cache-Control": "no-store",
+        }
+    )
+
+
+async def _send(
+    request: web.Request, answer: web.StreamResponse, pieces: AsyncIterator[bytes]
+) -> web.StreamResponse:
+    """Send an answer's pieces; where they break off, so does the connection."""
+    if request.method == "HEAD":
+        await answer.prepare(request)
+        return answer
+    try:
+        # What fails before the first piece still has an answer of its own.
+        first = await anext(pieces, b"")
+    except LookupError:
+        return not_found("session")
+    except archive.ArchiveChanged:
+        raise _CHANGED from None
+    await answer.prepare(request)
+    try:
+        await answer.write(first)
+        async for piece in pieces:
+            await answer.write(piece)
+    except (StorageError, archive.ArchiveChanged, LookupError):
+        if request.transport is not None:
+            request.transport.abort()
+    except ConnectionError:
+        pass  # it left
+    return answer
+
+
+_CHANGED: Final = Refused(
+    409, "conflict", "it was changed while it was read: ask again", retry_after_s=1
+)
+
+
+async def _pieces(request: web.Request) -> AsyncIterator[bytes]:
+    """Give a body as it comes, however long it is; between two pieces the time is bounded.
+
+    Raises:
+        BadParameter: it does not come whole, or not in time.
+    """
+    patience_s = cast(Client, request.protocol).patience.body_s
+    try:
+        while True:
+            async with asyncio.timeout(patience_s):
+                piece = await request.content.readany()
+            if not piece:
+                return
+            yield piece
+    except (web.RequestPayloadError, MalformedBody, TimeoutError):
+        raise BadParameter("the body did not come whole; what came before is imported") from None

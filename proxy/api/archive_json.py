@@ -1,0 +1,75 @@
+"""A session as one JSON document that people and programs read: all that the API knows of it.
+
+Invariants: figures and shapes are those of the API's own views; each body is whole, as JSON or as
+text, and null where it is neither. It is written trace by trace, so that none is too long for it.
+"""
+
+from collections.abc import AsyncIterator
+from typing import Final
+
+import orjson
+
+from proxy.api.bodies import json_value
+from proxy.api.span_views import span_view
+from proxy.api.views import budget_view, flat, session_view, trace_view
+from storage import budgets, listing, queries, rebuild
+from storage.clauses import Name, Query
+from storage.database import Database
+from storage.listing import After, Order
+from storage.records import Span, Trace
+
+MEDIA_TYPE: Final = "application/json"
+# Traces that are read at once.
+TRACES: Final = 100
+
+
+class JsonExport:
+    """Writes sessions as documents; `pieces` is what an export of this format is made with."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def pieces(self, project_id: int, session_id: str) -> AsyncIterator[bytes]:
+        """Write a session in one line.
+
+        Raises:
+            LookupError: there is no such session; before the first piece.
+        """
+        session = await queries.get_session(self._database, project_id, session_id)
+        if session is None:
+            raise LookupError(session_id)
+        shown = flat(session_view(session))
+        budget = await budgets.session_budget(self._database, project_id, session_id)
+        shown["budget"] = budget_view(budget)
+        yield b'{"session":%b,"traces":[' % orjson.dumps(shown)
+        comma = b""
+        async for trace in self._traces(project_id, session_id):
+            head = orjson.dumps(flat(trace_view(trace)))
+            yield b'%b%b,"spans":[' % (comma, head[:-1])
+            comma = b""
+            for span in await queries.trace_spans(self._database, project_id, trace.trace_id):
+                yield comma + await self._span(span)
+                comma = b","
+            yield b"]}"
+            comma = b","
+        yield b"]}\n"
+
+    async def _traces(self, project_id: int, session_id: str) -> AsyncIterator[Trace]:
+        query = Query("traces", (Name("session", session_id),))
+        order = Order("started", descending=False)
+        after: After | None = None
+        while True:
+            page = await listing.list_traces(
+                self._database, project_id, TRACES, after, query=query, order=order
+            )
+            for trace in page.rows:
+                yield trace
+            after = page.next_after
+            if after is None:
+                return
+
+    async def _span(self, span: Span) -> bytes:
+        asked = await rebuild.request_of(self._database, span.seq)
+        answered = await rebuild.response_of(self._database, span.seq)
+        view = span_view(span, await json_value(asked), await json_value(answered))
+        return orjson.dumps(view)

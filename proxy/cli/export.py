@@ -1,0 +1,221 @@
+"""`traceway export [QUERY]`: sessions as files, all that a query finds or all that there are.
+
+Invariant: a file with the name that was asked for is whole; while it is written it is called
+FILE.part, and nothing that is there is overwritten unasked. What is said goes to stderr.
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final
+
+from proxy.api.archive import DEFAULT_FORMAT, FORMATS, RUNNING_HEADER
+from proxy.api.params import MAX_LIMIT
+from proxy.cli.client import BrokenOff, Client, NoAnswer, Refused
+from proxy.cli.command import Add, add_project, note
+from proxy.cli.terminal import Screen
+from proxy.ui import view
+
+# Formats of which several sessions may stand in one file, one behind the other.
+JOINED: Final = frozenset({"jsonl", "json", "finetune"})
+# A session that changes while it is read is read again so often.
+TRIES: Final = 5
+PROGRESS_S: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    sessions: list[_Row]
+    truncated: bool = False
+    cursor: str | None = None
+
+
+def add_commands(add: Add) -> None:
+    """Add the command, with what it takes."""
+    command = add("export", "write sessions to a file, to keep or to import elsewhere", run, check)
+    command.add_argument(
+        "query", nargs="?", default="", metavar="QUERY", help='as "starred:true since:30d"'
+    )
+    command.add_argument(
+        "--all", action="store_true", help="all sessions, and in an archive all else as well"
+    )
+    command.add_argument(
+        "--format", choices=FORMATS, default=DEFAULT_FORMAT, help=f"({DEFAULT_FORMAT})"
+    )
+    command.add_argument("-o", "--output", type=Path, metavar="FILE", help="where to (stdout)")
+    command.add_argument("--force", action="store_true", help="overwrite FILE")
+    add_project(command, "the project to export (the first one; with --url, the key's own)")
+
+
+def check(options: argparse.Namespace) -> None:
+    """Refuse what cannot be meant, before a server is asked.
+
+    Raises:
+        Refused: there is neither a query nor `--all`, or both, or the file is there.
+    """
+    if bool(options.query.strip()) == options.all:
+        raise Refused(400, "say which sessions: a QUERY, or --all")
+    path = options.output
+    if path is not None and path.exists() and not options.force:
+        raise Refused(400, f"{path} is there already: --force overwrites it")
+
+
+async def run(client: Client, options: argparse.Namespace, _: Screen) -> None:
+    """Export the sessions that a query finds, in the order of their ids."""
+    found = await _sessions(client, options.query)
+    if options.format not in JOINED and len(found) != 1:
+        raise Refused(
+            400, f"{len(found):,} sessions fulfil the query, and {options.format} is for one"
+        )
+    with _target(options.output, force=options.force) as file:
+        progress = _Progress(len(found))
+        done = _Export(client, options.format, file, progress)
+        for session_id in found:
+            await done.session(session_id)
+        if options.all and options.format == DEFAULT_FORMAT:
+            await done.fetch("/api/traces/export", {})
+    where = "" if options.output is None else f" in {options.output}"
+    progress.end(f"{done.count:,} sessions, {view.size(progress.bytes)}{where}")
+    if done.running:
+        note(f"{done.running:,} spans run, and are not in it")
+
+
+async def _sessions(client: Client, query: str) -> list[str]:
+    """Give the ids of all sessions that a query finds, in their order as UTF-8."""
+    found: set[str] = set()
+    cursor: str | None = None
+    while True:
+        page = await client.read(
+            _Page, "/api/sessions", {"q": query, "limit": MAX_LIMIT, "cursor": cursor}
+        )
+        found.update(row.id for row in page.sessions)
+        if page.truncated:
+            raise Refused(
+                400, "a word is so common that not all sessions with it are found: add since:"
+            )
+        if (cursor := page.cursor) is None:
+            return sorted(found, key=lambda one: one.encode())
+
+
+class _Export:
+    """An export on its way into a file."""
+
+    def __init__(self, client: Client, format: str, file: IO[bytes], progress: "_Progress") -> None:
+        self.count = 0
+        self.running = 0
+        self._client = client
+        self._format = format
+        self._file = file
+        self._progress = progress
+
+    async def session(self, session_id: str) -> None:
+        """Fetch a session, unless it was deleted meanwhile."""
+        params: dict[str, str | int | None] = {"id": session_id, "format": self._format}
+        try:
+            await self.fetch("/api/sessions/by-id/export", params)
+        except Refused as refusal:
+            if refusal.status != 404:
+                raise
+        else:
+            self.count += 1
+            self._progress.next()
+
+    async def fetch(self, path: str, params: dict[str, str | int | None]) -> None:
+        """Fetch a file to the end of ours; where it breaks off, again from its beginning."""
+        for tries_left in reversed(range(TRIES)):
+            start = self._progress.bytes
+            try:
+                headers = await self._client.download(path, params, self._take)
+            except BrokenOff:
+                if not tries_left or not self._file.seekable():
+                    raise
+                self._file.seek(start)
+                self._file.truncate()
+                self._progress.bytes = start
+            except Refused as refusal:
+                if refusal.status != 409 or not tries_left:
+                    raise
+            else:
+                self.running += int(headers.get(RUNNING_HEADER, "0"))
+                return
+
+    def _take(self, piece: bytes) -> None:
+        self._file.write(piece)
+        self._progress.add(len(piece))
+
+
+class _Progress:
+    """Says on a terminal how far it is."""
+
+    def __init__(self, total: int) -> None:
+        self.bytes = 0
+        self._total = total
+        self._count = 0
+        self._is_shown = sys.stderr.isatty()
+        self._next_s = 0.0
+
+    def add(self, count: int) -> None:
+        """Count bytes."""
+        self.bytes += count
+        self._show()
+
+    def next(self) -> None:
+        """Count a session."""
+        self._count += 1
+        self._show()
+
+    def _show(self) -> None:
+        now_s = time.monotonic()
+        if self._is_shown and now_s >= self._next_s:
+            self._next_s = now_s + PROGRESS_S
+            text = f"{self._count:,} of {self._total:,} sessions, {view.size(self.bytes)}"
+            print(f"\r{text}\x1b[K", end="", file=sys.stderr, flush=True)
+
+    def end(self, text: str) -> None:
+        """Say what was done."""
+        if self._is_shown:
+            print("\r\x1b[K", end="", file=sys.stderr)
+        note(text)
+
+
+@contextmanager
+def _target(path: Path | None, *, force: bool) -> Iterator[IO[bytes]]:
+    """Open what is written to; a file has its name when it is whole.
+
+    Raises:
+        NoAnswer: it cannot be written.
+    """
+    if path is None:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    part = path.with_name(f"{path.name}.part")
+    try:
+        if force:
+            part.unlink(missing_ok=True)
+        handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "wb") as file:
+            try:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            except BaseException:
+                part.unlink(missing_ok=True)
+                raise
+        part.rename(path)
+    except FileExistsError:
+        raise NoAnswer(
+            f"{part} is there: another export writes it, or one was killed; --force begins anew"
+        ) from None
+    except OSError as error:
+        raise NoAnswer(f"{path} cannot be written: {error.strerror or error}") from None

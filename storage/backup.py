@@ -1,0 +1,79 @@
+"""A copy of an SQLite database as it is at one moment, whoever writes to it meanwhile.
+
+Invariants: the copy has its name when it is whole, on disk, and found sound; nothing that is there
+is overwritten. The database is only read, in one step: a copy in several would begin anew with each
+write of another connection. What is written meanwhile stays in the write-ahead log until it ends.
+"""
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+from storage.database import DatabaseCorrupt, DatabaseUnwritable, StorageError
+from storage.readers import uri
+from storage.sqlite import open_snapshot
+from storage.statements import REFUSALS, refusal
+
+# A reader waits for others only while one of them recovers a log.
+BUSY_TIMEOUT_MS: Final = 5_000
+ONE_STEP: Final = -1
+
+
+def copy(path: Path, target: Path) -> int:
+    """Copy a database to a new file that its owner alone can read; return its size in bytes.
+
+    Raises a StorageError where there is no database, or the copy cannot be made.
+    """
+    open_snapshot(path)  # refuses what is no database of ours
+    part = target.with_name(f"{target.name}.part")
+    if target.exists():
+        raise StorageError(target, "there is such a file already", "name another, or delete it")
+    try:
+        os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    except OSError as error:
+        raise _unwritable(part, error) from error
+    try:
+        _copy(path, part)
+        _to_disk(part)
+        os.rename(part, target)  # noqa: PTH104 (as the calls beside it)
+        _to_disk(target.absolute().parent)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise _unwritable(target, error) from error
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    return target.stat().st_size
+
+
+def _copy(path: Path, part: Path) -> None:
+    place = path
+    try:
+        with (
+            closing(sqlite3.connect(uri(path, "mode=ro"), uri=True)) as source,
+            closing(sqlite3.connect(part, isolation_level=None)) as copied,
+        ):
+            source.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS:d}")
+            source.backup(copied, pages=ONE_STEP)
+            place = part
+            # One file, whatever the database was: whoever opens it to write makes a log anew.
+            copied.execute("PRAGMA journal_mode = DELETE").fetchall()
+            ((found, *_), *_) = copied.execute("PRAGMA quick_check(1)").fetchall()
+    except REFUSALS as error:
+        raise refusal(place, error) from error
+    if found != "ok":
+        raise DatabaseCorrupt(path, f"the copy is damaged, as the database is: {found}")
+
+
+def _to_disk(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def _unwritable(place: Path, error: OSError) -> DatabaseUnwritable:
+    return DatabaseUnwritable(place, error.strerror or str(error))

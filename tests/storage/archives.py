@@ -1,0 +1,52 @@
+"""Databases as archives, and archives into databases, for the tests of both."""
+
+from storage.archive import lone_blocks, session_block
+from storage.archive_incoming import Incoming
+from storage.database import Database
+from storage.restore import Mark, Written, mark, write
+from storage.restore_conflicts import Conflict, find_conflict
+from tests.storage.calls import rows
+
+
+async def exported(db: Database, project_id: int = 1) -> bytes:
+    """Give the archive of a project: its sessions in the order of their ids, then the rest."""
+    told = []
+    sql = "SELECT session_id FROM sessions WHERE project_id = :p"
+    names = [row[0] for row in await db.read(sql, {"p": project_id})]
+    for session_id in sorted(names, key=str.encode):
+        told += [lines async for lines in session_block(db, project_id, session_id)]
+    told += [lines async for lines in lone_blocks(db, project_id)]
+    return b"".join(told)
+
+
+async def restored(db: Database, archive: bytes, project_id: int = 1) -> Written:
+    """Bring an archive into a project as the API does; stop at the first conflict."""
+    incoming = Incoming()
+    incoming.feed(archive)
+    done = Written(at=None)
+    marks: list[Mark] = []
+    while (block := incoming.next_block()) is not None:
+        found = await find_conflict(db, project_id, block)
+        at: int | None = 0 if found is None else None
+        done.conflict = found
+        while at is not None:
+            with db.transaction() as tx:
+                part = write(tx, project_id, block, at)
+            at = part.at if part.conflict is None else None
+            done.traces += part.traces
+            done.spans += part.spans
+            done.known_spans += part.known_spans
+            done.conflict = part.conflict
+            marks += part.marks
+        block.close()
+        if done.conflict is not None:
+            break
+        with db.transaction() as tx:
+            marks = mark(tx, marks)
+    else:
+        incoming.end()
+    done.marks = marks
+    return done
+
+
+__all__ = ["Conflict", "exported", "restored", "rows"]

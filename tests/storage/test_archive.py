@@ -1,0 +1,124 @@
+"""Sessions as archives: what a block holds, and what is not in it."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+
+from storage import archive
+from storage.archive import ArchiveChanged, lone_blocks, running_in, session_block
+from storage.forget import delete_trace
+from storage.sqlite import SqliteDatabase
+from tests.storage.archives import exported
+from tests.storage.calls import T0, end, spoken, start, text_of, trace_id, write
+from tests.storage.handing import begun, done, hand_in, opened
+
+
+async def told(pieces: AsyncIterator[bytes]) -> list[Any]:
+    data = b"".join([piece async for piece in pieces])
+    return [json.loads(line) for line in data.splitlines()]
+
+
+def talk(db: SqliteDatabase, turns: int, session_id: str = "s", first: int = 1) -> None:
+    asked: list[str] = []
+    for n in range(first, first + turns):
+        asked = [*asked, f"u:{n}"]
+        begun_at = start(n, session_id=session_id, started_at_us=T0 + n)
+        write(db, [spoken(begun_at, asked, [f"a:{n}"])])
+        asked = [*asked, f"a:{n}"]
+
+
+async def test_each_message_stands_once_and_before_what_needs_it(db: SqliteDatabase) -> None:
+    talk(db, 30)
+    lines = await told(session_block(db, 1, "s"))
+    assert [line["type"] for line in lines[:2]] == ["traceway", "session"]
+    kinds = [line["type"] for line in lines]
+    assert (kinds.count("node"), kinds.count("span"), kinds[-1]) == (60, 30, "end")
+    assert lines[-1]["lines"] == len(lines) - 1
+    given: set[str] = set()
+    for line in lines:
+        match line["type"]:
+            case "content":
+                given.add(line["sha256"])
+            case "node":
+                assert {line["content"], line.get("parent", line["content"])} <= given
+                given.add(line["hash"])
+            case "span":
+                assert {line["chain"]["input"], line["chain"]["output"]} <= given
+
+
+async def test_spans_that_run_are_counted_and_left_out(db: SqliteDatabase) -> None:
+    write(db, [start(1, session_id="s"), end(start(2, session_id="s"))])
+    lines = await told(session_block(db, 1, "s"))
+    assert [line["id"] for line in lines if line["type"] == "span"] == [f"{2:016x}"]
+    assert [line["id"] for line in lines if line["type"] == "trace"] == [f"{2:032x}"]
+    assert await running_in(db, 1, "s") == 1
+
+
+async def test_nothing_is_told_of_who_called_nor_of_this_database(db: SqliteDatabase) -> None:
+    write(db, [end(start(1, session_id="s", caller=b"a caller", owner=b"an owner"))])
+    data = await exported(db)
+    for word in (b"caller".hex(), b"a caller".hex(), "owner", b"an owner".hex(), '"seq"'):
+        assert word.encode() not in data
+
+
+async def test_a_trace_stands_before_its_calls_and_its_opening_where_it_came(
+    db: SqliteDatabase,
+) -> None:
+    write(db, [end(start(1, trace=0, session_id="s"))])
+    hand_in(db, [opened(0, name="agent", tags=("a", "b"), session_id="s")])
+    hand_in(db, [begun(5, trace=0, end=done(5))])
+    lines = await told(session_block(db, 1, "s"))
+    assert [line["type"] for line in lines if line["type"] not in ("content", "node")] == [
+        *("traceway", "session", "trace", "span", "opened", "span", "end"),
+    ]
+    (said,) = [line for line in lines if line["type"] == "opened"]
+    assert (said["name"], said["tags"]) == ("agent", ["a", "b"])
+
+
+async def test_traces_without_a_session_come_in_blocks_of_many(db: SqliteDatabase) -> None:
+    for n in range(1, 8):
+        write(db, [end(start(n))])
+    write(db, [end(start(9, session_id="s"))])
+    with patch("storage.archive.LONE_TRACES", 3):
+        lines = await told(lone_blocks(db, 1))
+    blocks = [line for line in lines if line["type"] == "traceway"]
+    assert [line["format"] for line in blocks] == ["traces"] * 3
+    traces = [line["id"] for line in lines if line["type"] == "trace"]
+    assert traces == [f"{n:032x}" for n in range(1, 8)]
+
+
+async def test_another_project_has_other_sessions(db: SqliteDatabase) -> None:
+    talk(db, 1)
+    assert await told(session_block(db, 2, "s")) == []
+    assert await told(session_block(db, 1, "no such session")) == []
+    assert await told(lone_blocks(db, 2)) == []
+
+
+async def test_what_is_deleted_meanwhile_leaves_a_block_without_its_end(
+    db: SqliteDatabase,
+) -> None:
+    talk(db, 20)
+    pieces: list[bytes] = []
+
+    async def read() -> None:
+        async for piece in session_block(db, 1, "s"):
+            if len(pieces) == 1:
+                with db.transaction() as tx:
+                    delete_trace(tx, 1, trace_id(15), text_of)
+            pieces.append(piece)
+
+    with patch("storage.archive.PAGE", 5), pytest.raises(ArchiveChanged):
+        await read()
+    assert b'"type":"end"' not in b"".join(pieces)
+
+
+async def test_contents_are_read_a_bounded_part_at_a_time(db: SqliteDatabase) -> None:
+    for n in range(1, 9):
+        write(db, [spoken(start(n, session_id="s"), [f"u:{n}" + "x" * 10_000], [f"a:{n}"])])
+    with patch.object(archive, "CONTENT_BYTES", 20_000):
+        pieces = [piece async for piece in session_block(db, 1, "s")]
+    assert max(map(len, pieces)) < 32_000
+    assert b"".join(pieces) == await exported(db)

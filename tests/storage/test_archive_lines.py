@@ -1,0 +1,114 @@
+"""The lines of an archive: one value is one line, and what is none of the format is refused."""
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from storage.archive_lines import (
+    BadArchive,
+    Chain,
+    ContentLine,
+    NodeLine,
+    SpanLine,
+    data_of,
+    decoded,
+    encoded,
+    is_the_same,
+    plain,
+)
+
+SPAN: dict[str, Any] = {
+    "type": "span",
+    "trace": "0" * 32,
+    "id": "1" * 16,
+    "state": "completed",
+    "kind": "llm_call",
+    "name": "m",
+    "started_at_us": 5,
+    "duration_us": 1,
+}
+
+
+def span(**fields: Any) -> SpanLine:
+    found = decoded(msgspec.json.encode({**SPAN, **fields}))
+    assert isinstance(found, SpanLine)
+    return found
+
+
+@given(st.binary(max_size=40))
+def test_any_bytes_come_back(data: bytes) -> None:
+    line = encoded(ContentLine(sha256="a" * 64, data=data_of(data)))
+    assert line.count(b"\n") == 1
+    found = decoded(line)
+    assert isinstance(found, ContentLine)
+    assert plain(found.data) == data
+
+
+def test_a_line_is_sorted_and_leaves_out_what_is_unknown() -> None:
+    line = NodeLine(hash="0" * 32, lead=", ", content="1" * 64, role="user", meaning="")
+    assert encoded(line) == (
+        b'{"content":"%b","hash":"%b","lead":", ","meaning":"","role":"user","type":"node"}\n'
+        % (b"1" * 64, b"0" * 32)
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"null\n",
+        b"[]\n",
+        b"{}\n",
+        b'{"type":"nonsense"}\n',
+        b'{"type":"content","sha256":"00","data":""}\n',
+        b'{"type":"content","sha256":"%b","data":"\xff"}\n' % (b"a" * 64),
+        b'{"type":"content","sha256":"%b","data":"\\ud800"}\n' % (b"a" * 64),
+        b'{"type":"content","sha256":"%b","data":{"base64":"?"}}\n' % (b"a" * 64),
+        b'{"type":"content","sha256":"%b","data":"","more":1}\n' % (b"a" * 64),
+        b'{"type":"end","lines":-1,"sha256":"%b"}\n' % (b"a" * 64),
+        b'{"type":"content","sha256":' + b"[" * 100_000,
+    ],
+)
+def test_what_is_no_line_is_refused(line: bytes) -> None:
+    with pytest.raises(BadArchive):
+        decoded(line)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"trace": "0" * 31},
+        {"trace": "0" * 32 + "\n"},
+        {"id": "A" * 16},
+        {"state": "running"},
+        {"name": "a\0b"},
+        {"name": None},
+        {"started_at_us": -1},
+        {"started_at_us": 1.5},
+        {"duration_us": 10**14},
+        {"cost_nusd": 10**16},
+        {"input_tokens": True},
+        {"handed_in": 1},
+        {"request": {"media_type": "text/plain\r\nX-Evil: 1"}},
+        {"request_headers": "no JSON"},
+        {"request_headers": "{}"},
+        {"request_headers": "[" * 5_000 + "]" * 5_000},
+        {"attributes": "[]"},
+        {"attributes": '{"a":' * 5_000 + "1" + "}" * 5_000},
+    ],
+)
+def test_a_span_that_cannot_be_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(BadArchive):
+        span(**fields)
+
+
+def test_spans_are_the_same_whatever_the_calls_beside_them_make_of_them() -> None:
+    chain = Chain(input="0" * 32, base_meaning="00", fresh_count=3)
+    one = span(handed_in=True, same_call="2" * 16, chain=msgspec.to_builtins(chain))
+    other = span(handed_in=True, chain={"input": "0" * 32})
+    assert is_the_same(one, other)
+    assert not is_the_same(one, span(handed_in=True))
+    assert not is_the_same(one, span(chain={"input": "0" * 32}))
