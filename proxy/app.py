@@ -53,6 +53,7 @@ from proxy.settle import Settler
 from proxy.tasks import spawn
 from proxy.ui.frame import Frame, Static
 from proxy.ui.lists import Lists
+from proxy.ui.marks import MarksPage
 from proxy.ui.pictures import Pictures
 from proxy.ui.routes import pages
 from proxy.ui.session import SessionPage
@@ -300,6 +301,7 @@ class Traceway:
                     static,
                     Lists(frame, sessions, traces, self._database),
                     SessionPage(frame, conversations, self._database),
+                    MarksPage(frame, sessions, self._database),
                     TracePage(frame, self._database),
                     Pictures(conversations),
                     sign_in,

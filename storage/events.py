@@ -107,6 +107,11 @@ def log_deletion(
     _append(tx, {project_id: told})
 
 
+def log_session(tx: Transaction, project_id: int, session_id: str) -> None:
+    """Log that a session changed by itself, none of its traces."""
+    _append(tx, {project_id: [Event(SESSION_UPDATED, session_id)]})
+
+
 # The row stays locked until the commit: who takes later numbers commits later.
 TAKE_NUMBERS: Final = """
 UPDATE counters SET value = value + :n WHERE name = 'event' RETURNING value

@@ -99,7 +99,7 @@ class Ledger:
 
     ``named`` are traces that calls made known by naming them; ``links`` those that calls named and
     could not join, by the traces that these are in; ``went`` the new keys of spans that moved, by
-    the old; ``left`` the sessions that lost a trace.
+    the old; ``left`` the sessions that lost a trace, ``heirs`` where one of it went.
     """
 
     def __init__(self, tx: Transaction, *, late: int = 0) -> None:
@@ -114,6 +114,7 @@ class Ledger:
         self.links: dict[TraceKey, bytes] = {}
         self.went: dict[SpanKey, SpanKey] = {}
         self.left: set[SessionKey] = set()
+        self.heirs: dict[SessionKey, TraceKey] = {}
         self.late = late
         self._seqs: Iterator[int] = iter(())
 

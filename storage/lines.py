@@ -60,25 +60,49 @@ class Line(NamedTuple):
         return self.entry.id if self.entry else f"{self.turn.span_id.hex()}-{self.kind}"
 
 
+class Fork(NamedTuple):
+    """Where a path begins: with its first message, and what held before that."""
+
+    entry: Entry
+    parent: str | None = None
+    prompt: Prompt = Prompt()
+    tools: Tools = Tools()
+
+
 def lines(tree: Tree, way: Mapping[Entry, Entry]) -> list[Line]:
     """Give every thread, in the order in which they began, each along one path.
 
     The newest branch is the one taken, where ``way`` says of a message no other to go on with.
     """
-    return [line for thread in tree.threads for line in _path(thread, way)]
+    return [line for thread in tree.threads for line in _path(thread, Fork(thread.first), way, [])]
 
 
-def _path(thread: Thread, way: Mapping[Entry, Entry]) -> Iterator[Line]:
-    entry: Entry | None = thread.first
-    parent: str | None = None
+def all_lines(tree: Tree) -> list[list[Line]]:
+    """Give every line of every branch once: of each thread its newest branch, then the others.
+
+    Another branch begins with the first message that is not on a path before it.
+    """
+    paths: list[list[Line]] = []
+    for thread in tree.threads:
+        forks = [Fork(thread.first)]
+        # A path finds the branches that leave it, which come behind those that are known.
+        paths.extend(list(_path(thread, fork, {}, forks)) for fork in forks)
+    return paths
+
+
+def _path(
+    thread: Thread, fork: Fork, way: Mapping[Entry, Entry], forks: list[Fork]
+) -> Iterator[Line]:
+    """Give the lines of a path, and add to ``forks`` those that leave it."""
+    entry: Entry | None
+    entry, parent, prompt, tools = fork
     turn: Turn | None = None
-    prompt, tools = Prompt(), Tools()
     while entry is not None:
         for one in (*entry.before, entry) if entry.shown_as is None else ():
             if one.turn is not turn:
                 turn = one.turn
-                old_prompt, prompt = prompt, _prompt(turn, prompt)
-                old_tools, tools = tools, _tools(turn, tools)
+                old_prompt, prompt = prompt, prompt_of(turn, prompt)
+                old_tools, tools = tools, tools_of(turn, tools)
                 told = Line(kind="prompt", thread=thread, turn=turn, parent=parent)
                 if prompt.differs(old_prompt):
                     yield told._replace(prompt=prompt, old_prompt=old_prompt)
@@ -89,9 +113,9 @@ def _path(thread: Thread, way: Mapping[Entry, Entry]) -> Iterator[Line]:
         # These may be of later turns than what follows, and change nothing for it.
         for one in entry.after.values():
             yield _line(thread, parent, one)
-        entry = way.get(entry) or max(
-            entry.children.values(), key=lambda child: child.newest, default=None
-        )
+        children = entry.children.values()
+        entry = way.get(entry) or max(children, key=lambda child: child.newest, default=None)
+        forks += [Fork(one, parent, prompt, tools) for one in children if one is not entry]
 
 
 def _line(thread: Thread, parent: str | None, entry: Entry) -> Line:
@@ -101,12 +125,14 @@ def _line(thread: Thread, parent: str | None, entry: Entry) -> Line:
     return Line(kind=kind, thread=thread, turn=entry.turn, parent=parent, entry=entry)
 
 
-def _prompt(turn: Turn, before: Prompt) -> Prompt:
+def prompt_of(turn: Turn, before: Prompt) -> Prompt:
+    """Give the prompt that holds with a turn, where `before` is what held on the way to it."""
     instructions = before.instructions if turn.setting is None else turn.setting.instructions
     # A provider that holds the conversation holds the messages that instruct, too.
     held = turn.held and not turn.prelude
     return Prompt(instructions, before.messages if held else tuple(turn.prelude))
 
 
-def _tools(turn: Turn, before: Tools) -> Tools:
+def tools_of(turn: Turn, before: Tools) -> Tools:
+    """Give the tools that hold with a turn, where `before` are those that held on the way to it."""
     return before if turn.setting is None else Tools(turn.setting.tools, turn.setting.functions)

@@ -23,6 +23,7 @@ from storage.database import Params, Transaction, Value
 from storage.keys import SessionKey, TraceKey
 from storage.ledger import Ledger, TraceChange
 from storage.long_traces import LONG_TRACE, moved, packed, tally_of
+from storage.marks import NO_MARK, Mark, inherit
 from storage.opened import Opening, write_openings
 from storage.session_sums import ALL, DOUBTED, SessionChange
 
@@ -56,6 +57,7 @@ def roll_up(ledger: Ledger) -> tuple[SessionKey, ...]:
         was = None if old is None else old.session_id
         if was is not None and was != session_id:
             ledger.left.add((key[0], was))
+            ledger.heirs[key[0], was] = key
         if session_id is None:
             continue
         session = sessions.get((key[0], session_id))
@@ -85,8 +87,11 @@ def roll_up(ledger: Ledger) -> tuple[SessionKey, ...]:
     doubts = {key: _doubts(tx, key, sessions[key]) for key in sorted(sessions)}
     stale = ledger.left.union(key for key, doubt in doubts.items() if doubt == ALL)
     _write_sessions(tx, [(key, sessions[key]) for key in sorted(sessions.keys() - stale)])
-    for session_key in sorted(stale):
-        recompute_session(tx, *session_key)
+    orphaned = {key: mark for key in sorted(stale) if (mark := recompute_session(tx, *key))}
+    for session_key, mark in orphaned.items():
+        heir = ledger.heirs.get(session_key)
+        if heir is not None and (heir_id := ledger.traces[heir].session_id) is not None:
+            inherit(tx, heir[0], heir_id, mark)
     for session_key in sorted(ledger.left):
         budgets.forget(tx, *session_key, ())
     for session_key in sorted(sessions.keys() - stale):
@@ -176,20 +181,24 @@ DELETE FROM session_models WHERE project_id = :project_id AND session_id = :sess
 """
 
 
-def recompute_session(tx: Transaction, project_id: int, session_id: str) -> None:
-    """Fold a session anew from its traces; without any, it goes. Its name and star stay."""
+def recompute_session(tx: Transaction, project_id: int, session_id: str) -> Mark | None:
+    """Fold a session anew from its traces. Its name and star stay.
+
+    Without any trace it goes; returned is then what it was marked with, if it was.
+    """
     key: dict[str, Value] = {"project_id": project_id, "session_id": session_id}
     kept = tx.execute(DELETE_SESSION, key)
+    mark = Mark(kept[0][0], bool(kept[0][1])) if kept else NO_MARK
     tx.execute(DELETE_SESSION_MODELS, key)
     traces = [TraceFacts.of(row) for row in tx.execute(READ_SESSION_TRACES, key)]
     if not traces:
-        return
+        return mark if mark != NO_MARK else None
     session = SessionChange.beginning_with(traces[0])
     for trace in traces:
         session.replace(None, trace)
     session.models.update(dict(tx.execute(READ_SESSION_MODELS, key)))
-    name, starred = kept[0] if kept else (None, 0)
-    _write_sessions(tx, [((project_id, session_id), session)], name, starred)
+    _write_sessions(tx, [((project_id, session_id), session)], mark)
+    return None
 
 
 READ_SPANS: Final = f"""
@@ -344,13 +353,12 @@ DELETE FROM session_models WHERE project_id = :project_id AND session_id = :sess
 def _write_sessions(
     tx: Transaction,
     changes: Sequence[tuple[SessionKey, SessionChange]],
-    name: str | None = None,
-    starred: int = 0,
+    mark: Mark = NO_MARK,
 ) -> None:
     rows: list[Params] = []
     models: list[Params] = []
     for key, change in changes:
-        rows.append({**change.values(key), "name": name, "starred": starred})
+        rows.append({**change.values(key), "name": mark.name, "starred": int(mark.is_starred)})
         models += [
             {"project_id": key[0], "session_id": key[1], "model": model, "n": n}
             for model, n in change.models.items()

@@ -152,6 +152,11 @@ class Tree:
                 entry.parent.newest = max(entry.parent.newest, entry.newest)
                 entry.parent.turns += entry.turns
 
+    @property
+    def leaves(self) -> list[Entry]:
+        """The messages behind which nothing was said, in the order in which they came."""
+        return [entry for entry in self._entries if not entry.children]
+
     def through(self, ids: Iterable[str]) -> Mapping[Entry, Entry]:
         """Give the way to each of these messages: for every message before it, the next one.
 

@@ -229,6 +229,21 @@ async def turn_spans(db: Database, project_id: int, seqs: Sequence[int]) -> dict
     return found
 
 
+ANSWER_FRAMES: Final = f"""
+SELECT seq, response_envelope FROM spans
+WHERE seq IN ({_IDS}) AND project_id = :project_id AND response_envelope IS NOT NULL
+"""
+
+
+async def answer_frames(db: Database, project_id: int, seqs: Sequence[int]) -> dict[int, bytes]:
+    """Read what stands around the messages of these turns' answers, by ``seq``."""
+    found = {}
+    for some in _batches(seqs):
+        for seq, envelope in await db.read(ANSWER_FRAMES, {"project_id": project_id, **some}):
+            found[seq] = b"".join(unpack_envelope(envelope)[0])
+    return found
+
+
 SIZES: Final = f"SELECT id, size FROM contents WHERE id IN ({_IDS}) AND project_id = :project_id"
 CONTENTS: Final = f"""
 SELECT id, encoding, size, data FROM contents WHERE id IN ({_IDS}) AND project_id = :project_id

@@ -119,4 +119,6 @@ def _take_over(ledger: Ledger, one: Move, span_id: bytes) -> SpanFacts:
     if span_id in old.moved:
         new.moved[span_id] = old.moved.pop(span_id)
     ledger.went[(*one.old, span_id)] = (*one.new, span_id)
+    if old.session_id is not None:
+        ledger.heirs[one.old[0], old.session_id] = one.new
     return span

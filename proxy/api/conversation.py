@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import orjson
@@ -12,11 +12,11 @@ from aiohttp import web
 from proxy.access import project_id
 from proxy.api import params
 from proxy.api.answers import json_answer, not_found
-from proxy.api.message_views import MessageView, ThreadView
+from proxy.api.message_views import TEXT_CHARS, MessageView, ThreadView
 from proxy.api.transcript import Sources, needed_contents, show_page
 from storage import events, queries, rebuild, transcript
 from storage.database import Database
-from storage.lines import Line, lines
+from storage.lines import Line, all_lines, lines
 from storage.records import Span
 from storage.threads import Tree, Turn
 
@@ -87,11 +87,32 @@ class Conversations:
         if at:
             start = _place(found, at) // limit * limit
         page = range(min(start, len(found)), min(start + limit, len(found)))
-        sources = await self._sources(project, turns, found, page)
+        return await self.lines(project, turns, found, page, PAGE_BYTES, TEXT_CHARS)
+
+    async def lines(
+        self,
+        project: int,
+        turns: Sequence[Turn],
+        found: Sequence[Line],
+        page: range,
+        most_bytes: int,
+        most_chars: int,
+    ) -> ConversationPage:
+        """Give some lines of a path; of those with more than so many bytes the last are not read.
+
+        They are shown as cut, without a length.
+        """
+        sources = await self._sources(project, turns, found, page, most_bytes)
+        sources = replace(sources, most_chars=most_chars)
         threads, messages = await asyncio.to_thread(show_page, found, page, sources)
         return ConversationPage(
             start=page.start, total=len(found), threads=threads, messages=messages
         )
+
+    async def all(self, project: int, session_id: str) -> tuple[list[Turn], list[list[Line]]]:
+        """Read a session's turns, and the lines of all branches; see `storage.lines.all_lines`."""
+        turns = await transcript.session_turns(self._database, project, session_id, ANSWERING)
+        return turns, await asyncio.to_thread(lambda: all_lines(Tree(turns)))
 
     async def _read(self, project: int, session_id: str, branches: tuple[str, ...]) -> _Path:
         """Read a session's turns, and the lines of a path through them.
@@ -122,7 +143,12 @@ class Conversations:
         return await transcript.message(self._database, project, span_id, depth)
 
     async def _sources(
-        self, project: int, turns: Sequence[Turn], found: Sequence[Line], page: range
+        self,
+        project: int,
+        turns: Sequence[Turn],
+        found: Sequence[Line],
+        page: range,
+        most_bytes: int,
     ) -> Sources:
         db = self._database
         shown = [found[position] for position in page]
@@ -131,7 +157,7 @@ class Conversations:
         spans = await transcript.turn_spans(db, project, sorted(seqs))
         return Sources(
             contents=await transcript.message_contents(
-                db, project, needed_contents(found, page), PAGE_BYTES
+                db, project, needed_contents(found, page), most_bytes
             ),
             spans=spans,
             unfinished=await self._unfinished(project, shown, spans),

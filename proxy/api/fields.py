@@ -89,6 +89,8 @@ FIELDS: Final[dict[str, About]] = {
     "settled_by": _hex("the span that told this one's usage", None, 16),
     "name": About("its name", "get_order"),
     "Session.name": About("the name that somebody gave it", "Lost order"),
+    "SessionChange.name": About("its name from now on; null takes it away", "Lost order"),
+    "SessionChange.starred": About("whether it is marked from now on", True),
     "Trace.name": About("its application's word; else the model, or what the call does", "chat"),
     "Span.name": About("its application's word; else the model, or what the call does", "gpt-5"),
     "Part.name": About("a file's name, or what an `other` is", "invoice.pdf"),

@@ -1,7 +1,7 @@
 """The JSON shapes of a conversation: one dataclass each, and how parts of messages fill them. Pure.
 
-Invariants: a text is cut at ``TEXT_CHARS`` with its length beside it; what is unknown is null; no
-picture, sound or file is here, since a message's ``link`` has it.
+Invariants: a text is cut at ``TEXT_CHARS``, unless more is asked for, with its length beside it;
+what is unknown is null; no picture, sound or file is here, since a message's ``link`` has it.
 """
 
 import difflib
@@ -158,13 +158,13 @@ class ThreadView:
     turns: int
 
 
-def part_view(part: Part) -> PartView:
+def part_view(part: Part, most_chars: int = TEXT_CHARS) -> PartView:
     """Show a part of a message."""
     return PartView(
         kind=part.kind,
-        text=None if part.text is None else part.text[:TEXT_CHARS],
+        text=None if part.text is None else part.text[:most_chars],
         length=None if part.text is None else len(part.text),
-        truncated=part.text is not None and len(part.text) > TEXT_CHARS,
+        truncated=part.text is not None and len(part.text) > most_chars,
         name=part.name,
         mime=part.mime,
         size=part.size,
@@ -172,14 +172,16 @@ def part_view(part: Part) -> PartView:
     )
 
 
-def tool_call_view(call: ToolCall, result: str | None, position: int | None) -> ToolCallView:
+def tool_call_view(
+    call: ToolCall, result: str | None, position: int | None, most_chars: int = TEXT_CHARS
+) -> ToolCallView:
     """Show a tool call, with the id and position of the message that has its result."""
-    truncated = len(call.arguments) > TEXT_CHARS
+    truncated = len(call.arguments) > most_chars
     return ToolCallView(
         id=call.id,
         name=call.name,
         kind=call.kind,
-        arguments=call.arguments[:TEXT_CHARS],
+        arguments=call.arguments[:most_chars],
         arguments_json=None if truncated else _json(call.arguments),
         length=len(call.arguments),
         truncated=truncated,

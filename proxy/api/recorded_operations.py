@@ -30,9 +30,9 @@ from proxy.api.described import (
     number,
     ok,
 )
-from proxy.api.sessions import MAX_TRACES
+from proxy.api.sessions import MAX_TRACES, SessionChange
 from proxy.api.span_views import SpanView
-from proxy.api.views import TotalsView
+from proxy.api.views import SessionView, TotalsView
 from storage.totals import Deleted
 
 _TRACE: Final = "019ac8f0a1b27c3d8e4f5a6b7c8d9e0f"
@@ -57,6 +57,7 @@ def _session(
     *more: Parameter,
     need: Need = READ,
     description: str = "",
+    body: object = None,
 ) -> tuple[Operation, Operation]:
     """Give what is done with one session: with its id in the path, and in the query."""
     path, query = (
@@ -69,6 +70,7 @@ def _session(
             description=description,
             need=need,
             parameters=(own, *more),
+            body=body,
             answers=answers,
             codes=_FOUND,
         )
@@ -136,6 +138,17 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         ok("The session.", SessionWithTraces),
         limit(MAX_TRACES, MAX_TRACES),
         CURSOR,
+    ),
+    *_session(
+        "PATCH",
+        "",
+        "changeSession",
+        "Give a session a name or a star, or take them away",
+        ok("The session.", SessionView),
+        need=ADMIN,
+        body=SessionChange,
+        description="What the body leaves out stays; null takes the name away. Of a session that"
+        " changed, `session_updated` is told. Both stay until the session is deleted.",
     ),
     *_session(
         "DELETE",

@@ -1,23 +1,38 @@
-"""Sessions over HTTP: the list and its sums, one with its traces, deletion."""
+"""Sessions over HTTP: the list and its sums, one with its traces, its name and star, deletion."""
 
 import functools
+from typing import Annotated
 
+import msgspec
 from aiohttp import web
+from msgspec import UNSET, Meta, UnsetType
 
 from proxy.access import project_id
-from proxy.api import lists, params
+from proxy.api import lists, params, request_body
 from proxy.api.answers import json_answer, not_found
 from proxy.api.finding import Finder
 from proxy.api.views import TotalsView, budget_view, flat, session_view, trace_view
 from proxy.providers.messages import text_of
 from proxy.recorder import Recorder
-from storage import budgets, forget, listing, queries
+from storage import budgets, forget, listing, marks, queries
 from storage.clauses import Name, Query
-from storage.database import Database
+from storage.database import Database, Transaction
 from storage.listing import Order
 
 # Traces of one session in one answer; more of them go on behind `cursor`.
 MAX_TRACES = 10_000
+
+# In one line, and not of blanks alone. In Python `$` matches before a last line break as well.
+SessionName = Annotated[
+    str, Meta(max_length=200, pattern=r"^(?=.*\S)[^\x00-\x1f\x7f-\x9f\u2028\u2029]+(?!\n)$")
+]
+
+
+class SessionChange(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """The body of PATCH /api/sessions/{id}; what it leaves out stays, null takes the name away."""
+
+    name: SessionName | UnsetType | None = UNSET
+    starred: bool | UnsetType = UNSET
 
 
 class Sessions:
@@ -75,6 +90,30 @@ class Sessions:
         if (cursor := asked.cursor(page)) is not None:
             answer["cursor"] = cursor
         return answer
+
+    async def mark(self, request: web.Request) -> web.Response:
+        """PATCH /api/sessions/{id}: give it a name, or a star, or take them away."""
+        asked = await request_body.read(request, SessionChange)
+        session_id = params.session_id(request)
+        if not await self.change(project_id(request), session_id, asked):
+            return not_found("session")
+        session = await queries.get_session(self._database, project_id(request), session_id)
+        return not_found("session") if session is None else json_answer(session_view(session))
+
+    async def change(self, project: int, session_id: str, asked: SessionChange) -> bool:
+        """Change what a session is marked with; tell whether there is such a session."""
+
+        def work(tx: Transaction) -> bool:
+            mark = marks.read_mark(tx, project, session_id)
+            if mark is None:
+                return False
+            if asked.name is not UNSET:
+                mark = mark._replace(name=asked.name and asked.name.strip())
+            if asked.starred is not UNSET:
+                mark = mark._replace(is_starred=asked.starred)
+            return marks.write_mark(tx, project, session_id, mark)
+
+        return await self._recorder.change(work, (project,))
 
     async def delete(self, request: web.Request) -> web.Response:
         """DELETE /api/sessions/{id}: the session, its traces, spans and bodies."""

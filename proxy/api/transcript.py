@@ -42,13 +42,15 @@ PREVIEWS: Final = 200
 class Sources:
     """What was read for a page: contents by id; spans and unfinished answers by a turn's `seq`.
 
-    ``starts_us`` are the starts of all turns of the session, by their numbers from 1.
+    ``starts_us`` are the starts of all turns of the session, by their numbers from 1. Texts are cut
+    at ``most_chars``.
     """
 
     contents: Mapping[int, bytes]
     spans: Mapping[int, Span]
     unfinished: Mapping[int, bytes]
     starts_us: Sequence[int]
+    most_chars: int = TEXT_CHARS
 
 
 def needed_contents(lines: Sequence[Line], page: range) -> list[int]:
@@ -104,6 +106,7 @@ class _Reader:
     def __init__(self, lines: Sequence[Line], page: range, sources: Sources) -> None:
         self._lines = lines
         self._sources = sources
+        self._most_chars = sources.most_chars
         self._readings: dict[Entry, Reading | None] = {}
         # The position of the result of each call (position, number), and back.
         self._results: dict[tuple[int, int], int] = {}
@@ -175,10 +178,14 @@ class _Reader:
             view = replace(view, link=f"/api/messages/{entry.id}", truncated=reading is None)
         if reading is not None:
             view = replace(
-                _with_text(view, reading.text),
-                parts=[part_view(part) for part in reading.parts[:MOST]],
+                self._with_text(view, reading.text),
+                parts=[part_view(part, self._most_chars) for part in reading.parts[:MOST]],
                 tool_calls=[
-                    tool_call_view(call, *self._place(self._results.get((view.position, number))))
+                    tool_call_view(
+                        call,
+                        *self._place(self._results.get((view.position, number))),
+                        self._most_chars,
+                    )
                     for number, call in enumerate(reading.tool_calls[:MOST])
                 ],
                 tool_result=self._tool_result(view.position, reading),
@@ -212,7 +219,7 @@ class _Reader:
     def _prompt(self, view: MessageView, prompt: Prompt, old: Prompt) -> MessageView:
         text = self._prompt_text(prompt)
         return replace(
-            _with_text(view, text),
+            self._with_text(view, text),
             role=prompt.messages[0].role if prompt.messages else "system",
             link=f"{view.link}/request",
             changes=changed_lines(self._prompt_text(old), text) if old != Prompt() else [],
@@ -254,6 +261,6 @@ class _Reader:
             self._readings[entry] = found
         return self._readings[entry]
 
-
-def _with_text(view: MessageView, text: str) -> MessageView:
-    return replace(view, text=text[:TEXT_CHARS], length=len(text), truncated=len(text) > TEXT_CHARS)
+    def _with_text(self, view: MessageView, text: str) -> MessageView:
+        shown = text[: self._most_chars]
+        return replace(view, text=shown, length=len(text), truncated=len(shown) < len(text))

@@ -4,8 +4,8 @@ Invariant: every message of the page is shown exactly once, in its own place or,
 under the call that asked for it. Figures are those of the API's views, untouched.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Final
 
@@ -77,10 +77,27 @@ class Section:
     rows: Sequence[Row]
 
 
-def sections(page: ConversationPage) -> list[Section]:
-    """Lay out a page."""
+def picture_address(message: str, number: int) -> str | None:
+    """Give the address at which pictures.py serves a picture of a message."""
+    return f"/pictures/{message}/{number}"
+
+
+@dataclass(slots=True)
+class SoFar:
+    """What was shown before, of pages that are read in one: turns, and the day."""
+
+    turns: set[str] = field(default_factory=set)
+    day: str = ""
+
+
+def sections(
+    page: ConversationPage,
+    so_far: SoFar | None = None,
+    address: Callable[[str, int], str | None] = picture_address,
+) -> list[Section]:
+    """Lay out a page; `address` gives the one of a message's picture, by its number from 0."""
     threads = {thread.id: thread for thread in page.threads}
-    rows = _Layout(page.messages).rows()
+    rows = _Layout(page.messages, so_far or SoFar(), address).rows()
     return [
         Section(threads[thread], list(group))
         for thread, group in groupby(rows, key=lambda row: row.message.thread)
@@ -110,8 +127,15 @@ def said(reading: Reading) -> Said:
 
 
 class _Layout:
-    def __init__(self, messages: Sequence[MessageView]) -> None:
+    def __init__(
+        self,
+        messages: Sequence[MessageView],
+        so_far: SoFar,
+        address: Callable[[str, int], str | None],
+    ) -> None:
         self._messages = messages
+        self._so_far = so_far
+        self._address = address
         self._left = MARKDOWN_CHARS
         here = {message.id: message for message in messages}
         # Results whose call is on this page too; one that calls tools itself stands for itself.
@@ -124,19 +148,18 @@ class _Layout:
 
     def rows(self) -> Iterator[Row]:
         """Give the rows from top to bottom."""
-        turns: set[str] = set()
-        day = ""
+        so_far = self._so_far
         for message in self._messages:
             if message.id in self._results:
                 continue
             trace = message.turn.trace_id
             row = self._row(message)
-            if trace is not None and trace not in turns:
+            if trace is not None and trace not in so_far.turns:
                 row = replace(row, turn=trace)
-                turns.add(trace)
-            if (date := message.at[:10]) != day:
+                so_far.turns.add(trace)
+            if (date := message.at[:10]) != so_far.day:
                 row = replace(row, day=message.at)
-                day = date
+                so_far.day = date
             yield row
 
     def _row(self, message: MessageView) -> Row:
@@ -161,7 +184,7 @@ class _Layout:
             address = None
             if part.kind == "image":
                 if part.size:
-                    address = f"/pictures/{message.id}/{pictures}"
+                    address = self._address(message.id, pictures)
                 pictures += 1
             yield Piece(part.kind, self._blocks(message, part.text or ""), part, address)
 

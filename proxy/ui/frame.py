@@ -77,6 +77,10 @@ class Static:
             digest.update(b"%b\0%d\0%b" % (name.encode(), len(data), data))
         self.version = digest.hexdigest()[:16]
 
+    def text(self, name: str) -> str:
+        """Give a file's text."""
+        return self._files[name].decode()
+
     async def serve(self, request: web.Request) -> web.Response:
         """GET /static/{version}/{name}."""
         name = request.match_info["name"]
@@ -104,7 +108,7 @@ class Frame:
         self._static = static
         self._reasons = reasons
         self._keyring = keyring
-        aiohttp_jinja2.setup(
+        self._environment = aiohttp_jinja2.setup(
             app,
             loader=jinja2.FileSystemLoader(_FOLDER / "templates"),
             default_helpers=False,
@@ -112,7 +116,8 @@ class Frame:
             undefined=jinja2.StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
-        ).globals.update(view=view, state=state)
+        )
+        self._environment.globals.update(view=view, state=state, offline=False)
 
     def render(
         self,
@@ -152,6 +157,11 @@ class Frame:
             manages=principal.scope == "admin",
             is_signed_in=principal.way == "cookie",
         )
+
+    def offline(self, template: str, **context: object) -> str:
+        """Render a part of a page that is opened without a server: it has no address of ours."""
+        shared = {"offline": True, "version": __version__, "now": datetime.now(UTC)}
+        return self._environment.get_template(template).render({**shared, **context})
 
     @property
     def keys_are_on(self) -> bool:

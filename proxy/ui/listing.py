@@ -19,6 +19,8 @@ from storage.search import SearchError, parse
 # More parts than anybody reads one by one.
 MAX_CLAUSES: Final = 8
 
+_STARRED: Final = "starred:true"
+
 Find = Callable[[web.Request], Awaitable[dict[str, Any]]]
 
 
@@ -93,6 +95,19 @@ class Listing:
     def totals(self) -> str:
         """Give the address of the sums over all that the query finds."""
         return f"{self.kind.path}/totals?{urlencode({'q': self.q})}"
+
+    @property
+    def only_starred(self) -> bool:
+        """Say whether the query asks for starred sessions."""
+        return _STARRED in self.q.split()
+
+    @property
+    def starred(self) -> str:
+        """Give the address of the starred ones of this list; of all of it where it is of those."""
+        words = self.q.split()
+        if self.only_starred:
+            return self.asking(" ".join(word for word in words if word != _STARRED))
+        return self.asking(f"{self.q.strip()} {_STARRED}".strip())
 
     def asking(self, q: str) -> str:
         """Give the address of the same list with another query."""

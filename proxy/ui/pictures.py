@@ -13,7 +13,7 @@ from aiohttp import web
 
 from proxy.access import project_id
 from proxy.api.conversation import Conversations
-from proxy.providers.reading import read
+from proxy.providers.reading import Part, read
 
 _HEADERS: Final = {
     "Content-Security-Policy": "sandbox; default-src 'none'",
@@ -41,11 +41,18 @@ class Pictures:
 
 def picture(message: bytes, number: int) -> tuple[str, bytes] | None:
     """Give the media type and the bytes of a message's image; None where it is none to show."""
-    images = [part for part in read(message).parts if part.kind == "image"]
-    if number >= len(images):
-        return None
+    found = pictures(message)
+    return found[number] if number < len(found) else None
+
+
+def pictures(message: bytes) -> list[tuple[str, bytes] | None]:
+    """Give the media types and the bytes of all images of a message; None of what is none."""
+    return [_picture(part) for part in read(message).parts if part.kind == "image"]
+
+
+def _picture(part: Part) -> tuple[str, bytes] | None:
     try:
-        data = base64.b64decode(images[number].picture or "")
+        data = base64.b64decode(part.picture or "")
     except (binascii.Error, ValueError):
         return None
     kind = _kind(data)

@@ -6,6 +6,7 @@ from proxy.access import ADMIN, ANY, OPEN, READ
 from proxy.routes import Route
 from proxy.ui.frame import Frame, Static
 from proxy.ui.lists import Lists
+from proxy.ui.marks import MarksPage
 from proxy.ui.pictures import Pictures
 from proxy.ui.session import SessionPage
 from proxy.ui.settings import SettingsPage
@@ -20,6 +21,7 @@ def pages(
     static: Static,
     lists: Lists,
     session: SessionPage,
+    marks: MarksPage,
     trace: TracePage,
     pictures: Pictures,
     sign_in: SignInPages,
@@ -34,8 +36,14 @@ def pages(
         Route("GET", "/sessions/totals", page(lists.session_totals), READ),
         Route("GET", "/sessions/by-id", page(session.show), READ),
         Route("GET", "/sessions/by-id/live", page(session.live), READ),
+        Route("POST", "/sessions/by-id/mark", page(marks.mark), ADMIN),
+        Route("GET", "/sessions/by-id/delete", page(marks.ask_to_delete), ADMIN),
+        Route("POST", "/sessions/by-id/delete", page(marks.delete), ADMIN),
         Route("GET", "/sessions/{id:[^/]+}", page(session.show), READ),
         Route("GET", "/sessions/{id:[^/]+}/live", page(session.live), READ),
+        Route("POST", "/sessions/{id:[^/]+}/mark", page(marks.mark), ADMIN),
+        Route("GET", "/sessions/{id:[^/]+}/delete", page(marks.ask_to_delete), ADMIN),
+        Route("POST", "/sessions/{id:[^/]+}/delete", page(marks.delete), ADMIN),
         Route("GET", "/traces", page(lists.traces), READ),
         Route("GET", "/traces/rows", page(lists.trace_rows), READ),
         Route("GET", "/traces/totals", page(lists.trace_totals), READ),

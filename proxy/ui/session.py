@@ -120,7 +120,7 @@ class SessionPage:
                 shown=shown,
                 body=body,
                 budget=budget_view(budget),
-                models=[_model(share) for share in models],
+                models=[model_view(share) for share in models],
                 states=states,
                 columns=timeline.columns(turns),
                 look=kinds.look,
@@ -191,7 +191,8 @@ def stretch(span: Span) -> timeline.Stretch:
     )
 
 
-def _model(share: ModelShare) -> ModelView:
+def model_view(share: ModelShare) -> ModelView:
+    """Show what the calls to a model took."""
     return ModelView(
         model=share.model,
         calls=share.calls,

@@ -1,6 +1,6 @@
 """Threads read from top to bottom: where prompts and tools stand, and what is before what."""
 
-from storage.lines import Line, Prompt, Tools
+from storage.lines import Line, Prompt, Tools, all_lines
 from storage.threads import Setting
 from tests.storage.telling import Telling
 
@@ -112,3 +112,24 @@ def test_no_two_lines_have_one_id() -> None:
     ids = [line.id for line in telling.lines()]
     assert len(ids) == len(set(ids))
     assert ids[:2] == ["0000000000000001-prompt", "0000000000000001-tools"]
+
+
+def test_all_lines_have_each_message_of_each_branch_once_from_where_it_leaves() -> None:
+    telling = Telling()
+    telling.turn(["s:brief", "u:1"], "a:1")
+    telling.turn(["s:brief", "u:1", "a:1", "u:2"], "a:old")
+    telling.turn(["s:long", "u:1", "a:1", "u:2"], "a:new")
+    telling.turn(["s:long", "u:1", "a:1", "u:other"], "a:3")
+    telling.turn(["s:long", "u:1", "a:1", "u:2", "a:old", "u:more"], "a:4")
+    telling.turn(["u:elsewhere"], "a:5")
+    paths = all_lines(telling.tree())
+    read = [[telling.words(line) for line in path] for path in paths]
+    assert read == [
+        ["prompt", "u:1", "a:1", "u:2", "a:old", "prompt", "u:more", "a:4"],
+        ["prompt", "u:other", "a:3"],
+        ["prompt", "a:new"],
+        ["u:elsewhere", "a:5"],
+    ]
+    assert [path[0].parent is None for path in paths] == [True, False, False, True]
+    ids = [line.id for path in paths for line in path]
+    assert len(ids) == len(set(ids))

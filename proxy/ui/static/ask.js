@@ -13,9 +13,9 @@ export class Ended extends Error {}
 export const isOver = () => over;
 
 // Fetches an address; throws Ended where the page may not have it any more.
-export async function ask(address) {
+export async function ask(address, how = {}) {
   if (over) throw new Ended();
-  const answer = await fetch(address, { headers: { [HEADER]: project } });
+  const answer = await fetch(address, { ...how, headers: { [HEADER]: project } });
   refuse(answer);
   return answer;
 }

@@ -5,6 +5,7 @@
 import { ask, Ended } from "./ask.js";
 import { tick } from "./clock.js";
 import { watch } from "./live.js";
+import { onMark } from "./marks.js";
 import { say } from "./keys.js";
 import { attach } from "./search.js";
 
@@ -184,6 +185,7 @@ document.addEventListener("click", async (event) => {
   count();
 });
 
+onMark((form) => take({ session_id: form.closest("tr").dataset.id }));
 attach();
 if (!document.querySelector("#totals dl")) totals().catch(() => {}); // the next event brings them
 watch({}, take);

@@ -49,15 +49,20 @@ function adopt(element) {
   return now;
 }
 
-// Takes over what the reader did: opened and closed folds, the current row, the focus.
+// Takes over what the reader did: opened and closed folds, what is typed in an open one, the current
+// row, the focus.
 function keep(before, now) {
   for (const fold of before.querySelectorAll("details[id]")) {
     const same = now.querySelector(`#${CSS.escape(fold.id)}`);
     if (same) same.open = fold.open;
   }
+  for (const field of before.querySelectorAll("input[id]")) {
+    const same = now.querySelector(`#${CSS.escape(field.id)}`);
+    if (same && before.querySelector("details[open]")) same.value = field.value;
+  }
   if (before.classList.contains("current")) now.classList.add("current");
   if (!before.contains(document.activeElement)) return;
-  const all = (root) => [...root.querySelectorAll("a, button, summary, [tabindex]")];
+  const all = (root) => [...root.querySelectorAll("a, button, input, summary, [tabindex]")];
   const at = all(before).indexOf(document.activeElement);
   queueMicrotask(() => all(now)[at]?.focus({ preventScroll: true }));
 }

@@ -7,6 +7,7 @@ import { tick } from "./clock.js";
 import "./copy.js";
 import { bind, current } from "./keys.js";
 import { watch } from "./live.js";
+import { onMark } from "./marks.js";
 import { merge, parse, remember } from "./merge.js";
 
 const FLUSH_MS = 120; // events come in batches; one fetch serves them all
@@ -47,6 +48,7 @@ async function refresh() {
   const follows = atEnd();
   merge(root, fresh);
   tick(root);
+  document.title = `${document.getElementById("called").textContent} · Traceway`;
   for (const span of streams.keys()) {
     if (!place(span)) streams.delete(span);
     else fill(span);
@@ -126,5 +128,6 @@ bind({
   "]": () => step("[data-turn]", 1),
   e: () => step(".message.failed, tr:has(.status.failed)", 1),
 });
+onMark(schedule);
 remember(root);
 watch({ session: root.dataset.session, progress: "1" }, take);
