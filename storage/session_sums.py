@@ -99,6 +99,11 @@ class SessionChange:
         if new.error is not None and (self.error is None or order > self.error.order):
             self.error = new
 
+    def remove(self, old: TraceFacts) -> None:
+        """Take out the row of a trace that is gone: of the counts and sums alone."""
+        self._count(old, -1)
+        self.amounts = tuple(map(minus, self.amounts, old.amounts))
+
     def doubts(self, row: Mapping[str, Any]) -> frozenset[str]:
         """Say which places of the session's row are to be found anew; ``ALL``: the whole row.
 
