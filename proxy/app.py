@@ -43,9 +43,10 @@ from proxy.handing import HandedReader
 from proxy.keyring import Keyring
 from proxy.limits import RateLimits
 from proxy.listen import BACKLOG, CannotListen, listen, most_connections
+from proxy.outcomes import Ended
 from proxy.pricing import Prices
 from proxy.reaper import Clients, Door, Patience
-from proxy.recorder import Ended, Recorder
+from proxy.recorder import Recorder
 from proxy.routes import add_routes
 from proxy.sealing import KeyFile, KeyFileError
 from proxy.send import MAX_HELD_BYTES, Sender

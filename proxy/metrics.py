@@ -15,7 +15,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from proxy import __version__
-from proxy.recorder import Ended
+from proxy.outcomes import Ended
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 # Seconds. What we add is a fraction of a millisecond, up to the 40 ms that `safe` may wait.

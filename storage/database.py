@@ -71,11 +71,16 @@ class Database(Readable, Protocol):
         """
         ...
 
-    def reclaim(self) -> None:
-        """Give the space of deleted rows back to the file system, a bounded part at a time.
+    def reclaim(self, *, begin: bool = False) -> bool:
+        """Give a part of the space of deleted rows back; tell whether there is more to give.
 
-        In the writer's thread, outside of a transaction.
+        With ``begin``, words that were deleted before are to leave the full text as well. In the
+        writer's thread, outside of a transaction: some milliseconds.
         """
+        ...
+
+    async def size_bytes(self) -> int:
+        """Give how much the database takes, without what waits to be used again."""
         ...
 
     def tend(self) -> bool:

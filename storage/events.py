@@ -163,6 +163,50 @@ def prune(tx: Transaction) -> bool:
     return len(gone) == PRUNED_ROWS
 
 
+NEXT_ROWS: Final = f"""
+SELECT sequence, project_id, told FROM events
+WHERE sequence > :after AND project_id >= :least AND project_id <= :most
+ORDER BY sequence LIMIT {PRUNED_ROWS}
+"""  # noqa: S608 (a constant of this file)
+THERE: Final = """
+SELECT session_id FROM sessions WHERE project_id = :project_id AND session_id IN (:keys)
+"""
+RETELL: Final = "UPDATE events SET told = :told WHERE sequence = :sequence"
+
+
+def forget_sessions(tx: Transaction, after: int, project_id: int | None = None) -> int | None:
+    """Take the ids of sessions that are not there out of a part of the log; None: of all projects.
+
+    Return the number up to which that was done; None where there was nothing more. The events
+    keep their numbers and say of no session that something happened.
+    """
+    least, most = (0, 2**62) if project_id is None else (project_id, project_id)
+    rows = tx.execute(NEXT_ROWS, {"after": after, "least": least, "most": most})
+    if not rows:
+        return None
+    told = {sequence: (project, decoded(packed)) for sequence, project, packed in rows}
+    named: defaultdict[int, set[str]] = defaultdict(set)
+    for project, events in told.values():
+        named[project].update(event.session_id for event in events if event.session_id)
+    there = {
+        (project, session_id)
+        for project, ids in named.items()
+        for (session_id,) in tx.look_up(THERE, {"project_id": project}, sorted(ids))
+    }
+    changed: list[Params] = []
+    for sequence, (project, events) in told.items():
+        kept = tuple(
+            event
+            if not event.session_id or (project, event.session_id) in there
+            else msgspec.structs.replace(event, session_id=None)
+            for event in events
+        )
+        if kept != events:
+            changed.append({"sequence": sequence, "told": _ENCODER.encode(kept)})
+    tx.execute_many(RETELL, changed)
+    return int(rows[-1][0])
+
+
 BOUNDS: Final = """
 SELECT (SELECT value FROM counters WHERE name = 'pruned_event'),
   (SELECT value FROM counters WHERE name = 'event')

@@ -235,7 +235,7 @@ def _add_totals(added: list[int], old: TraceFacts | None, new: TraceFacts | None
 WRITE_TRACES: Final = f"""
 INSERT INTO traces (project_id, trace_id, {", ".join(TRACE_COLUMNS)})
 VALUES (:project_id, :trace_id, {", ".join(f":{c}" for c in TRACE_COLUMNS)})
-ON CONFLICT (project_id, trace_id) DO UPDATE SET
+ON CONFLICT (project_id, trace_id) DO UPDATE SET forgotten_at_us = NULL,
 {", ".join(f"{c} = excluded.{c}" for c in TRACE_COLUMNS)}
 """
 

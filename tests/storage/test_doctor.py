@@ -4,7 +4,18 @@ import pytest
 
 from storage.doctor import check
 from storage.sqlite import SqliteDatabase
-from tests.storage.calls import body, checkpoint, end, rows, span_id, spoken, start, text_of, write
+from tests.storage.calls import (
+    body,
+    checkpoint,
+    end,
+    give_back,
+    rows,
+    span_id,
+    spoken,
+    start,
+    text_of,
+    write,
+)
 from tests.storage.handing import begun, closed, done, hand_in, opened
 
 ASKED = ["s:be brief", "u:hello world"]
@@ -167,8 +178,8 @@ async def test_a_damaged_file_is_found_before_all_else(db: SqliteDatabase, damag
 
 async def test_the_doctor_writes_nothing(db: SqliteDatabase) -> None:
     fill(db)
-    db.reclaim()
+    give_back(db)
     before = db.path.read_bytes()
     await check(db, text_of)
-    db.reclaim()
+    give_back(db)
     assert db.path.read_bytes() == before
