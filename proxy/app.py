@@ -18,6 +18,7 @@ from proxy.api import otlp
 from proxy.api.answers import errors
 from proxy.api.bodies import Bodies
 from proxy.api.conversation import Conversations
+from proxy.api.erasing import Erasing
 from proxy.api.events import Events
 from proxy.api.exporting import Exporter
 from proxy.api.granting import Granting
@@ -36,6 +37,7 @@ from proxy.call_log import log_calls
 from proxy.capture import Budget
 from proxy.config import Config
 from proxy.config_values import is_loopback
+from proxy.erasing import Eraser
 from proxy.errors import error_response
 from proxy.forward import Forwarder
 from proxy.guard import Guard, Handler
@@ -44,9 +46,11 @@ from proxy.keyring import Keyring
 from proxy.limits import RateLimits
 from proxy.listen import BACKLOG, CannotListen, listen, most_connections
 from proxy.outcomes import Ended
+from proxy.pace import Pace
 from proxy.pricing import Prices
 from proxy.reaper import Clients, Door, Patience
 from proxy.recorder import Recorder
+from proxy.retention import Retention
 from proxy.routes import add_routes
 from proxy.sealing import KeyFile, KeyFileError
 from proxy.send import MAX_HELD_BYTES, Sender
@@ -169,11 +173,15 @@ class Traceway:
         )
         hubs = Hubs(self._database, forwarder.in_flight)
         recorder.after_commit = hubs.told
+        pace = Pace(recorder)
+        retention = Retention(config.retention, self._database, pace)
+        eraser = Eraser(self._database, recorder, retention, pace)
 
         async def parts(_: web.Application) -> AsyncIterator[None]:
             background = [
                 spawn(forwarder.checkpoint_forever(), "checkpoints"),
                 spawn(hubs.prune_forever(recorder), "pruning of events"),
+                spawn(eraser.run(), "erasing"),
                 spawn(
                     end_overdue_forever(recorder, config.ingest.open_timeout_s),
                     "ends of what was left open",
@@ -217,7 +225,9 @@ class Traceway:
 
         app.cleanup_ctx.append(parts)
         app.on_shutdown.append(end_events)
-        health = Health(self._database, recorder, budget, forwarder.in_flight, hubs, limits, config)
+        health = Health(
+            self._database, recorder, budget, forwarder.in_flight, hubs, limits, config, retention
+        )
 
         def after_ends(calls: Sequence[Ended]) -> None:
             health.figures.ended(calls)
@@ -232,7 +242,8 @@ class Traceway:
             config.ingest.max_body_bytes,
             health.figures.ingested,
         )
-        sessions = Sessions(self._database, recorder)
+        erasing = Erasing(self._database, recorder, eraser.wake)
+        sessions = Sessions(self._database, recorder, erasing)
         traces = Traces(self._database, recorder)
         conversations = Conversations(self._database)
         static = Static()
@@ -257,6 +268,7 @@ class Traceway:
                     ingest,
                     otlp.Otlp(ingest),
                     Mcp(self._database, sessions, traces, conversations),
+                    erasing,
                 ),
                 *pages(
                     frame,

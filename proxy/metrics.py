@@ -32,6 +32,7 @@ _GAUGES: Final = {
     "degraded": "1 while not all is recorded as it should be; /api/health says why.",
     "database_bytes": "Size of the database file.",
     "wal_bytes": "Size of its write-ahead log.",
+    "retention_last_run": "When the retention had last erased all that was due, in Unix seconds.",
 }
 _COUNTERS: Final = {
     "dropped_bodies": "Bodies that were not recorded, for want of memory.",
@@ -41,6 +42,10 @@ _COUNTERS: Final = {
     "failed_commits": "Transactions that failed, and were tried again or given up.",
     "dropped_log_lines": "Lines of the log that were not written, since nobody read them in time.",
     "refused_calls": "Calls that were refused since their key had made too many.",
+    "retention_forgotten_traces": "Traces that lost their content to the retention.",
+    "retention_erased_sessions": "Sessions that the retention erased.",
+    "retention_erased_traces": "Traces that the retention erased.",
+    "retention_freed_content_bytes": "Bytes of content that the retention erased, as stored.",
 }
 
 

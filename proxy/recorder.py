@@ -391,8 +391,7 @@ class Recorder:
 
     def _give_back(self) -> bool:
         """Give space back as long as a batch of calls takes; tell whether there is more."""
-        until_s = time.monotonic() + GIVE_BACK_S
-        more = self._database.reclaim(begin=True)
+        until_s, more = time.monotonic() + GIVE_BACK_S, self._database.reclaim(begin=True)
         while more and time.monotonic() < until_s:
             more = self._database.reclaim()
         return more

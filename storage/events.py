@@ -40,6 +40,8 @@ ROW_EVENTS: Final = 500
 READ_EVENTS: Final = 500
 # Rows that are pruned at a time: some milliseconds of the writer, no longer than a batch of calls.
 PRUNED_ROWS: Final = 500
+# Rows that are looked at for sessions that are gone: a few milliseconds.
+LOOKED_AT: Final = 100
 
 
 class Event(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -166,7 +168,7 @@ def prune(tx: Transaction) -> bool:
 NEXT_ROWS: Final = f"""
 SELECT sequence, project_id, told FROM events
 WHERE sequence > :after AND project_id >= :least AND project_id <= :most
-ORDER BY sequence LIMIT {PRUNED_ROWS}
+ORDER BY sequence LIMIT {LOOKED_AT}
 """  # noqa: S608 (a constant of this file)
 THERE: Final = """
 SELECT session_id FROM sessions WHERE project_id = :project_id AND session_id IN (:keys)

@@ -24,7 +24,7 @@ from storage.session_sums import DOUBTED, PLACES, SessionChange
 # ruff: noqa: S608 (the SQL below is put together from constants of this package, never from values)
 
 _ONE: Final = "project_id = :project_id AND session_id = :session_id"
-READ: Final = f"SELECT trace_count, seq, {', '.join(DOUBTED)} FROM sessions WHERE {_ONE}"
+READ: Final = f"SELECT trace_count, {', '.join(DOUBTED)} FROM sessions WHERE {_ONE}"
 TAKE_OUT: Final = f"""
 UPDATE sessions SET {", ".join(f"{c} = {c} + :{c}" for c in COUNTS)},
 {", ".join(f"{c} = COALESCE({c} + :{c}, {c})" for c in AMOUNTS)}
@@ -38,9 +38,6 @@ UPDATE sessions SET {amount} = NULL WHERE {_ONE} AND NOT EXISTS (
 """
     for amount in AMOUNTS
 }
-FIND_SEQ: Final = f"""
-UPDATE sessions SET seq = (SELECT MIN(seq) FROM traces WHERE {_ONE}) WHERE {_ONE}
-"""
 FIND_LAST_END: Final = f"""
 UPDATE sessions SET last_ended_at_us = (
   SELECT MAX(last_ended_at_us) FROM traces WHERE {_ONE}) WHERE {_ONE}
@@ -59,7 +56,7 @@ def remove_traces(
     rows = tx.execute(READ, key)
     if not rows:
         return True
-    count, seq, *doubted = rows[0]
+    count, *doubted = rows[0]
     if count == len(traces):
         tx.execute(DELETE_SESSION, key)
         tx.execute(DELETE_SESSION_MODELS, key)
@@ -78,8 +75,8 @@ def remove_traces(
     for place, at in PLACES.items():
         if (row[at[0]], row[at[1]]) in orders:
             tx.execute(FIND_PLACE[place], key)
-    if any(trace.seq == seq for trace in traces):
-        tx.execute(FIND_SEQ, key)
+    if any(trace.seq == row["seq"] for trace in traces):
+        tx.execute(FIND_PLACE["seq"], key)
     last = row["last_ended_at_us"]
     if last is not None and any(trace.last_ended_at_us == last for trace in traces):
         tx.execute(FIND_LAST_END, key)

@@ -301,7 +301,15 @@ WHERE project_id = :project_id AND session_id = :session_id
 """
 
 
-FIND_PLACE: Final = {place: _find_place(*given) for place, given in _PLACED.items()}
+FIND_SEQ: Final = """
+UPDATE sessions SET seq = (
+  SELECT MIN(seq) FROM traces WHERE project_id = :project_id AND session_id = :session_id)
+WHERE project_id = :project_id AND session_id = :session_id
+"""
+FIND_PLACE: Final = {
+    **{place: _find_place(*given) for place, given in _PLACED.items()},
+    "seq": FIND_SEQ,
+}
 
 
 def _taken(columns: tuple[str, ...], wins: str) -> str:

@@ -37,6 +37,7 @@ PLACES: Final = {
 ALL: Final = frozenset({"all"})
 DOUBTED: Final = (
     *(column for place in PLACES.values() for column in place),
+    "seq",
     "last_ended_at_us",
     *AMOUNTS,
 )
@@ -118,6 +119,8 @@ class SessionChange:
         for old, new in self.unsure:
             if old.last_ended_at_us == row["last_ended_at_us"] and _ends_earlier(old, new):
                 return ALL
+            if old.seq == row["seq"] and new.seq > old.seq:
+                found.add("seq")
             found |= {
                 place for place, at in PLACES.items() if (row[at[0]], row[at[1]]) == old.order
             }

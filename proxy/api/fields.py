@@ -7,6 +7,7 @@ types are the dataclasses' own; here is only what a type does not say. Pure.
 from typing import Final, get_args
 
 from proxy.api.about import NULL, About, Schema
+from proxy.api.erasing_fields import ERASED
 from proxy.api.ingest_fields import HANDED_IN
 from proxy.call import EndedBy, Phase
 from proxy.pricing import Status
@@ -295,6 +296,7 @@ FIELDS: Final[dict[str, About]] = {
     "token": About("what `/api/events?token=` takes, once", "tw_st_..."),
     "expires_in_s": About("seconds until it is no longer good", 30.0),
     **HANDED_IN,
+    **ERASED,
     # Errors.
     "Error.error": About("what is wrong"),
     "resourceSpans": About(

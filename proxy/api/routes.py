@@ -10,6 +10,7 @@ from proxy.access import ADMIN, ANY, OPEN, READ, WRITE
 from proxy.api import openapi, otlp
 from proxy.api.bodies import Bodies
 from proxy.api.conversation import Conversations
+from proxy.api.erasing import Erasing
 from proxy.api.events import Events
 from proxy.api.health import Health
 from proxy.api.ingest import Ingest
@@ -41,6 +42,7 @@ def routes(
     ingest: Ingest,
     exports: Otlp,
     mcp: Mcp,
+    erasing: Erasing,
 ) -> list[Route]:
     """List the routes of the proxy and the API, with what each needs.
 
@@ -90,6 +92,10 @@ def routes(
         Route("GET", "/api/provider-keys", providers.list, ADMIN),
         Route("PUT", "/api/provider-keys/{upstream:[^/]+}", providers.put, ADMIN),
         Route("DELETE", "/api/provider-keys/{upstream:[^/]+}", providers.delete, ADMIN),
+        Route("POST", "/api/erasures", erasing.create, ADMIN),
+        Route("GET", "/api/erasures", erasing.list, ADMIN),
+        Route("GET", "/api/erasures/{id:[^/]+}", erasing.show, ADMIN),
+        Route("DELETE", "/api/erasures/{id:[^/]+}", erasing.cancel, ADMIN),
         Route("GET", "/api/projects", keys.list_projects, ADMIN),
         Route("POST", "/api/projects", keys.create_project, ADMIN),
         Route("PATCH", "/api/projects/{name:[^/]+}", keys.change_project, ADMIN),

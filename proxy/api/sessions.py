@@ -7,6 +7,7 @@ from aiohttp import web
 from proxy.access import project_id
 from proxy.api import lists, params
 from proxy.api.answers import json_answer, not_found
+from proxy.api.erasing import LARGE_SPANS, LARGE_TRACES, Erasing
 from proxy.api.finding import Finder
 from proxy.api.views import TotalsView, budget_view, flat, session_view, trace_view
 from proxy.providers.messages import text_of
@@ -14,7 +15,8 @@ from proxy.recorder import Recorder
 from storage import budgets, forget, listing, queries
 from storage.clauses import Name, Query
 from storage.database import Database
-from storage.listing import Order
+from storage.erasures import Order
+from storage.listing import Order as SortOrder
 
 # Traces of one session in one answer; more of them go on behind `cursor`.
 MAX_TRACES = 10_000
@@ -23,7 +25,8 @@ MAX_TRACES = 10_000
 class Sessions:
     """The handlers of /api/sessions."""
 
-    def __init__(self, database: Database, recorder: Recorder) -> None:
+    def __init__(self, database: Database, recorder: Recorder, erasing: Erasing) -> None:
+        self._erasing = erasing
         self._database = database
         self._recorder = recorder
         self._finder = Finder(database, recorder)
@@ -61,7 +64,7 @@ class Sessions:
         asked = lists.page_of(
             request,
             Query("traces", (Name("session", session_id),)),
-            Order("started", descending=False),
+            SortOrder("started", descending=False),
             params.limit(request, MAX_TRACES, MAX_TRACES),
         )
         session = await queries.get_session(self._database, project_id(request), session_id)
@@ -77,15 +80,23 @@ class Sessions:
         return answer
 
     async def delete(self, request: web.Request) -> web.Response:
-        """DELETE /api/sessions/{id}: the session, its traces, spans and bodies."""
+        """DELETE /api/sessions/{id}: the session, its traces, spans and bodies.
+
+        Of a large one, 202 and the order to erase it.
+        """
+        project, session_id = project_id(request), params.session_id(request)
+        session = await queries.get_session(self._database, project, session_id)
+        if session and (session.trace_count > LARGE_TRACES or session.span_count > LARGE_SPANS):
+            order = Order(kind="session", given=session.session_id)
+            return json_answer(await self._erasing.ask(project, order), status=202)
         deleted = await self._recorder.change(
             functools.partial(
                 forget.delete_session,
-                project_id=project_id(request),
-                session_id=params.session_id(request),
+                project_id=project,
+                session_id=session_id,
                 text_of=text_of,
             ),
-            (project_id(request),),
+            (project,),
             erases=True,
         )
         return not_found("session") if deleted is None else json_answer(deleted)
