@@ -18,6 +18,7 @@ from proxy.api import otlp
 from proxy.api.answers import errors
 from proxy.api.bodies import Bodies
 from proxy.api.conversation import Conversations
+from proxy.api.eraser import Eraser
 from proxy.api.erasing import Erasing
 from proxy.api.events import Events
 from proxy.api.exporting import Exporter
@@ -27,7 +28,9 @@ from proxy.api.hubs import Hubs
 from proxy.api.ingest import Ingest, end_overdue_forever
 from proxy.api.keys import Keys
 from proxy.api.mcp import Mcp
+from proxy.api.pace import Pace
 from proxy.api.provider_keys import ProviderKeys
+from proxy.api.retention import Retention
 from proxy.api.routes import routes
 from proxy.api.search import Search
 from proxy.api.sessions import Sessions
@@ -37,7 +40,6 @@ from proxy.call_log import log_calls
 from proxy.capture import Budget
 from proxy.config import Config
 from proxy.config_values import is_loopback
-from proxy.erasing import Eraser
 from proxy.errors import error_response
 from proxy.forward import Forwarder
 from proxy.guard import Guard, Handler
@@ -46,13 +48,12 @@ from proxy.keyring import Keyring
 from proxy.limits import RateLimits
 from proxy.listen import BACKLOG, CannotListen, listen, most_connections
 from proxy.outcomes import Ended
-from proxy.pace import Pace
 from proxy.pricing import Prices
 from proxy.reaper import Clients, Door, Patience
 from proxy.recorder import Recorder
-from proxy.retention import Retention
 from proxy.routes import add_routes
 from proxy.sealing import KeyFile, KeyFileError
+from proxy.sections import RetentionConfig
 from proxy.send import MAX_HELD_BYTES, Sender
 from proxy.settle import Settler
 from proxy.tasks import spawn
@@ -174,7 +175,9 @@ class Traceway:
         hubs = Hubs(self._database, forwarder.in_flight)
         recorder.after_commit = hubs.told
         pace = Pace(recorder)
-        retention = Retention(config.retention, self._database, pace)
+        # A command that has the application to itself erases what it is asked to, no more.
+        kept = config.retention if private is None else RetentionConfig()
+        retention = Retention(kept, self._database, pace)
         eraser = Eraser(self._database, recorder, retention, pace)
 
         async def parts(_: web.Application) -> AsyncIterator[None]:

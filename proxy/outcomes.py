@@ -5,8 +5,6 @@ from typing import Literal
 
 from proxy.backlog import Item
 from proxy.call import CallEnd
-from storage import parameters
-from storage.database import StatementRefused, StorageError
 from storage.records import SpanEnd
 
 Outcome = Literal["saved", "refused", "given up"]
@@ -14,15 +12,10 @@ Outcome = Literal["saved", "refused", "given up"]
 Ended = tuple[CallEnd, SpanEnd]
 
 
-def ends(batch: Sequence[Item], changes: Sequence[parameters.Change | None]) -> list[Ended]:
+def ends(batch: Sequence[Item], changes: Sequence[object]) -> list[Ended]:
     """Give the calls that ended in a batch, each with its row."""
     return [
         (item.record, change)
         for item, change in zip(batch, changes, strict=True)
         if isinstance(item.record, CallEnd) and isinstance(change, SpanEnd)
     ]
-
-
-def is_refusal(error: Exception) -> bool:
-    """Tell whether waiting cannot heal it; all else that a database says may pass with time."""
-    return isinstance(error, StatementRefused) or not isinstance(error, StorageError)

@@ -20,13 +20,13 @@ from proxy.backlog import Backlog, Item, Key, Record, Ticket, Withdrawn, key_of,
 from proxy.call import CallEnd, CallProgress
 from proxy.capture import Budget
 from proxy.losses import Losses
-from proxy.outcomes import Ended, Outcome, ends, is_refusal
+from proxy.outcomes import Ended, Outcome, ends
 from proxy.providers.messages import text_of
 from proxy.sections import Durability
 from proxy.settle import Settler
 from proxy.waits import Waits
 from storage import fulltext, parameters, writes
-from storage.database import Database, StorageError, Transaction
+from storage.database import Database, StorageError, Transaction, is_refusal
 from storage.records import SpanStart, Taken
 
 T = TypeVar("T")

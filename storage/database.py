@@ -165,3 +165,8 @@ class StatementRefused(StorageError):
 
     def __init__(self, place: object, detail: str) -> None:
         super().__init__(place, f"it refused a statement: {detail}", "please report this as a bug")
+
+
+def is_refusal(error: Exception) -> bool:
+    """Tell whether waiting cannot heal it; all else that a database says may pass with time."""
+    return isinstance(error, StatementRefused) or not isinstance(error, StorageError)

@@ -1,7 +1,7 @@
 """Orders to erase over HTTP: what is asked for, how far it is, what was erased.
 
 Invariant: an answer says what was asked for only until the order has ended. The work itself is
-proxy/erasing.py's.
+eraser.py's.
 """
 
 import time

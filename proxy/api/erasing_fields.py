@@ -1,4 +1,4 @@
-"""What the fields of orders to erase, and of the retention, mean: a part of fields.py's table. Pure."""
+"""What the fields of orders to erase, and of the retention, mean: of fields.py. Pure."""
 
 from typing import Final
 

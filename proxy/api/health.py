@@ -10,6 +10,7 @@ from aiohttp import web
 from proxy.access import project_id
 from proxy.api.answers import json_answer
 from proxy.api.hubs import Hubs
+from proxy.api.retention import Retention
 from proxy.api.units import iso_or_none
 from proxy.api.views import stats_view
 from proxy.capture import Budget
@@ -19,7 +20,6 @@ from proxy.losses import Counters
 from proxy.metrics import CONTENT_TYPE, Metrics
 from proxy.outlet import dropped_lines
 from proxy.recorder import Recorder
-from proxy.retention import Retention
 from storage import queries
 from storage.database import Database, StorageError
 
@@ -124,7 +124,7 @@ class Health:
         }
 
     def _retained(self) -> dict[str, float | None]:
-        """Give what the retention has done, by the names of metrics; nothing where there is none."""
+        """Give what the retention has done, by the names of metrics."""
         done = self._retention.done
         if not self._retention.is_on:
             return {}

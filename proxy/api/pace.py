@@ -37,7 +37,7 @@ class Pace:
     async def step(
         self, work: Callable[[Transaction], T], projects: Collection[int], *, adapt: bool = True
     ) -> T:
-        """Do a piece of work, then pause; `adapt`: it has `spans` calls, and says how long they take.
+        """Do a piece of work, then pause; `adapt`: its calls are `spans`, and tell what they take.
 
         Raises StorageError where it cannot be done now.
         """

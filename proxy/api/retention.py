@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from proxy.pace import Pace
+from proxy.api.pace import Pace
 from proxy.providers.messages import text_of
 from proxy.sections import RetentionConfig
 from storage import retention
@@ -22,8 +22,8 @@ from storage.keys import TraceKey
 
 # It looks so often for what has become due.
 CHECK_S: Final = 300.0
-# To take deleted words out of a large full-text index writes all of it anew, and to take deleted ids
-# out of the log reads all of that: each time where the database is small, and else once a day.
+# To take deleted words out of a large full-text index writes all of it anew, and to take deleted
+# ids out of the log reads all of that: each time where the database is small, else once a day.
 SMALL_BYTES: Final = 256 * 1024 * 1024
 DEEP_S: Final = 24 * 3600.0
 # Above its cap the database is made smaller than that by a twentieth, so that it does not go on

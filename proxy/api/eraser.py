@@ -12,10 +12,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from proxy.pace import Pace
+from proxy.api.pace import Pace
+from proxy.api.retention import Retention
 from proxy.providers.messages import text_of
 from proxy.recorder import Recorder
-from proxy.retention import Retention
 from storage import erasures, fulltext
 from storage.collecting import collect
 from storage.database import Database, StorageError, Transaction
