@@ -23,7 +23,7 @@ from proxy import __version__, operator_socket
 from proxy.app import Traceway
 from proxy.backing_up import back_up
 from proxy.call_log import JsonLines, TextLines
-from proxy.cli import export, keys, projects, provider_keys, restore, sessions, show, tail
+from proxy.cli import erase, export, keys, projects, provider_keys, restore, sessions, show, tail
 from proxy.cli.client import KEY_VARIABLE, NoAnswer
 from proxy.cli.command import Add, Before, Work, add_options, add_project, asking
 from proxy.cli.reach import Taken
@@ -338,6 +338,13 @@ def _parser() -> argparse.ArgumentParser:
         add_project(asking_command, "the project to look at, for admins (the key's own)")
         add_options(asking_command)
         asking_command.set_defaults(run=asking(command.run))
+    erase_command = commands.add_parser(
+        "erase", parents=[common], help="have a session, a user, or what a search finds forgotten"
+    )
+    erase.add_arguments(erase_command)
+    add_project(erase_command, "the project to erase in, for admins (the key's own)")
+    add_options(erase_command)
+    erase_command.set_defaults(run=asking(erase.run, _alone))
     for name, group, what in (
         ("keys", keys, "make, list and revoke keys"),
         ("projects", projects, "make, list and change projects"),

@@ -18,6 +18,8 @@ from proxy.api.answers import errors
 from proxy.api.archive import Archive, Format
 from proxy.api.bodies import Bodies
 from proxy.api.conversation import Conversations
+from proxy.api.eraser import Eraser
+from proxy.api.erasing import Erasing
 from proxy.api.events import Events
 from proxy.api.exporting import Exporter
 from proxy.api.granting import Granting
@@ -26,7 +28,9 @@ from proxy.api.hubs import Hubs
 from proxy.api.ingest import Ingest, end_overdue_forever
 from proxy.api.keys import Keys
 from proxy.api.mcp import Mcp
+from proxy.api.pace import Pace
 from proxy.api.provider_keys import ProviderKeys
+from proxy.api.retention import Retention
 from proxy.api.routes import routes
 from proxy.api.search import Search
 from proxy.api.sessions import Sessions
@@ -43,11 +47,13 @@ from proxy.handing import HandedReader
 from proxy.keyring import Keyring
 from proxy.limits import RateLimits
 from proxy.listen import BACKLOG, CannotListen, listen, most_connections
+from proxy.outcomes import Ended
 from proxy.pricing import Prices
 from proxy.reaper import Clients, Door, Patience
-from proxy.recorder import Ended, Recorder
+from proxy.recorder import Recorder
 from proxy.routes import add_routes
 from proxy.sealing import KeyFileError, key_file_of
+from proxy.sections import RetentionConfig
 from proxy.send import MAX_HELD_BYTES, Sender
 from proxy.settle import Settler
 from proxy.tasks import spawn
@@ -197,10 +203,17 @@ class Traceway:
             """
             return not config.database.url if replicas is None else replicas.leads()
 
+        pace = Pace(recorder)
+        # A command that has the application to itself erases what it is asked to, no more.
+        kept = config.retention if private is None else RetentionConfig()
+        retention = Retention(kept, self._database, pace)
+        eraser = Eraser(self._database, recorder, retention, pace, leads)
+
         async def parts(_: web.Application) -> AsyncIterator[None]:
             background = [
                 spawn(forwarder.checkpoint_forever(), "checkpoints"),
                 spawn(hubs.prune_forever(recorder, leads), "pruning of events"),
+                spawn(eraser.run(), "erasing"),
                 spawn(
                     end_overdue_forever(recorder, config.ingest.open_timeout_s, leads),
                     "ends of what was left open",
@@ -251,7 +264,15 @@ class Traceway:
         app.cleanup_ctx.append(parts)
         app.on_shutdown.append(end_events)
         health = Health(
-            self._database, recorder, budget, forwarder.in_flight, hubs, limits, config, replicas
+            self._database,
+            recorder,
+            budget,
+            forwarder.in_flight,
+            hubs,
+            limits,
+            config,
+            retention,
+            replicas,
         )
 
         def after_ends(calls: Sequence[Ended]) -> None:
@@ -267,7 +288,8 @@ class Traceway:
             config.ingest.max_body_bytes,
             health.figures.ingested,
         )
-        sessions = Sessions(self._database, recorder)
+        erasing = Erasing(self._database, recorder, eraser.wake)
+        sessions = Sessions(self._database, recorder, erasing)
         traces = Traces(self._database, recorder)
         conversations = Conversations(self._database)
         static = Static()
@@ -295,6 +317,7 @@ class Traceway:
                     otlp.Otlp(ingest),
                     Mcp(self._database, sessions, traces, conversations),
                     Archive(self._database, recorder, self._formats()),
+                    erasing,
                 ),
                 *pages(
                     frame,

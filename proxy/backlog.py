@@ -32,7 +32,8 @@ class Item:
     """A record, or other work of the writer; ``urgent``: somebody waits for its ``ticket``.
 
     ``projects`` are those that the work writes to, None: maybe all. ``erases``: it deletes, so that
-    space is to be given back after it. ``withdrawn``: it is not to happen any more; ``sealed``: it
+    space is to be given back after it. ``outside``: the work is done with the database itself, in
+    no transaction. ``withdrawn``: it is not to happen any more; ``sealed``: it
     is too late for that, for it is being committed.
     """
 
@@ -43,6 +44,7 @@ class Item:
     urgent: bool
     projects: Collection[int] | None = None
     erases: bool = False
+    outside: bool = False
     withdrawn: bool = False
     sealed: bool = False
 

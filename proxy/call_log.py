@@ -13,7 +13,7 @@ from typing import Final
 
 import orjson
 
-from proxy.recorder import Ended
+from proxy.outcomes import Ended
 
 # Characters of a word that others chose.
 MAX_CHARS: Final = 200

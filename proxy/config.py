@@ -29,6 +29,7 @@ from proxy.sections import (
     IngestConfig,
     LimitsConfig,
     RecordingConfig,
+    RetentionConfig,
     ServerConfig,
     SessionsConfig,
     UpstreamConfig,
@@ -51,6 +52,7 @@ class Config:
     server: ServerConfig = field(default_factory=ServerConfig)
     database: DatabaseConfig = field(default_factory=DatabaseConfig)
     recording: RecordingConfig = field(default_factory=RecordingConfig)
+    retention: RetentionConfig = field(default_factory=RetentionConfig)
     sessions: SessionsConfig = field(default_factory=SessionsConfig)
     ingest: IngestConfig = field(default_factory=IngestConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
@@ -66,6 +68,7 @@ _SECTIONS: Final[Mapping[str, type[Any]]] = MappingProxyType(
         "server": ServerConfig,
         "database": DatabaseConfig,
         "recording": RecordingConfig,
+        "retention": RetentionConfig,
         "sessions": SessionsConfig,
         "ingest": IngestConfig,
         "export": ExportConfig,
@@ -131,6 +134,7 @@ def load(
     server = loading.take(ServerConfig, ("server",))
     database = loading.take(DatabaseConfig, ("database",))
     recording = loading.take(RecordingConfig, ("recording",))
+    retention = loading.take(RetentionConfig, ("retention",))
     sessions = loading.take(SessionsConfig, ("sessions",))
     ingest = loading.take(IngestConfig, ("ingest",))
     export = loading.take(ExportConfig, ("export",))
@@ -152,6 +156,12 @@ def load(
         )
     if server and auth and auth.mode == "off" and not values.is_loopback(server.host):
         loading.report(("auth", "mode"), _Setting("off", f"host is {server.host}"), _NEEDS_KEYS)
+    if retention and 0 < retention.metadata_days < retention.content_days:
+        loading.report(
+            ("retention", "content_days"),
+            _Setting(retention.content_days, f"metadata_days is {retention.metadata_days}"),
+            "at most retention.metadata_days, with which the content goes as well",
+        )
     if loading.problems:
         raise ConfigError(tuple(loading.problems))
     # Nothing is None where there was no problem.
@@ -159,6 +169,7 @@ def load(
         server=cast(ServerConfig, server),
         database=cast(DatabaseConfig, database),
         recording=cast(RecordingConfig, recording),
+        retention=cast(RetentionConfig, retention),
         sessions=cast(SessionsConfig, sessions),
         ingest=cast(IngestConfig, ingest),
         export=cast(ExportConfig, export),

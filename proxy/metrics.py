@@ -15,7 +15,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from proxy import __version__
-from proxy.recorder import Ended
+from proxy.outcomes import Ended
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 # Seconds. What we add is a fraction of a millisecond, up to the 40 ms that `safe` may wait.
@@ -33,6 +33,7 @@ _GAUGES: Final = {
     "database_bytes": "Size of the database file, or of PostgreSQL's database a minute ago.",
     "wal_bytes": "Size of its write-ahead log, where the database is a file.",
     "database_away_seconds": "How long the database has taken nothing; 0 while it does.",
+    "retention_last_run": "When the retention had last erased all that was due, in Unix seconds.",
 }
 _COUNTERS: Final = {
     "dropped_bodies": "Bodies that were not recorded, for want of memory.",
@@ -42,6 +43,10 @@ _COUNTERS: Final = {
     "failed_commits": "Transactions that failed, and were tried again or given up.",
     "dropped_log_lines": "Lines of the log that were not written, since nobody read them in time.",
     "refused_calls": "Calls that were refused since their key had made too many.",
+    "retention_forgotten_traces": "Traces that lost their content to the retention.",
+    "retention_erased_sessions": "Sessions that the retention erased.",
+    "retention_erased_traces": "Traces that the retention erased.",
+    "retention_freed_content_bytes": "Bytes of content that the retention erased, as stored.",
 }
 
 

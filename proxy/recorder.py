@@ -14,23 +14,22 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Final, Literal, TypeVar
+from typing import Final, TypeVar
 
 from proxy.backlog import Backlog, Item, Key, Record, Ticket, Withdrawn, key_of, weight
 from proxy.call import CallEnd, CallProgress
 from proxy.capture import Budget
 from proxy.losses import Losses
+from proxy.outcomes import Ended, Outcome, ends
 from proxy.providers.messages import text_of
 from proxy.sections import Durability
 from proxy.settle import Settler
 from proxy.waits import Waits
 from storage import fulltext, parameters, writes
-from storage.database import Database, StatementRefused, StorageError, Transaction
-from storage.records import SpanEnd, SpanStart, Taken
+from storage.database import Database, StorageError, Transaction, is_refusal
+from storage.records import SpanStart, Taken
 
 T = TypeVar("T")
-Outcome = Literal["saved", "refused", "given up"]
-Ended = tuple[CallEnd, SpanEnd]
 Places = Mapping[Key, Taken]
 
 # A start wakes the writer at once. Ends that nobody waits for give others this long to join their
@@ -55,6 +54,8 @@ INDEX_BATCH: Final = 200
 INDEX_BYTES: Final = 256 * 1024
 IDLE_S: Final = 0.020
 MAX_UNINDEXED: Final = 20_000
+# So long space is given back after a deletion, before anything else; the rest when there is time.
+GIVE_BACK_S: Final = 0.030
 # A database that is to be tended is looked after this often, also while nothing is to be saved.
 TEND_S: Final = 1.0
 # For a search: so many messages at once, 50 ms, and so long a wait until it goes on without.
@@ -93,6 +94,7 @@ class Recorder:
         self._given_up = False
         self._unindexed = 0
         self._to_tend = False
+        self._to_reclaim = False
         self._indexing: asyncio.Future[int] | None = None
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._thread.start()
@@ -123,7 +125,7 @@ class Recorder:
         `projects`: those that it writes to, as of `Database.transaction`. `erases`: it deletes, so
         that space is to be given back after it.
         """
-        return self._order(work, projects, erases).ticket
+        return self._order(work, projects, erases=erases).ticket
 
     def change(
         self,
@@ -133,17 +135,24 @@ class Recorder:
         erases: bool = False,
     ) -> asyncio.Future[T]:
         """Have other work done within `CHANGE_WAIT_S`, or never; its ticket then has an error."""
-        item = self._order(work, projects, erases)
+        item = self._order(work, projects, erases=erases)
         self._loop.call_later(CHANGE_WAIT_S, self._withdraw, item)
         return item.ticket
 
+    def reclaim(self, *, begin: bool = False) -> asyncio.Future[bool]:
+        """Have a part of the space of deleted rows given back, as of `Database.reclaim`."""
+
+        def work(database: Database) -> bool:
+            if begin:
+                self._settler.forget()  # the messages that were deleted
+            return database.reclaim(begin=begin)
+
+        return self._order(work, (), outside=True).ticket
+
     def _order(
-        self,
-        work: Callable[[Transaction], object],
-        projects: Collection[int] | None,
-        erases: bool,
+        self, work: Callable[..., object], projects: Collection[int] | None, **how: bool
     ) -> Item:
-        item = Item(None, work, self._loop.create_future(), 0, True, projects, erases)
+        item = Item(None, work, self._loop.create_future(), 0, True, projects, **how)
         with self._wake:
             if self._closed:
                 item.ticket.cancel()
@@ -212,7 +221,7 @@ class Recorder:
 
     def _failed(self, error: Exception) -> None:
         self.losses.counters.failed_commits += 1
-        if not _is_refusal(error):
+        if not is_refusal(error):
             self.losses.complain(f"recording waits for the database: {error}")
 
     # In the thread.
@@ -227,6 +236,8 @@ class Recorder:
                 self._save(batch)
             with contextlib.suppress(StorageError):  # what cannot be done now is done later
                 self._to_tend = self._database.tend()
+                if self._to_reclaim and not batch:
+                    self._to_reclaim = self._database.reclaim()
 
     def _take(self) -> list[Item] | None:
         """Wait for the next batch: records, or one piece of other work; None at the very end.
@@ -239,7 +250,8 @@ class Recorder:
                     self._closed = True
                     return None
                 # Calls in flight have pauses of milliseconds: a longer one is time for the index.
-                pause_s = IDLE_S if self._unindexed else TEND_S if self._to_tend else None
+                has_more = self._unindexed or self._to_reclaim
+                pause_s = IDLE_S if has_more else TEND_S if self._to_tend else None
                 idle = not self._wake.wait(pause_s)
                 if idle and not self._backlog and not self._closing:
                     return []
@@ -269,7 +281,7 @@ class Recorder:
                 changes = [self._settler.bare(end)]
                 outcome, _, taken = self._write(changes)
         if outcome == "saved":
-            self.after_ends(_ends(batch, changes))
+            self.after_ends(ends(batch, changes))
         self._tell(self._ended, batch, outcome, taken)
 
     def _settle(self, item: Item) -> parameters.Change | None:
@@ -336,7 +348,7 @@ class Recorder:
                     item.sealed = False
                 self.error = str(error) or repr(error)
                 self._tell(self._failed, error)
-                if _is_refusal(error):
+                if is_refusal(error):
                     return "refused", error
                 self.away_since_us = self.away_since_us or time.time_ns() // 1000
                 self._pause(pause_s, item)
@@ -369,30 +381,29 @@ class Recorder:
     def _do_work(self, item: Item) -> None:
         results: list[object] = []
         work = item.work or (lambda _: None)
+        if item.outside:
+            try:
+                self._tell(item.answer, work(self._database), None)
+            except StorageError as error:
+                self._tell(item.answer, None, error)
+            return
         outcome, refusal = self._commit(lambda tx: results.append(work(tx)), item.projects, item)
         self._unindexed = max(self._unindexed, 1)
         if item.erases:
             self._settler.forget()  # the messages that it deleted
             with contextlib.suppress(StorageError):  # what is not given back now is later
-                self._database.reclaim()
+                self._to_reclaim = self._give_back()
         if outcome == "saved":
             self._tell(item.answer, results[-1], None)
         else:
             self._tell(item.answer, None, refusal or RuntimeError(self.error))
 
+    def _give_back(self) -> bool:
+        """Give space back as long as a batch of calls takes; tell whether there is more."""
+        until_s, more = time.monotonic() + GIVE_BACK_S, self._database.reclaim(begin=True)
+        while more and time.monotonic() < until_s:
+            more = self._database.reclaim()
+        return more
+
     def _tell(self, callback: Callable[..., None], *arguments: object) -> None:
         self._loop.call_soon_threadsafe(callback, *arguments)
-
-
-def _ends(batch: Sequence[Item], changes: Sequence[parameters.Change | None]) -> list[Ended]:
-    """Give the calls that ended in a batch, each with its row."""
-    return [
-        (item.record, change)
-        for item, change in zip(batch, changes, strict=True)
-        if isinstance(item.record, CallEnd) and isinstance(change, SpanEnd)
-    ]
-
-
-def _is_refusal(error: Exception) -> bool:
-    # Anything else that a database says may pass with time.
-    return isinstance(error, StatementRefused) or not isinstance(error, StorageError)

@@ -64,6 +64,15 @@ class RecordingConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionConfig:
+    """How long what is recorded is kept; 0 is for ever, and no cap."""
+
+    content_days: Annotated[int, values.integer(0, 36_500, "days (0: for ever)")] = 0
+    metadata_days: Annotated[int, values.integer(0, 36_500, "days (0: for ever)")] = 0
+    max_bytes: Annotated[int, values.integer(0, 1 << 50, "bytes (0: no cap)")] = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SessionsConfig:
     """How a call that names no session gets one."""
 

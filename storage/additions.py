@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from storage.chain import Message
 from storage.contents import pack
-from storage.database import Params, Transaction
+from storage.database import Params, Transaction, Value
 from storage.parameters import clean_text
 
 FIND_CONTENTS: Final = """
@@ -39,9 +39,15 @@ INSERT INTO holes (content_id, span_seq) VALUES (:content_id, :span_seq)
 ON CONFLICT (content_id, span_seq) DO NOTHING
 """
 ADD_MENTIONS: Final = """
-INSERT INTO mentions (content_id, session_key, span_seq)
+INSERT INTO mentions AS m (content_id, session_key, span_seq)
 VALUES (:content_id, :session_key, :span_seq)
-ON CONFLICT (content_id, session_key) DO NOTHING
+ON CONFLICT (content_id, session_key) DO UPDATE SET span_seq = excluded.span_seq
+WHERE excluded.span_seq < m.span_seq
+"""
+# A mention names the oldest call that brings the content.
+LOWER: Final = """
+UPDATE mentions SET span_seq = :span_seq
+WHERE content_id = :content_id AND session_key = :session_key AND span_seq > :span_seq
 """
 
 
@@ -70,7 +76,7 @@ class Additions:
         self._contents: dict[tuple[int, bytes], int | None] = {}
         self._nodes: dict[tuple[int, bytes], Node | None] = {}
         self._messages: set[int] = set()
-        self._mentioned: dict[int, set[int]] = {}
+        self._mentioned: dict[int, dict[int, dict[str, Value]]] = {}
         # In the order in which they refer to each other.
         self._rows: dict[str, list[Params]] = {
             sql: [] for sql in (ADD_CONTENTS, ADD_MESSAGES, ADD_NODES, ADD_HOLES, ADD_MENTIONS)
@@ -166,13 +172,19 @@ class Additions:
 
     def mention(self, content_id: int, session_key: int, span_seq: int) -> bool:
         """Note which session brought a fresh content; tell whether it is the first that did."""
-        sessions = self._mentioned.setdefault(content_id, set())
+        sessions = self._mentioned.setdefault(content_id, {})
         is_first = not sessions
-        if session_key not in sessions:
-            sessions.add(session_key)
-            self._rows[ADD_MENTIONS].append(
-                {"content_id": content_id, "session_key": session_key, "span_seq": span_seq}
-            )
+        row: dict[str, Value] = {
+            "content_id": content_id,
+            "session_key": session_key,
+            "span_seq": span_seq,
+        }
+        if (known := sessions.get(session_key)) is None:
+            sessions[session_key] = row
+            self._rows[ADD_MENTIONS].append(row)
+        elif span_seq < int(known["span_seq"] or 0):
+            known["span_seq"] = span_seq  # of a row that is not written yet, or is already
+            self._tx.execute(LOWER, row)
         return is_first
 
     def flush(self) -> None:

@@ -13,7 +13,8 @@ without going on from it itself; so the messages before a place are always broug
 # ruff: noqa: S608 (the SQL below is put together from constants of this package, never from values)
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Final
 
 from storage.chain import BEGINNING, MAX_POINTS, Conversation, Point, extend, meanings
@@ -221,34 +222,70 @@ UPROOTED: Final = (
     f"{GONE.format(column='output_meaning')} AND {GONE.format(column='input_meaning')}"
 )
 FIND_UPROOTED: Final = f"""
-SELECT s.project_id, s.seq, s.input_meaning, s.input_node_id, COALESCE(p.depth, 0)
+SELECT s.project_id, s.seq, s.input_meaning, s.input_node_id, COALESCE(p.depth, 0), s.fresh_count
 FROM spans s LEFT JOIN nodes p ON p.id = s.prelude_node_id
 WHERE {{which}} AND s.base_meaning IS NOT NULL AND {UPROOTED}
 ORDER BY s.seq
 """
 FIND_UPROOTED_OF_SESSION: Final = FIND_UPROOTED.format(which="s.session_key = :session_key")
 FIND_UPROOTED_CALL: Final = FIND_UPROOTED.format(which="s.seq = :seq")
+FIND_UPROOTED_AT: Final = FIND_UPROOTED.format(
+    which="s.session_key = :session_key AND s.base_meaning = :place"
+)
 REPLANT: Final = """
 UPDATE spans SET base_meaning = :base_meaning, fresh_count = :fresh_count WHERE seq = :seq
 """
 
 
-def replant(tx: Transaction, session_key: int) -> None:
-    """Find a place anew for those calls of a session whose place went with a deleted call."""
+@dataclass(slots=True)
+class Replanted:
+    """Calls that go on from another place, and what of their input they no longer bring by that."""
+
+    seqs: list[int] = field(default_factory=list)
+    left: set[int] = field(default_factory=set)
+
+
+def replant(tx: Transaction, session_key: int) -> Replanted:
+    """Find a place anew for those calls of a session whose place went with another call."""
     rows = tx.execute(FIND_UPROOTED_OF_SESSION, {"session_key": session_key})
-    for project_id, seq, input_meaning, input_node_id, instructing in rows:
+    return _replant(tx, session_key, rows, anew=False)
+
+
+def replant_at(
+    tx: Transaction, session_key: int, places: Iterable[bytes], *, anew: bool = False
+) -> Replanted:
+    """Find a place anew for those calls that went on from these places, which calls have left.
+
+    With ``anew`` they have none any more, and bring all of their input.
+    """
+    rows = [
+        row
+        for place in sorted(places)
+        for row in tx.execute(FIND_UPROOTED_AT, {"session_key": session_key, "place": place})
+    ]
+    return _replant(tx, session_key, sorted(rows, key=itemgetter(1)), anew=anew)
+
+
+def _replant(tx: Transaction, session_key: int, rows: list[Row], *, anew: bool) -> Replanted:
+    replanted = Replanted()
+    for project_id, seq, input_meaning, input_node_id, instructing, fresh_count in rows:
         said = tx.execute(READ_CHAIN, {"id": input_node_id})[instructing:]
-        points = _points(said, input_meaning)
-        key: Params = {"project_id": project_id, "session_key": session_key, "seq": seq}
-        found = _furthest(tx, key, points)
+        found = None
+        if not anew:
+            key: Params = {"project_id": project_id, "session_key": session_key, "seq": seq}
+            found = _furthest(tx, key, _points(said, input_meaning))
         base, after = (None, len(said)) if found is None else (found[0].meaning, found[0].after)
         tx.execute(REPLANT, {"seq": seq, "base_meaning": base, "fresh_count": after})
+        replanted.seqs.append(seq)
+        # It may go on from further behind than before: from a place that was held later.
+        replanted.left.update(row[2] for row in said[len(said) - fresh_count : len(said) - after])
+    return replanted
 
 
 def begin_anew(tx: Transaction, seqs: Iterable[int]) -> None:
     """Have calls bring all of their input that came into a session without their place."""
     for seq in seqs:
-        for _, _, _, input_node_id, instructing in tx.execute(FIND_UPROOTED_CALL, {"seq": seq}):
+        for _, _, _, input_node_id, instructing, _ in tx.execute(FIND_UPROOTED_CALL, {"seq": seq}):
             after = len(tx.execute(READ_CHAIN, {"id": input_node_id})) - instructing
             tx.execute(REPLANT, {"seq": seq, "base_meaning": None, "fresh_count": after})
 
@@ -260,7 +297,8 @@ WITH RECURSIVE up (parent_id, content_id, depth) AS (
   SELECT n.parent_id, n.content_id, n.depth FROM up JOIN nodes n ON n.id = up.parent_id
   WHERE n.depth < up.depth
 )
-SELECT m.role, m.meaning FROM up JOIN messages m ON m.content_id = up.content_id ORDER BY up.depth
+SELECT m.role, m.meaning, m.content_id
+FROM up JOIN messages m ON m.content_id = up.content_id ORDER BY up.depth
 """
 
 
@@ -268,7 +306,7 @@ def _points(said: list[Row], input_meaning: bytes) -> list[Point]:
     """Give the places in an input anew; none where it does not begin at the beginning."""
     points = []
     place = BEGINNING
-    for n, (role, meaning) in enumerate(said, 1):
+    for n, (role, meaning, _) in enumerate(said, 1):
         place = extend(place, meaning)
         if meaning:
             points.append(Point(place, len(said) - n, role == "assistant"))

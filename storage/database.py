@@ -114,11 +114,16 @@ class Database(Readable, Protocol):
         """
         ...
 
-    def reclaim(self) -> None:
-        """Give the space of deleted rows back to the file system, a bounded part at a time.
+    def reclaim(self, *, begin: bool = False) -> bool:
+        """Give a part of the space of deleted rows back; tell whether there is more to give.
 
-        In the writer's thread, outside of a transaction.
+        With ``begin``, words that were deleted before are to leave the full text as well. In the
+        writer's thread, outside of a transaction: some milliseconds.
         """
+        ...
+
+    async def size_bytes(self) -> int:
+        """Give how much the database takes, without what waits to be used again."""
         ...
 
     def tend(self) -> bool:
@@ -203,3 +208,8 @@ class StatementRefused(StorageError):
 
     def __init__(self, place: object, detail: str) -> None:
         super().__init__(place, f"it refused a statement: {detail}", "please report this as a bug")
+
+
+def is_refusal(error: Exception) -> bool:
+    """Tell whether waiting cannot heal it; all else that a database says may pass with time."""
+    return isinstance(error, StatementRefused) or not isinstance(error, StorageError)

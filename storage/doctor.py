@@ -22,6 +22,7 @@ from storage.aggregates import (
 from storage.contents import unpack
 from storage.continuation import UPROOTED
 from storage.database import DatabaseCorrupt, Readable, Value
+from storage.doctor_erasures import LEFT_BEHIND
 from storage.fulltext import TextOf
 from storage.keys import TraceKey
 from storage.long_traces import packed, tally_of
@@ -125,6 +126,7 @@ SELECT COUNT(*) FROM reservations r WHERE NOT EXISTS (
 SELECT COUNT(*) FROM sessions s WHERE NOT EXISTS (
   SELECT 1 FROM traces t WHERE t.project_id = s.project_id AND t.session_id = s.session_id)
 """,
+    **LEFT_BEHIND,
 }
 
 

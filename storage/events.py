@@ -40,6 +40,8 @@ ROW_EVENTS: Final = 500
 READ_EVENTS: Final = 500
 # Rows that are pruned at a time: some milliseconds of the writer, no longer than a batch of calls.
 PRUNED_ROWS: Final = 500
+# Rows that are looked at for sessions that are gone: a few milliseconds.
+LOOKED_AT: Final = 100
 
 
 class Event(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -168,6 +170,50 @@ def prune(tx: Transaction) -> bool:
         tx.execute(PRUNE, {"sequence": gone[-1][0]})
         tx.execute(NOTE_PRUNED, {"sequence": gone[-1][0]})
     return len(gone) == PRUNED_ROWS
+
+
+NEXT_ROWS: Final = f"""
+SELECT sequence, project_id, told FROM events
+WHERE sequence > :after AND project_id >= :least AND project_id <= :most
+ORDER BY sequence LIMIT {LOOKED_AT}
+"""  # noqa: S608 (a constant of this file)
+THERE: Final = """
+SELECT session_id FROM sessions WHERE project_id = :project_id AND session_id IN (:keys)
+"""
+RETELL: Final = "UPDATE events SET told = :told WHERE sequence = :sequence"
+
+
+def forget_sessions(tx: Transaction, after: int, project_id: int | None = None) -> int | None:
+    """Take the ids of sessions that are not there out of a part of the log; None: of all projects.
+
+    Return the number up to which that was done; None where there was nothing more. The events
+    keep their numbers and say of no session that something happened.
+    """
+    least, most = (0, 2**62) if project_id is None else (project_id, project_id)
+    rows = tx.execute(NEXT_ROWS, {"after": after, "least": least, "most": most})
+    if not rows:
+        return None
+    told = {sequence: (project, decoded(packed)) for sequence, project, packed in rows}
+    named: defaultdict[int, set[str]] = defaultdict(set)
+    for project, events in told.values():
+        named[project].update(event.session_id for event in events if event.session_id)
+    there = {
+        (project, session_id)
+        for project, ids in named.items()
+        for (session_id,) in tx.look_up(THERE, {"project_id": project}, sorted(ids))
+    }
+    changed: list[Params] = []
+    for sequence, (project, events) in told.items():
+        kept = tuple(
+            event
+            if not event.session_id or (project, event.session_id) in there
+            else msgspec.structs.replace(event, session_id=None)
+            for event in events
+        )
+        if kept != events:
+            changed.append({"sequence": sequence, "told": _ENCODER.encode(kept)})
+    tx.execute_many(RETELL, changed)
+    return int(rows[-1][0])
 
 
 BOUNDS: Final = """

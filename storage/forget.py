@@ -4,37 +4,35 @@ Invariant: after a deletion nothing of the deleted calls is left in any table, w
 stays, and every sum equals its fold. Giving the space back is ``Database.reclaim``.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
 from storage import budgets
 from storage.aggregates import SPAN_FACTS, TRACE_COLUMNS, SpanFacts, TraceFacts, totals
-from storage.contents import drop_contents
-from storage.continuation import replant
-from storage.conversation import drop_nodes, holes_of
 from storage.database import Params, Row, Transaction
 from storage.events import log_changes, log_deletion
 from storage.fulltext import TextOf
 from storage.keys import lone_key, session_key
 from storage.ledger import Ledger
-from storage.mentions import brought_by, withdraw
+from storage.letting_go import HELD_COLUMNS, Leaving, let_go
+from storage.mentions import brought_by
 from storage.parameters import clean_text
-from storage.rollup import recompute_session, roll_up, write_totals
+from storage.removal import remove_traces
+from storage.rollup import roll_up, write_totals
 from storage.totals import Deleted
 from storage.twins import unmark
 
 # ruff: noqa: S608 (the SQL below is put together from constants of this package, never from values)
 
-SPAN_HELD: Final = """
-RETURNING seq, request_content_id, response_content_id, request_envelope, response_envelope,
-input_node_id, output_node_id, span_id
-"""
+_HELD: Final = len(HELD_COLUMNS)
 DELETE_TRACE: Final = f"""
 DELETE FROM traces WHERE project_id = :project_id AND trace_id = :trace_id
 RETURNING {", ".join(TRACE_COLUMNS)}
 """
 DELETE_SPANS: Final = f"""
-DELETE FROM spans WHERE project_id = :project_id AND trace_id = :trace_id {SPAN_HELD}
+DELETE FROM spans WHERE project_id = :project_id AND trace_id = :trace_id
+RETURNING {", ".join(HELD_COLUMNS)}, COALESCE(model, model_requested)
 """
 
 
@@ -45,7 +43,7 @@ def delete_trace(
 
     Its session goes with its last trace. A call of it that is in flight comes back when it ends.
     """
-    return _delete(tx, project_id, [trace_id], text_of)
+    return delete_traces(tx, project_id, [trace_id], text_of)
 
 
 SESSION_TRACES: Final = """
@@ -66,42 +64,47 @@ def delete_session(
     if not trace_ids:
         # The records of its calls may have been lost, and what they reserved not.
         budgets.forget(tx, project_id, session_id, ())
-    return _delete(tx, project_id, trace_ids, text_of)
+    return delete_traces(tx, project_id, trace_ids, text_of)
 
 
-def _delete(
-    tx: Transaction, project_id: int, trace_ids: Sequence[bytes], text_of: TextOf
+def delete_traces(
+    tx: Transaction,
+    project_id: int,
+    trace_ids: Sequence[bytes],
+    text_of: TextOf,
+    *,
+    anew: bool = False,
 ) -> Deleted | None:
-    """Delete traces that are of one session, or of none."""
-    brought: set[int] = set()
-    spans: list[Row] = []
+    """Delete traces that are of one session, or one of none; None where there are none of them.
+
+    With ``anew``, calls that went on from them begin anew: what went before them is to go as well.
+    """
+    leaving = Leaving(0)
     traces: list[TraceFacts] = []
+    models: Counter[str] = Counter()
     for trace_id in trace_ids:
         key: Params = {"project_id": project_id, "trace_id": trace_id}
-        brought |= brought_by(tx, (project_id, trace_id))
-        spans += tx.execute(DELETE_SPANS, key)
+        leaving.brought |= brought_by(tx, (project_id, trace_id))
+        spans = tx.execute(DELETE_SPANS, key)
+        leaving.spans += [span[:_HELD] for span in spans]
+        models.update(span[_HELD] for span in spans if span[_HELD] is not None)
         traces += [TraceFacts.of(row) for row in tx.execute(DELETE_TRACE, key)]
     if not traces:
         return None
     session_id = traces[0].session_id
     if session_id is None:
-        number = lone_key(project_id, trace_id)
+        leaving.session_key = lone_key(project_id, trace_ids[0])
     else:
-        number = session_key(project_id, session_id)
-        recompute_session(tx, project_id, session_id)
+        leaving.session_key = session_key(project_id, session_id)
+        remove_traces(tx, (project_id, session_id), traces, models)
         budgets.forget(tx, project_id, session_id, trace_ids)
-        replant(tx, number)
-    withdraw(tx, number, brought, text_of)
-    contents, freed_bytes = _drop_held(tx, spans)
-    freed_bytes += sum(len(body) for row in spans for body in row[3:5] if body is not None)
+    contents, freed_bytes = let_go(tx, leaving, text_of, anew=anew)
     lost = [-sum(column) for column in zip(*map(totals, traces), strict=True)]
     write_totals(tx, {project_id: lost}, {project_id: -freed_bytes})
     log_deletion(tx, project_id, session_id, trace_ids)
-    span_ids = [row[-1] for row in spans]
-    tx.execute_many(DROP_EARLY, [{"project_id": project_id, "ended_id": one} for one in span_ids])
-    unmark(tx, project_id, span_ids)
+    drop_of_spans(tx, project_id, leaving.spans)
     return Deleted(
-        traces=len(traces), spans=len(spans), contents=contents, content_bytes=freed_bytes
+        traces=len(traces), spans=len(leaving.spans), contents=contents, content_bytes=freed_bytes
     )
 
 
@@ -109,20 +112,13 @@ def _delete(
 DROP_EARLY: Final = """
 DELETE FROM early_ends WHERE project_id = :project_id AND ended_id = :ended_id
 """
-RELEASE: Final = "DELETE FROM holes WHERE content_id = :content_id AND span_seq = :span_seq"
 
 
-def _drop_held(tx: Transaction, spans: list[Row]) -> tuple[int, int]:
-    """Drop what deleted spans held and nobody else does; return contents and bytes."""
-    held: set[int] = set()
-    for seq, *content_ids, request, response, input_node_id, output_node_id, _ in spans:
-        held.update(one for one in content_ids if one is not None)
-        for content_id in (*holes_of(request), *holes_of(response)):
-            tx.execute(RELEASE, {"content_id": content_id, "span_seq": seq})
-            held.add(content_id)
-        held.update(drop_nodes(tx, input_node_id))
-        held.update(drop_nodes(tx, output_node_id))
-    return drop_contents(tx, sorted(held))
+def drop_of_spans(tx: Transaction, project_id: int, spans: Sequence[Row]) -> None:
+    """Drop what else names deleted spans, rows of ``HELD_COLUMNS``."""
+    span_ids = [span[1] for span in spans]
+    tx.execute_many(DROP_EARLY, [{"project_id": project_id, "ended_id": one} for one in span_ids])
+    unmark(tx, project_id, span_ids)
 
 
 # Its last known moment is its end: that of the last checkpoint, or else of the last thing seen.

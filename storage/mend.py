@@ -42,7 +42,7 @@ async def mend(tx: Transaction) -> dict[str, int]:
     _say(tx)
     lost[LOST_PROJECTS] = len(tx.execute(NAME_PROJECTS, {}))
     lost[LOST_RESERVATIONS] = len(tx.execute(DROP_RESERVATIONS, {}))
-    for statement in FORGET:
+    for statement in (*FORGET, *FORGET_ORDERS):
         tx.execute(statement, {})
     for statement in COUNT_ON:
         tx.execute(statement, {})
@@ -208,7 +208,7 @@ UPDATE spans AS s SET same_call = NULL WHERE s.same_call IS NOT NULL AND NOT EXI
 SET_ASIDE: Final = (
     f"""
 CREATE TEMPORARY TABLE saved_traces AS
-SELECT project_id, trace_id, session_id, session_source, linked_trace_id,
+SELECT project_id, trace_id, session_id, session_source, linked_trace_id, forgotten_at_us,
 {", ".join(OPENING_COLUMNS)} FROM traces
 """,
     "CREATE INDEX saved_traces_by_id ON saved_traces (project_id, trace_id)",
@@ -243,6 +243,13 @@ UPDATE traces AS t SET linked_trace_id = (
   WHERE a.project_id = t.project_id AND a.trace_id = t.trace_id)
 WHERE EXISTS (SELECT 1 FROM saved_traces a WHERE a.project_id = t.project_id
   AND a.trace_id = t.trace_id AND a.linked_trace_id IS NOT NULL)
+"""
+GIVE_FORGOTTEN: Final = """
+UPDATE traces AS t SET forgotten_at_us = (
+  SELECT a.forgotten_at_us FROM saved_traces a
+  WHERE a.project_id = t.project_id AND a.trace_id = t.trace_id)
+WHERE EXISTS (SELECT 1 FROM saved_traces a WHERE a.project_id = t.project_id
+  AND a.trace_id = t.trace_id AND a.forgotten_at_us IS NOT NULL)
 """
 GIVE_NAMES: Final = """
 UPDATE sessions AS s SET (name, starred) = (
@@ -281,6 +288,7 @@ async def _sum(tx: Transaction, db: Readable) -> int:
         after = {"project_id": rows[-1][0], "trace_id": rows[-1][1]}
     tx.execute(GIVE_NAMES, {})
     tx.execute(GIVE_LINKS, {})
+    tx.execute(GIVE_FORGOTTEN, {})
     write_totals(tx, {}, dict(tx.execute(STORED, {})))
     for table in ("saved_traces", "saved_sessions"):
         tx.execute(f"DROP TABLE {table}", {})
@@ -311,6 +319,15 @@ def _ids(rows: Iterable[Row]) -> list[int]:
     return [row[0] for row in rows]
 
 
+# What says nothing of what it is of, or is of no order any more.
+FORGET_ORDERS: Final = (
+    "UPDATE erasures SET given = NULL WHERE ended_at_us IS NOT NULL",
+    """
+DELETE FROM erasure_targets AS t WHERE NOT EXISTS (
+  SELECT 1 FROM erasures e WHERE e.project_id = t.project_id AND e.id = t.erasure_id
+  AND e.ended_at_us IS NULL)
+""",
+)
 NAME_PROJECTS: Final = """
 INSERT INTO projects (id, name) SELECT project_id, 'recovered-' || project_id FROM (
   SELECT project_id FROM spans UNION SELECT project_id FROM traces) AS found
@@ -344,6 +361,7 @@ ON CONFLICT (name) DO UPDATE SET value = CASE
     for name, highest in (
         ("seq", f"SELECT MAX(n) FROM ({SEQS}) AS seqs"),
         ("id", f"SELECT MAX(id) FROM ({IDS}) AS ids"),
+        ("erasure", "SELECT MAX(id) FROM erasures"),
         ("event", "SELECT MAX(sequence) FROM events"),
         ("pruned_event", "SELECT MIN(sequence - event_count) FROM events"),
     )

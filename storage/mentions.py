@@ -1,17 +1,17 @@
 """Which session said what: a row for each message of a session, and its words in full text.
 
-Invariant: a session mentions a message if and only if one of its calls brings it in: a call brings
-the messages that instruct, those of its input behind the place from which it goes on, and its
-answer. Full text has each content that anybody mentions, and no other. A trace without a
-session mentions what it brings under a number of its own.
+Invariant: a session mentions a message if and only if one of its calls brings it in, and names the
+oldest call that does: a call brings the messages that instruct, those of its input behind the place
+from which it goes on, and its answer. Full text has each content that anybody mentions, and no
+other. A trace without a session mentions what it brings under a number of its own. What calls
+brought that are gone is taken back by letting_go.py.
 """
 
 from collections.abc import Iterable
 from typing import Final
 
-from storage.additions import ADD_MENTIONS
+from storage.additions import LOWER
 from storage.database import Params, Transaction
-from storage.fulltext import TextOf, await_index, leave_index
 from storage.keys import TraceKey
 from storage.ledger import Ledger
 
@@ -38,9 +38,15 @@ SELECT {columns} FROM brought b
 """
 OF_TRACE: Final = "s.project_id = :project_id AND s.trace_id = :trace_id"
 OF_SESSION: Final = "s.session_key = :session_key"
+OF_CALL: Final = "s.seq = :seq"
 BROUGHT_BY_TRACE: Final = BROUGHT.format(which=OF_TRACE, columns="DISTINCT b.content_id")
+BROUGHT_BY_CALL: Final = BROUGHT.format(which=OF_CALL, columns="DISTINCT b.content_id")
 
-MENTION: Final = f"{ADD_MENTIONS} RETURNING content_id"
+MENTION: Final = """
+INSERT INTO mentions (content_id, session_key, span_seq)
+VALUES (:content_id, :session_key, :span_seq)
+ON CONFLICT (content_id, session_key) DO NOTHING RETURNING content_id
+"""
 ANOTHER_MENTION: Final = """
 SELECT 1 FROM mentions WHERE content_id = :content_id AND session_key <> :session_key LIMIT 1
 """
@@ -54,16 +60,20 @@ def mention(ledger: Ledger, session_key: int, span_seq: int, brought: Iterable[i
             unheard = additions.mention(content_id, session_key, span_seq)
         else:
             row = {"content_id": content_id, "session_key": session_key, "span_seq": span_seq}
-            unheard = bool(tx.execute(MENTION, row)) and not tx.execute(ANOTHER_MENTION, row)
+            is_new = bool(tx.execute(MENTION, row))
+            if not is_new:
+                tx.execute(LOWER, row)
+            unheard = is_new and not tx.execute(ANOTHER_MENTION, row)
         if unheard:
             ledger.unheard.append(content_id)
 
 
 MOVE: Final = """
-INSERT INTO mentions (content_id, session_key, span_seq)
+INSERT INTO mentions AS m (content_id, session_key, span_seq)
 SELECT content_id, :session_key, span_seq FROM mentions
 WHERE content_id = :content_id AND session_key = :old_key
-ON CONFLICT (content_id, session_key) DO NOTHING
+ON CONFLICT (content_id, session_key) DO UPDATE SET span_seq = excluded.span_seq
+WHERE excluded.span_seq < m.span_seq
 """
 WITHDRAW: Final = """
 DELETE FROM mentions WHERE content_id = :content_id AND session_key = :old_key
@@ -92,6 +102,11 @@ def brought_by(tx: Transaction, trace: TraceKey) -> set[int]:
     return {content_id for (content_id,) in tx.execute(BROUGHT_BY_TRACE, key)}
 
 
+def brought_by_call(tx: Transaction, seq: int) -> set[int]:
+    """Give the contents that one call brings into its session."""
+    return {content_id for (content_id,) in tx.execute(BROUGHT_BY_CALL, {"seq": seq})}
+
+
 _MENTION_BROUGHT: Final = f"""
 INSERT INTO mentions (content_id, session_key, span_seq)
 {BROUGHT.format(which="{which}", columns="b.content_id, :session_key, MIN(b.seq)")}
@@ -99,30 +114,42 @@ WHERE true GROUP BY b.content_id
 ON CONFLICT (content_id, session_key) DO NOTHING RETURNING content_id
 """
 MENTION_BROUGHT: Final = _MENTION_BROUGHT.format(which=OF_SESSION)
-MENTION_BROUGHT_BY_CALL: Final = _MENTION_BROUGHT.format(which="s.seq = :seq")
-MENTIONED: Final = "SELECT 1 FROM mentions WHERE content_id = :content_id LIMIT 1"
+MENTION_BROUGHT_BY_CALL: Final = _MENTION_BROUGHT.format(which=OF_CALL)
+LOWER_BROUGHT_BY_CALL: Final = f"""
+UPDATE mentions SET span_seq = :seq WHERE session_key = :session_key AND span_seq > :seq
+AND content_id IN ({BROUGHT_BY_CALL})
+"""  # noqa: S608 (constants of this file)
 
 
-def withdraw(tx: Transaction, session_key: int, brought: Iterable[int], text_of: TextOf) -> None:
-    """Take back what deleted calls brought into a session, but for what its other calls bring."""
-    brought = list(brought)
-    unheard = take_back(tx, session_key, brought)
-    for content_id in brought:
-        if not tx.execute(MENTIONED, {"content_id": content_id}):
-            leave_index(tx, content_id, text_of)
-    await_index(tx, unheard)
-
-
-def take_back(tx: Transaction, session_key: int, brought: Iterable[int]) -> list[int]:
+def take_back(
+    tx: Transaction, session_key: int, brought: Iterable[int], replanted: Iterable[int] = ()
+) -> list[int]:
     """Take back what calls brought into a session that they are no longer in.
 
-    Return the contents that full text is to have now: a call whose place is gone brings more than
-    before, and what nobody mentioned in these words.
+    ``replanted`` are the numbers of its calls that bring more than before, for their place is gone.
+    Return the contents that full text is to have now: what nobody mentioned in these words.
     """
     brought = list(brought)
     tx.execute_many(WITHDRAW, [{"content_id": one, "old_key": session_key} for one in brought])
     again = {row[0] for row in tx.execute(MENTION_BROUGHT, {"session_key": session_key})}
-    return _unheard(tx, session_key, again.difference(brought))
+    lower(tx, session_key, replanted)
+    return unheard(tx, session_key, again.difference(brought))
+
+
+def lower(tx: Transaction, session_key: int, seqs: Iterable[int]) -> None:
+    """Have what these calls bring name them, where they are the oldest that bring it."""
+    for seq in seqs:
+        tx.execute(LOWER_BROUGHT_BY_CALL, {"session_key": session_key, "seq": seq})
+
+
+def mention_calls(tx: Transaction, session_key: int, seqs: Iterable[int]) -> set[int]:
+    """Note what these calls bring into their session; return what it did not mention before."""
+    mentioned: set[int] = set()
+    for seq in seqs:
+        key: Params = {"session_key": session_key, "seq": seq}
+        mentioned.update(row[0] for row in tx.execute(MENTION_BROUGHT_BY_CALL, key))
+        tx.execute(LOWER_BROUGHT_BY_CALL, key)
+    return mentioned
 
 
 def mention_again(tx: Transaction, session_key: int, seqs: Iterable[int]) -> list[int]:
@@ -130,14 +157,11 @@ def mention_again(tx: Transaction, session_key: int, seqs: Iterable[int]) -> lis
 
     Return the contents that full text is to have now.
     """
-    mentioned: set[int] = set()
-    for seq in seqs:
-        rows = tx.execute(MENTION_BROUGHT_BY_CALL, {"session_key": session_key, "seq": seq})
-        mentioned.update(row[0] for row in rows)
-    return _unheard(tx, session_key, mentioned)
+    return unheard(tx, session_key, mention_calls(tx, session_key, seqs))
 
 
-def _unheard(tx: Transaction, session_key: int, mentioned: Iterable[int]) -> list[int]:
+def unheard(tx: Transaction, session_key: int, mentioned: Iterable[int]) -> list[int]:
+    """Give those contents that no other session mentions: full text is to have them now."""
     return [
         content_id
         for content_id in mentioned

@@ -201,8 +201,14 @@ class PostgresDatabase(PostgresReaders):
         if self._connection is not None:
             self._connection.terminate()
 
-    def reclaim(self) -> None:
-        """Give back nothing: the server does that by itself (autovacuum)."""
+    def reclaim(self, *, begin: bool = False) -> bool:
+        """Give back nothing, whatever was deleted: the server does that by itself (autovacuum)."""
+        return False
+
+    async def size_bytes(self) -> int:
+        """Give how much the database takes, with what waits to be used again."""
+        ((size,),) = await self.read(SIZE, {})
+        return int(size)
 
     def tend(self) -> bool:
         """Tend nothing: the server does."""
@@ -243,6 +249,7 @@ class PostgresDatabase(PostgresReaders):
         self._loop.close()
 
 
+SIZE: Final = "SELECT pg_database_size(current_database())"
 OUR_TABLES: Final = """
 SELECT c.relname FROM pg_class c
 WHERE c.relnamespace = CAST(current_schema() AS regnamespace) AND c.relkind = 'r'

@@ -11,7 +11,7 @@ from typing import Final
 from storage.continuation import CONTINUATION, PREVIOUS_RESPONSE, join, replant
 from storage.database import Params
 from storage.ledger import Ledger, TraceChange
-from storage.mentions import MENTION_BROUGHT, SET_SESSION_KEY, WITHDRAW, brought_by
+from storage.mentions import MENTION_BROUGHT, SET_SESSION_KEY, WITHDRAW, brought_by, lower
 
 INFERRED: Final = frozenset({CONTINUATION, PREVIOUS_RESPONSE})
 
@@ -24,6 +24,10 @@ def name_session(ledger: Ledger, change: TraceChange, session_id: str, source: s
         _leave(ledger, change, session_id, source)
 
 
+CALLS_OF_TRACE: Final = """
+SELECT seq FROM spans
+WHERE project_id = :project_id AND trace_id = :trace_id AND session_key IS NOT NULL
+"""
 COUNT_MENTIONS: Final = "SELECT COUNT(*) FROM mentions WHERE content_id = :content_id"
 
 
@@ -41,13 +45,18 @@ def _leave(ledger: Ledger, change: TraceChange, session_id: str, source: str) ->
         "session_key": change.session_key,
     }
     tx.execute(SET_SESSION_KEY, own)
-    tx.execute_many(WITHDRAW, [{"content_id": one, "old_key": old_key} for one in brought])
+    came = [seq for (seq,) in tx.execute(CALLS_OF_TRACE, own)]
+    replanted = replant(tx, old_key)
+    gone = brought | replanted.left
+    tx.execute_many(WITHDRAW, [{"content_id": one, "old_key": old_key} for one in gone])
     again: Counter[int] = Counter()
-    for number in (old_key, change.session_key):
-        replant(tx, number)
+    for number, seqs in ((old_key, replanted.seqs), (change.session_key, came)):
+        if number != old_key:
+            replant(tx, number)
         again.update(row[0] for row in tx.execute(MENTION_BROUGHT, {"session_key": number}))
+        lower(tx, number, seqs)
     # A call whose place stayed behind brings more than before: what nobody mentioned until now.
-    for content_id in again.keys() - brought:
+    for content_id in again.keys() - gone:
         ((mentions,),) = tx.execute(COUNT_MENTIONS, {"content_id": content_id})
         if mentions == again[content_id]:
             ledger.unheard.append(content_id)

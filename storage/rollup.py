@@ -244,7 +244,7 @@ def _add_totals(added: list[int], old: TraceFacts | None, new: TraceFacts | None
 WRITE_TRACES: Final = f"""
 INSERT INTO traces (project_id, trace_id, {", ".join(TRACE_COLUMNS)})
 VALUES (:project_id, :trace_id, {", ".join(f":{c}" for c in TRACE_COLUMNS)})
-ON CONFLICT (project_id, trace_id) DO UPDATE SET
+ON CONFLICT (project_id, trace_id) DO UPDATE SET forgotten_at_us = NULL,
 {", ".join(f"{c} = excluded.{c}" for c in TRACE_COLUMNS)}
 """
 
@@ -310,7 +310,15 @@ WHERE project_id = :project_id AND session_id = :session_id
 """
 
 
-FIND_PLACE: Final = {place: _find_place(*given) for place, given in _PLACED.items()}
+FIND_SEQ: Final = """
+UPDATE sessions SET seq = (
+  SELECT MIN(seq) FROM traces WHERE project_id = :project_id AND session_id = :session_id)
+WHERE project_id = :project_id AND session_id = :session_id
+"""
+FIND_PLACE: Final = {
+    **{place: _find_place(*given) for place, given in _PLACED.items()},
+    "seq": FIND_SEQ,
+}
 
 
 def _taken(columns: tuple[str, ...], wins: str) -> str:

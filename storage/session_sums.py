@@ -37,6 +37,7 @@ PLACES: Final = {
 ALL: Final = frozenset({"all"})
 DOUBTED: Final = (
     *(column for place in PLACES.values() for column in place),
+    "seq",
     "last_ended_at_us",
     *AMOUNTS,
 )
@@ -99,6 +100,11 @@ class SessionChange:
         if new.error is not None and (self.error is None or order > self.error.order):
             self.error = new
 
+    def remove(self, old: TraceFacts) -> None:
+        """Take out the row of a trace that is gone: of the counts and sums alone."""
+        self._count(old, -1)
+        self.amounts = tuple(map(minus, self.amounts, old.amounts))
+
     def doubts(self, row: Mapping[str, Any]) -> frozenset[str]:
         """Say which places of the session's row are to be found anew; ``ALL``: the whole row.
 
@@ -113,6 +119,8 @@ class SessionChange:
         for old, new in self.unsure:
             if old.last_ended_at_us == row["last_ended_at_us"] and _ends_earlier(old, new):
                 return ALL
+            if old.seq == row["seq"] and new.seq > old.seq:
+                found.add("seq")
             found |= {
                 place for place, at in PLACES.items() if (row[at[0]], row[at[1]]) == old.order
             }

@@ -46,14 +46,18 @@ TEND_WAIT_MS: Final = 10
 # Pages of 4 KiB after which a commit checkpoints: as much as the limit above. SQLite's own 1,000
 # copy the pages that every batch touches four times as often, a tenth of the writer's time.
 CHECKPOINT_PAGES: Final = 4_000
-# Pages that are given back at a time, and pages of a full-text index up to which it is made small
-# at once. That takes about 30 ms and 10 ms, no longer than a batch of calls.
-RECLAIM_PAGES: Final = 1_000
+# Pages that are given back at a time, and those of a full-text index that are merged at a time:
+# some milliseconds each. Up to so many pages it is merged at once, in 10 ms.
+RECLAIM_PAGES: Final = 100
+MERGED_PAGES: Final = 50
 OPTIMIZE_PAGES: Final = 500
 INDEX_PAGES: Final = f"""
 SELECT COUNT(*) FROM (SELECT 1 FROM messages_fts_data LIMIT {OPTIMIZE_PAGES + 1})
 """
 OPTIMIZE_INDEX: Final = "INSERT INTO messages_fts (messages_fts) VALUES ('optimize')"
+# A negative number takes all segments there are, whatever their level; a deleted word is gone when
+# they are one. Source: sqlite.org/fts5.html, "The 'merge' Command".
+MERGE_INDEX: Final = "INSERT INTO messages_fts (messages_fts, rank) VALUES ('merge', ?)"
 # Of the writer; each length of a list is a statement of its own.
 CACHED_STATEMENTS: Final = 512
 
@@ -115,6 +119,9 @@ class SqliteDatabase(SqliteReaders):
         self._file = _identity(path)
         self._wal = f"{path}-wal"
         self._tend_at_s = 0.0
+        # The pages that the next merge of the index is told to do; None: it is merged.
+        self._to_merge: int | None = None
+        self._to_empty_wal = False
 
     @contextmanager
     def transaction(
@@ -140,20 +147,56 @@ class SqliteDatabase(SqliteReaders):
                 self._writer.execute("ROLLBACK")
             raise
 
-    def reclaim(self) -> None:
-        """Give pages of deleted rows back to the file system and empty the WAL.
+    def reclaim(self, *, begin: bool = False) -> bool:
+        """Give a part of the space of deleted rows back; tell whether there is more to give.
 
-        Up to ``RECLAIM_PAGES``; the others are used again, or given back by later calls. Deleted
-        words leave a full-text index that is small; ``vacuum`` takes them out of any. A WAL that a
-        reader still uses stays until the next call.
+        With ``begin``, deleted words are to leave the full-text index, too. Words first, then pages
+        of the file, then the WAL; one that a reader still uses is emptied by ``tend``.
         """
+        if begin:
+            self._to_merge = -MERGED_PAGES
         with self._outside():
-            ((pages,),) = self._writer.execute(INDEX_PAGES).fetchall()
-            if pages <= OPTIMIZE_PAGES:
-                self._writer.execute(OPTIMIZE_INDEX)
-            # Gives back one page for each step, and execute() takes only one.
-            self._writer.executescript(f"PRAGMA incremental_vacuum({RECLAIM_PAGES:d});")
-            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            if self._to_merge is not None:
+                self._merge(self._to_merge)
+                return True
+            if self._free_pages():
+                # Gives back one page for each step, and execute() takes only one.
+                self._writer.executescript(f"PRAGMA incremental_vacuum({RECLAIM_PAGES:d});")
+                return True
+            self._to_empty_wal = not self._empty_wal()
+        return False
+
+    def _merge(self, pages: int) -> None:
+        ((size,),) = self._writer.execute(INDEX_PAGES).fetchall()
+        before = self._writer.total_changes
+        if size <= OPTIMIZE_PAGES:
+            self._writer.execute(OPTIMIZE_INDEX)
+            self._to_merge = None
+            return
+        self._writer.execute(MERGE_INDEX, (pages,))
+        # One that changes fewer than two rows had nothing to do (sqlite.org/fts5.html).
+        is_done = pages > 0 and self._writer.total_changes - before < 2
+        self._to_merge = None if is_done else MERGED_PAGES
+
+    def _free_pages(self) -> int:
+        ((pages,),) = self._writer.execute("PRAGMA freelist_count").fetchall()
+        return int(pages)
+
+    def _empty_wal(self) -> bool:
+        """Empty the WAL, unless somebody reads what is in it for longer than a moment."""
+        self._writer.execute(f"PRAGMA busy_timeout = {TEND_WAIT_MS:d}")
+        try:
+            ((busy, *_),) = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        finally:
+            self._writer.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS:d}")
+        return not busy
+
+    async def size_bytes(self) -> int:
+        """Give how much the database takes, without its free pages."""
+        ((pages,),) = await self.read("PRAGMA page_count", {})
+        ((free,),) = await self.read("PRAGMA freelist_count", {})
+        ((page_bytes,),) = await self.read("PRAGMA page_size", {})
+        return int((pages - free) * page_bytes)
 
     def tend(self) -> bool:
         """Empty a WAL that a reader made grow; tell whether to try again in a second.
@@ -162,19 +205,16 @@ class SqliteDatabase(SqliteReaders):
         to write what it kept: calls are forwarded meanwhile.
         """
         try:
-            if os.stat(self._wal).st_size <= WAL_BYTES:  # noqa: PTH116 (a Path takes thrice as long)
-                return False
+            size = os.stat(self._wal).st_size  # noqa: PTH116 (a Path takes thrice as long)
         except OSError:  # it was deleted with the database
+            return False
+        if size <= WAL_BYTES and not self._to_empty_wal:
             return False
         now_s = time.monotonic()
         if now_s >= self._tend_at_s:
             self._tend_at_s = now_s + TEND_S
             with self._outside():
-                self._writer.execute(f"PRAGMA busy_timeout = {TEND_WAIT_MS:d}")
-                try:
-                    self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-                finally:
-                    self._writer.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS:d}")
+                self._to_empty_wal = not self._empty_wal()
         return True
 
     def vacuum(self) -> None:

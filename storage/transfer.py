@@ -80,8 +80,9 @@ def move(ledger: Ledger, moves: Iterable[Move]) -> None:
     # What they brought they bring where they are now, and more where they left their place: no
     # content is without a mention by this.
     for session_key, contents in brought.items():
-        replant(ledger.tx, session_key)
-        ledger.unheard += take_back(ledger.tx, session_key, contents)
+        replanted = replant(ledger.tx, session_key)
+        contents |= replanted.left
+        ledger.unheard += take_back(ledger.tx, session_key, contents, replanted.seqs)
     ledger.spans = [ledger.went.get(key, key) for key in ledger.spans]
 
 

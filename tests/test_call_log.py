@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from proxy.call_log import JsonLines, TextLines, log_calls
+from proxy.outcomes import Ended
 from proxy.pricing import Prices
-from proxy.recorder import Ended
 from proxy.settle import Settler
 from tests.calling import ANSWER, a_call, answered
 

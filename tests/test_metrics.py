@@ -6,8 +6,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.call import CallEnd
 from proxy.metrics import Metrics
+from proxy.outcomes import Ended
 from proxy.pricing import Prices
-from proxy.recorder import Ended
 from proxy.settle import Settler
 from tests.calling import ANSWER, a_call, answered
 

@@ -198,11 +198,25 @@ async def test_only_what_erases_gives_space_back(
 ) -> None:
     recording = await begin()
     reclaimed: list[bool] = []
-    monkeypatch.setattr(recording.database, "reclaim", lambda: reclaimed.append(True))
+    all_given = asyncio.Event()
+
+    def reclaim(*, begin: bool = False) -> bool:
+        reclaimed.append(begin)
+        if len(reclaimed) == 3:
+            loop.call_soon_threadsafe(all_given.set)
+        return len(reclaimed) < 3
+
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr("proxy.recorder.GIVE_BACK_S", 0)
+    monkeypatch.setattr(recording.database, "reclaim", reclaim)
     await recording.recorder.write(lambda _: None)
     assert reclaimed == []
     await recording.recorder.write(lambda _: None, erases=True)
-    assert reclaimed == [True]
+    # The rest when there is nothing else to do.
+    await all_given.wait()
+    assert reclaimed == [True, False, False]
+    assert not await recording.recorder.reclaim(begin=True)
+    assert reclaimed == [True, False, False, True]
 
 
 @pytest.mark.sqlite_only("only SQLite has a log that readers make grow")

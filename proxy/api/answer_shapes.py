@@ -7,6 +7,7 @@ them with what the handlers answer. `Maybe` marks what is left out where it says
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from proxy.api.erasing import ErasureView
 from proxy.api.keys import KeyView, ProjectView
 from proxy.api.message_views import MessageView, ThreadView
 from proxy.api.provider_keys import ProviderKeyView
@@ -130,6 +131,14 @@ class ExportTraceServiceRequest:
     """What OTLP exports, in JSON."""
 
     resourceSpans: Maybe[Sequence[object] | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErasureList:
+    """Orders to erase."""
+
+    erasures: Sequence[ErasureView]
+    count: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

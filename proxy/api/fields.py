@@ -8,6 +8,7 @@ from typing import Final, get_args
 
 from proxy.api.about import NULL, About, Schema
 from proxy.api.archive_fields import ARCHIVES
+from proxy.api.erasing_fields import ERASED
 from proxy.api.ingest_fields import HANDED_IN
 from proxy.call import EndedBy, Phase
 from proxy.pricing import Status
@@ -299,6 +300,7 @@ FIELDS: Final[dict[str, About]] = {
     "expires_in_s": About("seconds until it is no longer good", 30.0),
     **HANDED_IN,
     **ARCHIVES,
+    **ERASED,
     # Errors.
     "Error.error": About("what is wrong"),
     "resourceSpans": About(

@@ -11,6 +11,7 @@ from aiohttp import web
 from proxy.access import project_id
 from proxy.api.answers import json_answer
 from proxy.api.hubs import Hubs
+from proxy.api.retention import Retention
 from proxy.api.units import iso_or_none
 from proxy.api.views import stats_view
 from proxy.capture import Budget
@@ -35,9 +36,28 @@ class AllCounters(Counters):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionView:
+    """What the retention did since the start of the process.
+
+    `size_bytes` is how much the database took when it was last looked at, null before.
+    """
+
+    last_ran_at: str | None
+    is_running: bool
+    forgotten_traces: int
+    erased_sessions: int
+    erased_traces: int
+    erased_spans: int
+    freed_content_bytes: int
+    size_bytes: int | None
+    is_above_cap: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HealthView:
     """`degraded` means: calls are forwarded, and not all of them are recorded as they should be.
 
+    `retention` is null where all is kept for ever.
     `refused_calls` were over their key's calls per minute: they went nowhere and are not recorded.
     `database_away_since` is null while the database takes what is written.
     """
@@ -52,6 +72,7 @@ class HealthView:
     limit_bytes: int
     event_subscribers: int
     refused_calls: int
+    retention: RetentionView | None
     counters: AllCounters
 
 
@@ -70,6 +91,7 @@ class Health:
         hubs: Hubs,
         limits: RateLimits,
         config: Config,
+        retention: Retention,
         replicas: "Replicas | None" = None,
     ) -> None:
         self._database = database
@@ -80,6 +102,7 @@ class Health:
         self._limits = limits
         self._database_path = None if config.database.url else config.database.path
         self._replicas = replicas
+        self._retention = retention
         self.figures = Metrics(config.upstreams, self._states)
 
     async def health(self, _: web.Request) -> web.Response:
@@ -108,8 +131,29 @@ class Health:
             "wal_bytes": None if path is None else _size(Path(f"{path}-wal")),
             "database_away_seconds": 0 if since_us is None else time.time() - since_us / 1_000_000,
             "refused_calls": view.refused_calls,
+            **self._retained(),
             **asdict(view.counters),
         }
+
+    def _retained(self) -> dict[str, float | None]:
+        """Give what the retention has done, by the names of metrics."""
+        done = self._retention.done
+        if not self._retention.is_on:
+            return {}
+        ran_at_us = done.last_ran_at_us
+        return {
+            "retention_last_run": None if ran_at_us is None else ran_at_us / 1_000_000,
+            "retention_forgotten_traces": done.forgotten_traces,
+            "retention_erased_sessions": done.erased_sessions,
+            "retention_erased_traces": done.erased_traces,
+            "retention_freed_content_bytes": done.freed_content_bytes,
+        }
+
+    def _retention_view(self) -> RetentionView | None:
+        if not self._retention.is_on:
+            return None
+        found = asdict(self._retention.done)
+        return RetentionView(last_ran_at=iso_or_none(found.pop("last_ran_at_us")), **found)
 
     async def live(self, _: web.Request) -> web.Response:
         """GET /api/live: the process answers."""
@@ -156,6 +200,7 @@ class Health:
             limit_bytes=self._budget.limit_bytes,
             event_subscribers=self._hubs.subscribers,
             refused_calls=self._limits.refused_calls,
+            retention=self._retention_view(),
             counters=AllCounters(
                 **asdict(recorder.losses.counters), dropped_log_lines=dropped_lines()
             ),

@@ -9,6 +9,7 @@ from typing import Final
 from proxy.api import (
     admin_operations,
     archive_operations,
+    erasing_operations,
     ingest_operations,
     mcp_operations,
     recorded_operations,
@@ -25,6 +26,7 @@ TAGS: Final = {
     "Events": "What happens, as it happens.",
     "Search": "Help with the search language.",
     "MCP": "What coding agents read.",
+    "Erasing": "What is to be forgotten.",
     "Keys and projects": "Who may come in, and to what.",
     "Server": "How the server is.",
 }
@@ -36,4 +38,5 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     *served_operations.OPERATIONS,
     *mcp_operations.OPERATIONS,
     *admin_operations.OPERATIONS,
+    *erasing_operations.OPERATIONS,
 )

@@ -30,6 +30,7 @@ from proxy.api.described import (
     number,
     ok,
 )
+from proxy.api.erasing import LARGE_SPANS, LARGE_TRACES, ErasureView
 from proxy.api.sessions import MAX_TRACES, SessionChange
 from proxy.api.span_views import SpanView
 from proxy.api.views import SessionView, TotalsView
@@ -155,7 +156,14 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "",
         "deleteSession",
         "Delete a session with its traces, spans and bodies",
-        ok("What was deleted.", Deleted),
+        {
+            "200": Answer(meaning="What was deleted.", body=Deleted),
+            "202": Answer(
+                meaning=f"It has more than {LARGE_TRACES} traces or {LARGE_SPANS} spans: the order"
+                " to erase it.",
+                body=ErasureView,
+            ),
+        },
         need=ADMIN,
         description="What other calls hold too stays. A call that runs comes back when it ends.",
     ),

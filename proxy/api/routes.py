@@ -11,6 +11,7 @@ from proxy.api import openapi, otlp
 from proxy.api.archive import Archive
 from proxy.api.bodies import Bodies
 from proxy.api.conversation import Conversations
+from proxy.api.erasing import Erasing
 from proxy.api.events import Events
 from proxy.api.health import Health
 from proxy.api.ingest import Ingest
@@ -43,6 +44,7 @@ def routes(
     exports: Otlp,
     mcp: Mcp,
     archive: Archive,
+    erasing: Erasing,
 ) -> list[Route]:
     """List the routes of the proxy and the API, with what each needs.
 
@@ -98,6 +100,10 @@ def routes(
         Route("GET", "/api/provider-keys", providers.list, ADMIN),
         Route("PUT", "/api/provider-keys/{upstream:[^/]+}", providers.put, ADMIN),
         Route("DELETE", "/api/provider-keys/{upstream:[^/]+}", providers.delete, ADMIN),
+        Route("POST", "/api/erasures", erasing.create, ADMIN),
+        Route("GET", "/api/erasures", erasing.list, ADMIN),
+        Route("GET", "/api/erasures/{id:[^/]+}", erasing.show, ADMIN),
+        Route("DELETE", "/api/erasures/{id:[^/]+}", erasing.cancel, ADMIN),
         Route("GET", "/api/projects", keys.list_projects, ADMIN),
         Route("POST", "/api/projects", keys.create_project, ADMIN),
         Route("PATCH", "/api/projects/{name:[^/]+}", keys.change_project, ADMIN),

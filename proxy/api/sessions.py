@@ -10,6 +10,7 @@ from msgspec import UNSET, Meta, UnsetType
 from proxy.access import project_id
 from proxy.api import lists, params, request_body
 from proxy.api.answers import json_answer, not_found
+from proxy.api.erasing import LARGE_SPANS, LARGE_TRACES, Erasing
 from proxy.api.finding import Finder
 from proxy.api.views import TotalsView, budget_view, flat, session_view, trace_view
 from proxy.providers.messages import text_of
@@ -17,7 +18,8 @@ from proxy.recorder import Recorder
 from storage import budgets, forget, listing, marks, queries
 from storage.clauses import Name, Query
 from storage.database import Database, Transaction
-from storage.listing import Order
+from storage.erasures import Order
+from storage.listing import Order as SortOrder
 
 # Traces of one session in one answer; more of them go on behind `cursor`.
 MAX_TRACES = 10_000
@@ -38,7 +40,8 @@ class SessionChange(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 class Sessions:
     """The handlers of /api/sessions."""
 
-    def __init__(self, database: Database, recorder: Recorder) -> None:
+    def __init__(self, database: Database, recorder: Recorder, erasing: Erasing) -> None:
+        self._erasing = erasing
         self._database = database
         self._recorder = recorder
         self._finder = Finder(database, recorder)
@@ -76,7 +79,7 @@ class Sessions:
         asked = lists.page_of(
             request,
             Query("traces", (Name("session", session_id),)),
-            Order("started", descending=False),
+            SortOrder("started", descending=False),
             params.limit(request, MAX_TRACES, MAX_TRACES),
         )
         session = await queries.get_session(self._database, project_id(request), session_id)
@@ -116,15 +119,23 @@ class Sessions:
         return await self._recorder.change(work, (project,))
 
     async def delete(self, request: web.Request) -> web.Response:
-        """DELETE /api/sessions/{id}: the session, its traces, spans and bodies."""
+        """DELETE /api/sessions/{id}: the session, its traces, spans and bodies.
+
+        Of a large one, 202 and the order to erase it.
+        """
+        project, session_id = project_id(request), params.session_id(request)
+        session = await queries.get_session(self._database, project, session_id)
+        if session and (session.trace_count > LARGE_TRACES or session.span_count > LARGE_SPANS):
+            order = Order(kind="session", given=session.session_id)
+            return json_answer(await self._erasing.ask(project, order), status=202)
         deleted = await self._recorder.change(
             functools.partial(
                 forget.delete_session,
-                project_id=project_id(request),
-                session_id=params.session_id(request),
+                project_id=project,
+                session_id=session_id,
                 text_of=text_of,
             ),
-            (project_id(request),),
+            (project,),
             erases=True,
         )
         return not_found("session") if deleted is None else json_answer(deleted)

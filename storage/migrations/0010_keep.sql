@@ -1,8 +1,8 @@
 -- What is kept, and what is to be forgotten.
 
--- One row for each order to forget. `given` is what was asked for (a session's id, a user's, a
--- query); it is NULL once the order is carried out, for it may be what was to be forgotten. Calls
--- with a higher number than `before_seq` came later, and stay.
+-- One row for each order to forget. `kind` says what was named: a session, a user, or a query;
+-- `given` is that itself, NULL once the order is carried out, for it may be what was to be forgotten.
+-- Calls with a higher number than `before_seq` came later, and stay.
 CREATE TABLE erasures (
   project_id INTEGER NOT NULL,
   id INTEGER NOT NULL,
@@ -12,8 +12,8 @@ CREATE TABLE erasures (
   with_starred INTEGER NOT NULL,
   state TEXT NOT NULL,
   before_seq INTEGER NOT NULL,
-  -- Where the search for what is to be erased goes on.
-  cursor TEXT,
+  -- Where the search for what is to be erased goes on, and then the cleaning; JSON.
+  place TEXT,
   asked_at_us INTEGER NOT NULL,
   began_at_us INTEGER,
   ended_at_us INTEGER,
@@ -42,10 +42,12 @@ CREATE TABLE erasure_targets (
 ) STRICT, WITHOUT ROWID;
 
 -- When the content of a trace was forgotten: its calls have no bodies, texts and headers since.
+-- What comes into it later makes this NULL again.
 ALTER TABLE traces ADD COLUMN forgotten_at_us INTEGER;
 CREATE INDEX traces_remembered ON traces (started_at_us, seq, project_id)
 WHERE forgotten_at_us IS NULL;
 
 CREATE INDEX sessions_starred ON sessions (project_id, last_active_at_us, seq) WHERE starred = 1;
-CREATE INDEX traces_by_user ON traces (project_id, user_id, started_at_us, seq)
-WHERE user_id IS NOT NULL;
+
+-- Who goes on from a place: when a call goes, no other of its session need be read.
+CREATE INDEX spans_by_base ON spans (session_key, base_meaning) WHERE base_meaning IS NOT NULL;

@@ -1,4 +1,4 @@
-"""Sessions as lines for fine-tuning: each answer once, with what the model saw, and why not else."""
+"""Sessions as lines for fine-tuning: each answer once, with what the model saw."""
 
 import json
 from pathlib import Path

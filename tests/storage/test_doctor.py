@@ -5,7 +5,18 @@ import pytest
 from storage.database import Database
 from storage.doctor import check
 from tests.databases import kind
-from tests.storage.calls import body, checkpoint, end, rows, span_id, spoken, start, text_of, write
+from tests.storage.calls import (
+    body,
+    checkpoint,
+    end,
+    give_back,
+    rows,
+    span_id,
+    spoken,
+    start,
+    text_of,
+    write,
+)
 from tests.storage.handing import begun, closed, done, hand_in, opened
 
 ASKED = ["s:be brief", "u:hello world"]
@@ -170,8 +181,8 @@ async def test_a_damaged_file_is_found_before_all_else(db: Database, damage: str
 @pytest.mark.sqlite_only("looks at the file")
 async def test_the_doctor_writes_nothing(db: Database) -> None:
     fill(db)
-    db.reclaim()
+    give_back(db)
     before = db.path.read_bytes()
     await check(db, text_of)
-    db.reclaim()
+    give_back(db)
     assert db.path.read_bytes() == before

@@ -28,6 +28,7 @@ from tests.storage.calls import (
     body,
     checkpoint,
     end,
+    give_back,
     rows,
     span_id,
     spoken,
@@ -146,7 +147,7 @@ async def test_deleted_words_are_in_no_file_after_the_space_is_given_back(
     write(db, [written])
     with db.transaction() as tx:
         delete_session(tx, 1, "s", text_of)
-    db.reclaim()
+    give_back(db)
     for file in db.path.parent.iterdir():
         assert canary not in file.read_bytes(), file.name
 
@@ -193,7 +194,7 @@ async def test_deleted_messages_are_in_no_file_full_text_included(db: Database, 
     if deep:
         db.vacuum()
     else:
-        db.reclaim()
+        give_back(db)
     for file in db.path.parent.iterdir():
         assert canary.encode() not in file.read_bytes(), file.name
     assert (await list_sessions(db, 1, 10, query=parse(canary))).rows == ()
@@ -203,11 +204,11 @@ async def test_deleted_messages_are_in_no_file_full_text_included(db: Database, 
 @pytest.mark.sqlite_only("PostgreSQL frees what was deleted by itself, when it will")
 async def test_giving_space_back_makes_the_file_smaller(db: Database) -> None:
     write(db, [end(start(1), request=body(os.urandom(1_000_000)))])
-    db.reclaim()
+    give_back(db)
     before = db.path.stat().st_size
     with db.transaction() as tx:
         delete_trace(tx, 1, trace_id(1), text_of)
-    db.reclaim()
+    give_back(db)
     assert db.path.stat().st_size < before - 900_000
 
 

@@ -1,0 +1,140 @@
+"""The background work that erases: orders, then what is too old, between the calls.
+
+Owns that there is one of it, and that it goes on after a restart. Invariants: it never stands in
+the way of a call; what was erased and that it was is of one transaction. Where several processes
+share a database, only the one that `leads` does it. What is erased is storage's.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from proxy.api.pace import Pace
+from proxy.api.retention import Retention
+from proxy.providers.messages import text_of
+from proxy.recorder import Recorder
+from storage import erasures, fulltext
+from storage.collecting import collect
+from storage.database import Database, StorageError, Transaction
+from storage.erasures import Erasure
+
+# It looks so often for orders that another process took, and for what became too old.
+LOOK_S: Final = 5.0
+# Messages that come into full text at a time, so that a search by words finds all there are.
+INDEXED: Final = 200
+INDEXED_BYTES: Final = 256 * 1024
+
+_log = logging.getLogger("traceway")
+
+
+class Eraser:
+    """Carries out orders to erase, and the retention."""
+
+    def __init__(
+        self,
+        database: Database,
+        recorder: Recorder,
+        retention: Retention,
+        pace: Pace,
+        leads: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self.retention = retention
+        self._database = database
+        self._recorder = recorder
+        self._pace = pace
+        self._leads = leads
+        self._asked = asyncio.Event()
+        # The sessions that an order has found, of which its search may find more calls.
+        self._found: dict[tuple[int, int], set[object]] = {}
+
+    def wake(self) -> None:
+        """Have it look for orders at once."""
+        self._asked.set()
+
+    async def run(self) -> None:
+        """Erase what is to be erased, for ever."""
+        while True:
+            self._asked.clear()
+            if self._leads():
+                try:
+                    await self.run_once()
+                except StorageError as error:
+                    _log.warning("erasing waits for the database: %s", error)
+            try:
+                async with asyncio.timeout(LOOK_S):
+                    await self._asked.wait()
+            except TimeoutError:
+                pass
+
+    async def run_once(self) -> None:
+        """Erase all that is to be erased now.
+
+        Raises StorageError where that cannot be done now; it goes on where it was.
+        """
+        while open_now := await erasures.open_orders(self._database):
+            await self._carry_out(open_now[0])
+        await self.retention.run()
+
+    async def _carry_out(self, erasure: Erasure) -> None:
+        """Do the next of what an order needs: search, erase, or clean up behind it."""
+        if erasure.state == "collecting":
+            await self._collect(erasure)
+        elif erasure.state == "erasing":
+            while await self._pace.step(partial(self._step, erasure), (erasure.project_id,)):
+                pass
+        else:
+            await self._clean(erasure)
+
+    async def _collect(self, erasure: Erasure) -> None:
+        if erasure.kind == "query" and erasure.place is None:
+            index = partial(
+                fulltext.index, limit=INDEXED, text_of=text_of, most_bytes=INDEXED_BYTES
+            )
+            while await self._pace.step(index, (), adapt=False):
+                pass
+        found = await collect(self._database, erasure)
+        known = self._found.setdefault((erasure.project_id, erasure.id), set())
+        targets = [one for one in dict.fromkeys(found.targets) if one not in known]
+        kept = [one for one in found.kept_starred if one not in known]
+        if found.state == "erasing":  # another pass may find the same again
+            known = {one for one in known if isinstance(one, str)}
+        else:
+            known.update(targets)
+        self._found[erasure.project_id, erasure.id] = known.union(kept)
+
+        def work(tx: Transaction) -> None:
+            erasures.add_targets(
+                tx,
+                erasure.project_id,
+                erasure.id,
+                targets,
+                state=found.state,
+                place=found.place,
+                kept_starred=len(kept),
+            )
+
+        await self._pace.step(work, (erasure.project_id,), adapt=False)
+
+    def _step(self, erasure: Erasure, tx: Transaction) -> bool:
+        return erasures.step(
+            tx,
+            erasure.project_id,
+            erasure.id,
+            text_of,
+            most_spans=self._pace.spans,
+            now_us=time.time_ns() // 1000,
+        )
+
+    async def _clean(self, erasure: Erasure) -> None:
+        key = erasure.project_id, erasure.id
+        clean = partial(erasures.clean, project_id=key[0], number=key[1])
+        while await self._pace.step(clean, key[:1], adapt=False):
+            pass
+        end = partial(erasures.end, project_id=key[0], number=key[1], now_us=time.time_ns() // 1000)
+        await self._recorder.write(end, key[:1])
+        self._found.pop(key, None)
+        # Last, for what was asked for is to leave the files, too.
+        await self._pace.give_back()

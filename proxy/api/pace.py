@@ -1,0 +1,82 @@
+"""How much is erased at a time, and how long the pauses are: so that no call waits for it.
+
+Invariant: the writer erases for a fifth of its time at most, some milliseconds at a time, and less
+while records wait for it. What is erased is not decided here.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Collection
+from typing import Final, TypeVar
+
+from proxy.recorder import Recorder
+from storage.database import Transaction
+
+T = TypeVar("T")
+
+# A step takes less than this of the writer, or the next one has half as many calls.
+STEP_S: Final = 0.005
+FIRST_SPANS: Final = 8
+MOST_SPANS: Final = 50
+# A pause is so many times as long as the step before it, and at least so long.
+PAUSE_STEPS: Final = 4
+PAUSE_S: Final = 0.005
+# While more than so much waits to be saved, the pause goes on; but not for ever.
+QUEUED_BYTES: Final = 64 * 1024
+BUSY_PAUSE_S: Final = 0.050
+MOST_BUSY_PAUSES: Final = 20
+
+
+class Pace:
+    """Runs steps of the one writer, with pauses. ``spans`` is how many calls a step is to have."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.spans = FIRST_SPANS
+        self._recorder = recorder
+
+    async def step(
+        self, work: Callable[[Transaction], T], projects: Collection[int], *, adapt: bool = True
+    ) -> T:
+        """Do a piece of work, then pause; `adapt`: its calls are `spans`, and tell what they take.
+
+        Raises StorageError where it cannot be done now.
+        """
+        took_s = 0.0
+
+        def timed(tx: Transaction) -> T:
+            nonlocal took_s
+            began_s = time.perf_counter()
+            result = work(tx)
+            took_s = time.perf_counter() - began_s
+            return result
+
+        result = await self._recorder.write(timed, projects)
+        if adapt:
+            self._adapt(took_s)
+        await self.pause(took_s)
+        return result
+
+    async def pause(self, took_s: float) -> None:
+        """Leave the writer to the calls, after it worked for so long."""
+        await asyncio.sleep(max(took_s * PAUSE_STEPS, PAUSE_S))
+        for _ in range(MOST_BUSY_PAUSES):
+            if self._recorder.queued_bytes <= QUEUED_BYTES:
+                return
+            await asyncio.sleep(BUSY_PAUSE_S)
+
+    async def give_back(self, *, words: bool = True) -> None:
+        """Give back the space of what was deleted, step by step; `words`: in the full text, too.
+
+        Raises StorageError where it cannot be done now.
+        """
+        more, begin = True, words
+        while more:
+            began_s = time.perf_counter()
+            more, begin = await self._recorder.reclaim(begin=begin), False
+            await self.pause(min(time.perf_counter() - began_s, STEP_S))
+
+    def _adapt(self, took_s: float) -> None:
+        if took_s > STEP_S:
+            self.spans = max(1, self.spans // 2)
+        elif took_s < STEP_S / 2:
+            self.spans = min(MOST_SPANS, self.spans + 1)

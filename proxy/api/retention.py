@@ -1,0 +1,210 @@
+"""Keeps what is to be kept, and no more: content and metadata by age, all of it by size.
+
+Owns when it looks, and what it has done since the start of the process. Invariants: sessions with a
+star stay; a run that is broken off goes on with the next, since what is left says what is to do.
+What is due is storage.retention's.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from proxy.api.pace import Pace
+from proxy.providers.messages import text_of
+from proxy.sections import RetentionConfig
+from storage import retention
+from storage.database import Database, Transaction
+from storage.erase import Part
+from storage.events import forget_sessions
+from storage.keys import TraceKey
+
+# It looks so often for what has become due.
+CHECK_S: Final = 300.0
+# To take deleted words out of a large full-text index writes all of it anew, and to take deleted
+# ids out of the log reads all of that: each time where the database is small, else once a day.
+SMALL_BYTES: Final = 256 * 1024 * 1024
+DEEP_S: Final = 24 * 3600.0
+# Above its cap the database is made smaller than that by a twentieth, so that it does not go on
+# with each call; what is younger than this is not taken for it.
+MARGIN: Final = 0.95
+YOUNG_US: Final = 3600 * 1_000_000
+_DAY_US: Final = 24 * 3600 * 1_000_000
+
+
+@dataclass(slots=True)
+class Done:
+    """What it has done since the start of the process. ``size_bytes`` is as of the last look."""
+
+    last_ran_at_us: int | None = None
+    is_running: bool = False
+    forgotten_traces: int = 0
+    erased_sessions: int = 0
+    erased_traces: int = 0
+    erased_spans: int = 0
+    freed_content_bytes: int = 0
+    size_bytes: int | None = None
+    is_above_cap: bool = False
+
+
+class Retention:
+    """Erases what is too old, or too much."""
+
+    def __init__(self, config: RetentionConfig, database: Database, pace: Pace) -> None:
+        self.done = Done()
+        self._config = config
+        self._database = database
+        self._pace = pace
+        self._due_at_s = 0.0
+        self._deep_at_s: float | None = None
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is ever too old, or too much."""
+        config = self._config
+        return bool(config.content_days or config.metadata_days or config.max_bytes)
+
+    async def run(self) -> None:
+        """Erase what is due, unless it was looked a moment ago.
+
+        Raises StorageError where it cannot be done now.
+        """
+        now_s = time.monotonic()
+        if not self.is_on or now_s < self._due_at_s:
+            return
+        self._due_at_s = now_s + CHECK_S
+        self.done.is_running = True
+        try:
+            await self._run(time.time_ns() // 1000)
+            self.done.last_ran_at_us = time.time_ns() // 1000
+        finally:
+            self.done.is_running = False
+
+    async def _run(self, now_us: int) -> None:
+        before = (self.done.erased_traces, self.done.forgotten_traces)
+        if self._config.metadata_days:
+            await self._erase(now_us - self._config.metadata_days * _DAY_US, now_us)
+        if self._config.content_days:
+            await self._forget(now_us - self._config.content_days * _DAY_US, now_us)
+        if before != (self.done.erased_traces, self.done.forgotten_traces):
+            await self._clean()
+        if self._config.max_bytes:
+            await self._make_smaller(now_us)
+
+    async def _clean(self) -> None:
+        """Give space back, and now and then also take what was erased out of log and words."""
+        now_s = time.monotonic()
+        size = self.done.size_bytes = await self._database.size_bytes()
+        is_due = self._deep_at_s is None or now_s - self._deep_at_s >= DEEP_S
+        if not (is_due or size <= SMALL_BYTES):
+            await self._pace.give_back(words=False)
+            return
+        self._deep_at_s = now_s
+        after: int | None = 0
+        while after is not None:
+            work = partial(forget_sessions, after=after)
+            after = await self._pace.step(work, (), adapt=False)
+        await self._pace.give_back()
+
+    async def _forget(self, before_us: int, now_us: int) -> None:
+        due = await retention.old_content(self._database, before_us)
+        while True:
+            for traces in due.traces:
+                await self._forget_traces(traces, now_us)
+            if due.place is None:
+                return
+            due = await retention.old_content(self._database, before_us, due.place)
+
+    async def _forget_traces(self, traces: Sequence[TraceKey], now_us: int) -> None:
+        """Forget the content of traces of one session."""
+        while traces:
+
+            def work(tx: Transaction, traces: Sequence[TraceKey] = traces) -> tuple[Part, int]:
+                return retention.forget_old(
+                    tx, traces, text_of, most_spans=self._pace.spans, now_us=now_us
+                )
+
+            part, taken = await self._pace.step(work, (traces[0][0],))
+            self.done.forgotten_traces += part.traces
+            self.done.freed_content_bytes += part.content_bytes
+            if part.finished:  # else some of them are left
+                traces = traces[taken:]
+
+    async def _erase(self, before_us: int, now_us: int, most_bytes: int | None = None) -> None:
+        """Erase what was last active before a moment; with a cap, until it fits."""
+        for project_id in await retention.projects(self._database):
+            was: list[str] = []
+            while not await self._fits(most_bytes):
+                found = await retention.old_sessions(self._database, project_id, before_us)
+                if found == was:  # none, or none that could be erased
+                    break
+                for session_id in found:
+                    await self._erase_session(project_id, session_id, before_us, now_us)
+                was = found
+            place: tuple[int, int] | None = (-1, -1)
+            while place is not None and not await self._fits(most_bytes):
+                lone, place = await retention.old_lone_traces(
+                    self._database, project_id, before_us, place
+                )
+                for trace_id in lone:
+                    await self._erase_trace(project_id, trace_id, now_us)
+
+    async def _erase_session(
+        self, project_id: int, session_id: str, before_us: int, now_us: int
+    ) -> None:
+        def work(tx: Transaction) -> Part:
+            return retention.erase_old_session(
+                tx,
+                project_id,
+                session_id,
+                text_of,
+                before_us=before_us,
+                most_spans=self._pace.spans,
+                now_us=now_us,
+            )
+
+        await self._parts(work, project_id)
+        self.done.erased_sessions += 1
+
+    async def _erase_trace(self, project_id: int, trace_id: bytes, now_us: int) -> None:
+        def work(tx: Transaction) -> Part:
+            return retention.erase_lone_trace(
+                tx, project_id, trace_id, text_of, most_spans=self._pace.spans, now_us=now_us
+            )
+
+        await self._parts(work, project_id)
+
+    async def _parts(self, work: Callable[[Transaction], Part], project_id: int) -> None:
+        part = Part(finished=False)
+        while not part.finished:
+            part = await self._pace.step(work, (project_id,))
+            self.done.erased_traces += part.traces
+            self.done.erased_spans += part.spans
+            self.done.freed_content_bytes += part.content_bytes
+
+    async def _make_smaller(self, now_us: int) -> None:
+        """Keep the database below its cap: the oldest content goes first, then whole sessions."""
+        size = self.done.size_bytes = await self._database.size_bytes()
+        self.done.is_above_cap = False
+        if size <= self._config.max_bytes:
+            return
+        most = int(self._config.max_bytes * MARGIN)
+        before_us = now_us - YOUNG_US
+        due = await retention.old_content(self._database, before_us, oldest=True)
+        while not await self._fits(most):
+            for traces in due.traces:
+                await self._forget_traces(traces, now_us)
+            if due.place is None:
+                break
+            due = await retention.old_content(self._database, before_us, due.place, oldest=True)
+        await self._erase(before_us, now_us, most)
+        await self._clean()
+        self.done.is_above_cap = not await self._fits(self._config.max_bytes)
+
+    async def _fits(self, most_bytes: int | None) -> bool:
+        """Tell whether the database is no larger than this; never, of none."""
+        if most_bytes is None:
+            return False
+        self.done.size_bytes = await self._database.size_bytes()
+        return self.done.size_bytes <= most_bytes

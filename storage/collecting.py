@@ -1,0 +1,192 @@
+"""Finds what an order to erase is of: the sessions and traces of a user, or those of a query.
+
+Invariant: each look reads a bounded part and says where the next goes on, until all has been looked
+at; what is relative in a query (``since:24h``) counts from the moment of the asking. Of a user go
+the sessions in which no other user is named, whole, and of others the traces with a call of the
+user. Sessions with a star are kept and counted, unless they are asked for. It only reads.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import msgspec
+
+from storage.clauses import Query
+from storage.database import Database, Params, Row
+from storage.erasures import Erasure, State
+from storage.listing import list_sessions, list_traces
+from storage.search import SearchError, parse
+
+# Calls, or traces, that are looked at for a user at a time; and found rows of a query: some 10 ms
+# of a reader.
+LOOKED_AT: Final = 20_000
+PAGE: Final = 200
+
+Target = tuple[str | None, bytes | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a search goes on. ``where`` names what is looked at.
+
+    ``cut``: a word was too common for all to be found. ``spans`` are those that the order had
+    erased when this pass began.
+    """
+
+    where: str
+    after: tuple[int, int] = (0, 0)
+    behind: str = ""
+    cut: bool = False
+    spans: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A part of what an order is of, and how the order goes on."""
+
+    targets: Sequence[Target]
+    kept_starred: Sequence[str]
+    state: State
+    place: str | None
+
+
+_encode: Final = msgspec.json.encode
+_decode: Final = msgspec.json.Decoder(Place).decode
+
+
+async def collect(db: Database, erasure: Erasure) -> Found:
+    """Look at the next part of what may be meant."""
+    place = None if erasure.place is None else _decode(erasure.place)
+    given = erasure.given or ""
+    if erasure.kind == "user":
+        return await _of_user(db, erasure, given, place or Place("spans"))
+    if erasure.kind == "query":
+        place = place or Place("sessions", spans=-1)
+        return await _of_query(db, erasure, given, place)
+    return Found([(given, None)], (), "erasing", None)
+
+
+def _on(found: Sequence[Target], kept: Sequence[str], place: Place) -> Found:
+    return Found(found, kept, "collecting", _encode(place).decode())
+
+
+# By number, of whatever project: SQLite takes few rows for the project's.
+CALLS_OF_USER: Final = """
+SELECT DISTINCT t.trace_id, t.session_id FROM spans s
+JOIN traces t ON t.project_id = s.project_id AND t.trace_id = s.trace_id
+WHERE s.seq > :after AND s.seq <= :until AND s.project_id + 0 = :project_id
+  AND s.user_id = :user_id
+"""
+EDGE: Final = """
+SELECT trace_id FROM traces WHERE project_id = :project_id AND trace_id > :after
+ORDER BY trace_id LIMIT 1 OFFSET :looked_at
+"""
+# Those of which an application said whose they are.
+TRACES_OF_USER: Final = """
+SELECT trace_id, session_id FROM traces
+WHERE project_id = :project_id AND trace_id > :after AND opened_user_id = :user_id
+"""
+
+
+async def _of_user(db: Database, erasure: Erasure, user_id: str, place: Place) -> Found:
+    key: dict[str, int | str | bytes | None] = {
+        "project_id": erasure.project_id,
+        "user_id": user_id,
+    }
+    if place.where == "spans":
+        after = place.after[0]
+        until = min(after + LOOKED_AT, erasure.before_seq)
+        rows = await db.read(CALLS_OF_USER, {**key, "after": after, "until": until})
+        found, kept = await _by_session(db, erasure, user_id, rows)
+        if until < erasure.before_seq:
+            return _on(found, kept, replace(place, after=(until, 0)))
+        return _on(found, kept, Place("traces"))
+    key["after"] = bytes.fromhex(place.behind)
+    edge = await db.read(EDGE, {**key, "looked_at": LOOKED_AT})
+    bound = " AND trace_id <= :edge" if edge else ""
+    rows = await db.read(TRACES_OF_USER + bound, key | ({"edge": edge[0][0]} if edge else {}))
+    found, kept = await _by_session(db, erasure, user_id, rows)
+    if edge:
+        return _on(found, kept, replace(place, behind=edge[0][0].hex()))
+    return Found(found, kept, "erasing", None)
+
+
+IS_STARRED: Final = """
+SELECT starred FROM sessions WHERE project_id = :project_id AND session_id = :session_id
+"""
+OF_ANOTHER: Final = """
+SELECT 1 FROM traces t JOIN spans s ON s.project_id = t.project_id AND s.trace_id = t.trace_id
+WHERE t.project_id = :project_id AND t.session_id = :session_id
+  AND s.user_id IS NOT NULL AND s.user_id <> :user_id LIMIT 1
+"""
+
+
+async def _by_session(
+    db: Database, erasure: Erasure, user_id: str, rows: Sequence[Row]
+) -> tuple[list[Target], list[str]]:
+    """Take whole sessions in place of the traces of those that are the user's alone."""
+    found: list[Target] = []
+    kept: list[str] = []
+    by_session: dict[str | None, list[bytes]] = {}
+    for trace_id, session_id in rows:
+        by_session.setdefault(session_id, []).append(trace_id)
+    for session_id, trace_ids in by_session.items():
+        key: Params = {
+            "project_id": erasure.project_id,
+            "session_id": session_id,
+            "user_id": user_id,
+        }
+        if session_id is None:
+            found += [(None, trace_id) for trace_id in trace_ids]
+        elif not erasure.with_starred and await _is_starred(db, key):
+            kept.append(session_id)
+        elif await db.read(OF_ANOTHER, key):
+            found += [(None, trace_id) for trace_id in trace_ids]
+        else:
+            found.append((session_id, None))
+    return found, kept
+
+
+async def _is_starred(db: Database, key: Params) -> bool:
+    rows = await db.read(IS_STARRED, key)
+    return bool(rows and rows[0][0])
+
+
+async def _of_query(db: Database, erasure: Erasure, given: str, place: Place) -> Found:
+    after = place.after if place.after != (0, 0) else None
+    kept: list[str] = []
+    found: list[Target] = []
+    project_id, now_us = erasure.project_id, erasure.asked_at_us
+    if place.where == "sessions":
+        query = parse(given, "sessions")
+        page = await list_sessions(db, project_id, PAGE, after, query=query, now_us=now_us)
+        for session in page.rows:
+            if session.starred and not erasure.with_starred:
+                kept.append(session.session_id)
+            else:
+                found.append((session.session_id, None))
+        next_after, cut = page.next_after, place.cut or page.truncated
+    else:
+        traces = await list_traces(
+            db, project_id, PAGE, after, query=parse(given, "traces"), now_us=now_us
+        )
+        found = [(None, trace.trace_id) for trace in traces.rows if trace.session_id is None]
+        next_after, cut = traces.next_after, place.cut or traces.truncated
+    if next_after is not None:
+        return _on(found, kept, replace(place, after=next_after, cut=cut))
+    if place.where == "sessions" and _of_traces(given) is not None:
+        return _on(found, kept, replace(place, where="traces", after=(0, 0), cut=cut))
+    # Where not all was found, another pass finds what this one's took the place of, as long as
+    # anything goes.
+    again = cut and erasure.span_count > place.spans
+    following = Place("sessions", spans=erasure.span_count)
+    return Found(found, kept, "erasing", _encode(following).decode() if again else None)
+
+
+def _of_traces(given: str) -> Query | None:
+    """Read a query for traces; None where it asks for what only sessions have."""
+    try:
+        return parse(given, "traces")
+    except SearchError:
+        return None

@@ -1,0 +1,293 @@
+"""Orders to erase: what is asked for, what of it is done, and how to go on after a restart.
+
+Owns the tables ``erasures`` and ``erasure_targets``. Invariant: what an order erased, its count and
+its place are of one transaction, so an order that is taken up again goes on exactly where it was.
+What was asked for is forgotten with the order's end: it may be what was to be forgotten. How an
+order finds its targets is collecting.py's.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from storage.database import Params, Readable, Transaction, Value
+from storage.erase import Extent, Part, erase_session, erase_trace
+from storage.events import forget_sessions
+from storage.fulltext import TextOf
+
+# ruff: noqa: S608 (the SQL below is put together from constants of this file, never from values)
+
+Kind = Literal["session", "user", "query"]
+# An order that was cancelled cleans up behind itself, too, and has ended then.
+State = Literal["collecting", "erasing", "cleaning", "done", "cancelled"]
+# Targets that are dropped at a time.
+DROPPED: Final = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Erasure:
+    """An order to erase, and what was erased by it. ``given`` is None once it has ended.
+
+    ``target_count`` are the sessions, and the traces, that were found so far; of them
+    ``done_count`` are erased. ``kept_starred_count`` are sessions that were found and kept.
+    """
+
+    project_id: int
+    id: int
+    kind: Kind
+    extent: Extent
+    given: str | None
+    with_starred: bool
+    state: State
+    before_seq: int
+    place: str | None
+    asked_at_us: int
+    began_at_us: int | None
+    ended_at_us: int | None
+    target_count: int
+    done_count: int
+    session_count: int
+    trace_count: int
+    span_count: int
+    content_count: int
+    content_bytes: int
+    kept_starred_count: int
+
+
+COLUMNS: Final = tuple(Erasure.__dataclass_fields__)
+_SELECT: Final = f"SELECT {', '.join(COLUMNS)} FROM erasures"
+_ONE: Final = "project_id = :project_id AND id = :id"
+ADD: Final = f"""
+INSERT INTO erasures ({", ".join(COLUMNS[:11])})
+VALUES ({", ".join(f":{c}" for c in COLUMNS[:11])})
+"""
+READ_ONE: Final = f"{_SELECT} WHERE {_ONE}"
+READ_LIST: Final = f"{_SELECT} WHERE project_id = :project_id ORDER BY id DESC LIMIT :limit"
+READ_OPEN: Final = f"{_SELECT} WHERE ended_at_us IS NULL ORDER BY id"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What is to be erased: the calls of sessions that ``kind`` and ``given`` name.
+
+    ``extent``: all of them, or only their content.
+    """
+
+    kind: Kind
+    given: str
+    extent: Extent = "all"
+    with_starred: bool = False
+
+
+def ask(tx: Transaction, project_id: int, order: Order, now_us: int) -> Erasure:
+    """Note an order. What comes after this moment is not touched by it."""
+    (number,) = tx.take_numbers("erasure", 1)
+    (before_seq,) = tx.take_numbers("seq", 1)
+    key: Params = {"project_id": project_id, "id": number}
+    values: dict[str, Value] = {
+        "kind": order.kind,
+        "extent": order.extent,
+        "given": order.given,
+        "with_starred": int(order.with_starred),
+        "state": "collecting",
+        "before_seq": before_seq,
+        "place": None,
+        "asked_at_us": now_us,
+        "began_at_us": None,
+    }
+    tx.execute(ADD, {**values, **key})
+    if order.kind == "session":  # there is nothing to look for
+        add_targets(tx, project_id, number, [(order.given, None)], state="erasing")
+    return _of(tx.execute(READ_ONE, key)[0])
+
+
+async def orders(db: Readable, project_id: int, limit: int) -> list[Erasure]:
+    """Give the orders of a project, the newest first."""
+    key: Params = {"project_id": project_id, "limit": limit}
+    return [_of(row) for row in await db.read(READ_LIST, key)]
+
+
+async def order_of(db: Readable, project_id: int, number: int) -> Erasure | None:
+    """Give an order; None where there is none."""
+    rows = await db.read(READ_ONE, {"project_id": project_id, "id": number})
+    return _of(rows[0]) if rows else None
+
+
+async def open_orders(db: Readable) -> list[Erasure]:
+    """Give the orders of all projects that have not ended, the oldest first."""
+    return [_of(row) for row in await db.read(READ_OPEN, {})]
+
+
+CANCEL: Final = f"""
+UPDATE erasures SET state = 'cancelled', place = NULL
+WHERE {_ONE} AND ended_at_us IS NULL AND state IN ('collecting', 'erasing')
+"""
+
+
+def cancel(tx: Transaction, project_id: int, number: int) -> Erasure | None:
+    """Have an order erase no more than it has; None where there is none."""
+    key: Params = {"project_id": project_id, "id": number}
+    tx.execute(CANCEL, key)
+    rows = tx.execute(READ_ONE, key)
+    return _of(rows[0]) if rows else None
+
+
+ADD_TARGET: Final = """
+INSERT INTO erasure_targets (project_id, erasure_id, n, session_id, trace_id)
+VALUES (:project_id, :erasure_id, :n, :session_id, :trace_id)
+"""
+COUNT_TARGETS: Final = f"""
+UPDATE erasures SET target_count = target_count + :n, place = :place, state = :state,
+kept_starred_count = kept_starred_count + :kept_starred
+WHERE {_ONE} AND state = 'collecting' RETURNING target_count
+"""
+
+
+def add_targets(
+    tx: Transaction,
+    project_id: int,
+    number: int,
+    targets: Sequence[tuple[str | None, bytes | None]],
+    *,
+    state: State,
+    place: str | None = None,
+    kept_starred: int = 0,
+) -> None:
+    """Add sessions, or traces, to what an order is to erase, and say how it goes on."""
+    key: Params = {"project_id": project_id, "id": number}
+    asked: dict[str, Value] = {
+        "n": len(targets),
+        "place": place,
+        "state": state,
+        "kept_starred": kept_starred,
+    }
+    rows = tx.execute(COUNT_TARGETS, {**key, **asked})
+    if not rows:  # it was cancelled
+        return
+    first = rows[0][0] - len(targets) + 1
+    tx.insert_rows(
+        ADD_TARGET,
+        [
+            {
+                "project_id": project_id,
+                "erasure_id": number,
+                "n": first + i,
+                "session_id": session_id,
+                "trace_id": trace_id,
+            }
+            for i, (session_id, trace_id) in enumerate(targets)
+        ],
+    )
+
+
+_TARGETS: Final = "erasure_targets WHERE project_id = :project_id AND erasure_id = :id"
+NEXT_TARGET: Final = f"SELECT n, session_id, trace_id FROM {_TARGETS} ORDER BY n LIMIT 1"
+DROP_TARGET: Final = f"DELETE FROM {_TARGETS} AND n = :n"
+COUNT: Final = f"""
+UPDATE erasures SET began_at_us = COALESCE(began_at_us, :now_us),
+done_count = done_count + :done, session_count = session_count + :sessions,
+trace_count = trace_count + :traces, span_count = span_count + :spans,
+content_count = content_count + :contents, content_bytes = content_bytes + :content_bytes
+WHERE {_ONE}
+"""
+GO_ON: Final = f"UPDATE erasures SET state = :state WHERE {_ONE}"
+
+
+def step(
+    tx: Transaction, project_id: int, number: int, text_of: TextOf, *, most_spans: int, now_us: int
+) -> bool:
+    """Erase the next part of an order; tell whether there may be more to erase."""
+    key: Params = {"project_id": project_id, "id": number}
+    rows = tx.execute(READ_ONE, key)
+    if not rows or (erasure := _of(rows[0])).state != "erasing":
+        return False
+    targets = tx.execute(NEXT_TARGET, key)
+    if not targets:
+        # A search that found only a part is made again.
+        tx.execute(GO_ON, {**key, "state": "cleaning" if erasure.place is None else "collecting"})
+        return False
+    n, session_id, trace_id = targets[0]
+    if session_id is not None:
+        part = erase_session(
+            tx,
+            project_id,
+            session_id,
+            text_of,
+            extent=erasure.extent,
+            before_seq=erasure.before_seq,
+            most_spans=most_spans,
+            now_us=now_us,
+        )
+    else:
+        part = erase_trace(
+            tx,
+            project_id,
+            trace_id,
+            text_of,
+            extent=erasure.extent,
+            before_seq=erasure.before_seq,
+            most_spans=most_spans,
+            now_us=now_us,
+        )
+    _count(tx, key, part, now_us, is_session=session_id is not None)
+    if part.finished:
+        tx.execute(DROP_TARGET, {**key, "n": n})
+    return True
+
+
+def _count(tx: Transaction, key: Params, part: Part, now_us: int, *, is_session: bool) -> None:
+    tx.execute(
+        COUNT,
+        {
+            **key,
+            "now_us": now_us,
+            "done": int(part.finished),
+            "sessions": int(part.finished and is_session),
+            "traces": part.traces,
+            "spans": part.spans,
+            "contents": part.contents,
+            "content_bytes": part.content_bytes,
+        },
+    )
+
+
+DROP_TARGETS: Final = f"""
+DELETE FROM erasure_targets WHERE project_id = :project_id AND erasure_id = :id AND n IN (
+  SELECT n FROM {_TARGETS} ORDER BY n LIMIT {DROPPED}) RETURNING n
+"""
+NOTE_PLACE: Final = f"UPDATE erasures SET place = :place WHERE {_ONE}"
+END: Final = f"""
+UPDATE erasures SET given = NULL, place = NULL, ended_at_us = :now_us,
+state = CASE WHEN state = 'cancelled' THEN state ELSE 'done' END
+WHERE {_ONE} AND ended_at_us IS NULL
+"""
+
+
+def clean(tx: Transaction, project_id: int, number: int) -> bool:
+    """Take what an order erased out of the log of events, and its targets away; part by part.
+
+    Tell whether there is more to do.
+    """
+    key: Params = {"project_id": project_id, "id": number}
+    rows = tx.execute(READ_ONE, key)
+    if not rows or rows[0][COLUMNS.index("state")] not in ("cleaning", "cancelled"):
+        return False
+    if tx.execute(DROP_TARGETS, key):
+        return True
+    erasure = _of(rows[0])
+    after = forget_sessions(tx, int(erasure.place or 0), project_id)
+    if after is None:
+        return False
+    tx.execute(NOTE_PLACE, {**key, "place": str(after)})
+    return True
+
+
+def end(tx: Transaction, project_id: int, number: int, now_us: int) -> None:
+    """End an order whose traces are gone everywhere, and forget what was asked for."""
+    tx.execute(END, {"project_id": project_id, "id": number, "now_us": now_us})
+
+
+def _of(row: Sequence[object]) -> Erasure:
+    values = dict(zip(COLUMNS, row, strict=True))
+    values["with_starred"] = bool(values["with_starred"])
+    return Erasure(**values)  # type: ignore[arg-type]

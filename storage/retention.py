@@ -1,0 +1,217 @@
+"""What is too old to be kept: which traces lose their content, which sessions go.
+
+Two clocks: content by the start of its trace, also in a session that goes on; metadata by the last
+activity of the session, or by the start of a trace without one. A cap of the size takes the oldest
+first. Invariant: a session with a star is kept by all of them. What is found is looked at again in
+the transaction that erases it, since meanwhile somebody may have gone on with it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from storage.database import Database, Params, Transaction
+from storage.erase import EVERY_CALL, Part, erase_session, erase_trace
+from storage.forgetting import forget_contents
+from storage.fulltext import TextOf
+from storage.keys import TraceKey
+
+# Rows that are looked at for one page: a few milliseconds of a reader.
+PAGE: Final = 500
+LONE_PAGE: Final = 5_000
+SESSIONS: Final = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """Traces of which the content is due, by session, each session's newest first.
+
+    ``place`` is where the next page goes on, None at the end.
+    """
+
+    traces: Sequence[Sequence[TraceKey]]
+    place: tuple[int, int] | None
+
+
+_OLD: Final = """
+SELECT t.project_id, t.trace_id, t.session_id, t.started_at_us, t.seq, COALESCE(s.starred, 0),
+CASE WHEN t.status = 'running' THEN 1 ELSE 0 END
+FROM (SELECT project_id, trace_id, session_id, started_at_us, seq, status FROM traces
+  WHERE forgotten_at_us IS NULL AND started_at_us < :before_us {place}
+  ORDER BY started_at_us {order}, seq {order} LIMIT :limit) AS t
+LEFT JOIN sessions s ON s.project_id = t.project_id AND s.session_id = t.session_id
+ORDER BY t.started_at_us DESC, t.seq DESC
+"""
+NEWEST_OLD: Final = _OLD.format(place="", order="DESC")
+NEXT_OLD: Final = _OLD.format(place="AND (started_at_us, seq) < (:at_us, :seq)", order="DESC")
+OLDEST: Final = _OLD.format(place="", order="")
+NEXT_OLDEST: Final = _OLD.format(place="AND (started_at_us, seq) > (:at_us, :seq)", order="")
+
+
+async def old_content(
+    db: Database, before_us: int, place: tuple[int, int] | None = None, *, oldest: bool = False
+) -> Due:
+    """Find traces that began before a moment and have content; the newest, or the oldest, first."""
+    key: dict[str, int | str | bytes | None] = {"before_us": before_us, "limit": PAGE}
+    if place is None:
+        rows = await db.read(OLDEST if oldest else NEWEST_OLD, key)
+    else:
+        at_us, seq = place
+        rows = await db.read(
+            NEXT_OLDEST if oldest else NEXT_OLD, {**key, "at_us": at_us, "seq": seq}
+        )
+    traces: dict[tuple[int, str | bytes], list[TraceKey]] = {}
+    for project_id, trace_id, session_id, _, _, starred, runs in rows:
+        if not starred and not runs:
+            own = trace_id if session_id is None else session_id
+            traces.setdefault((project_id, own), []).append((project_id, trace_id))
+    last = None
+    if len(rows) == PAGE:
+        last = rows[0][3:5] if oldest else rows[-1][3:5]
+    return Due(list(traces.values()), last)
+
+
+STARRED_OF: Final = """
+SELECT t.trace_id FROM traces t
+JOIN sessions s ON s.project_id = t.project_id AND s.session_id = t.session_id
+WHERE s.starred = 1 AND t.project_id = :project_id AND t.trace_id IN (:keys)
+"""
+
+
+def forget_old(
+    tx: Transaction, keys: Sequence[TraceKey], text_of: TextOf, *, most_spans: int, now_us: int
+) -> tuple[Part, int]:
+    """Forget the content of the first of these traces, which are of one session.
+
+    Return what was forgotten, and how many of the traces are done with.
+    """
+    some = keys[:most_spans]
+    project_id = some[0][0]
+    starred = {
+        row[0]
+        for row in tx.look_up(STARRED_OF, {"project_id": project_id}, [key[1] for key in some])
+    }
+    done = forget_contents(
+        tx,
+        [key for key in some if key[1] not in starred],
+        text_of,
+        now_us=now_us,
+        most_spans=most_spans,
+        before_seq=EVERY_CALL,
+    )
+    part = Part(
+        finished=done.finished,
+        traces=done.traces,
+        spans=done.spans,
+        contents=done.contents,
+        content_bytes=done.content_bytes,
+    )
+    # One that was cut is found again by whoever looks for what has content.
+    return part, len(some)
+
+
+PROJECTS: Final = "SELECT id FROM projects ORDER BY id"
+OLD_SESSIONS: Final = f"""
+SELECT session_id FROM sessions
+WHERE project_id = :project_id AND last_active_at_us < :before_us AND starred = 0
+ORDER BY last_active_at_us, seq LIMIT {SESSIONS}
+"""  # noqa: S608 (a constant of this file)
+OLD_LONE_TRACES: Final = """
+SELECT trace_id, started_at_us, seq, CASE WHEN session_id IS NULL THEN 1 ELSE 0 END
+FROM traces WHERE project_id = :project_id AND started_at_us < :before_us
+  AND (started_at_us, seq) > (:at_us, :seq)
+ORDER BY started_at_us, seq LIMIT :limit
+"""
+
+
+async def projects(db: Database) -> list[int]:
+    """Give the ids of all projects."""
+    return [row[0] for row in await db.read(PROJECTS, {})]
+
+
+async def old_sessions(db: Database, project_id: int, before_us: int) -> list[str]:
+    """Give sessions whose last activity was before a moment, the oldest first."""
+    key: Params = {"project_id": project_id, "before_us": before_us}
+    return [row[0] for row in await db.read(OLD_SESSIONS, key)]
+
+
+async def old_lone_traces(
+    db: Database, project_id: int, before_us: int, place: tuple[int, int] = (-1, -1)
+) -> tuple[list[bytes], tuple[int, int] | None]:
+    """Give traces without a session that began before a moment, and where the next page goes on."""
+    at_us, seq = place
+    rows = await db.read(
+        OLD_LONE_TRACES,
+        {
+            "project_id": project_id,
+            "before_us": before_us,
+            "at_us": at_us,
+            "seq": seq,
+            "limit": LONE_PAGE,
+        },
+    )
+    last = rows[-1][1:3] if len(rows) == LONE_PAGE else None
+    return [row[0] for row in rows if row[3]], last
+
+
+IS_OLD: Final = """
+SELECT 1 FROM sessions WHERE project_id = :project_id AND session_id = :session_id
+  AND starred = 0 AND last_active_at_us < :before_us
+"""
+
+
+def erase_old_session(
+    tx: Transaction,
+    project_id: int,
+    session_id: str,
+    text_of: TextOf,
+    *,
+    before_us: int,
+    most_spans: int,
+    now_us: int,
+) -> Part:
+    """Erase a part of a session, unless somebody goes on with it, or gave it a star."""
+    key: Params = {"project_id": project_id, "session_id": session_id, "before_us": before_us}
+    if not tx.execute(IS_OLD, key):
+        return Part()
+    return erase_session(
+        tx,
+        project_id,
+        session_id,
+        text_of,
+        extent="all",
+        before_seq=EVERY_CALL,
+        most_spans=most_spans,
+        now_us=now_us,
+    )
+
+
+IS_ALONE: Final = """
+SELECT 1 FROM traces
+WHERE project_id = :project_id AND trace_id = :trace_id AND session_id IS NULL
+"""
+
+
+def erase_lone_trace(
+    tx: Transaction,
+    project_id: int,
+    trace_id: bytes,
+    text_of: TextOf,
+    *,
+    most_spans: int,
+    now_us: int,
+) -> Part:
+    """Erase a part of a trace, unless it has come into a session."""
+    key: Params = {"project_id": project_id, "trace_id": trace_id}
+    if not tx.execute(IS_ALONE, key):
+        return Part()
+    return erase_trace(
+        tx,
+        project_id,
+        trace_id,
+        text_of,
+        extent="all",
+        before_seq=EVERY_CALL,
+        most_spans=most_spans,
+        now_us=now_us,
+    )
