@@ -165,8 +165,6 @@ CREATE INDEX traces_by_session ON traces (project_id, session_id, started_at_us,
   WHERE session_id IS NOT NULL;
 CREATE INDEX traces_remembered ON traces (started_at_us, seq, project_id)
   WHERE forgotten_at_us IS NULL;
-CREATE INDEX traces_by_user ON traces (project_id, user_id, started_at_us, seq)
-  WHERE user_id IS NOT NULL;
 CREATE INDEX traces_open ON traces (heard_at_us) WHERE heard_at_us IS NOT NULL;
 
 -- A row is updated once or twice, from a start of 200 bytes to an end of 1-2 KB: a low fillfactor does
@@ -265,6 +263,7 @@ CREATE INDEX spans_by_request_content ON spans (request_content_id)
 CREATE INDEX spans_by_response_content ON spans (response_content_id)
   WHERE response_content_id IS NOT NULL;
 CREATE UNIQUE INDEX spans_by_seq ON spans (seq);
+CREATE INDEX spans_by_base ON spans (session_key, base_meaning) WHERE base_meaning IS NOT NULL;
 CREATE INDEX spans_by_input_meaning ON spans (project_id, input_meaning, session_key)
   WHERE input_meaning IS NOT NULL;
 CREATE INDEX spans_by_output_meaning ON spans (project_id, output_meaning, session_key)
@@ -427,7 +426,7 @@ CREATE TABLE erasures (
   with_starred BIGINT NOT NULL,
   state TEXT COLLATE "C" NOT NULL,
   before_seq BIGINT NOT NULL,
-  cursor TEXT COLLATE "C",
+  place TEXT COLLATE "C",
   asked_at_us BIGINT NOT NULL,
   began_at_us BIGINT,
   ended_at_us BIGINT,
@@ -451,4 +450,14 @@ CREATE TABLE erasure_targets (
   session_id TEXT COLLATE "C",
   trace_id BYTEA,
   PRIMARY KEY (project_id, erasure_id, n)
+);
+
+-- Tickets that open the event stream once, at whichever server: their hash, and whose they are.
+-- A crash of the database may take them: they are good for 30 seconds.
+CREATE UNLOGGED TABLE tickets (
+  sha256 BYTEA PRIMARY KEY,
+  project_id BIGINT NOT NULL,
+  key_id BIGINT NOT NULL,
+  sign_in BYTEA,
+  expires_at_us BIGINT NOT NULL
 );
