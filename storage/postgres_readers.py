@@ -83,7 +83,8 @@ class PostgresReaders:
                 found = refusal(self.place, error, self._timeout_s)
                 if isinstance(found, Unreachable):
                     # Lost, perhaps while nobody used it; asyncpg itself may not know.
-                    connection.terminate()
+                    with suppress(asyncpg.InterfaceError):  # where it does
+                        connection.terminate()
                     raise _Lost(self.place, line(error)) from error
                 raise
             finally:
