@@ -283,7 +283,7 @@ async def test_a_session_is_shown_as_it_is_when_it_is_told(hub: Hub, db: Databas
 
 
 async def test_who_watches_begins_anew_where_the_log_has_lost_its_newest_events(
-    db: SqliteDatabase, hub: Hub
+    db: Database, hub: Hub
 ) -> None:
     write(db, [start(1)])
     async with hub.subscribe(None, EVERYTHING) as frames:

@@ -280,7 +280,7 @@ async def test_another_projects_response_is_not_settled(db: Database) -> None:
 
 @pytest.mark.parametrize("beside", [0, LONG_TRACE + 1])
 async def test_a_call_whose_process_was_wrongly_held_for_dead_has_its_own_end_in_every_sum(
-    db: SqliteDatabase, beside: int
+    db: Database, beside: int
 ) -> None:
     others = [end(start(n, trace=1, session_id="s")) for n in range(2, 2 + beside)]
     if others:
@@ -303,7 +303,7 @@ async def test_a_call_whose_process_was_wrongly_held_for_dead_has_its_own_end_in
     assert await check(db, text_of) == []
 
 
-async def test_a_call_that_we_cut_ourselves_ends_once(db: SqliteDatabase) -> None:
+async def test_a_call_that_we_cut_ourselves_ends_once(db: Database) -> None:
     cut = end(start(1), state="interrupted", ended_by="proxy", phase="body", error="stopped")
     write(db, [cut])
     assert write(db, [replace(cut, state=COMPLETED)]).late == 1
