@@ -189,7 +189,7 @@ class Traceway:
         if config.database.url and private is None:
             replicas = self._replicas(owner, recorder, keyring, vault, hubs)
             recorder.after_commit = replicas.after_commit
-            access.tickets = replicas.tickets
+            access.tickets, access.look_again = replicas.tickets, replicas.look_again
             try:
                 await replicas.join()
             except StorageError:

@@ -15,6 +15,7 @@ from proxy.config import Config, load
 from proxy.pricing import CustomPrice
 from storage.database import Database
 from storage.opening import open_at
+from tests import databases
 from tests.databases import opened
 from tests.wire import Received, connect
 
@@ -113,6 +114,10 @@ async def running(
         "upstreams.openai.url": upstream_url,
         **(settings or {}),
     }
+    if databases.kind() == "postgresql":
+        path = Path(overrides["database.path"])
+        overrides.setdefault("database.url", databases.url_of(path))
+        overrides.setdefault("auth.key_file", f"{path}.key")
     config = replace(load(None, {}, overrides), prices=prices)
     database = _opened(config)
     server = Traceway(config, database)

@@ -85,7 +85,7 @@ class Exporter:
             return newest
         if known < pruned:
             _log.warning("calls that ended while the export stood still were not sent on")
-        return max(known, pruned)
+        return min(max(known, pruned), newest)  # a database may have lost its newest events
 
     async def _next(self, after: int) -> int:
         batch = await exports.read_after(self._database, after)

@@ -9,6 +9,7 @@ knows that its connection is lost. A server that was held for dead loses nothing
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from typing import Final
@@ -69,6 +70,8 @@ class Replicas:
         self._leads = False
         self._lives_since_s: float | None = None
         self._beat_s = self._look_s = self._size_s = -LOOK_S
+        self._looking = asyncio.Lock()
+        self._looked_s = 0.0
         self._event: int | None = None
         self._started: str | None = None
         self._trouble: str | None = None
@@ -102,6 +105,20 @@ class Replicas:
         """Take note that who may come in was changed here."""
         self._has_granted = True
         self._wake.set()
+
+    async def look_again(self) -> None:
+        """See what the others changed of who may come in, before somebody is refused.
+
+        A browser that was signed in at another server a moment ago may be faster than the word of
+        it. Many who ask at once cost one look.
+        """
+        asked_s = time.monotonic()
+        async with self._looking:
+            if self._looked_s > asked_s or self.away_since_us is not None:
+                return
+            self._looked_s = time.monotonic()
+            with contextlib.suppress(StorageError):  # `run` will see it too
+                await self._look()
 
     async def join(self) -> None:
         """Be one of those that share the database.

@@ -162,6 +162,7 @@ def take(event: Any, sessions: dict[str, Any], traces: dict[str, Any]) -> None:
         traces.pop(event["trace_id"], None)
 
 
+@pytest.mark.sqlite_only("nobody else can have the calls that run")
 async def test_events_are_told_again_after_a_restart(
     tmp_path: Path, upstream: ScriptedUpstream
 ) -> None:

@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 
 from proxy.api import replicas
+from proxy.api.granting import Granting
+from proxy.keyring import KEY_PREFIX, hashed, new_secret
+from storage import api_keys
 from storage.database import StorageError
 from storage.grants import Grants, Project
 from storage.owners import interrupt_dead
@@ -125,13 +128,42 @@ async def test_the_first_key_of_one_server_turns_keys_on_at_the_other_and_a_revo
     assert time.monotonic() - began_s < 1
 
 
+async def test_who_was_let_in_at_one_server_is_let_in_at_the_other_with_the_next_request(
+    join: Join, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replicas, "LOOK_S", 60.0)
+    monkeypatch.setattr("storage.peer.Peer.tell", silent)
+    one, other = await join({"auth.mode": "keys"}), await join({"auth.mode": "keys"})
+    secret = new_secret(KEY_PREFIX)
+    granting = Granting(one.server.keyring, one.server.recorder)
+    await granting.change(
+        lambda tx, now_us: api_keys.create_key(
+            tx,
+            project_id=1,
+            name="n",
+            scope="admin",
+            sha256=hashed(secret),
+            last_four=secret[-4:],
+            now_us=now_us,
+        )
+    )
+    assert await status_with(other, new_secret(KEY_PREFIX)) == 401
+    assert await status_with(other, secret) == 200
+    async with with_key(secret) as client:
+        asked = {"name": "m", "scope": "read"}
+        async with client.post(f"{one.url}/api/keys", json=asked) as answer:
+            made = await answer.json()
+    assert await status_with(other, made["key"]) == 200
+
+
+async def silent(*_: object) -> None:
+    """Tell nobody."""
+
+
 async def test_a_revoked_key_is_refused_within_a_second_also_where_nobody_tells(
     join: Join,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def silent(*_: object) -> None:
-        pass
-
     monkeypatch.setattr("storage.peer.Peer.tell", silent)
     one, other = await join(), await join()
     made = await first_key(one)
