@@ -207,6 +207,13 @@ class Target:
                 await self.connection.execute("DROP TABLE moves")
         await self.run(UNLOCK)
 
+    async def tidy(self, table: str) -> None:
+        """Have the planner know what is in a table after a bulk of rows came or went.
+
+        Each first read of a page would mark its rows as visible, too.
+        """
+        await self.run(f"VACUUM (ANALYZE) {table}")
+
     async def refuse_other(self) -> None:
         """Refuse what nothing was moved into, or not everything.
 
