@@ -156,6 +156,7 @@ class _Watched:
     def __init__(self, transaction: Transaction, gate: Gate) -> None:
         self._transaction = transaction
         self._gate = gate
+        self.full_text = transaction.full_text
 
     def execute(self, sql: str, params: Any) -> Any:
         if self._gate.refuses is not None and params.get("session_id") == self._gate.refuses:

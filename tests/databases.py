@@ -4,20 +4,29 @@ A file of SQLite is made by one run of the migrations for all of them. Of Postgr
 databases that others had before it and that were emptied since, by the paths that it names.
 """
 
+# ruff: noqa: S608 (the SQL below is put together from constants, and from names that tests give)
+
 import asyncio
 import os
+import re
 import tempfile
+from contextlib import suppress
 from functools import cache
 from itertools import count
 from pathlib import Path
 from threading import Thread
 from typing import Any, Literal
 
+import asyncpg
+
 from storage.postgres import open_postgres
 from storage.sqlite import SqliteDatabase, open_database
 from tests import postgres
 
 Kind = Literal["sqlite", "postgresql"]
+
+
+_BLOB = re.compile(r"\bx'([0-9a-f]*)'")
 
 
 class _Given:
@@ -57,20 +66,65 @@ def opened_file(path: Path, **how: Any) -> SqliteDatabase:
 def url_of(path: Path) -> str:
     """Give the address of the database of PostgreSQL that stands for a path."""
     if path not in _Given.taken:
+        # A test that plays many histories takes a folder for each.
+        for name in [one for one in _Given.taken if not one.parent.exists()]:
+            _give_back(_Given.taken.pop(name))
         _Given.taken[path] = _Given.free.pop() if _Given.free else _made()
     return postgres.named(_Given.url, _Given.taken[path])
+
+
+def kept(path: Path) -> bytes:
+    """Give all that is in a database and in the files beside it, as whoever has them sees it."""
+    files = {one.name: one.read_bytes() for one in path.parent.iterdir() if one.is_file()}
+    if kind() == "sqlite":
+        assert {path.name, f"{path.name}-wal"} <= files.keys()
+    else:
+        files |= postgres.run(_dumped(url_of(path)))
+    return b"".join(files.values())
+
+
+async def _dumped(url: str) -> dict[str, bytes]:
+    found = {}
+    for (table,) in await postgres.execute(url, _TABLES):
+        for row in await postgres.execute(url, f"SELECT * FROM {table}"):
+            values = [one if isinstance(one, bytes) else str(one).encode() for one in row]
+            found[table] = found.get(table, b"") + b" ".join(values)
+    return found
+
+
+def written(sql: str) -> str:
+    """Write the blobs of a statement, `x'00'`, as the database does."""
+    return _BLOB.sub(r"CAST('\\\\x\1' AS BYTEA)", sql) if kind() == "postgresql" else sql
+
+
+def columns_of(table: str) -> str:
+    """Give what asks for the names of a table's columns, in their order."""
+    if kind() == "sqlite":
+        return f"SELECT name FROM pragma_table_xinfo('{table}') ORDER BY cid"
+    return f"""
+SELECT CAST(column_name AS TEXT) FROM information_schema.columns
+WHERE table_schema = 'public' AND table_name = '{table}' ORDER BY ordinal_position
+"""
+
+
+def tables() -> str:
+    """Give what asks for the names of all tables."""
+    if kind() == "sqlite":
+        return "SELECT name FROM sqlite_schema WHERE type = 'table'"
+    return _TABLES
 
 
 def give_back() -> None:
     """Empty the databases of a test that has ended."""
     for name in _Given.taken.values():
-        url = postgres.named(_Given.url, name)
-        try:
-            postgres.run(postgres.execute(url, *_EMPTY))
-        except Exception:  # it changed more than rows
-            continue
-        _Given.free.append(name)
+        _give_back(name)
     _Given.taken.clear()
+
+
+def _give_back(name: str) -> None:
+    with suppress(asyncpg.PostgresError):  # where a test changed more than rows
+        postgres.run(postgres.execute(postgres.named(_Given.url, name), *_EMPTY))
+        _Given.free.append(name)
 
 
 def _made() -> str:

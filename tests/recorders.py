@@ -13,7 +13,7 @@ from proxy.capture import Budget
 from proxy.pricing import Prices
 from proxy.recorder import Recorder
 from proxy.settle import Settler
-from storage.sqlite import SqliteDatabase
+from storage.database import Database
 from tests.calling import Gate
 from tests.databases import opened
 
@@ -26,7 +26,7 @@ class Recording:
     settler: Settler
     budget: Budget
     gate: Gate
-    database: SqliteDatabase
+    database: Database
 
     async def flush(self) -> None:
         """Wait until everything that was queued is saved or lost."""

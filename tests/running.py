@@ -13,7 +13,7 @@ import orjson
 from proxy.app import Traceway
 from proxy.config import Config, load
 from proxy.pricing import CustomPrice
-from storage.sqlite import SqliteDatabase
+from storage.database import Database
 from tests.databases import opened
 from tests.wire import Received, connect
 
@@ -25,7 +25,7 @@ class Running:
     """A server under test."""
 
     server: Traceway
-    database: SqliteDatabase
+    database: Database
     config: Config
     port: int
     client: aiohttp.ClientSession

@@ -8,6 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from proxy.access import _ACCESS, OPEN, Access, Need
+from tests.databases import columns_of, tables
 from tests.running import Running
 
 _PLACE = re.compile(r"\{(\w+)(?::[^{}]*(?:\{[^{}]*\}[^{}]*)*)?\}")
@@ -72,12 +73,12 @@ async def stored(tw: Running, but: frozenset[str] = frozenset()) -> dict[str, li
     """Give every row of every table, but for these columns (`table.column`)."""
     await tw.saved()
     await tw.server.recorder.indexed()  # what a search would have done as well
-    names = await tw.database.read("SELECT name FROM sqlite_schema WHERE type = 'table'", {})
+    names = await tw.database.read(tables(), {})
     found = {}
     for (name,) in sorted(names):
         if name in ("messages_fts_data", "messages_fts_idx"):
             continue  # how the index has its words, which it may put in order at any time
-        columns = await tw.database.read("SELECT name FROM pragma_table_info(:t)", {"t": name})
+        columns = await tw.database.read(columns_of(name), {})
         shown = [f'"{c}"' for (c,) in columns if f"{name}.{c}" not in but]
         rows = await tw.database.read(f'SELECT {", ".join(shown)} FROM "{name}"', {})  # noqa: S608
         found[name] = sorted(rows, key=repr)

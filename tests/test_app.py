@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from storage.sqlite import open_database
+from tests.databases import opened
 from tests.running import CHAT, Running, running
 from tests.storage.calls import end, start, write
 from tests.wire import Peer, Received, ScriptedUpstream, connect
@@ -27,7 +27,7 @@ async def call(peer: Peer) -> Received:
 async def test_calls_of_an_owner_that_is_gone_are_interrupted_at_the_start(
     tmp_path: Path, upstream: ScriptedUpstream
 ) -> None:
-    database = open_database(tmp_path / "traceway.db")
+    database = opened(tmp_path / "traceway.db")
     write(database, [start(1, session_id="s"), end(start(2, session_id="s")), start(3, owner=None)])
     await database.close()
 

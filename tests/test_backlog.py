@@ -40,8 +40,8 @@ async def saved(recording: Recording) -> list[tuple[str, int, int]]:
     await recording.flush()
     return await recording.rows(
         "SELECT t.session_id,"
-        " COALESCE(s.request_content_id, s.request_envelope) IS NOT NULL,"
-        " COALESCE(s.response_content_id, s.response_envelope) IS NOT NULL"
+        " s.request_content_id IS NOT NULL OR s.request_envelope IS NOT NULL,"
+        " s.response_content_id IS NOT NULL OR s.response_envelope IS NOT NULL"
         " FROM spans s JOIN traces t ON t.trace_id = s.trace_id"
         " WHERE t.session_id IS NOT NULL ORDER BY s.seq"
     )

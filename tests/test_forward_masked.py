@@ -12,6 +12,7 @@ import pytest
 
 from proxy.vault import checked
 from tests.conftest import Serve
+from tests.databases import kept
 from tests.managed import Keyed, with_keys
 from tests.running import CHAT, Running
 from tests.wire import Peer, ScriptedUpstream, connect
@@ -37,10 +38,8 @@ async def caller(keyed: Keyed) -> str:
 
 
 def files(tw: Running) -> bytes:
-    folder = Path(tw.database.path).parent
-    found = [path for path in folder.iterdir() if path.is_file()]
-    assert {"traceway.db", "traceway.db-wal", "traceway.db.key"} <= {path.name for path in found}
-    return b"".join(path.read_bytes() for path in found)
+    assert Path(f"{tw.config.database.path}.key").exists()
+    return kept(tw.config.database.path)
 
 
 async def everywhere(keyed: Keyed, log: pytest.LogCaptureFixture) -> bytes:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Serve
+from tests.databases import kept
 from tests.managed import Keyed, with_keys
 from tests.running import CHAT, Running, running
 from tests.wire import ScriptedUpstream
@@ -36,10 +37,8 @@ async def caller(keyed: Keyed) -> str:
 
 
 def files(tw: Running) -> bytes:
-    folder = Path(tw.database.path).parent
-    found = [path for path in folder.iterdir() if path.is_file()]
-    assert {"traceway.db", "traceway.db-wal", "traceway.db.key"} <= {path.name for path in found}
-    return b"".join(path.read_bytes() for path in found)
+    assert Path(f"{tw.config.database.path}.key").exists()
+    return kept(tw.config.database.path)
 
 
 @pytest.mark.parametrize("line", KEY_HEADERS)

@@ -63,6 +63,7 @@ async def test_what_passes_is_tried_again_and_the_rows_appear_later(
     assert (recording.recorder.queued_bytes, recording.budget.used_bytes) == (0, 0)
 
 
+@pytest.mark.sqlite_only("test_postgres_writers.py has the same of PostgreSQL")
 async def test_a_lock_of_another_program_is_waited_for(begin: Begin) -> None:
     recording = await begin()
     other = sqlite3.connect(recording.database.path, isolation_level=None)
@@ -182,6 +183,7 @@ async def test_a_checkpoint_that_cannot_be_read_is_left_out(
     assert await recording.rows("SELECT count(*) FROM spans") == [(0,)]
 
 
+@pytest.mark.sqlite_only("test_postgres_writers.py has the same of PostgreSQL")
 async def test_a_file_that_was_deleted_is_told_and_calls_go_on(begin: Begin) -> None:
     recording = await begin()
     here = recording.database.path

@@ -3,7 +3,6 @@
 import gzip
 import hashlib
 from collections.abc import Callable
-from pathlib import Path
 
 import brotli
 import pytest
@@ -11,6 +10,7 @@ import zstandard
 
 from tests.calling import DONE, USAGE, delta
 from tests.conftest import Serve
+from tests.databases import kept
 from tests.running import CHAT, Running
 from tests.wire import ScriptedUpstream
 
@@ -29,11 +29,8 @@ CODINGS: dict[str, Callable[[bytes], bytes]] = {
 
 
 def files(tw: Running) -> bytes:
-    """Give the raw bytes of the database, its WAL and all that lies beside it."""
-    folder = Path(tw.database.path).parent
-    found = [path for path in folder.iterdir() if path.is_file()]
-    assert {"traceway.db", "traceway.db-wal"} <= {path.name for path in found}
-    return b"".join(path.read_bytes() for path in found)
+    """Give the raw bytes of the database and of all that lies beside it."""
+    return kept(tw.config.database.path)
 
 
 async def call(tw: Running, capture: bytes | None = None) -> None:

@@ -4,12 +4,12 @@ import gzip
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import orjson
 import pytest
 
 from tests.calling import DONE, delta
+from tests.databases import kept
 from tests.running import CHAT, Running
 from tests.wire import Received, ScriptedUpstream
 
@@ -62,9 +62,7 @@ ECHOES: dict[str, Echo] = {
 
 
 def files(tw: Running) -> bytes:
-    found = [path for path in Path(tw.database.path).parent.iterdir() if path.is_file()]
-    assert {"traceway.db", "traceway.db-wal"} <= {path.name for path in found}
-    return b"".join(path.read_bytes() for path in found)
+    return kept(tw.config.database.path)
 
 
 async def everything(tw: Running, log: Callable[[], Iterable[str]]) -> bytes:

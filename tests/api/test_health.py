@@ -19,6 +19,7 @@ async def test_a_server_that_records_all_is_healthy(tw: Running) -> None:
     assert set(health["counters"].values()) == {0}
 
 
+@pytest.mark.sqlite_only("looks at the file")
 async def test_health_is_degraded_while_the_database_is_gone_and_calls_go_on(
     tw: Running, upstream: ScriptedUpstream
 ) -> None:
@@ -71,6 +72,7 @@ async def test_a_server_is_ready_while_its_database_can_be_read(
     assert "another program has locked the database" in unready.body["reasons"][0]
 
 
+@pytest.mark.sqlite_only("looks at the file")
 async def test_a_strict_server_is_not_ready_while_it_cannot_record(
     serve: Serve, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,6 +123,7 @@ async def test_totals_of_nothing_know_no_tokens_and_no_cost(tw: Running) -> None
     assert (stats["input_tokens"], stats["total_tokens"], stats["cost"]) == (None, None, None)
 
 
+@pytest.mark.sqlite_only("looks at the file")
 async def test_prometheus_reads_what_health_says_and_how_calls_ended(
     tw: Running, upstream: ScriptedUpstream
 ) -> None:

@@ -15,8 +15,7 @@ from proxy.api.hub import Hub
 from proxy.api.live import LiveTexts
 from proxy.tasks import spawn
 from storage import events
-from storage.database import DatabaseLocked
-from storage.sqlite import SqliteDatabase
+from storage.database import Database, DatabaseLocked
 from tests.databases import opened
 from tests.storage.calls import end, start, write
 
@@ -24,14 +23,14 @@ EVERYTHING = Wants()
 
 
 @pytest.fixture
-async def db(tmp_path: Path) -> AsyncIterator[SqliteDatabase]:
+async def db(tmp_path: Path) -> AsyncIterator[Database]:
     database = opened(tmp_path / "traceway.db")
     yield database
     await database.close()
 
 
 @pytest.fixture
-async def hub(db: SqliteDatabase) -> AsyncIterator[Hub]:
+async def hub(db: Database) -> AsyncIterator[Hub]:
     made = Hub(db, 1, LiveTexts(set(), 1))
     task = spawn(made.run(), "hub under test")
     yield made
@@ -42,7 +41,7 @@ async def hub(db: SqliteDatabase) -> AsyncIterator[Hub]:
 class Reads:
     """Counts the reads of the log, and makes them fail."""
 
-    def __init__(self, db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
         self.of_log = self.in_all = self.failures = 0
         self._read = db.read
         monkeypatch.setattr(db, "read", self.read)
@@ -70,13 +69,13 @@ def ids(data: bytes) -> list[int]:
     return [int(one[0][4:]) for one in blocks if len(one) == 2 and one[1].startswith(b"data: ")]
 
 
-def save(hub: Hub, db: SqliteDatabase, *changes: Any) -> None:
+def save(hub: Hub, db: Database, *changes: Any) -> None:
     write(db, changes)
     hub.told()
 
 
 async def test_a_commit_is_read_once_for_all_who_watch(
-    hub: Hub, db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+    hub: Hub, db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def watch() -> list[bytes]:
         async with hub.subscribe(None, EVERYTHING) as frames:
@@ -98,7 +97,7 @@ async def test_a_commit_is_read_once_for_all_who_watch(
 
 
 async def test_nothing_is_read_while_nobody_watches(
-    hub: Hub, db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+    hub: Hub, db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads = Reads(db, monkeypatch)
     save(hub, db, start(1))
@@ -118,7 +117,7 @@ async def test_nothing_is_read_while_nobody_watches(
 
 
 async def test_what_the_ring_no_longer_has_is_read_from_the_log(
-    hub: Hub, db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+    hub: Hub, db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hub_module, "RING_BYTES", 100_000)
     monkeypatch.setattr(events, "READ", events.READ.replace("500", "10"))
@@ -140,7 +139,7 @@ async def test_what_the_ring_no_longer_has_is_read_from_the_log(
 
 
 async def test_who_watches_live_and_falls_behind_is_told_to_begin_anew(
-    hub: Hub, db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+    hub: Hub, db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hub_module, "RING_BYTES", 10_000)
     async with (
@@ -160,7 +159,7 @@ async def test_who_watches_live_and_falls_behind_is_told_to_begin_anew(
 
 
 async def test_who_is_overtaken_by_the_pruning_is_told_to_begin_anew(
-    hub: Hub, db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+    hub: Hub, db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(events, "READ", events.READ.replace("500", "1"))
     for n in range(5):
@@ -177,7 +176,7 @@ async def test_who_is_overtaken_by_the_pruning_is_told_to_begin_anew(
 
 
 async def test_a_database_that_cannot_be_read_for_a_while_delays_events_and_loses_none(
-    hub: Hub, db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+    hub: Hub, db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with hub.subscribe(None, EVERYTHING) as frames:
         await anext(frames)
@@ -189,7 +188,7 @@ async def test_a_database_that_cannot_be_read_for_a_while_delays_events_and_lose
 
 
 async def test_a_subscription_that_cannot_read_back_ends_and_one_that_cannot_begin_raises(
-    hub: Hub, db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+    hub: Hub, db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(db, [start(1)])
     async with hub.subscribe(0, EVERYTHING) as frames:
@@ -210,7 +209,7 @@ async def test_a_subscription_that_cannot_read_back_ends_and_one_that_cannot_beg
 
 
 async def test_a_heartbeat_says_where_it_stands_also_past_what_was_filtered_out(
-    hub: Hub, db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+    hub: Hub, db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hub_module, "HEARTBEAT_S", 0.01)
     async with hub.subscribe(None, Wants(session_id="none")) as frames:
@@ -223,7 +222,7 @@ async def test_a_heartbeat_says_where_it_stands_also_past_what_was_filtered_out(
 
 
 async def test_commits_under_load_are_told_together(
-    hub: Hub, db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+    hub: Hub, db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads = Reads(db, monkeypatch)
     began_s = time.monotonic()
@@ -237,7 +236,7 @@ async def test_commits_under_load_are_told_together(
 
 
 async def test_who_left_at_once_has_nothing_read(
-    hub: Hub, db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+    hub: Hub, db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads = Reads(db, monkeypatch)
     async with hub.subscribe(None, EVERYTHING):
@@ -247,7 +246,7 @@ async def test_who_left_at_once_has_nothing_read(
 
 
 async def test_what_is_of_other_projects_is_passed_over(
-    hub: Hub, db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+    hub: Hub, db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hub_module, "HEARTBEAT_S", 0.01)
     write(db, [start(1)])
@@ -262,7 +261,7 @@ async def test_what_is_of_other_projects_is_passed_over(
 
 
 async def test_many_commits_at_once_are_read_piece_by_piece(
-    hub: Hub, db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+    hub: Hub, db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(events, "READ", events.READ.replace("500", "1"))
     async with hub.subscribe(None, EVERYTHING) as frames:
@@ -273,7 +272,7 @@ async def test_many_commits_at_once_are_read_piece_by_piece(
         assert await numbers(frames, 10) == list(range(1, 11))
 
 
-async def test_a_session_is_shown_as_it_is_when_it_is_told(hub: Hub, db: SqliteDatabase) -> None:
+async def test_a_session_is_shown_as_it_is_when_it_is_told(hub: Hub, db: Database) -> None:
     write(db, [start(1, session_id="s")])
     write(db, [end(start(1, session_id="s"))])
     async with hub.subscribe(0, Wants(kinds=frozenset(["session_updated"]))) as frames:

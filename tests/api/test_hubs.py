@@ -12,8 +12,7 @@ from proxy.api.frames import Wants
 from proxy.api.hubs import Hubs, TooManySubscribers
 from proxy.tasks import spawn
 from storage import events
-from storage.database import DatabaseLocked
-from storage.sqlite import SqliteDatabase
+from storage.database import Database, DatabaseLocked
 from tests.calling import Gate
 from tests.databases import opened
 from tests.recorders import Begin
@@ -23,20 +22,20 @@ EVERYTHING = Wants()
 
 
 @pytest.fixture
-async def db(tmp_path: Path) -> AsyncIterator[SqliteDatabase]:
+async def db(tmp_path: Path) -> AsyncIterator[Database]:
     database = opened(tmp_path / "traceway.db")
     yield database
     await database.close()
 
 
 @pytest.fixture
-async def hubs(db: SqliteDatabase) -> AsyncIterator[Hubs]:
+async def hubs(db: Database) -> AsyncIterator[Hubs]:
     made = Hubs(db, set())
     yield made
     made.close()
 
 
-async def test_who_watches_a_project_is_told_of_no_other(db: SqliteDatabase, hubs: Hubs) -> None:
+async def test_who_watches_a_project_is_told_of_no_other(db: Database, hubs: Hubs) -> None:
     async with (
         hubs.subscribe(1, None, EVERYTHING) as first,
         hubs.subscribe(2, None, EVERYTHING) as second,
@@ -93,7 +92,7 @@ async def test_the_writer_prunes_the_log_from_time_to_time(
 
 
 async def test_the_newest_events_of_all_projects_share_one_bound(
-    db: SqliteDatabase, hubs: Hubs, monkeypatch: pytest.MonkeyPatch
+    db: Database, hubs: Hubs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What those who watch one project held, they hold together: a thousand projects are one."""
     monkeypatch.setattr(hubs_module, "RING_BYTES", 80_000)

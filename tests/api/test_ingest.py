@@ -310,9 +310,9 @@ async def test_a_batch_is_stored_in_pieces_between_which_calls_are_recorded(
     pieces: list[int] = []
     change = tw.server.recorder.change
 
-    def counted(work: Any, **how: Any) -> Any:
+    def counted(*work: Any, **how: Any) -> Any:
         pieces.append(1)
-        return change(work, **how)
+        return change(*work, **how)
 
     monkeypatch.setattr(tw.server.recorder, "change", counted)
     results = await batch(tw, *(span(n) for n in range(1, 2 * CHUNK_ITEMS + 2)))
@@ -345,9 +345,9 @@ async def test_calls_wait_for_one_transaction_of_what_is_handed_in_however_many_
     most = 0
     change = tw.server.recorder.change
 
-    def counted(work: Any, **how: Any) -> Any:
+    def counted(*work: Any, **how: Any) -> Any:
         nonlocal most
-        asked.append(change(work, **how))
+        asked.append(change(*work, **how))
         most = max(most, sum(not one.done() for one in asked))
         return asked[-1]
 

@@ -8,6 +8,7 @@ import pytest
 
 from storage.database import StatementRefused, StorageError
 from tests.conftest import Serve
+from tests.databases import kept
 from tests.managed import Keyed, with_keys
 from tests.running import Running
 from tests.wire import ScriptedUpstream
@@ -23,12 +24,11 @@ async def keyed(tw: Running) -> Keyed:
 
 
 def files(tw: Running) -> bytes:
-    folder = Path(tw.database.path).parent
-    return b"".join(path.read_bytes() for path in folder.iterdir() if path.is_file())
+    return kept(tw.config.database.path)
 
 
 def open_to_all(tw: Running) -> None:
-    Path(f"{tw.database.path}.key").chmod(0o644)
+    Path(f"{tw.config.database.path}.key").chmod(0o644)
 
 
 async def listed(keyed: Keyed, project: str | None = None) -> list[dict[str, object]]:

@@ -29,6 +29,7 @@ from storage.records import (
     Tokens,
 )
 from storage.writes import Written, apply
+from tests.databases import written
 
 T0 = 1_700_000_000_000_000
 OWNER = b"our boot"
@@ -197,9 +198,17 @@ def write(db: Database, changes: Sequence[Change], *, indexed: bool = True) -> W
 
 
 def rows(db: Database, sql: str, **params: Any) -> list[Any]:
-    """Read in the writer's connection, which sees what it wrote."""
+    """Read in the writer's connection, which sees what it wrote; `x'00'` is a blob in each kind."""
     with db.transaction() as tx:
-        return tx.execute(sql, params)
+        return tx.execute(written(sql), params)
+
+
+def found(db: Database, word: str | None = None) -> int:
+    """Count the messages of project 1 that full text has, or those of them with a word."""
+    with db.transaction() as tx:
+        search = tx.full_text.search(1, word)
+        ((count,),) = tx.execute(tx.full_text.count, {"term": search, "most": 1_000_000})
+    return int(count)
 
 
 def settlement(response_id: str, **given: Any) -> Settlement:

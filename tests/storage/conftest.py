@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from storage.sqlite import SqliteDatabase
+from storage.database import Database
 from tests.databases import opened
 
 
 @pytest.fixture
-async def db(tmp_path: Path) -> AsyncIterator[SqliteDatabase]:
+async def db(tmp_path: Path) -> AsyncIterator[Database]:
     database = opened(tmp_path / "traceway.db")
     yield database
     await database.close()

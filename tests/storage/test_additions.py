@@ -7,8 +7,7 @@ import pytest
 
 from storage.additions import Additions, Node
 from storage.chain import BEGINNING, Message, node_hash
-from storage.database import Transaction
-from storage.sqlite import SqliteDatabase
+from storage.database import Database, Transaction
 from tests.storage.calls import rows
 
 
@@ -34,7 +33,7 @@ def add(tx: Transaction, texts: Sequence[bytes], project_id: int = 1) -> Additio
 
 
 @pytest.mark.parametrize("size", [10, 100_000])
-async def test_bytes_are_stored_once_per_project(db: SqliteDatabase, size: int) -> None:
+async def test_bytes_are_stored_once_per_project(db: Database, size: int) -> None:
     for _ in range(2):
         with db.transaction() as tx:
             added = add(tx, [b"a" * size])
@@ -48,7 +47,7 @@ async def test_bytes_are_stored_once_per_project(db: SqliteDatabase, size: int) 
     assert rows(db, "SELECT COUNT(*) FROM nodes") == [(2,)]
 
 
-async def test_each_byte_that_is_stored_is_counted(db: SqliteDatabase) -> None:
+async def test_each_byte_that_is_stored_is_counted(db: Database) -> None:
     with db.transaction() as tx:
         additions = add(tx, [b"one", b"two", b"one", b"z" * 9000])
     ((stored,),) = rows(db, "SELECT SUM(length(data)) FROM contents")
@@ -56,7 +55,7 @@ async def test_each_byte_that_is_stored_is_counted(db: SqliteDatabase) -> None:
     assert len(additions.fresh) == 3
 
 
-async def test_a_chain_of_any_length_is_written_in_its_order(db: SqliteDatabase) -> None:
+async def test_a_chain_of_any_length_is_written_in_its_order(db: Database) -> None:
     texts = [b"%d" % n for n in range(150)]
     with db.transaction() as tx:
         add(tx, texts)
@@ -68,7 +67,7 @@ async def test_a_chain_of_any_length_is_written_in_its_order(db: SqliteDatabase)
     assert chain == [(n + 1, n or None, text) for n, text in enumerate(texts)]
 
 
-async def test_ids_are_never_given_twice(db: SqliteDatabase) -> None:
+async def test_ids_are_never_given_twice(db: Database) -> None:
     with db.transaction() as tx:
         first = add(tx, [b"a", b"b"])
         second = Additions(tx)
@@ -83,7 +82,7 @@ async def test_ids_are_never_given_twice(db: SqliteDatabase) -> None:
     assert len(set(ids)) == len(ids) == 7
 
 
-async def test_what_is_looked_up_with_others_is_not_looked_up_again(db: SqliteDatabase) -> None:
+async def test_what_is_looked_up_with_others_is_not_looked_up_again(db: Database) -> None:
     texts = [message(b"%d" % n) for n in range(100)]
     with db.transaction() as tx:
         add(tx, [b"3"])
@@ -99,7 +98,7 @@ async def test_what_is_looked_up_with_others_is_not_looked_up_again(db: SqliteDa
         assert [additions.node(1, one.node) is None for one in texts].index(False) == 3
 
 
-async def test_only_the_first_session_that_brings_a_content_is_news(db: SqliteDatabase) -> None:
+async def test_only_the_first_session_that_brings_a_content_is_news(db: Database) -> None:
     with db.transaction() as tx:
         additions = Additions(tx)
         (content_id,) = [additions.message(1, message(b"a"))]

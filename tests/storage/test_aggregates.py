@@ -14,6 +14,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from storage.database import Database
 from storage.forget import delete_session, delete_trace, interrupt_running
 from storage.parameters import Change
 from storage.records import (
@@ -30,7 +31,7 @@ from storage.records import (
     Tokens,
 )
 from storage.rollup import recompute_session
-from storage.sqlite import SqliteDatabase, open_database
+from tests.databases import opened
 from tests.storage.calls import T0, body, checkpoint, end, rows, start, text_of, trace_id, write
 
 # A span that the database has not numbered yet comes after all that it has.
@@ -355,13 +356,13 @@ def expected_session(model: Model, session: str, traces: list[dict[str, Any]]) -
     }
 
 
-def table(db: SqliteDatabase, name: str, columns: list[str], key: str) -> dict[Any, dict[str, Any]]:
+def table(db: Database, name: str, columns: list[str], key: str) -> dict[Any, dict[str, Any]]:
     found = rows(db, f"SELECT {', '.join(columns)} FROM {name}")  # noqa: S608 (names of this file)
     named = [dict(zip(columns, row, strict=True)) for row in found]
     return {row[key]: row for row in named}
 
 
-def check(db: SqliteDatabase, model: Model) -> None:
+def check(db: Database, model: Model) -> None:
     # Which number a span got is storage's choice; that it has one of its own, and keeps it, is not.
     seqs = {
         (trace, span): seq
@@ -423,7 +424,7 @@ def check(db: SqliteDatabase, model: Model) -> None:
     assert totals == [expected] or (totals == [] and not traces)
 
 
-def run(db: SqliteDatabase, model: Model, step: list[Change] | Delete | Interrupt) -> None:
+def run(db: Database, model: Model, step: list[Change] | Delete | Interrupt) -> None:
     if isinstance(step, list):
         write(db, step)
         model.apply(step)
@@ -446,7 +447,7 @@ def test_sums_equal_a_fold_over_the_spans_after_any_history(
     history: list[list[Change] | Delete | Interrupt],
 ) -> None:
     with tempfile.TemporaryDirectory() as directory:
-        db = open_database(Path(directory) / "a.db")
+        db = opened(Path(directory) / "a.db")
         model = Model()
         for step in history:
             run(db, model, step)

@@ -12,13 +12,13 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from storage.database import StatementRefused
+from storage.database import Database, StatementRefused
 from storage.doctor import check
 from storage.forget import delete_session, delete_trace
 from storage.parameters import prepare
 from storage.records import SpanEnd
-from storage.sqlite import SqliteDatabase, open_database
 from storage.writes import apply
+from tests.databases import opened
 from tests.storage.calls import rows, spoken, start, text_of, trace_id, write
 
 EMPTY = (
@@ -43,7 +43,7 @@ class Stop(Exception):
 class History:
     """Clients that talk, and somebody who deletes."""
 
-    def __init__(self, db: SqliteDatabase) -> None:
+    def __init__(self, db: Database) -> None:
         self.db = db
         self.told: list[Told] = []
         self.n = 0
@@ -147,7 +147,7 @@ def test_the_doctor_finds_nothing_after_any_history(
 ) -> None:
     async def play() -> None:
         with tempfile.TemporaryDirectory() as folder:
-            db = open_database(Path(folder) / "a.db")
+            db = opened(Path(folder) / "a.db")
             told = History(db)
             for step in history:
                 told.do(*step)

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storage.aggregates import SPAN_FACTS, SpanFacts
+from storage.database import Database
 from storage.doctor import check
 from storage.events import log_changes
 from storage.forget import delete_session, delete_trace, interrupt_running
@@ -22,7 +23,7 @@ from storage.ledger import Ledger
 from storage.overdue import end_overdue
 from storage.records import FAILED, Tokens
 from storage.rollup import roll_up
-from storage.sqlite import SqliteDatabase
+from tests.databases import columns_of
 from tests.databases import opened as database
 from tests.storage.calls import T0, end, rows, span_id, spoken, start, trace_id, write
 from tests.storage.handing import NOW_US, begun, closed, done, hand_in, opened, talk_said, text_of
@@ -108,7 +109,7 @@ others = st.sampled_from(
 steps = st.lists(st.one_of(chunks, chunks, st.tuples(others, numbers, numbers)), max_size=14)
 
 
-def mark(db: SqliteDatabase, a: int, b: int) -> None:
+def mark(db: Database, a: int, b: int) -> None:
     """Mark a span of the same call as a call that has ended, as who finds the two does."""
     spans = rows(db, "SELECT trace_id, span_id FROM spans WHERE owner IS NULL ORDER BY span_id")
     calls = rows(db, "SELECT span_id FROM spans WHERE owner IS NOT NULL ORDER BY span_id")
@@ -127,7 +128,7 @@ RETURNING {SPAN_FACTS}
         log_changes(ledger, roll_up(ledger))
 
 
-def other(db: SqliteDatabase, kind: str, a: int, b: int) -> None:
+def other(db: Database, kind: str, a: int, b: int) -> None:
     # In the trace that it names, or in its own and to move into that of its traceparent.
     names: dict[str, Any] = {"trace": a % TRACES}
     if b % 2:
@@ -191,13 +192,13 @@ ARRIVED = (*ARRIVAL, "first_seq", "last_seq", "user_seq", "output_seq", "error_s
 PLACE = ("base_meaning", "fresh_count")
 
 
-def facts(db: SqliteDatabase) -> dict[str, Any]:
+def facts(db: Database) -> dict[str, Any]:
     """Give all rows, with the ids of contents and nodes replaced by what these are of."""
     contents = dict(rows(db, "SELECT id, sha256 FROM contents"))
     nodes = dict(rows(db, "SELECT id, hash FROM nodes"))
     found: dict[str, Any] = {"contents": sorted(contents.values()), "nodes": sorted(nodes.values())}
     for table in ("spans", "traces", "sessions", "session_models", "early_ends"):
-        names = [row[1] for row in rows(db, f"PRAGMA table_xinfo({table})")]
+        names = [name for (name,) in rows(db, columns_of(table))]
         told = []
         for row in rows(db, f"SELECT * FROM {table}"):  # noqa: S608
             values = dict(zip(names, row, strict=True))

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from storage.database import Database
 from storage.doctor import check
 from storage.forget import delete_session, delete_trace, interrupt_running
 from storage.records import SpanStart
-from storage.sqlite import SqliteDatabase
 from tests.storage.calls import checkpoint, rows, spoken, start, text_of, trace_id, write
 from tests.storage.seen_twice import Handed, hand_in
 
@@ -94,7 +94,7 @@ def a_step(source: random.Random) -> tuple[str, Any]:
 class World:
     """Calls of both projects, in whatever state they are."""
 
-    def __init__(self, db: SqliteDatabase, named: list[Named]) -> None:
+    def __init__(self, db: Database, named: list[Named]) -> None:
         self.db = db
         self.named = named
 
@@ -178,7 +178,7 @@ class World:
 
 @pytest.mark.parametrize("seed", range(60))
 async def test_each_call_has_one_row_and_counts_once_after_any_history(
-    db: SqliteDatabase, seed: int
+    db: Database, seed: int
 ) -> None:
     source = random.Random(seed)  # noqa: S311
     world = World(db, [a_call(source) for _ in range(CALLS)])

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
+from storage.database import Database
 from storage.doctor import check
 from storage.forget import delete_session, delete_trace
 from storage.handed import Item, Said
 from storage.overdue import end_overdue
 from storage.records import Tokens
-from storage.sqlite import SqliteDatabase
 from tests.storage.calls import trace_id
 from tests.storage.handing import NOW_US, begun, closed, done, hand_in, opened, talk_said, text_of
 from tests.storage.test_any_joining import CALLS, KNOWN, World, a_call, a_step
@@ -21,7 +21,7 @@ SPANS = (61, 62, 63)
 class Tree(World):
     """Calls, and an application that tells of them piece by piece."""
 
-    def __init__(self, db: SqliteDatabase, source: random.Random) -> None:
+    def __init__(self, db: Database, source: random.Random) -> None:
         super().__init__(db, [a_call(source) for _ in range(CALLS)])
         self.source = source
         # What stands for a span's whole life.
@@ -80,9 +80,7 @@ class Tree(World):
 
 
 @pytest.mark.parametrize("seed", range(60))
-async def test_one_tree_counts_each_call_once_after_any_history(
-    db: SqliteDatabase, seed: int
-) -> None:
+async def test_one_tree_counts_each_call_once_after_any_history(db: Database, seed: int) -> None:
     source = random.Random(seed)  # noqa: S311
     tree = Tree(db, source)
     for n in range(30):

@@ -8,13 +8,13 @@ import pytest
 
 from storage import api_keys
 from storage.api_keys import Conflict
-from storage.database import Transaction
+from storage.database import Database, Transaction
 from storage.grants import ApiKey, SignIn
-from storage.sqlite import SqliteDatabase
+from tests.databases import columns_of
 
 
 @pytest.fixture
-def tx(db: SqliteDatabase) -> Iterator[Transaction]:
+def tx(db: Database) -> Iterator[Transaction]:
     with db.transaction() as transaction:
         yield transaction
 
@@ -166,8 +166,6 @@ def test_a_name_that_a_database_cannot_hold_is_cleaned(tx: Transaction) -> None:
 
 def test_no_secret_has_a_column(tx: Transaction) -> None:
     for table, secret in (("api_keys", "sha256"), ("sign_ins", "sha256")):
-        columns = [
-            name for (name,) in tx.execute("SELECT name FROM pragma_table_info(:t)", {"t": table})
-        ]
+        columns = [name for (name,) in tx.execute(columns_of(table), {})]
         assert secret in columns
         assert not {"key", "secret", "token", "cookie"} & set(columns)

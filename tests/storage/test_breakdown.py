@@ -1,10 +1,10 @@
 """The parts of a session's sums: by model, by state, by turn; a page of its traces and spans."""
 
 from storage.breakdown import model_shares, page_spans, page_traces, trace_states, turn_sums
+from storage.database import Database
 from storage.handed import Said
 from storage.queries import get_session
 from storage.records import FAILED, SpanEnd, Tokens, add
-from storage.sqlite import SqliteDatabase
 from tests.storage.calls import end, rows, span_id, start, trace_id, unknown_usage, write
 from tests.storage.handing import begun, done, hand_in
 
@@ -13,7 +13,7 @@ def of(session: str, n: int, **fields: object) -> SpanEnd:
     return end(start(n, session_id=session), **fields)
 
 
-def some(db: SqliteDatabase) -> None:
+def some(db: Database) -> None:
     write(
         db,
         [
@@ -27,7 +27,7 @@ def some(db: SqliteDatabase) -> None:
     )
 
 
-async def test_models_come_with_what_their_calls_took(db: SqliteDatabase) -> None:
+async def test_models_come_with_what_their_calls_took(db: Database) -> None:
     some(db)
     dearest, other, unnamed = await model_shares(db, 1, "s")
     assert (dearest.model, dearest.calls, dearest.cost_nusd, dearest.unpriced) == ("b", 2, 900, 1)
@@ -37,7 +37,7 @@ async def test_models_come_with_what_their_calls_took(db: SqliteDatabase) -> Non
     assert (unnamed.model, unnamed.calls, unnamed.input_tokens) == (None, 2, None)
 
 
-async def test_the_parts_add_up_to_the_session(db: SqliteDatabase) -> None:
+async def test_the_parts_add_up_to_the_session(db: Database) -> None:
     some(db)
     session = await get_session(db, 1, "s")
     assert session is not None
@@ -55,7 +55,7 @@ async def test_the_parts_add_up_to_the_session(db: SqliteDatabase) -> None:
     assert states == {"completed": 3, "failed": 1, "running": 1}
 
 
-async def test_turns_come_oldest_first_and_unknown_is_none(db: SqliteDatabase) -> None:
+async def test_turns_come_oldest_first_and_unknown_is_none(db: Database) -> None:
     some(db)
     turns = await turn_sums(db, 1, "s")
     assert [turn.trace_id for turn in turns] == [trace_id(n) for n in range(1, 6)]
@@ -63,7 +63,7 @@ async def test_turns_come_oldest_first_and_unknown_is_none(db: SqliteDatabase) -
     assert [turn.cost_nusd for turn in turns] == [300, 900, None, None, None]
 
 
-async def test_pages_begin_where_they_are_told_to(db: SqliteDatabase) -> None:
+async def test_pages_begin_where_they_are_told_to(db: Database) -> None:
     some(db)
     write(db, [end(start(7, trace=2))])
     traces = await page_traces(db, 1, "s", 1, 2)
@@ -74,7 +74,7 @@ async def test_pages_begin_where_they_are_told_to(db: SqliteDatabase) -> None:
     assert await page_spans(db, 1, "none", 0, 2) == []
 
 
-async def test_another_projects_session_of_the_same_name_is_not_read(db: SqliteDatabase) -> None:
+async def test_another_projects_session_of_the_same_name_is_not_read(db: Database) -> None:
     some(db)
     assert await model_shares(db, 2, "s") == []
     assert await trace_states(db, 2, "s") == {}
@@ -84,7 +84,7 @@ async def test_another_projects_session_of_the_same_name_is_not_read(db: SqliteD
 
 
 async def test_a_page_has_the_calls_and_the_outermost_spans_of_its_traces(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     call, tool = Said(kind="llm_call"), Said(kind="tool_call")
     hand_in(
@@ -106,7 +106,7 @@ async def test_a_page_has_the_calls_and_the_outermost_spans_of_its_traces(
 
 
 async def test_steps_that_take_nothing_and_what_saw_a_call_as_well_are_no_calls(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     write(db, [of("s", 1)])
     call = Said(kind="llm_call", model="m", tokens=Tokens(input=3), cost_nusd=7)

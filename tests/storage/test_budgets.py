@@ -14,7 +14,6 @@ from storage.database import Database
 from storage.doctor import check
 from storage.records import CANCELLED, FAILED, SpanStart
 from storage.spending import Reservation, SessionBudget
-from storage.sqlite import SqliteDatabase
 from tests.databases import opened
 from tests.storage.calls import (
     OWNER,
@@ -50,7 +49,7 @@ def reserve(db: Database, n: int, amount_nusd: int, **fields: Any) -> bool:
         return budgets.reserve(tx, asked(n, amount_nusd, **fields)).fits(amount_nusd)
 
 
-async def stand(db: SqliteDatabase, session_id: str = "s") -> tuple[int, int] | None:
+async def stand(db: Database, session_id: str = "s") -> tuple[int, int] | None:
     """Give what is spent and what is reserved."""
     found = await budgets.session_budget(db, 1, session_id)
     return None if found is None else (found.spent_nusd, found.reserved_nusd)
@@ -66,26 +65,26 @@ def test_what_fits_to_the_last_nano_dollar_fits() -> None:
     assert not budget.fits(4)
 
 
-async def test_a_session_without_a_budget_has_none(db: SqliteDatabase) -> None:
+async def test_a_session_without_a_budget_has_none(db: Database) -> None:
     write(db, [end(begun(1))])
     assert await stand(db) is None
 
 
-async def test_calls_are_let_through_until_the_budget_is_reserved(db: SqliteDatabase) -> None:
+async def test_calls_are_let_through_until_the_budget_is_reserved(db: Database) -> None:
     assert [reserve(db, n, 400) for n in (1, 2, 3)] == [True, True, False]
     assert await stand(db) == (0, 800)
     assert reserve(db, 4, 200)
     assert not reserve(db, 5, 1)
 
 
-async def test_what_ended_calls_cost_is_spent_with_or_without_a_budget(db: SqliteDatabase) -> None:
+async def test_what_ended_calls_cost_is_spent_with_or_without_a_budget(db: Database) -> None:
     write(db, [end(begun(1), cost_nusd=700)])
     assert not reserve(db, 2, 301)
     assert reserve(db, 3, 300)
     assert await stand(db) == (700, 300)
 
 
-async def test_each_session_of_each_project_has_its_own(db: SqliteDatabase) -> None:
+async def test_each_session_of_each_project_has_its_own(db: Database) -> None:
     assert reserve(db, 1, LIMIT)
     assert reserve(db, 2, LIMIT, session_id="t")
     assert reserve(db, 3, LIMIT, project_id=2)
@@ -93,7 +92,7 @@ async def test_each_session_of_each_project_has_its_own(db: SqliteDatabase) -> N
 
 
 async def test_the_newest_call_with_a_budget_sets_it_also_when_it_is_refused(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     assert reserve(db, 1, 400)
     assert not reserve(db, 2, 400, limit_nusd=500)
@@ -102,7 +101,7 @@ async def test_the_newest_call_with_a_budget_sets_it_also_when_it_is_refused(
 
 
 async def test_what_costs_nothing_reserves_nothing_but_needs_what_is_not_spent(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     assert reserve(db, 1, 0)
     assert await stand(db) == (0, 0)
@@ -123,7 +122,7 @@ async def test_what_costs_nothing_reserves_nothing_but_needs_what_is_not_spent(
 )
 @pytest.mark.parametrize("together", [True, False])
 async def test_the_end_of_a_call_gives_back_what_it_reserved_once_its_cost_is_known(
-    db: SqliteDatabase, fields: dict[str, Any], left: tuple[int, int], together: bool
+    db: Database, fields: dict[str, Any], left: tuple[int, int], together: bool
 ) -> None:
     one = begun(1)
     write(db, [one])
@@ -135,7 +134,7 @@ async def test_the_end_of_a_call_gives_back_what_it_reserved_once_its_cost_is_kn
 
 
 async def test_a_call_without_a_reservation_costs_the_writer_no_statement(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     write(db, [begun(1)])
     reserve(db, 1, 300)
@@ -144,7 +143,7 @@ async def test_a_call_without_a_reservation_costs_the_writer_no_statement(
     assert await stand(db) == (100, 300)
 
 
-async def test_what_a_dead_process_left_stays_reserved(db: SqliteDatabase) -> None:
+async def test_what_a_dead_process_left_stays_reserved(db: Database) -> None:
     write(db, [start(1, session_id="s", owner=b"dead")])
     assert reserve(db, 1, 600)
     with db.transaction() as tx:
@@ -154,7 +153,7 @@ async def test_what_a_dead_process_left_stays_reserved(db: SqliteDatabase) -> No
     assert await check(db, text_of) == []
 
 
-async def test_a_cost_that_comes_later_gives_back_what_was_reserved(db: SqliteDatabase) -> None:
+async def test_a_cost_that_comes_later_gives_back_what_was_reserved(db: Database) -> None:
     one = begun(1)
     write(db, [one])
     assert reserve(db, 1, 950)
@@ -164,7 +163,7 @@ async def test_a_cost_that_comes_later_gives_back_what_was_reserved(db: SqliteDa
     assert await stand(db) == (900, 0)
 
 
-async def test_a_deleted_session_leaves_no_budget_and_no_reservation(db: SqliteDatabase) -> None:
+async def test_a_deleted_session_leaves_no_budget_and_no_reservation(db: Database) -> None:
     for n in (1, 2):
         write(db, [begun(n)])
         assert reserve(db, n, 100)
@@ -179,7 +178,7 @@ async def test_a_deleted_session_leaves_no_budget_and_no_reservation(db: SqliteD
 
 
 async def test_a_deleted_trace_leaves_what_the_others_of_its_session_reserved(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     for n in (1, 2):
         write(db, [begun(n)])
@@ -193,7 +192,7 @@ async def test_a_deleted_trace_leaves_what_the_others_of_its_session_reserved(
     assert await check(db, text_of) == []
 
 
-async def test_a_reservation_whose_call_was_lost_goes_with_its_session(db: SqliteDatabase) -> None:
+async def test_a_reservation_whose_call_was_lost_goes_with_its_session(db: Database) -> None:
     assert reserve(db, 1, 100)
     found = {finding.what: finding.remedy for finding in await check(db, text_of)}
     assert set(found) == {
@@ -279,7 +278,7 @@ async def _play(folder: Path, steps: list[Step]) -> None:
 
 
 async def test_a_call_in_another_trace_reserves_there_in_the_session_of_that(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     write(db, [start(9, session_id="s"), start(1, joins=trace_id(9))])
     key = (1, trace_id(1), span_id(1))

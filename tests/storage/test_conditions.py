@@ -16,7 +16,7 @@ from storage.database import Database
 from storage.fulltext import Match
 from storage.listing import Order
 from storage.search import KEYS, parse
-from storage.sqlite import SqliteDatabase, open_database
+from tests.databases import opened
 from tests.storage.calls import T0, end, span_id, spoken, start, trace_id, unknown_usage, write
 from tests.storage.mixed import LISTS, MODELS, NOW_US, SESSIONS, TAGS, WORDS, world
 
@@ -88,7 +88,7 @@ async def found(db: Database, query: Query) -> list[int]:
 
 async def check(folder: Path, seed: int, asked: list[Query]) -> None:
     """Ask all of it in a database of its own."""
-    db = open_database(folder / "traceway.db")
+    db = opened(folder / "traceway.db")
     try:
         here = await world(db, seed)
         for query in asked:
@@ -114,7 +114,7 @@ def test_a_query_finds_the_rows_that_fulfil_it_and_no_others(
 @pytest.mark.parametrize("rows", sorted(LISTS))
 @pytest.mark.parametrize("key", sorted(KEYS))
 async def test_each_key_finds_rows_and_its_negation_all_others(
-    db: SqliteDatabase, rows: Rows, key: str
+    db: Database, rows: Rows, key: str
 ) -> None:
     if rows not in KEYS[key].rows:
         return
@@ -136,7 +136,7 @@ async def test_each_key_finds_rows_and_its_negation_all_others(
     assert await found(db, parse(f"-{query}", rows)) == others
 
 
-async def test_what_is_unknown_fulfils_no_condition_and_every_negation(db: SqliteDatabase) -> None:
+async def test_what_is_unknown_fulfils_no_condition_and_every_negation(db: Database) -> None:
     write(db, [unknown_usage(end(start(1, session_id="s"))), start(2, session_id="t")])
     for text in ("cost:>=0", "cost:<5", "tokens:0", "user:*", "-cost:>=0 cost:0"):
         assert await found(db, parse(text)) == [], text
@@ -149,7 +149,7 @@ async def test_what_is_unknown_fulfils_no_condition_and_every_negation(db: Sqlit
 
 
 async def test_words_that_no_message_can_have_are_passed_over_beside_others(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     write(db, [spoken(start(1, session_id="s"), ["u:a -- b"])])
     assert await found(db, parse("a -- b")) == [1]
@@ -159,7 +159,7 @@ async def test_words_that_no_message_can_have_are_passed_over_beside_others(
         assert await found(db, parse(text)) == [], text
 
 
-async def test_a_side_is_what_was_sent_or_what_was_answered(db: SqliteDatabase) -> None:
+async def test_a_side_is_what_was_sent_or_what_was_answered(db: Database) -> None:
     write(db, [spoken(start(1, session_id="s"), ["s:be brief", "u:question"], ["a:answer"])])
     for text in ("brief", "question", "answer", "input:brief", "input:question", "output:answer"):
         assert await found(db, parse(text)) == [1], text
@@ -168,7 +168,7 @@ async def test_a_side_is_what_was_sent_or_what_was_answered(db: SqliteDatabase) 
 
 
 async def test_a_call_is_found_by_what_it_brought_and_not_by_what_it_sent_again(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     first = spoken(start(1, session_id="s"), ["u:one"], ["a:two"])
     write(db, [first])
@@ -180,7 +180,7 @@ async def test_a_call_is_found_by_what_it_brought_and_not_by_what_it_sent_again(
     assert await found(db, parse("one four", "traces")) == []
 
 
-async def test_a_name_is_compared_as_it_is(db: SqliteDatabase) -> None:
+async def test_a_name_is_compared_as_it_is(db: Database) -> None:
     names = ["a%b", "a_b", "axb", "A%B", "a'b", "a\\b", "a*", "é", "a%"]
     write(db, [end(start(n, session_id=name)) for n, name in enumerate(names, 1)])
     for n, name in enumerate(names, 1):
@@ -190,7 +190,7 @@ async def test_a_name_is_compared_as_it_is(db: SqliteDatabase) -> None:
     assert await found(db, Query("sessions", (Name("session", "\ud800"),))) == []
 
 
-async def test_since_looks_back_an_hour_for_what_is_active_later(db: SqliteDatabase) -> None:
+async def test_since_looks_back_an_hour_for_what_is_active_later(db: Database) -> None:
     hour_us = LOOKS_BACK_US
     now_us = T0 + 10 * hour_us
     starts = [8.5, 8.0, 7.99, 9.5]
@@ -211,7 +211,7 @@ async def test_since_looks_back_an_hour_for_what_is_active_later(db: SqliteDatab
         assert sorted(row.seq for row in page.rows) == [1, 2, 4, 5]
 
 
-async def test_projects_do_not_find_each_other(db: SqliteDatabase) -> None:
+async def test_projects_do_not_find_each_other(db: Database) -> None:
     # Two projects may use the same ids.
     for project, said in ((1, "word"), (2, "word secret")):
         write(db, [spoken(start(1, session_id="s", project_id=project), [f"u:{said}"])])
@@ -224,7 +224,7 @@ async def test_projects_do_not_find_each_other(db: SqliteDatabase) -> None:
 
 
 async def test_rows_are_found_by_their_ids_as_far_as_they_fulfil_the_rest(
-    db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+    db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listing, "LOOKED_AT", 1)  # however many rows are newer
     write(db, [end(start(n, session_id="s")) for n in range(1, 6)])
@@ -236,7 +236,7 @@ async def test_rows_are_found_by_their_ids_as_far_as_they_fulfil_the_rest(
         assert await found(db, Query(rows, (Name("model", "gpt-6"), one_of))) == []
 
 
-async def test_spans_are_found_by_a_part_of_their_name_in_any_case(db: SqliteDatabase) -> None:
+async def test_spans_are_found_by_a_part_of_their_name_in_any_case(db: Database) -> None:
     names = ["Search docs", "SEARCH", "re-search%", "sea_rch", "Größe", ""]
     write(db, [end(start(n, name=name)) for n, name in enumerate(names, 1)])
     write(db, [end(start(9, name="search", project_id=2))])
@@ -248,7 +248,7 @@ async def test_spans_are_found_by_a_part_of_their_name_in_any_case(db: SqliteDat
 
 
 async def test_spans_are_found_by_their_trace_however_many_are_newer(
-    db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+    db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listing, "LOOKED_AT", 1)
     write(db, [end(start(n, trace=n % 2 + 1)) for n in range(1, 7)])

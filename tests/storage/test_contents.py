@@ -7,8 +7,7 @@ import pytest
 
 from storage.additions import Additions
 from storage.contents import COMPRESS_ABOVE_BYTES, drop_contents, pack, unpack
-from storage.database import DatabaseCorrupt
-from storage.sqlite import SqliteDatabase
+from storage.database import Database, DatabaseCorrupt
 from tests.storage.calls import body, end, rows, spoken, start, write
 
 
@@ -30,7 +29,7 @@ def test_bytes_that_do_not_unpack_to_their_size_are_damage() -> None:
             unpack("zstd", size, data)
 
 
-async def test_what_anything_holds_is_not_dropped(db: SqliteDatabase) -> None:
+async def test_what_anything_holds_is_not_dropped(db: Database) -> None:
     held = spoken(start(1), ["u:a"], ["a:b"], tools=b'["t"]')
     write(db, [held, end(start(2), request=body(b"q"), response=body(b"a"))])
     ids = [one for (one,) in rows(db, "SELECT id FROM contents")]

@@ -5,42 +5,42 @@ from typing import Any
 import pytest
 
 from storage.continuation import FIND_EXTENDED, MAX_CANDIDATES
+from storage.database import Database
 from storage.doctor import check
 from storage.forget import delete_trace
 from storage.queries import get_session, get_trace
 from storage.records import FAILED, Session
-from storage.sqlite import SqliteDatabase
 from tests.storage.calls import T0, end, rows, spoken, start, talk, text_of, trace_id, write
 
 ASKED = ["s:be brief", "u:hello"]
 FIRST_TRACE = f"auto_{trace_id(1).hex()}"
 
 
-def say(db: SqliteDatabase, n: int, asked: list[str], *answer: str, **fields: Any) -> None:
+def say(db: Database, n: int, asked: list[str], *answer: str, **fields: Any) -> None:
     """Write call ``n``; some of the fields are its start's."""
     names = ("session_id", "caller", "trace", "project_id")
     given = {name: fields.pop(name) for name in names if name in fields}
     write(db, [spoken(start(n, **given), asked, answer, **fields)])
 
 
-async def session_of(db: SqliteDatabase, n: int) -> tuple[str | None, str | None]:
+async def session_of(db: Database, n: int) -> tuple[str | None, str | None]:
     trace = await get_trace(db, 1, trace_id(n))
     assert trace is not None
     return trace.session_id, trace.session_source
 
 
-async def session(db: SqliteDatabase, name: str) -> Session:
+async def session(db: Database, name: str) -> Session:
     found = await get_session(db, 1, name)
     assert found is not None
     return found
 
 
-def fresh(db: SqliteDatabase) -> list[int | None]:
+def fresh(db: Database) -> list[int | None]:
     """Give the numbers of messages that each call brought, in the order of the calls."""
     return [n for (n,) in rows(db, "SELECT fresh_count FROM spans ORDER BY started_at_us")]
 
 
-async def test_a_conversation_becomes_a_session_with_its_second_call(db: SqliteDatabase) -> None:
+async def test_a_conversation_becomes_a_session_with_its_second_call(db: Database) -> None:
     say(db, 1, ASKED, "a:hi")
     assert await session_of(db, 1) == (None, None)
     say(db, 2, [*ASKED, "a:hi;1", "u:more"], "a:yes")
@@ -53,7 +53,7 @@ async def test_a_conversation_becomes_a_session_with_its_second_call(db: SqliteD
     assert await check(db, text_of) == []
 
 
-async def test_a_call_joins_the_session_that_somebody_named(db: SqliteDatabase) -> None:
+async def test_a_call_joins_the_session_that_somebody_named(db: Database) -> None:
     say(db, 1, ASKED, "a:hi", session_id="mine")
     say(db, 2, [*ASKED, "a:hi", "u:more"], "a:yes")
     assert await session_of(db, 2) == ("mine", "continuation")
@@ -67,27 +67,27 @@ async def test_a_call_joins_the_session_that_somebody_named(db: SqliteDatabase) 
     [{"caller": b"another"}, {"infer_session": False}, {"previous_response_id": "unknown"}],
 )
 async def test_what_is_not_sure_to_go_on_is_in_no_session(
-    db: SqliteDatabase, fields: dict[str, Any]
+    db: Database, fields: dict[str, Any]
 ) -> None:
     say(db, 1, ASKED, "a:hi")
     say(db, 2, [*ASKED, "a:hi", "u:more"], "a:yes", **fields)
     assert await session_of(db, 1) == await session_of(db, 2) == (None, None)
 
 
-async def test_what_another_project_said_is_not_gone_on_with(db: SqliteDatabase) -> None:
+async def test_what_another_project_said_is_not_gone_on_with(db: Database) -> None:
     say(db, 1, ASKED, "a:hi", project_id=2)
     say(db, 2, [*ASKED, "a:hi", "u:more"], "a:yes")
     assert await session_of(db, 2) == (None, None)
 
 
-async def test_an_answer_that_failed_is_not_gone_on_with(db: SqliteDatabase) -> None:
+async def test_an_answer_that_failed_is_not_gone_on_with(db: Database) -> None:
     say(db, 1, ASKED, "a:hi", state=FAILED)
     say(db, 2, [*ASKED, "a:hi", "u:more"], "a:yes")
     assert await session_of(db, 2) == (None, None)
 
 
 async def test_what_could_go_on_from_two_conversations_is_in_no_session_ever(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     for n in (1, 2):
         say(db, n, ASKED, "a:hi")
@@ -102,21 +102,21 @@ async def test_what_could_go_on_from_two_conversations_is_in_no_session_ever(
     assert await check(db, text_of) == []
 
 
-async def test_two_answers_of_one_session_are_no_doubt(db: SqliteDatabase) -> None:
+async def test_two_answers_of_one_session_are_no_doubt(db: Database) -> None:
     for n in (1, 2):
         say(db, n, ASKED, "a:hi", session_id="s")
     say(db, 3, [*ASKED, "a:hi", "u:more"], "a:yes")
     assert await session_of(db, 3) == ("s", "continuation")
 
 
-async def test_an_answer_in_a_session_and_one_in_none_are_doubt(db: SqliteDatabase) -> None:
+async def test_an_answer_in_a_session_and_one_in_none_are_doubt(db: Database) -> None:
     say(db, 1, ASKED, "a:hi", session_id="s")
     say(db, 2, ASKED, "a:hi")
     say(db, 3, [*ASKED, "a:hi", "u:more"], "a:yes")
     assert await session_of(db, 3) == (None, "ambiguous")
 
 
-async def test_the_furthest_answer_decides(db: SqliteDatabase) -> None:
+async def test_the_furthest_answer_decides(db: Database) -> None:
     for n in (1, 2):
         say(db, n, ASKED, "a:hi", session_id=f"s{n}")
     say(db, 3, [*ASKED, "a:hi", "u:more"], "a:yes", session_id="s2")
@@ -124,14 +124,14 @@ async def test_the_furthest_answer_decides(db: SqliteDatabase) -> None:
     assert await session_of(db, 4) == ("s2", "continuation")
 
 
-async def test_answers_that_very_many_got_are_not_all_looked_at(db: SqliteDatabase) -> None:
+async def test_answers_that_very_many_got_are_not_all_looked_at(db: Database) -> None:
     for n in range(1, MAX_CANDIDATES + 3):
         say(db, n, ASKED, "a:hi", session_id="s")
     say(db, 900, [*ASKED, "a:hi", "u:more"], "a:yes")
     assert await session_of(db, 900) == (None, "ambiguous")
 
 
-async def test_a_changed_prompt_does_not_make_it_another_conversation(db: SqliteDatabase) -> None:
+async def test_a_changed_prompt_does_not_make_it_another_conversation(db: Database) -> None:
     say(db, 1, ASKED, "a:hi")
     say(db, 2, ["s:it is noon", "u:hello", "a:hi", "u:more"], "a:yes")
     assert await session_of(db, 2) == (FIRST_TRACE, "continuation")
@@ -141,7 +141,7 @@ async def test_a_changed_prompt_does_not_make_it_another_conversation(db: Sqlite
 
 
 async def test_an_answer_named_by_its_id_is_gone_on_with_even_where_words_are_doubt(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     for n in (1, 2):
         say(db, n, ASKED, "a:hi", response_id=f"resp_{n}")
@@ -158,7 +158,7 @@ async def test_an_answer_named_by_its_id_is_gone_on_with_even_where_words_are_do
     assert await check(db, text_of) == []
 
 
-async def test_the_provider_keeps_the_state_of_a_session(db: SqliteDatabase) -> None:
+async def test_the_provider_keeps_the_state_of_a_session(db: Database) -> None:
     say(db, 1, ["u:a"], "a:b", session_id="conv", keeps_state=True)
     say(db, 2, ["u:c"], "a:d", session_id="conv", keeps_state=True)
     whole = talk(["u:a", "a:b", "u:c"], ["a:d"])
@@ -167,7 +167,7 @@ async def test_the_provider_keeps_the_state_of_a_session(db: SqliteDatabase) -> 
     ]
 
 
-async def test_a_trace_of_many_calls_joins_with_all_that_they_said(db: SqliteDatabase) -> None:
+async def test_a_trace_of_many_calls_joins_with_all_that_they_said(db: Database) -> None:
     say(db, 1, ASKED, "a:hi", trace=9)
     say(db, 2, ["u:apart"], "a:indeed", trace=9)
     say(db, 3, ["u:apart", "a:indeed", "u:more"], "a:yes")
@@ -176,7 +176,7 @@ async def test_a_trace_of_many_calls_joins_with_all_that_they_said(db: SqliteDat
     assert await check(db, text_of) == []
 
 
-async def test_calls_of_one_batch_find_each_other(db: SqliteDatabase) -> None:
+async def test_calls_of_one_batch_find_each_other(db: Database) -> None:
     first = spoken(start(1), ASKED, ["a:hi"])
     second = spoken(start(2), [*ASKED, "a:hi", "u:more"], ["a:yes"])
     third = spoken(start(3), [*ASKED, "a:hi", "u:more", "a:yes", "u:3"], ["a:no"])
@@ -185,7 +185,7 @@ async def test_calls_of_one_batch_find_each_other(db: SqliteDatabase) -> None:
     assert fresh(db) == [1, 1, 1]
 
 
-async def test_of_retries_one_brings_what_all_of_them_ask(db: SqliteDatabase) -> None:
+async def test_of_retries_one_brings_what_all_of_them_ask(db: Database) -> None:
     turn = [*ASKED, "a:hi", "u:more"]
     say(db, 1, ASKED, "a:hi", session_id="s")
     for n in (2, 3, 4):
@@ -201,7 +201,7 @@ async def test_of_retries_one_brings_what_all_of_them_ask(db: SqliteDatabase) ->
 
 
 async def test_a_call_goes_on_elsewhere_when_the_turn_before_it_is_deleted(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     said = list(ASKED)
     for n in (1, 2, 3):
@@ -215,7 +215,7 @@ async def test_a_call_goes_on_elsewhere_when_the_turn_before_it_is_deleted(
 
 
 async def test_two_hundred_conversations_that_begin_alike_are_two_hundred_sessions(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     said = {who: list(ASKED) for who in range(200)}
     for turn in range(5):
@@ -230,7 +230,7 @@ async def test_two_hundred_conversations_that_begin_alike_are_two_hundred_sessio
 
 
 async def test_conversations_that_are_alike_to_the_last_word_are_never_put_together(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     asked = list(ASKED)
     for turn in range(3):
@@ -239,13 +239,14 @@ async def test_conversations_that_are_alike_to_the_last_word_are_never_put_toget
     assert rows(db, "SELECT COUNT(*) FROM sessions") == [(0,)]
 
 
-async def test_a_call_without_words_is_in_no_session(db: SqliteDatabase) -> None:
+async def test_a_call_without_words_is_in_no_session(db: Database) -> None:
     write(db, [end(start(1)), end(start(2))])
     assert await session_of(db, 2) == (None, None)
 
 
+@pytest.mark.sqlite_only("counts what SQLite's own machine does")
 async def test_to_find_what_a_call_goes_on_from_takes_as_long_in_a_large_project(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     def steps() -> int:
         counted: list[None] = []

@@ -5,19 +5,18 @@ from typing import Any
 import pytest
 
 from storage.conversation import holes_of
-from storage.database import StatementRefused
+from storage.database import Database, StatementRefused
 from storage.forget import delete_trace
-from storage.sqlite import SqliteDatabase
 from tests.storage.calls import rows, spoken, start, stored, text_of, trace_id, write
 
 ASKED = ["s:be brief", "u:hello"]
 
 
-def count(db: SqliteDatabase, table: str) -> int:
+def count(db: Database, table: str) -> int:
     return int(rows(db, f"SELECT COUNT(*) FROM {table}")[0][0])  # noqa: S608 (names of this file)
 
 
-async def test_a_message_that_is_sent_again_is_stored_once(db: SqliteDatabase) -> None:
+async def test_a_message_that_is_sent_again_is_stored_once(db: Database) -> None:
     said = list(ASKED)
     for n in range(1, 21):
         write(db, [spoken(start(n, session_id="s"), said, [f"a:{n}"])])
@@ -28,7 +27,7 @@ async def test_a_message_that_is_sent_again_is_stored_once(db: SqliteDatabase) -
 
 
 async def test_an_answer_that_comes_back_in_other_bytes_is_a_message_of_its_own(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     write(db, [spoken(start(1, session_id="s"), ASKED, ["a:hi"])])
     write(db, [spoken(start(2, session_id="s"), [*ASKED, "a:hi;1", "u:2"], ["a:yes"])])
@@ -38,16 +37,14 @@ async def test_an_answer_that_comes_back_in_other_bytes_is_a_message_of_its_own(
 
 
 async def test_the_same_text_in_another_place_is_another_node_and_no_other_content(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     write(db, [spoken(start(1), ["u:a", "u:a", "u:a"])])
     assert (stored(db), count(db, "nodes"), count(db, "mentions")) == (1, 3, 1)
 
 
 @pytest.mark.parametrize("known", [0, 1, 2, 3, 4])
-async def test_a_call_may_give_only_the_messages_that_are_new(
-    db: SqliteDatabase, known: int
-) -> None:
+async def test_a_call_may_give_only_the_messages_that_are_new(db: Database, known: int) -> None:
     write(db, [spoken(start(1, session_id="s"), [*ASKED, "u:b"], ["a:hi"])])
     more = [*ASKED, "u:b", "a:hi", "u:more"]
     write(db, [spoken(start(2, session_id="s"), more, ["a:yes"], known=known)])
@@ -57,7 +54,7 @@ async def test_a_call_may_give_only_the_messages_that_are_new(
 
 
 async def test_known_messages_belong_to_the_session_that_hears_them_first(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     write(db, [spoken(start(1, session_id="s"), ASKED, ["a:hi"])])
     write(db, [spoken(start(2, session_id="t"), [*ASKED, "a:hi", "u:b"], ["a:yes"], known=3)])
@@ -66,7 +63,7 @@ async def test_known_messages_belong_to_the_session_that_hears_them_first(
 
 
 async def test_a_call_that_follows_messages_that_are_not_there_is_refused(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     first = spoken(start(1), ASKED, ["a:hi"])
     second = spoken(start(2), [*ASKED, "a:hi", "u:b"], known=2)
@@ -81,7 +78,7 @@ async def test_a_call_that_follows_messages_that_are_not_there_is_refused(
 
 
 async def test_a_large_value_in_a_hole_is_stored_once_and_held_by_each_call(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     for n in (1, 2):
         write(db, [spoken(start(n), ["u:a"], ["a:b"], tools=b'["t"]')])
@@ -90,7 +87,7 @@ async def test_a_large_value_in_a_hole_is_stored_once_and_held_by_each_call(
     assert holes_of(rows(db, "SELECT request_envelope FROM spans")[0][0]) == [tools]
 
 
-async def test_what_a_call_added_is_counted_with_it(db: SqliteDatabase) -> None:
+async def test_what_a_call_added_is_counted_with_it(db: Database) -> None:
     for n in (1, 2):
         write(db, [spoken(start(n, session_id="s"), ["u:a"], ["a:b"], tools=b'["t"]')])
     envelopes = "length(request_envelope) + length(response_envelope)"
@@ -106,7 +103,8 @@ async def test_what_a_call_added_is_counted_with_it(db: SqliteDatabase) -> None:
     assert rows(db, "SELECT stored_bytes FROM project_totals") == [(kept,)]
 
 
-async def test_a_resent_message_takes_at_most_200_bytes_of_the_file(db: SqliteDatabase) -> None:
+@pytest.mark.sqlite_only("looks at the file")
+async def test_a_resent_message_takes_at_most_200_bytes_of_the_file(db: Database) -> None:
     def pages() -> int:
         ((used,),) = rows(db, "PRAGMA page_count")
         return int(used) * 4096

@@ -2,15 +2,16 @@
 
 import pytest
 
+from storage.database import Database
 from storage.doctor import check
-from storage.sqlite import SqliteDatabase
+from tests.databases import kind
 from tests.storage.calls import body, checkpoint, end, rows, span_id, spoken, start, text_of, write
 from tests.storage.handing import begun, closed, done, hand_in, opened
 
 ASKED = ["s:be brief", "u:hello world"]
 
 
-def fill(db: SqliteDatabase) -> None:
+def fill(db: Database) -> None:
     """Write some of everything: bodies, conversations in and out of sessions, a running call."""
     write(db, [spoken(start(1), ASKED, ["a:hi"], tools=b'["t"]' * 9_000)])
     write(db, [spoken(start(2), [*ASKED, "a:hi;1", "u:2"], ["a:yes"], tools=b'["t"]' * 9_000)])
@@ -21,7 +22,7 @@ def fill(db: SqliteDatabase) -> None:
     write(db, [checkpoint(running, b"half")])
 
 
-async def test_nothing_is_found_where_nothing_is_wrong(db: SqliteDatabase) -> None:
+async def test_nothing_is_found_where_nothing_is_wrong(db: Database) -> None:
     assert await check(db, text_of) == []
     fill(db)
     assert await check(db, text_of) == []
@@ -62,6 +63,8 @@ DAMAGE = {
     ),
     "messages that full text has wrongly": (
         "INSERT INTO messages_fts (rowid, scope, text) VALUES (999, 'p1', 'a')"
+        if kind() == "sqlite"
+        else "INSERT INTO messages_fts VALUES (999, CAST('''p 1''' AS tsvector))"
     ),
     "traces that are not the sum of their calls": (
         "UPDATE traces SET stored_bytes = stored_bytes + 1 WHERE session_id = 's'"
@@ -72,7 +75,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize(("what", "damage"), DAMAGE.items())
-async def test_each_kind_of_damage_is_found(db: SqliteDatabase, what: str, damage: str) -> None:
+async def test_each_kind_of_damage_is_found(db: Database, what: str, damage: str) -> None:
     fill(db)
     rows(db, damage)
     assert what in {finding.what for finding in await check(db, text_of)}
@@ -87,20 +90,20 @@ async def test_each_kind_of_damage_is_found(db: SqliteDatabase, what: str, damag
     ],
 )
 async def test_a_message_that_is_mentioned_where_it_was_not_said_is_found(
-    db: SqliteDatabase, damage: str
+    db: Database, damage: str
 ) -> None:
     fill(db)
     rows(db, damage)
     assert [f.what for f in await check(db, text_of)] == ["messages that sessions mention wrongly"]
 
 
-async def test_words_that_are_not_those_of_the_message_are_found(db: SqliteDatabase) -> None:
+async def test_words_that_are_not_those_of_the_message_are_found(db: Database) -> None:
     fill(db)
     found = await check(db, lambda data: text_of(data).replace("world", "moon"))
     assert [(f.what, f.count) for f in found] == [("messages that full text has wrongly", 1)]
 
 
-def fill_handed_in(db: SqliteDatabase) -> None:
+def fill_handed_in(db: Database) -> None:
     """Write what applications hand in: a trace without spans, and one that saw a call as well."""
     write(db, [end(start(1))])
     hand_in(db, [opened(7, name="alone", session_id="h", tags=("a",)), closed(7)])
@@ -109,7 +112,7 @@ def fill_handed_in(db: SqliteDatabase) -> None:
     rows(db, "UPDATE spans SET same_call = :call WHERE owner IS NULL", call=span_id(1))
 
 
-async def test_what_is_handed_in_fits(db: SqliteDatabase) -> None:
+async def test_what_is_handed_in_fits(db: Database) -> None:
     fill_handed_in(db)
     assert await check(db, text_of) == []
 
@@ -134,15 +137,13 @@ async def test_what_is_handed_in_fits(db: SqliteDatabase) -> None:
         ("traces that are not the sum of their calls", "UPDATE traces SET tally = x'00'"),
     ],
 )
-async def test_damage_to_what_is_handed_in_is_found(
-    db: SqliteDatabase, what: str, damage: str
-) -> None:
+async def test_damage_to_what_is_handed_in_is_found(db: Database, what: str, damage: str) -> None:
     fill_handed_in(db)
     rows(db, damage)
     assert what in {finding.what for finding in await check(db, text_of)}
 
 
-async def test_a_model_that_is_counted_wrongly_is_found(db: SqliteDatabase) -> None:
+async def test_a_model_that_is_counted_wrongly_is_found(db: Database) -> None:
     fill(db)
     rows(db, "UPDATE session_models SET n = n + 1")
     (found,) = await check(db, text_of)
@@ -157,7 +158,8 @@ async def test_a_model_that_is_counted_wrongly_is_found(db: SqliteDatabase) -> N
         "rootpage = 3 WHERE name = 'spans_by_seq'",
     ],
 )
-async def test_a_damaged_file_is_found_before_all_else(db: SqliteDatabase, damage: str) -> None:
+@pytest.mark.sqlite_only("looks at the file")
+async def test_a_damaged_file_is_found_before_all_else(db: Database, damage: str) -> None:
     fill(db)
     rows(db, "PRAGMA writable_schema = ON")
     rows(db, f"UPDATE sqlite_schema SET {damage}")  # noqa: S608 (damage of this file)
@@ -165,7 +167,8 @@ async def test_a_damaged_file_is_found_before_all_else(db: SqliteDatabase, damag
     assert found.what.startswith("damage in the file")
 
 
-async def test_the_doctor_writes_nothing(db: SqliteDatabase) -> None:
+@pytest.mark.sqlite_only("looks at the file")
+async def test_the_doctor_writes_nothing(db: Database) -> None:
     fill(db)
     db.reclaim()
     before = db.path.read_bytes()

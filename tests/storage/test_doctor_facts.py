@@ -13,6 +13,8 @@ from storage.sqlite import SqliteDatabase
 from tests.databases import opened
 from tests.storage.calls import start, write
 
+pytestmark = pytest.mark.sqlite_only("the file is SQLite's own")
+
 
 def value(path: Path, what: str) -> str:
     return next(fact.value for fact in facts(path) if fact.what == what)

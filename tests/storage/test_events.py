@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from storage import events
-from storage.database import Transaction
+from storage.database import Database, Transaction
 from storage.events import MAX_AGE_US, Event, Told, bounds, prune, read_after
 from storage.forget import delete_session, delete_trace, interrupt_running
 from storage.parameters import prepare
 from storage.records import SpanEnd
-from storage.sqlite import SqliteDatabase, open_database
 from storage.writes import apply
+from tests.databases import opened
 from tests.storage.calls import (
     checkpoint,
     end,
@@ -29,7 +29,7 @@ from tests.storage.calls import (
 )
 
 
-async def log(db: SqliteDatabase, after: int = 0) -> list[Event]:
+async def log(db: Database, after: int = 0) -> list[Event]:
     """Read the log to its end."""
     told: list[Told] = []
     while piece := await read_after(db, 1, told[-1].sequence if told else after):
@@ -51,7 +51,7 @@ def shown(told: list[Event]) -> list[tuple[Any, ...]]:
     ]
 
 
-async def test_a_call_tells_of_its_beginning_and_of_its_end(db: SqliteDatabase) -> None:
+async def test_a_call_tells_of_its_beginning_and_of_its_end(db: Database) -> None:
     before_us = time.time_ns() // 1000
     write(db, [start(1, session_id="s")])
     write(db, [end(start(1, session_id="s"))])
@@ -70,7 +70,7 @@ async def test_a_call_tells_of_its_beginning_and_of_its_end(db: SqliteDatabase) 
     assert before_us <= min(at_us) <= max(at_us) <= time.time_ns() // 1000
 
 
-async def test_a_batch_tells_of_each_trace_and_session_once(db: SqliteDatabase) -> None:
+async def test_a_batch_tells_of_each_trace_and_session_once(db: Database) -> None:
     calls = [end(start(n, trace=7, session_id="s")) for n in (1, 2)]
     write(db, [*calls, end(start(3, session_id="s")), start(4)])
     assert shown(await log(db)) == [
@@ -98,9 +98,7 @@ async def test_a_batch_tells_of_each_trace_and_session_once(db: SqliteDatabase) 
         ("interrupted", "span_failed"),
     ],
 )
-async def test_an_end_that_counts_as_failed_is_told_so(
-    db: SqliteDatabase, state: str, kind: str
-) -> None:
+async def test_an_end_that_counts_as_failed_is_told_so(db: Database, state: str, kind: str) -> None:
     write(db, [start(1)])
     write(db, [end(start(1), state=state)])
     (ended, _) = (await log(db))[2:]
@@ -108,7 +106,7 @@ async def test_an_end_that_counts_as_failed_is_told_so(
 
 
 async def test_each_call_has_its_own_model_and_a_trace_those_of_all_that_changed(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     calls = [end(start(1, trace=7)), end(start(2, trace=7), model="other"), start(3, trace=7)]
     write(db, calls)
@@ -121,7 +119,7 @@ async def test_each_call_has_its_own_model_and_a_trace_those_of_all_that_changed
     assert told[0].models == ("gpt-5", "other")
 
 
-async def test_what_changes_nothing_is_not_told(db: SqliteDatabase) -> None:
+async def test_what_changes_nothing_is_not_told(db: Database) -> None:
     write(db, [start(1)])
     write(db, [checkpoint(start(1), b"so far")])
     write(db, [end(start(1))])
@@ -132,7 +130,7 @@ async def test_what_changes_nothing_is_not_told(db: SqliteDatabase) -> None:
     assert [event.type for event in before].count("span_completed") == 1
 
 
-async def test_a_change_that_is_undone_is_not_told(db: SqliteDatabase) -> None:
+async def test_a_change_that_is_undone_is_not_told(db: Database) -> None:
     def crash(tx: Transaction) -> None:
         apply(tx, prepare([end(start(1, session_id="s"))]))
         raise KeyError
@@ -144,7 +142,7 @@ async def test_a_change_that_is_undone_is_not_told(db: SqliteDatabase) -> None:
 
 
 async def test_usage_that_another_call_reports_updates_the_trace_and_ends_no_span(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     write(db, [unknown_usage(end(start(1, session_id="s"), response_id="r"))])
     before = len(await log(db))
@@ -158,7 +156,7 @@ async def test_usage_that_another_call_reports_updates_the_trace_and_ends_no_spa
     ]
 
 
-async def test_a_trace_that_joins_an_inferred_session_is_told_with_it(db: SqliteDatabase) -> None:
+async def test_a_trace_that_joins_an_inferred_session_is_told_with_it(db: Database) -> None:
     write(db, [spoken(start(1), ["u:hi"], ["a:hello"])])
     before = len(await log(db))
     write(db, [spoken(start(2), ["u:hi", "a:hello", "u:and?"], ["a:yes"])])
@@ -172,7 +170,7 @@ async def test_a_trace_that_joins_an_inferred_session_is_told_with_it(db: Sqlite
     ]
 
 
-async def test_a_deletion_tells_of_each_trace_and_of_its_session(db: SqliteDatabase) -> None:
+async def test_a_deletion_tells_of_each_trace_and_of_its_session(db: Database) -> None:
     write(db, [end(start(n, session_id="s")) for n in (1, 2, 3)] + [end(start(4))])
     before = len(await log(db))
     with db.transaction() as tx:
@@ -191,7 +189,7 @@ async def test_a_deletion_tells_of_each_trace_and_of_its_session(db: SqliteDatab
     ]
 
 
-async def test_calls_that_died_with_their_process_are_told(db: SqliteDatabase) -> None:
+async def test_calls_that_died_with_their_process_are_told(db: Database) -> None:
     write(db, [start(1, session_id="s"), start(2, owner=b"another.")])
     before = len(await log(db))
     with db.transaction() as tx:
@@ -208,7 +206,7 @@ async def test_calls_that_died_with_their_process_are_told(db: SqliteDatabase) -
 async def test_numbers_never_go_back_after_a_prune_and_a_restart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    db = open_database(tmp_path / "traceway.db")
+    db = opened(tmp_path / "traceway.db")
     write(db, [start(1)])
     monkeypatch.setattr(events, "MAX_AGE_US", -1_000_000)
     with db.transaction() as tx:
@@ -217,7 +215,7 @@ async def test_numbers_never_go_back_after_a_prune_and_a_restart(
     assert await bounds(db) == (2, 2)
     await db.close()
 
-    again = open_database(tmp_path / "traceway.db")
+    again = opened(tmp_path / "traceway.db")
     write(again, [start(2)])
     assert [one.sequence for one in await read_after(again, 1, 0)] == [3, 4]
     assert await bounds(again) == (2, 4)
@@ -225,7 +223,7 @@ async def test_numbers_never_go_back_after_a_prune_and_a_restart(
 
 
 async def test_the_newest_events_are_kept_and_those_of_a_day(
-    db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+    db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for n in range(10):
         write(db, [start(n)])
@@ -241,7 +239,7 @@ async def test_the_newest_events_are_kept_and_those_of_a_day(
 
 
 async def test_the_log_is_pruned_a_bounded_piece_at_a_time_and_never_gets_a_hole(
-    db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+    db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for n in range(5):
         write(db, [start(n)])
@@ -255,7 +253,7 @@ async def test_the_log_is_pruned_a_bounded_piece_at_a_time_and_never_gets_a_hole
     assert await bounds(db) == (4, 10)
 
 
-async def test_many_changes_at_once_are_read_piece_by_piece(db: SqliteDatabase) -> None:
+async def test_many_changes_at_once_are_read_piece_by_piece(db: Database) -> None:
     write(db, [end(start(n, session_id="s")) for n in range(1, 701)])
     assert len(await log(db)) == 2101
     assert len(await read_after(db, 1, 0)) < 1100
@@ -263,14 +261,14 @@ async def test_many_changes_at_once_are_read_piece_by_piece(db: SqliteDatabase) 
     assert longest == events.ROW_EVENTS
 
 
-async def test_a_reader_goes_on_in_the_middle_of_a_batch(db: SqliteDatabase) -> None:
+async def test_a_reader_goes_on_in_the_middle_of_a_batch(db: Database) -> None:
     write(db, [end(start(1, session_id="s"))])
     told = await read_after(db, 1, 0)
     for after in range(5):
         assert await read_after(db, 1, after) == told[after:]
 
 
-async def test_a_project_reads_its_own_changes_only(db: SqliteDatabase) -> None:
+async def test_a_project_reads_its_own_changes_only(db: Database) -> None:
     ended: list[SpanEnd] = [end(start(n, project_id=1 + n % 2, session_id="s")) for n in (1, 2, 3)]
     write(db, ended)
     for project, spans in ((1, {span_id(2)}), (2, {span_id(1), span_id(3)})):

@@ -3,12 +3,12 @@
 import pytest
 
 from storage import exports
-from storage.sqlite import SqliteDatabase
+from storage.database import Database
 from tests.storage.calls import end, span_id, start, write
 from tests.storage.handing import begun, done, hand_in
 
 
-async def ended(db: SqliteDatabase, after: int = 0) -> tuple[list[bytes], int]:
+async def ended(db: Database, after: int = 0) -> tuple[list[bytes], int]:
     found = []
     while batch := await exports.read_after(db, after):
         found += [one.span.span_id for one in batch.ended]
@@ -17,7 +17,7 @@ async def ended(db: SqliteDatabase, after: int = 0) -> tuple[list[bytes], int]:
 
 
 async def test_calls_that_ended_come_in_order_and_those_that_run_when_they_end(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     running = start(1)
     write(db, [running, end(start(2)), end(start(3, project_id=2), state="failed")])
@@ -27,7 +27,7 @@ async def test_calls_that_ended_come_in_order_and_those_that_run_when_they_end(
     assert (await ended(db, after))[0] == [span_id(1)]
 
 
-async def test_a_call_has_its_session_and_the_ids_of_its_traceparent(db: SqliteDatabase) -> None:
+async def test_a_call_has_its_session_and_the_ids_of_its_traceparent(db: Database) -> None:
     write(
         db,
         [end(start(1, session_id="s", external_trace_id=b"E" * 16, external_parent_id=b"p" * 8))],
@@ -40,14 +40,14 @@ async def test_a_call_has_its_session_and_the_ids_of_its_traceparent(db: SqliteD
     assert one.span.tokens.input == 10
 
 
-async def test_what_was_handed_in_is_passed_over(db: SqliteDatabase) -> None:
+async def test_what_was_handed_in_is_passed_over(db: Database) -> None:
     hand_in(db, [begun(7), done(7)])
     found, after = await ended(db)
     assert found == []
     assert after > 0
 
 
-async def test_what_was_deleted_meanwhile_is_passed_over(db: SqliteDatabase) -> None:
+async def test_what_was_deleted_meanwhile_is_passed_over(db: Database) -> None:
     write(db, [end(start(1))])
     with db.transaction() as tx:
         tx.execute("DELETE FROM spans", {})
@@ -55,7 +55,7 @@ async def test_what_was_deleted_meanwhile_is_passed_over(db: SqliteDatabase) -> 
 
 
 async def test_a_batch_is_bounded_and_the_next_goes_on(
-    db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+    db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exports, "FULL", 2)
     for number in range(1, 6):
@@ -67,7 +67,7 @@ async def test_a_batch_is_bounded_and_the_next_goes_on(
     assert sizes == [2, 2, 1]
 
 
-async def test_how_far_it_came_is_kept(db: SqliteDatabase) -> None:
+async def test_how_far_it_came_is_kept(db: Database) -> None:
     assert await exports.cursor(db) is None
     for sequence in (5, 9):
         with db.transaction() as tx:

@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from storage.database import Database
 from storage.doctor import check
 from storage.forget import delete_session, delete_trace, interrupt_running
 from storage.handed import Said
@@ -20,7 +21,6 @@ from storage.records import (
 )
 from storage.rollup import read_spans, roll_up
 from storage.search import parse
-from storage.sqlite import SqliteDatabase
 from storage.totals import Deleted
 from tests.storage.calls import (
     OWNER,
@@ -41,7 +41,7 @@ from tests.storage.calls import (
 from tests.storage.handing import begun, done, hand_in, opened
 
 
-async def test_calls_of_a_dead_process_end_when_they_were_last_seen(db: SqliteDatabase) -> None:
+async def test_calls_of_a_dead_process_end_when_they_were_last_seen(db: Database) -> None:
     ours, theirs, silent = (
         start(1),
         start(2, owner=b"dead", session_id="s"),
@@ -73,7 +73,7 @@ async def test_calls_of_a_dead_process_end_when_they_were_last_seen(db: SqliteDa
 
 
 async def test_deleting_a_session_leaves_nothing_of_it_and_all_of_the_others(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     shared, own = body(b"shared"), body(b"own words")
     write(
@@ -99,7 +99,7 @@ async def test_deleting_a_session_leaves_nothing_of_it_and_all_of_the_others(
 
 
 async def test_deleting_the_last_trace_of_a_session_deletes_the_session(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     write(db, [end(start(1, session_id="s")), end(start(2, session_id="s"), cost_nusd=None)])
     rows(db, "UPDATE sessions SET name = 'kept', starred = 1")
@@ -116,7 +116,7 @@ async def test_deleting_the_last_trace_of_a_session_deletes_the_session(
 
 
 async def test_a_call_in_flight_when_its_session_is_deleted_comes_back_whole_when_it_ends(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     begun = start(2, trace=9, session_id="s")
     write(db, [end(start(1, trace=9, session_id="s")), begun])
@@ -132,8 +132,9 @@ async def test_a_call_in_flight_when_its_session_is_deleted_comes_back_whole_whe
     assert stored(db) == 1
 
 
+@pytest.mark.sqlite_only("PostgreSQL frees what was deleted by itself, when it will")
 async def test_deleted_words_are_in_no_file_after_the_space_is_given_back(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     canary = b"canary-5c1f"
     written = end(
@@ -151,7 +152,7 @@ async def test_deleted_words_are_in_no_file_after_the_space_is_given_back(
 
 
 async def test_calls_that_share_messages_stay_exact_when_others_of_them_are_deleted(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     shared = ["s:be brief", "u:hello", "a:hi"]
     for n, session in enumerate(["s", "t"], 1):
@@ -175,9 +176,8 @@ async def test_calls_that_share_messages_stay_exact_when_others_of_them_are_dele
 
 
 @pytest.mark.parametrize("deep", [False, True])
-async def test_deleted_messages_are_in_no_file_full_text_included(
-    db: SqliteDatabase, deep: bool
-) -> None:
+@pytest.mark.sqlite_only("PostgreSQL frees what was deleted by itself, when it will")
+async def test_deleted_messages_are_in_no_file_full_text_included(db: Database, deep: bool) -> None:
     others = [
         spoken(start(n, session_id="t"), [f"u:{'word ' * 50} w{n}"], [f"a:{n}"])
         for n in range(10, 200)
@@ -200,7 +200,8 @@ async def test_deleted_messages_are_in_no_file_full_text_included(
     assert len((await list_sessions(db, 1, 10, query=parse("w150"))).rows) == 1
 
 
-async def test_giving_space_back_makes_the_file_smaller(db: SqliteDatabase) -> None:
+@pytest.mark.sqlite_only("PostgreSQL frees what was deleted by itself, when it will")
+async def test_giving_space_back_makes_the_file_smaller(db: Database) -> None:
     write(db, [end(start(1), request=body(os.urandom(1_000_000)))])
     db.reclaim()
     before = db.path.stat().st_size
@@ -211,7 +212,7 @@ async def test_giving_space_back_makes_the_file_smaller(db: SqliteDatabase) -> N
 
 
 async def test_a_span_counts_itself_again_when_the_call_that_it_saw_is_deleted(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     write(db, [end(start(1, session_id="s"))])
     said = Said(kind="llm_call", model="m", tokens=Tokens(input=3), cost_nusd=7)
@@ -231,7 +232,7 @@ async def test_a_span_counts_itself_again_when_the_call_that_it_saw_is_deleted(
     assert await check(db, text_of) == []
 
 
-async def test_a_trace_without_spans_is_deleted_with_its_session(db: SqliteDatabase) -> None:
+async def test_a_trace_without_spans_is_deleted_with_its_session(db: Database) -> None:
     hand_in(db, [opened(1, session_id="s")])
     with db.transaction() as tx:
         assert delete_trace(tx, 1, trace_id(1), text_of) is not None
@@ -240,7 +241,7 @@ async def test_a_trace_without_spans_is_deleted_with_its_session(db: SqliteDatab
 
 
 async def test_an_end_that_waits_for_its_start_goes_with_the_span_that_was_made_of_it(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     hand_in(db, [done(1, trace=1, said=Said(output=b'"secret"'))])
     with db.transaction() as tx:

@@ -6,32 +6,32 @@ from hypothesis import strategies as st
 
 from storage import fulltext
 from storage.clauses import Query, Words
+from storage.database import Database
 from storage.fts5 import quoted
 from storage.fulltext import look_up
 from storage.listing import list_sessions
 from storage.records import Page, Session
-from storage.sqlite import SqliteDatabase
 from tests.storage.calls import end, spoken, start, text_of, write
 
 
 async def sessions_with(
-    db: SqliteDatabase, *terms: str, limit: int = 100, after: tuple[int, int] | None = None
+    db: Database, *terms: str, limit: int = 100, after: tuple[int, int] | None = None
 ) -> Page[Session]:
     query = Query("sessions", tuple(map(Words, terms)))
     return await list_sessions(db, 1, limit, after, query=query)
 
 
-async def names(db: SqliteDatabase, *terms: str) -> list[str]:
+async def names(db: Database, *terms: str) -> list[str]:
     return [one.session_id for one in (await sessions_with(db, *terms)).rows]
 
 
-def say(db: SqliteDatabase, n: int, session: str, *asked: str, project: int = 1) -> None:
+def say(db: Database, n: int, session: str, *asked: str, project: int = 1) -> None:
     begun = start(n, session_id=session, project_id=project)
     write(db, [spoken(begun, [f"u:{words}" for words in asked], ["a:ok"])])
 
 
 async def test_a_session_has_every_word_in_some_message_and_a_phrase_in_one(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     say(db, 1, "s", "the quick brown fox", "jumps over")
     say(db, 2, "t", "brown quick")
@@ -43,28 +43,26 @@ async def test_a_session_has_every_word_in_some_message_and_a_phrase_in_one(
     assert await names(db, "ok") == ["t", "s"]
 
 
-async def test_neither_case_nor_accents_count(db: SqliteDatabase) -> None:
+async def test_neither_case_nor_accents_count(db: Database) -> None:
     say(db, 1, "s", "Ünï CÖDE")
     assert await names(db, "uni") == await names(db, "ÜNÏ code") == ["s"]
 
 
-async def test_projects_do_not_find_each_other(db: SqliteDatabase) -> None:
+async def test_projects_do_not_find_each_other(db: Database) -> None:
     say(db, 1, "s", "secret", project=2)
     assert await names(db, "secret") == []
     # The word that stands for a project in the index is no word of a message.
     assert await names(db, "p1") == await names(db, "p2") == []
 
 
-async def test_terms_without_a_letter_or_digit_are_passed_over(db: SqliteDatabase) -> None:
+async def test_terms_without_a_letter_or_digit_are_passed_over(db: Database) -> None:
     say(db, 1, "s", "a -- b")
     assert await names(db, "a", "--", "b") == ["s"]
     assert await names(db, "--") == await names(db, "") == []
 
 
 @pytest.mark.parametrize("term", ["a AND", "NOT b", "text:a", "a*", "^a", "NEAR(a b)", "a'--"])
-async def test_what_the_index_takes_for_its_language_is_only_words(
-    db: SqliteDatabase, term: str
-) -> None:
+async def test_what_the_index_takes_for_its_language_is_only_words(db: Database, term: str) -> None:
     say(db, 1, "s", "a b")
     say(db, 2, "t", f"x {term} y")
     assert "t" in await names(db, term)
@@ -72,7 +70,7 @@ async def test_what_the_index_takes_for_its_language_is_only_words(
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(st.characters(codec=None), max_size=20))
-async def test_any_text_is_searched_without_an_error(db: SqliteDatabase, term: str) -> None:
+async def test_any_text_is_searched_without_an_error(db: Database, term: str) -> None:
     assert await names(db, term, f'"{term}"') == []
 
 
@@ -80,7 +78,7 @@ def test_a_quoted_term_is_one_string() -> None:
     assert quoted('say "hi"') == '"say ""hi"""'
 
 
-async def test_pages_go_on_where_the_last_one_ended(db: SqliteDatabase) -> None:
+async def test_pages_go_on_where_the_last_one_ended(db: Database) -> None:
     for n in range(10):
         say(db, n, f"s{n}", "word" if n % 2 else "other")
     write(db, [end(start(99, session_id="s3"))])
@@ -102,7 +100,7 @@ def three_hits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("three_hits")
-async def test_of_a_very_common_word_the_newest_messages_are_looked_at(db: SqliteDatabase) -> None:
+async def test_of_a_very_common_word_the_newest_messages_are_looked_at(db: Database) -> None:
     for n in range(5):
         say(db, n, f"s{n}", f"word {n}")
     page = await sessions_with(db, "word")
@@ -112,7 +110,7 @@ async def test_of_a_very_common_word_the_newest_messages_are_looked_at(db: Sqlit
 
 
 @pytest.mark.usefixtures("three_hits")
-async def test_other_projects_do_not_crowd_out_what_a_project_said(db: SqliteDatabase) -> None:
+async def test_other_projects_do_not_crowd_out_what_a_project_said(db: Database) -> None:
     say(db, 1, "s", "word")
     for n in range(2, 9):
         say(db, n, "s", f"word {n}", project=2)
@@ -122,7 +120,7 @@ async def test_other_projects_do_not_crowd_out_what_a_project_said(db: SqliteDat
     assert (await look_up(db, 1, "word")).hits == 1
 
 
-async def test_large_messages_come_into_the_index_one_at_a_time(db: SqliteDatabase) -> None:
+async def test_large_messages_come_into_the_index_one_at_a_time(db: Database) -> None:
     for n in range(6):
         write(
             db, [spoken(start(n, session_id="s"), [f"u:word {n} {'x' * 1000}"], [])], indexed=False

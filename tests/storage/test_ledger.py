@@ -1,12 +1,12 @@
 """What a transaction remembers of the traces that it changes."""
 
+from storage.database import Database
 from storage.ledger import Ledger
-from storage.sqlite import SqliteDatabase
 from tests.storage.calls import end, start, trace_id, write
 
 
 async def test_a_trace_is_read_once_and_untouched_until_its_session_changes(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     write(db, [end(start(1))])
     with db.transaction() as tx:
@@ -21,7 +21,7 @@ async def test_a_trace_is_read_once_and_untouched_until_its_session_changes(
         assert change.session_key != alone
 
 
-async def test_a_trace_that_only_runs_has_said_nothing(db: SqliteDatabase) -> None:
+async def test_a_trace_that_only_runs_has_said_nothing(db: Database) -> None:
     write(db, [start(1)])
     with db.transaction() as tx:
         assert not Ledger(tx).trace((1, trace_id(1))).has_ended_spans

@@ -8,6 +8,7 @@ import pytest
 
 from storage import listing
 from storage.clauses import Holds, Ids, Query, Rows
+from storage.database import Database
 from storage.listing import (
     INDEXED,
     NEWEST,
@@ -23,9 +24,9 @@ from storage.parameters import prepare
 from storage.queries import get_session, get_span, get_trace, trace_spans
 from storage.records import Page, Tokens
 from storage.search import SearchError, parse
-from storage.sqlite import SqliteDatabase, open_database
 from storage.totals import Totals
 from storage.writes import apply
+from tests.databases import opened
 from tests.storage.calls import T0, end, span_id, spoken, start, trace_id, unknown_usage, write
 from tests.storage.mixed import LISTS, NOW_US, in_order, world
 
@@ -38,7 +39,7 @@ ALL_ORDERS = [
 
 
 async def walk(
-    db: SqliteDatabase, query: Query, order: Order | None = None, *, limit: int = 7
+    db: Database, query: Query, order: Order | None = None, *, limit: int = 7
 ) -> list[Any]:
     """Read all pages of a list."""
     found: list[Any] = []
@@ -58,7 +59,7 @@ async def walk(
     "text", ["since:100d", "since:100d cost:>=0 -status:failed", "alpha since:1d"]
 )
 async def test_pages_in_any_order_hold_each_row_that_is_found_once(
-    db: SqliteDatabase, rows: Rows, order: Order, text: str
+    db: Database, rows: Rows, order: Order, text: str
 ) -> None:
     here = await world(db, 5)
     query = parse(text, rows)
@@ -71,7 +72,7 @@ async def test_pages_in_any_order_hold_each_row_that_is_found_once(
 
 @pytest.mark.parametrize(("rows", "order"), ALL_ORDERS)
 async def test_a_reader_of_pages_meets_each_row_once_while_others_arrive(
-    db: SqliteDatabase, rows: Rows, order: Order
+    db: Database, rows: Rows, order: Order
 ) -> None:
     source = random.Random(1)  # noqa: S311
 
@@ -102,7 +103,7 @@ async def test_a_reader_of_pages_meets_each_row_once_while_others_arrive(
     assert before <= set(met)
 
 
-async def test_what_is_unknown_is_sorted_as_less_than_nothing(db: SqliteDatabase) -> None:
+async def test_what_is_unknown_is_sorted_as_less_than_nothing(db: Database) -> None:
     write(
         db,
         [
@@ -117,7 +118,7 @@ async def test_what_is_unknown_is_sorted_as_less_than_nothing(db: SqliteDatabase
     assert [one.session_id for one in up] == ["unknown", "free", "dear"]
 
 
-async def test_sessions_are_listed_by_their_newest_trace_each_once(db: SqliteDatabase) -> None:
+async def test_sessions_are_listed_by_their_newest_trace_each_once(db: Database) -> None:
     write(db, [end(start(n, session_id=f"s{n % 5}"), model=f"m{n % 2}") for n in range(20)])
     listed = await walk(db, parse(""), limit=2)
     assert all(session.models == ("m0", "m1") for session in listed)
@@ -125,7 +126,7 @@ async def test_sessions_are_listed_by_their_newest_trace_each_once(db: SqliteDat
 
 
 async def test_a_clock_that_jumps_back_sorts_by_its_times_then_by_arrival_and_hides_nothing(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     hour_us = 3_600_000_000
     # The third call begins after the clock went back an hour; the fourth in the same microsecond.
@@ -148,14 +149,14 @@ async def test_a_clock_that_jumps_back_sorts_by_its_times_then_by_arrival_and_hi
     assert {one.duration_us for (one,) in spans} == {7}
 
 
-async def test_a_page_that_is_just_full_is_the_last(db: SqliteDatabase) -> None:
+async def test_a_page_that_is_just_full_is_the_last(db: Database) -> None:
     write(db, [end(start(n, session_id=f"s{n}")) for n in range(3)])
     for read in LISTS.values():
         page = await read(db, 1, 3)
         assert (len(page.rows), page.next_after) == (3, None)
 
 
-async def test_a_project_lists_nothing_of_another(db: SqliteDatabase) -> None:
+async def test_a_project_lists_nothing_of_another(db: Database) -> None:
     write(db, [end(start(1, session_id="s", project_id=2))])
     for rows, read in LISTS.items():
         assert await read(db, 1, 10) == Page((), None)
@@ -169,7 +170,7 @@ async def test_a_project_lists_nothing_of_another(db: SqliteDatabase) -> None:
     "text", ["", "session:a*", "-session:a", "-since:1h", "until:1h", "cost:1"]
 )
 async def test_calls_are_sorted_otherwise_than_by_time_only_where_they_are_bounded(
-    db: SqliteDatabase, rows: Rows, by: str, text: str
+    db: Database, rows: Rows, by: str, text: str
 ) -> None:
     with pytest.raises(TooManyRows, match=r"session:ID.*since:24h"):
         await LISTS[rows](db, 1, 10, query=parse(text, rows), order=Order(by))
@@ -178,7 +179,7 @@ async def test_calls_are_sorted_otherwise_than_by_time_only_where_they_are_bound
 @pytest.mark.parametrize("rows", ["traces", "spans"])
 @pytest.mark.parametrize("text", ["since:100d", "session:s", "session:s cost:5"])
 async def test_more_calls_than_are_sorted_are_a_mistake(
-    db: SqliteDatabase, rows: Rows, text: str, monkeypatch: pytest.MonkeyPatch
+    db: Database, rows: Rows, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(db, [end(start(n, session_id="s")) for n in range(6)])
     monkeypatch.setattr(listing, "SORTED", 5)
@@ -196,7 +197,7 @@ async def test_more_calls_than_are_sorted_are_a_mistake(
 )
 @pytest.mark.parametrize("descending", [True, False])
 async def test_a_filter_that_passes_over_many_rows_goes_on_with_the_next_page(
-    db: SqliteDatabase,
+    db: Database,
     rows: Rows,
     by: str,
     descending: bool,
@@ -220,7 +221,7 @@ async def test_a_filter_that_passes_over_many_rows_goes_on_with_the_next_page(
 
 
 async def test_where_few_rows_can_be_meant_no_other_is_passed_over(
-    db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+    db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(db, [spoken(start(n, session_id=f"s{n}"), [f"u:w{n}"]) for n in range(30)])
     monkeypatch.setattr(listing, "LOOKED_AT", 5)
@@ -231,7 +232,7 @@ async def test_where_few_rows_can_be_meant_no_other_is_passed_over(
             assert page.next_after is None
 
 
-async def test_sums_are_those_of_all_rows_that_are_found(db: SqliteDatabase) -> None:
+async def test_sums_are_those_of_all_rows_that_are_found(db: Database) -> None:
     here = await world(db, 7)
     for text in ("", "cost:>0.1", "-status:failed", "alpha", "session:a", "nobody"):
         for rows in ("sessions", "traces"):
@@ -264,7 +265,7 @@ def _summed(rows: str, found: list[Any]) -> Totals:
 
 
 async def test_sums_of_too_many_rows_are_of_the_newest_and_say_so(
-    db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+    db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(db, [end(start(n, session_id=f"s{n}")) for n in range(6)])
     whole = {rows: await totals(db, 1, Query(rows)) for rows in ("sessions", "traces")}
@@ -278,7 +279,7 @@ async def test_sums_of_too_many_rows_are_of_the_newest_and_say_so(
 
 async def steps(path: Path, sessions: int) -> dict[str, int]:
     """Count the tens of steps of SQLite's machine that each read takes at this size."""
-    db = open_database(path)
+    db = opened(path)
     with db.transaction() as tx:
         apply(tx, prepare([call(n) for n in range(sessions)]))
     await db.read("SELECT 1", {})
@@ -351,6 +352,7 @@ def call(n: int) -> Any:
     return end(begun, cost_nusd=10 * n, tokens=tokens, model="gpt-5")
 
 
+@pytest.mark.sqlite_only("counts what SQLite's own machine does")
 async def test_no_page_works_more_in_a_large_database(tmp_path: Path) -> None:
     small = await steps(tmp_path / "small.db", 500)
     large = await steps(tmp_path / "large.db", 5_000)

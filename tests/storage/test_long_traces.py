@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storage.aggregates import AMOUNTS, NOTHING_KNOWN, SpanFacts, fold_trace
+from storage.database import Database
 from storage.ledger import TraceChange
 from storage.long_traces import LONG_TRACE, moved, packed, tally_of
 from storage.opened import NOT_OPENED, Opening
 from storage.records import CANCELLED, COMPLETED, FAILED, INTERRUPTED, RUNNING
-from storage.sqlite import SqliteDatabase
 from tests.storage.calls import T0, end, rows, start, write
 from tests.storage.handing import begun, done, hand_in
 
@@ -129,7 +129,7 @@ def test_what_cannot_be_told_is_read_anew(fields: dict[str, Any]) -> None:
     assert moved(grown(**fields)) is None
 
 
-async def steps_of_one_more(db: SqliteDatabase, n: int, how: str) -> int:
+async def steps_of_one_more(db: Database, n: int, how: str) -> int:
     """Count the hundreds of steps of SQLite's machine that a change of a trace takes."""
     hand_in(db, [begun(k, trace=1, end=done(k)) for k in range(1, n)], indexed=False)
     write(db, [start(n, trace=1)])
@@ -153,8 +153,9 @@ async def steps_of_one_more(db: SqliteDatabase, n: int, how: str) -> int:
 
 
 @pytest.mark.parametrize("how", ["a new span", "end a span", "end a call"])
+@pytest.mark.sqlite_only("counts what SQLite's own machine does")
 async def test_a_change_of_a_trace_costs_the_same_however_long_it_is(
-    db: SqliteDatabase, how: str
+    db: Database, how: str
 ) -> None:
     few = await steps_of_one_more(db, LONG_TRACE + 10, how)
     rows(db, "DELETE FROM spans")
@@ -163,8 +164,9 @@ async def test_a_change_of_a_trace_costs_the_same_however_long_it_is(
     assert many <= few * 1.5 + 5
 
 
+@pytest.mark.sqlite_only("counts what SQLite's own machine does")
 async def test_a_trace_grows_by_the_same_work_whether_children_or_parents_come_first(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     """A session of many traces is not read for one whose root comes last."""
     for n in range(1, 200):

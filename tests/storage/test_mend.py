@@ -2,21 +2,23 @@
 
 import pytest
 
+from storage.database import Database
 from storage.doctor import check
 from storage.mend import mend
-from storage.sqlite import SqliteDatabase
 from tests.storage.calls import rows, text_of
 from tests.storage.test_doctor import DAMAGE, fill, fill_handed_in
 
+pytestmark = pytest.mark.sqlite_only("a damaged PostgreSQL is restored from a backup")
 
-async def mended(db: SqliteDatabase) -> dict[str, int]:
+
+async def mended(db: Database) -> dict[str, int]:
     with db.transaction() as tx:
         lost = await mend(tx)
     assert await check(db, text_of) == []
     return lost
 
 
-async def test_where_nothing_is_wrong_nothing_is_lost(db: SqliteDatabase) -> None:
+async def test_where_nothing_is_wrong_nothing_is_lost(db: Database) -> None:
     fill(db)
     kept = ("contents", "nodes", "messages", "holes", "mentions", "spans", "sessions", "traces")
     before = {table: rows(db, f"SELECT * FROM {table}") for table in kept}  # noqa: S608
@@ -26,7 +28,7 @@ async def test_where_nothing_is_wrong_nothing_is_lost(db: SqliteDatabase) -> Non
         assert sorted(rows(db, f"SELECT * FROM {table}")) == sorted(was), table  # noqa: S608
 
 
-async def test_what_was_said_of_traces_is_kept(db: SqliteDatabase) -> None:
+async def test_what_was_said_of_traces_is_kept(db: Database) -> None:
     fill_handed_in(db)
     rows(db, "UPDATE traces SET linked_trace_id = x'07' WHERE session_id IS NULL")
     kept = ("spans", "traces", "sessions", "early_ends")
@@ -36,14 +38,14 @@ async def test_what_was_said_of_traces_is_kept(db: SqliteDatabase) -> None:
         assert sorted(rows(db, f"SELECT * FROM {table}")) == sorted(was), table  # noqa: S608
 
 
-async def test_a_span_counts_itself_where_the_call_that_it_saw_is_lost(db: SqliteDatabase) -> None:
+async def test_a_span_counts_itself_where_the_call_that_it_saw_is_lost(db: Database) -> None:
     fill_handed_in(db)
     rows(db, "DELETE FROM spans WHERE owner IS NOT NULL")
     await mended(db)
     assert rows(db, "SELECT COUNT(same_call) FROM spans") == [(0,)]
 
 
-async def test_numbers_go_on_behind_those_of_traces_without_spans(db: SqliteDatabase) -> None:
+async def test_numbers_go_on_behind_those_of_traces_without_spans(db: Database) -> None:
     fill_handed_in(db)
     rows(db, "DELETE FROM spans")
     rows(db, "DELETE FROM counters")
@@ -53,7 +55,7 @@ async def test_numbers_go_on_behind_those_of_traces_without_spans(db: SqliteData
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=list(DAMAGE))
-async def test_each_kind_of_damage_is_mended(db: SqliteDatabase, damage: str) -> None:
+async def test_each_kind_of_damage_is_mended(db: Database, damage: str) -> None:
     fill(db)
     rows(db, damage)
     lost = await mended(db)
@@ -74,7 +76,7 @@ async def test_each_kind_of_damage_is_mended(db: SqliteDatabase, damage: str) ->
     ],
 )
 async def test_a_table_that_is_lost_costs_what_only_it_had(
-    db: SqliteDatabase, table: str, lost: dict[str, int]
+    db: Database, table: str, lost: dict[str, int]
 ) -> None:
     fill(db)
     rows(db, f"DELETE FROM {table}")  # noqa: S608
@@ -87,7 +89,7 @@ async def test_a_table_that_is_lost_costs_what_only_it_had(
 
 
 async def test_numbers_are_not_given_twice_after_their_counter_was_lost(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     fill(db)
     rows(db, "DELETE FROM counters")

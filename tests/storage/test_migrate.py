@@ -9,6 +9,8 @@ from storage import migrate as module
 from storage.database import DatabaseNewer
 from storage.migrate import Migration, available, latest, migrate
 
+pytestmark = pytest.mark.sqlite_only("PostgreSQL has migrations of its own")
+
 PLACE = Path("a.db")
 
 

@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 
 from storage import budgets, moving
+from storage.database import Database
 from storage.doctor import check
 from storage.events import read_after
 from storage.forget import delete_trace
 from storage.moving import where_is
 from storage.queries import get_session, get_trace, stats
 from storage.records import RUNNING
-from storage.sqlite import SqliteDatabase
 from tests.storage.calls import (
     checkpoint,
     end,
@@ -30,7 +30,7 @@ from tests.storage.test_placing import T, joining, session_of, tracing
 
 
 async def test_calls_move_into_a_trace_that_becomes_known_with_its_session(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     write(db, [end(tracing(1)), tracing(2, parent=1)])
     hand_in(db, Handed(n=60, trace=T, session="s", kind="custom"))
@@ -44,7 +44,7 @@ async def test_calls_move_into_a_trace_that_becomes_known_with_its_session(
 
 
 async def test_a_call_makes_a_trace_known_to_those_before_it_by_naming_it(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     write(db, [end(tracing(1))])
     # Also where they come together, whichever is first.
@@ -56,7 +56,7 @@ async def test_a_call_makes_a_trace_known_to_those_before_it_by_naming_it(
     assert await check(db, text_of) == []
 
 
-async def test_a_call_that_runs_while_it_moves_goes_on_in_its_one_row(db: SqliteDatabase) -> None:
+async def test_a_call_that_runs_while_it_moves_goes_on_in_its_one_row(db: Database) -> None:
     write(db, [one := tracing(1)])
     hand_in(db, Handed(n=61, trace=T, session="s"))
     trace = await get_trace(db, 1, trace_id(T))
@@ -71,7 +71,7 @@ async def test_a_call_that_runs_while_it_moves_goes_on_in_its_one_row(db: Sqlite
 
 
 async def test_a_trace_without_a_session_takes_that_of_the_calls_that_come(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     write(db, [spoken(tracing(1, session_id="s"), ["u:a"], ["a:b"])])
     with db.transaction() as tx:
@@ -86,7 +86,7 @@ async def test_a_trace_without_a_session_takes_that_of_the_calls_that_come(
 
 @pytest.mark.parametrize("named", [1, 2])
 async def test_calls_take_what_they_said_to_the_session_that_another_one_brings(
-    db: SqliteDatabase, named: int
+    db: Database, named: int
 ) -> None:
     for n, word in ((1, "u:a"), (2, "u:b")):
         session = {"session_id": "s"} if n == named else {}
@@ -97,7 +97,7 @@ async def test_calls_take_what_they_said_to_the_session_that_another_one_brings(
     assert await check(db, text_of) == []
 
 
-async def test_a_call_that_named_another_session_stays_with_a_link(db: SqliteDatabase) -> None:
+async def test_a_call_that_named_another_session_stays_with_a_link(db: Database) -> None:
     adopted = {"session_id": "u", "session_source": "metadata"}
     write(db, [end(tracing(1, session_id="t")), end(tracing(2, **adopted))])
     hand_in(db, Handed(n=61, trace=T, session="s"))
@@ -107,7 +107,7 @@ async def test_a_call_that_named_another_session_stays_with_a_link(db: SqliteDat
     assert await check(db, text_of) == []
 
 
-async def test_a_trace_that_others_added_to_stays_with_a_link(db: SqliteDatabase) -> None:
+async def test_a_trace_that_others_added_to_stays_with_a_link(db: Database) -> None:
     write(db, [end(tracing(1)), end(joining(2, 1)), end(tracing(3))])
     with db.transaction() as tx:
         tx.execute("UPDATE traces SET opened_at_us = 1 WHERE trace_id = :id", {"id": trace_id(3)})
@@ -117,7 +117,7 @@ async def test_a_trace_that_others_added_to_stays_with_a_link(db: SqliteDatabase
 
 
 async def test_a_call_takes_along_what_it_brought_and_leaves_the_others_theirs(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     adopted = {"session_id": "u", "session_source": "metadata"}
     write(db, [spoken(tracing(1, **adopted), ["u:a"], ["a:b"])])
@@ -130,7 +130,7 @@ async def test_a_call_takes_along_what_it_brought_and_leaves_the_others_theirs(
     assert await check(db, text_of) == []
 
 
-async def test_calls_that_go_on_from_each_other_move_with_their_places(db: SqliteDatabase) -> None:
+async def test_calls_that_go_on_from_each_other_move_with_their_places(db: Database) -> None:
     write(db, [spoken(tracing(1), ["u:a"], ["a:b"])])
     write(db, [spoken(tracing(2), ["u:a", "a:b", "u:c"], ["a:d"])])
     assert (await session_of(db, 2))[0] == f"auto_{trace_id(1).hex()}"
@@ -141,7 +141,7 @@ async def test_calls_that_go_on_from_each_other_move_with_their_places(db: Sqlit
     assert await check(db, text_of) == []
 
 
-async def test_what_a_call_reserved_goes_with_it_to_its_new_session(db: SqliteDatabase) -> None:
+async def test_what_a_call_reserved_goes_with_it_to_its_new_session(db: Database) -> None:
     adopted = {"session_id": "u", "session_source": "metadata"}
     write(db, [one := tracing(1, **adopted)])
     with db.transaction() as tx:
@@ -155,7 +155,7 @@ async def test_what_a_call_reserved_goes_with_it_to_its_new_session(db: SqliteDa
 
 
 async def test_who_watches_is_told_that_the_trace_is_gone_and_where_its_call_is(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     write(db, [end(tracing(1, session_id="s"))])
     before = max(told.sequence for told in await read_after(db, 1, 0))
@@ -168,7 +168,7 @@ async def test_who_watches_is_told_that_the_trace_is_gone_and_where_its_call_is(
     assert span_id(1) not in {event.span_id for event in told}
 
 
-async def test_the_id_that_an_answer_named_leads_to_the_call(db: SqliteDatabase) -> None:
+async def test_the_id_that_an_answer_named_leads_to_the_call(db: Database) -> None:
     write(db, [end(tracing(1)), end(start(2))])
     hand_in(db, Handed(n=61, trace=T))
     assert await where_is(db, 1, trace_id(1)) == trace_id(T)
@@ -180,7 +180,7 @@ async def test_the_id_that_an_answer_named_leads_to_the_call(db: SqliteDatabase)
 
 
 async def test_no_more_calls_move_at_once_than_a_task_makes(
-    db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+    db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = moving.FIND_WAITING.replace(str(moving.MAX_WAITING), "2")
     monkeypatch.setattr(moving, "FIND_WAITING", few)
@@ -190,13 +190,13 @@ async def test_no_more_calls_move_at_once_than_a_task_makes(
     assert await check(db, text_of) == []
 
 
-async def test_calls_of_another_project_do_not_move(db: SqliteDatabase) -> None:
+async def test_calls_of_another_project_do_not_move(db: Database) -> None:
     write(db, [end(tracing(1, project_id=2))])
     hand_in(db, Handed(n=61, trace=T))
     assert traces_of_calls(db, 2) == {1: (1, None)}
 
 
-async def test_a_call_that_moves_marks_the_span_that_it_comes_below(db: SqliteDatabase) -> None:
+async def test_a_call_that_moves_marks_the_span_that_it_comes_below(db: Database) -> None:
     write(db, [end(tracing(1))])
     hand_in(db, Handed(n=61, trace=T))
     assert marks(db) == {61: 1}

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from storage.database import Transaction
+from storage.database import Database, Transaction
 from storage.forget import delete_trace
 from storage.parameters import MAX_COUNT, clean_text, prepare
 from storage.queries import get_session, get_span
@@ -19,7 +19,6 @@ from storage.records import (
     SpanStart,
     Tokens,
 )
-from storage.sqlite import SqliteDatabase
 from storage.writes import apply
 from tests.storage.calls import (
     body,
@@ -81,12 +80,12 @@ def test_hostile_values_never_lose_a_row(tx: Transaction, text: str, number: int
 
 
 @pytest.fixture
-def tx(db: SqliteDatabase) -> Iterator[Transaction]:
+def tx(db: Database) -> Iterator[Transaction]:
     with db.transaction() as opened:
         yield opened
 
 
-async def test_the_largest_counts_that_pass_add_up(db: SqliteDatabase) -> None:
+async def test_the_largest_counts_that_pass_add_up(db: Database) -> None:
     large = Tokens(input=MAX_COUNT, output=MAX_COUNT + 1)
     write(db, [end(start(n, session_id="s"), tokens=large, duration_us=MAX_COUNT) for n in (1, 2)])
     session = await get_session(db, 1, "s")
@@ -94,7 +93,7 @@ async def test_the_largest_counts_that_pass_add_up(db: SqliteDatabase) -> None:
     assert (session.tokens.input, session.tokens.output) == (2 * MAX_COUNT, None)
 
 
-async def test_times_at_both_ends_of_the_calendar_add_up(db: SqliteDatabase) -> None:
+async def test_times_at_both_ends_of_the_calendar_add_up(db: Database) -> None:
     for n in range(100):
         first = start(2 * n, trace=1000 + n, session_id="s", started_at_us=0)
         last = replace(first, span_id=span_id(2 * n + 1), started_at_us=253_000_000_000_000_000)
@@ -104,7 +103,7 @@ async def test_times_at_both_ends_of_the_calendar_add_up(db: SqliteDatabase) -> 
     assert session.ended_trace_count == 100
 
 
-async def test_text_that_had_to_be_cleaned_is_flagged(db: SqliteDatabase) -> None:
+async def test_text_that_had_to_be_cleaned_is_flagged(db: Database) -> None:
     write(db, [end(start(1, session_id="a\0b"), output_preview="x\ud800", notes=("n",))])
     span = await get_span(db, 1, span_id(1))
     assert span is not None

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 
 from storage import placing
+from storage.database import Database
 from storage.forget import delete_trace
 from storage.placing import moved_to
 from storage.queries import get_session, get_span, get_trace
 from storage.records import Taken
-from storage.sqlite import SqliteDatabase
 from tests.storage.calls import (
     checkpoint,
     end,
@@ -39,14 +39,14 @@ def tracing(n: int, trace: int = T, parent: int = 61, **fields: Any) -> Any:
     return start(n, **external, **fields)
 
 
-async def session_of(db: SqliteDatabase, trace: int) -> tuple[str | None, str | None]:
+async def session_of(db: Database, trace: int) -> tuple[str | None, str | None]:
     found = await get_trace(db, 1, trace_id(trace))
     assert found is not None
     return found.session_id, found.session_source
 
 
 async def test_a_call_joins_the_trace_that_our_header_names_known_or_not(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     written = write(db, [joining(1, parent_id=span_id(61))])
     assert traces_of_calls(db) == {1: (T, 61)}
@@ -59,7 +59,7 @@ async def test_a_call_joins_the_trace_that_our_header_names_known_or_not(
 
 
 async def test_what_a_call_says_later_goes_to_its_row_and_makes_no_other(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     one = joining(1, parent_id=span_id(61), session_id="s")
     write(db, [one])
@@ -74,7 +74,7 @@ async def test_what_a_call_says_later_goes_to_its_row_and_makes_no_other(
     assert write(db, [end(one), checkpoint(one, b"late")]).late == 2
 
 
-async def test_a_call_has_the_session_of_its_trace_and_infers_none(db: SqliteDatabase) -> None:
+async def test_a_call_has_the_session_of_its_trace_and_infers_none(db: Database) -> None:
     hand_in(db, Handed(n=61, trace=T, session="s"))
     adopted = {"session_id": "other", "session_source": "metadata"}
     write(db, [end(joining(1)), end(joining(2, **adopted))])
@@ -87,7 +87,7 @@ async def test_a_call_has_the_session_of_its_trace_and_infers_none(db: SqliteDat
     assert await session_of(db, 51) == (None, None)
 
 
-async def test_a_trace_without_a_session_takes_that_of_its_call(db: SqliteDatabase) -> None:
+async def test_a_trace_without_a_session_takes_that_of_its_call(db: Database) -> None:
     write(db, [joining(1)])
     write(db, [joining(2, session_id="s")])
     assert await session_of(db, T) == ("s", "header")
@@ -96,7 +96,7 @@ async def test_a_trace_without_a_session_takes_that_of_its_call(db: SqliteDataba
 
 
 async def test_a_call_that_names_another_session_keeps_its_own_trace_and_a_link(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     hand_in(db, Handed(n=61, trace=T, session="s"))
     written = write(db, [end(joining(1, parent_id=span_id(61), session_id="t"))])
@@ -108,7 +108,7 @@ async def test_a_call_that_names_another_session_keeps_its_own_trace_and_a_link(
     assert traces_of_calls(db)[2] == (T, None)
 
 
-async def test_a_traceparent_joins_a_trace_that_is_known_and_no_other(db: SqliteDatabase) -> None:
+async def test_a_traceparent_joins_a_trace_that_is_known_and_no_other(db: Database) -> None:
     write(db, [tracing(1)])
     assert traces_of_calls(db) == {1: (1, None)}
     hand_in(db, Handed(n=61, trace=51, session="s"))
@@ -122,7 +122,7 @@ async def test_a_traceparent_joins_a_trace_that_is_known_and_no_other(db: Sqlite
 
 
 async def test_a_trace_takes_no_more_spans_than_are_ever_read_of_one(
-    db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+    db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(placing, "MAX_SPANS", 2)
     write(db, [joining(n, session_id="s") for n in (1, 2)])
@@ -133,7 +133,7 @@ async def test_a_trace_takes_no_more_spans_than_are_ever_read_of_one(
 
 
 async def test_the_id_of_a_trace_that_a_call_has_left_leads_to_where_it_is(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     write(db, [joining(1)])
     write(db, [joining(2, 1)])
@@ -145,7 +145,7 @@ async def test_the_id_of_a_trace_that_a_call_has_left_leads_to_where_it_is(
 
 
 async def test_a_span_that_was_handed_in_with_a_calls_id_does_not_take_its_row(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     hand_in(db, Handed(n=1, trace=T))
     write(db, [end(joining(1))])
@@ -153,7 +153,7 @@ async def test_a_span_that_was_handed_in_with_a_calls_id_does_not_take_its_row(
     assert rows(db, "SELECT COUNT(*) FROM spans") == [(2,)]
 
 
-async def test_the_same_trace_in_another_project_is_another(db: SqliteDatabase) -> None:
+async def test_the_same_trace_in_another_project_is_another(db: Database) -> None:
     hand_in(db, Handed(n=61, trace=T, session="s"))
     write(db, [end(tracing(1, project_id=2)), end(joining(2, project_id=2))])
     assert traces_of_calls(db) == {}
@@ -163,7 +163,7 @@ async def test_the_same_trace_in_another_project_is_another(db: SqliteDatabase) 
 
 
 async def test_a_call_that_ends_after_its_trace_was_deleted_brings_it_back(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     write(db, [one := joining(1, session_id="s")])
     with db.transaction() as tx:
@@ -175,7 +175,8 @@ async def test_a_call_that_ends_after_its_trace_was_deleted_brings_it_back(
     assert await session_of(db, T) == ("s", "header")
 
 
-async def test_who_names_no_trace_pays_one_look_up_at_the_most(db: SqliteDatabase) -> None:
+@pytest.mark.sqlite_only("counts what SQLite's own machine does")
+async def test_who_names_no_trace_pays_one_look_up_at_the_most(db: Database) -> None:
     def statements(n: int, **fields: Any) -> list[str]:
         seen: list[str] = []
         db._writer.set_trace_callback(seen.append)

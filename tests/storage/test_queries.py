@@ -2,6 +2,7 @@
 
 import pytest
 
+from storage.database import Database
 from storage.queries import (
     get_session,
     get_span,
@@ -10,7 +11,6 @@ from storage.queries import (
     stats,
     trace_spans,
 )
-from storage.sqlite import SqliteDatabase
 from storage.totals import Stats
 from tests.storage.calls import (
     body,
@@ -24,7 +24,7 @@ from tests.storage.calls import (
 
 
 async def test_the_spans_of_a_trace_are_read_oldest_first_up_to_a_limit(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     write(db, [end(start(n, trace=9)) for n in (3, 1, 2)])
     spans = await trace_spans(db, 1, trace_id(9))
@@ -35,7 +35,7 @@ async def test_the_spans_of_a_trace_are_read_oldest_first_up_to_a_limit(
     ]
 
 
-async def test_a_project_sees_nothing_of_another(db: SqliteDatabase) -> None:
+async def test_a_project_sees_nothing_of_another(db: Database) -> None:
     write(db, [end(start(1, session_id="s", project_id=2), request=body(b"q"))])
     assert await get_session(db, 1, "s") is None
     assert await get_trace(db, 1, trace_id(1)) is None
@@ -45,7 +45,7 @@ async def test_a_project_sees_nothing_of_another(db: SqliteDatabase) -> None:
 
 
 @pytest.mark.parametrize("session_id", ["", "a/b", "%", "_", "'; --", "héllo", "{x}", "a" * 1024])
-async def test_a_session_id_is_read_by_itself_only(db: SqliteDatabase, session_id: str) -> None:
+async def test_a_session_id_is_read_by_itself_only(db: Database, session_id: str) -> None:
     write(db, [end(start(1, session_id=session_id)), end(start(2, session_id="other"))])
     found = await get_session(db, 1, session_id)
     assert found is not None
@@ -53,12 +53,12 @@ async def test_a_session_id_is_read_by_itself_only(db: SqliteDatabase, session_i
 
 
 async def test_a_session_id_with_a_lone_surrogate_is_unknown_and_no_error(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     assert await get_session(db, 1, "\ud800") is None
 
 
-async def test_statistics_are_sums_over_the_project(db: SqliteDatabase) -> None:
+async def test_statistics_are_sums_over_the_project(db: Database) -> None:
     shared = body(b"x" * 100)
     write(
         db,
@@ -85,13 +85,13 @@ async def test_statistics_are_sums_over_the_project(db: SqliteDatabase) -> None:
 
 
 async def test_statistics_of_calls_without_usage_know_no_tokens_and_no_cost(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     write(db, [unknown_usage(end(start(1)))])
     sums = await stats(db, 1)
     assert (sums.input_tokens, sums.output_tokens, sums.cost_nusd) == (None, None, None)
 
 
-async def test_a_project_is_found_by_its_name(db: SqliteDatabase) -> None:
+async def test_a_project_is_found_by_its_name(db: Database) -> None:
     assert await project_id(db, "default") == 1
     assert await project_id(db, "nobody's") is None

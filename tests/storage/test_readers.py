@@ -13,6 +13,8 @@ from storage.sqlite import SqliteDatabase, open_snapshot
 from tests.databases import opened
 from tests.storage.calls import rows, start, write
 
+pytestmark = pytest.mark.sqlite_only("a read of SQLite is a thread that is interrupted")
+
 ENDLESS = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT COUNT(*) FROM n"
 LONG = ENDLESS.replace("FROM n)", "FROM n WHERE i < 3000000)")
 MOMENT_S = 0.05

@@ -4,11 +4,10 @@ import hashlib
 
 import pytest
 
-from storage.database import DatabaseCorrupt
+from storage.database import Database, DatabaseCorrupt
 from storage.forget import delete_trace
 from storage.rebuild import envelope_of, request_body, request_of, response_body, response_of
 from storage.records import Body, Content, Envelope
-from storage.sqlite import SqliteDatabase
 from tests.storage.calls import (
     asked_body,
     body,
@@ -26,14 +25,14 @@ ASKED = ["s:be brief", "u:hello"]
 TOOLS = b'[{"name": "t"}]' * 2_000
 
 
-async def data_of(db: SqliteDatabase, n: int) -> tuple[bytes | None, bytes | None]:
+async def data_of(db: Database, n: int) -> tuple[bytes | None, bytes | None]:
     request = await request_body(db, 1, span_id(n))
     response = await response_body(db, 1, span_id(n))
     return (request and request.data, response and response.data)
 
 
 async def test_a_request_is_rebuilt_from_its_messages_and_what_is_round_them(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     write(db, [spoken(start(1), ASKED, ["a:hi"], tools=TOOLS, before=b'"\xff": 1,\n ')])
     more = [*ASKED, "a:hi", "u:more"]
@@ -45,7 +44,7 @@ async def test_a_request_is_rebuilt_from_its_messages_and_what_is_round_them(
     assert await envelope_of(db, 1, span_id(2)) == b'{"messages": [], "tools": %b}' % TOOLS
 
 
-async def test_a_string_of_input_is_an_empty_string_in_the_envelope(db: SqliteDatabase) -> None:
+async def test_a_string_of_input_is_an_empty_string_in_the_envelope(db: Database) -> None:
     prompt = spoken(start(1), ["u:a"])
     asked = Body(size=1, envelope=Envelope((b'{"input": ', b"}"), (None,)))
     write(db, [end(prompt.start, request=asked, conversation=prompt.conversation)])
@@ -53,19 +52,19 @@ async def test_a_string_of_input_is_an_empty_string_in_the_envelope(db: SqliteDa
 
 
 async def test_an_answer_without_input_and_an_input_without_messages_are_rebuilt(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     write(db, [spoken(start(1), [], ["a:hi"])])
     assert await data_of(db, 1) == (asked_body([]), b'{{"say": "a:hi"}}')
 
 
-async def test_three_thousand_messages_are_rebuilt(db: SqliteDatabase) -> None:
+async def test_three_thousand_messages_are_rebuilt(db: Database) -> None:
     asked = [f"u:{n}" for n in range(3_000)]
     write(db, [spoken(start(1), asked, ["a:hi"])])
     assert (await data_of(db, 1))[0] == asked_body(asked)
 
 
-async def test_flags_and_types_come_with_the_bytes(db: SqliteDatabase) -> None:
+async def test_flags_and_types_come_with_the_bytes(db: Database) -> None:
     asked = body(b"q", content_type="text/plain", redacted=True, truncated=True)
     answered = body(b"a", content_encoding="gzip", assembled=True)
     write(db, [end(start(1), request=asked, response=answered)])
@@ -77,7 +76,7 @@ async def test_flags_and_types_come_with_the_bytes(db: SqliteDatabase) -> None:
     assert request.sha256 == hashlib.sha256(b"q").digest()
 
 
-async def test_a_body_that_is_not_kept_is_none(db: SqliteDatabase) -> None:
+async def test_a_body_that_is_not_kept_is_none(db: Database) -> None:
     write(db, [end(start(1), request=Body(size=5))])
     assert await data_of(db, 1) == await data_of(db, 2) == (None, None)
     assert await envelope_of(db, 1, span_id(1)) is None
@@ -85,14 +84,14 @@ async def test_a_body_that_is_not_kept_is_none(db: SqliteDatabase) -> None:
     assert await response_of(db, 7) is None
 
 
-async def test_a_body_of_another_project_is_none(db: SqliteDatabase) -> None:
+async def test_a_body_of_another_project_is_none(db: Database) -> None:
     write(db, [spoken(start(1, project_id=2), ASKED)])
     assert await data_of(db, 1) == (None, None)
 
 
 @pytest.mark.parametrize("of_messages", [True, False])
 async def test_a_body_that_is_deleted_between_two_reads_is_none_and_never_a_wrong_one(
-    db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch, of_messages: bool
+    db: Database, monkeypatch: pytest.MonkeyPatch, of_messages: bool
 ) -> None:
     if of_messages:
         write(db, [spoken(start(1), ASKED, ["a:hi"])])
@@ -128,7 +127,7 @@ async def test_a_body_that_is_deleted_between_two_reads_is_none_and_never_a_wron
     ],
 )
 async def test_what_is_damaged_is_an_error_and_takes_no_more_memory(
-    db: SqliteDatabase, damage: str
+    db: Database, damage: str
 ) -> None:
     write(db, [end(start(1), request=body(b"a" * 100_000))])
     rows(db, damage)
@@ -137,7 +136,7 @@ async def test_what_is_damaged_is_an_error_and_takes_no_more_memory(
 
 
 @pytest.mark.parametrize("size", [100_000, 3_000_000])
-async def test_a_large_body_is_unpacked(db: SqliteDatabase, size: int) -> None:
+async def test_a_large_body_is_unpacked(db: Database, size: int) -> None:
     data = b"a" * size
     large = Content(sha256=hashlib.sha256(data).digest(), data=data)
     whole = Body(size=size, envelope=Envelope((b"<", b">"), (large,)))

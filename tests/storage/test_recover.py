@@ -25,6 +25,8 @@ from storage.sqlite import APPLICATION_ID, open_database
 from tests.databases import opened
 from tests.storage.calls import body, checkpoint, end, spoken, start, text_of, write
 
+pytestmark = pytest.mark.sqlite_only("a damaged PostgreSQL is restored from a backup")
+
 # ruff: noqa: S608 (the SQL below is put together from names of tables)
 
 PAGE = 4096

@@ -5,6 +5,7 @@ That they hold after any history is the business of test_aggregates.py.
 
 import pytest
 
+from storage.database import Database
 from storage.queries import get_session, get_trace
 from storage.records import (
     CANCELLED,
@@ -16,7 +17,6 @@ from storage.records import (
     SpanEnd,
     Tokens,
 )
-from storage.sqlite import SqliteDatabase
 from tests.storage.calls import (
     T0,
     end,
@@ -38,7 +38,7 @@ from tests.storage.calls import (
     ],
 )
 async def test_a_traces_status_follows_from_its_spans(
-    db: SqliteDatabase, states: list[str], status: str
+    db: Database, states: list[str], status: str
 ) -> None:
     for n, state in enumerate(states):
         begun = start(n, trace=9)
@@ -48,7 +48,7 @@ async def test_a_traces_status_follows_from_its_spans(
     assert (trace.status, trace.span_count) == (status, len(states))
 
 
-async def test_sums_of_what_is_unknown_are_null_and_of_zero_are_zero(db: SqliteDatabase) -> None:
+async def test_sums_of_what_is_unknown_are_null_and_of_zero_are_zero(db: Database) -> None:
     write(db, [unknown_usage(end(start(1, session_id="s")))])
     session = await get_session(db, 1, "s")
     assert session is not None
@@ -59,7 +59,7 @@ async def test_sums_of_what_is_unknown_are_null_and_of_zero_are_zero(db: SqliteD
     assert (session.tokens, session.cost_nusd) == (Tokens(input=0), 0)
 
 
-async def test_a_trace_keeps_the_first_session_that_was_named(db: SqliteDatabase) -> None:
+async def test_a_trace_keeps_the_first_session_that_was_named(db: Database) -> None:
     write(db, [end(start(1, trace=9))])
     write(db, [end(start(2, trace=9, session_id="first"))])
     write(db, [end(start(3, trace=9, session_id="second"))])
@@ -72,7 +72,7 @@ async def test_a_trace_keeps_the_first_session_that_was_named(db: SqliteDatabase
     assert await get_session(db, 1, "second") is None
 
 
-async def test_a_sessions_texts_come_from_its_oldest_and_newest_traces(db: SqliteDatabase) -> None:
+async def test_a_sessions_texts_come_from_its_oldest_and_newest_traces(db: Database) -> None:
     def call(n: int, **given: object) -> SpanEnd:
         return end(start(n, session_id="s", session_source=f"source {n}"), **given)
 

@@ -26,6 +26,8 @@ from storage.sqlite import APPLICATION_ID, SqliteDatabase, open_database
 from tests.databases import opened
 from tests.storage.calls import body, end, rows, start, text_of, trace_id, write
 
+pytestmark = pytest.mark.sqlite_only("the file is SQLite's own")
+
 HOLDER = """
 import sys
 from pathlib import Path

@@ -6,6 +6,8 @@ from storage.database import StatementRefused
 from storage.sqlite import SqliteDatabase
 from tests.storage.calls import rows
 
+pytestmark = pytest.mark.sqlite_only("statements are cut into parts for SQLite alone")
+
 
 async def test_many_rows_are_one_statement(db: SqliteDatabase) -> None:
     sql = "INSERT INTO projects (id, name) VALUES (:id, :name)"

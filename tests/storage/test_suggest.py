@@ -5,8 +5,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from storage.clauses import Rows
+from storage.database import Database
 from storage.search import KEYS, parse
-from storage.sqlite import SqliteDatabase
 from storage.suggest import MAX_SUGGESTIONS, suggest
 from tests.storage.calls import end, start, trace_id, write
 
@@ -14,12 +14,12 @@ PIECES = st.sampled_from([*'ab:-*"\\ \n>é', "session:", "model:", "cost:"])
 QUERIES = st.lists(PIECES, max_size=10).map("".join)
 
 
-async def texts(db: SqliteDatabase, query: str, rows: Rows = "sessions") -> list[str]:
+async def texts(db: Database, query: str, rows: Rows = "sessions") -> list[str]:
     found = await suggest(db, 1, query, len(query), rows)
     return [one.text for one in found.suggestions]
 
 
-async def test_an_empty_place_is_offered_every_key_with_its_meaning(db: SqliteDatabase) -> None:
+async def test_an_empty_place_is_offered_every_key_with_its_meaning(db: Database) -> None:
     for query in ("", "cost:>1 ", 'a "b c" '):
         found = await suggest(db, 1, query, len(query), "sessions")
         assert [one.text for one in found.suggestions] == [f"{key}:" for key in KEYS]
@@ -27,7 +27,7 @@ async def test_an_empty_place_is_offered_every_key_with_its_meaning(db: SqliteDa
         assert (found.start, found.end) == (len(query), len(query))
 
 
-async def test_a_key_is_completed_for_rows_that_have_it(db: SqliteDatabase) -> None:
+async def test_a_key_is_completed_for_rows_that_have_it(db: Database) -> None:
     assert await texts(db, "in") == ["input_tokens:", "input:"]
     assert await texts(db, "hi -MOD") == ["-model:"]
     assert await texts(db, "st", "traces") == ["status:"]
@@ -37,7 +37,7 @@ async def test_a_key_is_completed_for_rows_that_have_it(db: SqliteDatabase) -> N
     assert await texts(db, "starred:", "traces") == []
 
 
-async def test_a_value_is_completed_from_what_was_seen(db: SqliteDatabase) -> None:
+async def test_a_value_is_completed_from_what_was_seen(db: Database) -> None:
     write(
         db,
         [
@@ -58,7 +58,7 @@ async def test_a_value_is_completed_from_what_was_seen(db: SqliteDatabase) -> No
 
 
 async def test_kinds_and_tags_are_completed_from_what_applications_told(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     write(db, [end(start(n)) for n in (1, 2, 3)])
     write(db, [end(start(4, project_id=2))])
@@ -74,20 +74,20 @@ async def test_kinds_and_tags_are_completed_from_what_applications_told(
     assert await texts(db, "-tag:b", "spans") == ["-tag:beta"]
 
 
-async def test_what_cannot_be_seen_is_offered_by_example(db: SqliteDatabase) -> None:
+async def test_what_cannot_be_seen_is_offered_by_example(db: Database) -> None:
     assert await texts(db, "status:f") == ["status:failed"]
     assert await texts(db, "status:t", "spans") == ["status:truncated"]
     assert await texts(db, "since:") == ["since:5m", "since:1h", "since:24h", "since:7d"]
     assert await texts(db, "starred:t") == ["starred:true"]
 
 
-async def test_the_whole_clause_round_the_cursor_is_replaced(db: SqliteDatabase) -> None:
+async def test_the_whole_clause_round_the_cursor_is_replaced(db: Database) -> None:
     found = await suggest(db, 1, "a status:comp b", 12, "sessions")
     assert (found.start, found.end) == (2, 13)
     assert [one.text for one in found.suggestions] == ["status:completed"]
 
 
-async def test_so_many_are_offered_at_most(db: SqliteDatabase) -> None:
+async def test_so_many_are_offered_at_most(db: Database) -> None:
     write(db, [end(start(n, session_id=f"s{n:03}", user_id=f"u{n:03}")) for n in range(50)])
     for key in ("session", "user"):
         assert len(await texts(db, f"{key}:")) == MAX_SUGGESTIONS
@@ -96,9 +96,7 @@ async def test_so_many_are_offered_at_most(db: SqliteDatabase) -> None:
 @pytest.mark.parametrize("rows", ["sessions", "traces", "spans"])
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(query=QUERIES)
-async def test_any_place_of_any_text_is_completed(
-    db: SqliteDatabase, rows: Rows, query: str
-) -> None:
+async def test_any_place_of_any_text_is_completed(db: Database, rows: Rows, query: str) -> None:
     for at in range(len(query) + 1):
         found = await suggest(db, 1, query, at, rows)
         assert 0 <= found.start <= at <= found.end <= len(query)

@@ -4,11 +4,10 @@ import orjson
 import pytest
 
 from storage import forget, transcript
-from storage.database import Params, Row
+from storage.database import Database, Params, Row
 from storage.handed import Said
 from storage.lines import Line, lines
 from storage.records import Body, Envelope
-from storage.sqlite import SqliteDatabase
 from storage.threads import Setting, Tree
 from storage.transcript import message, message_contents, session_turns, turn_spans
 from tests.storage.calls import rows, span_id, start, text_of, trace_id
@@ -18,11 +17,11 @@ from tests.storage.talks import CHAT, call, chat, save
 ANSWERING = frozenset({CHAT, "responses"})
 
 
-async def lines_of(db: SqliteDatabase, session_id: str = "s") -> list[Line]:
+async def lines_of(db: Database, session_id: str = "s") -> list[Line]:
     return lines(Tree(await session_turns(db, 1, session_id, ANSWERING)), {})
 
 
-async def read(db: SqliteDatabase) -> list[str]:
+async def read(db: Database) -> list[str]:
     """Give what stands in the newest path of each thread: texts, or else the kind of the line."""
     found = await lines_of(db)
     ids = [line.entry.said.content_id for line in found if line.entry and line.entry.said]
@@ -35,12 +34,12 @@ async def read(db: SqliteDatabase) -> list[str]:
     ]
 
 
-async def test_a_chat_of_n_turns_reads_as_2n_messages(db: SqliteDatabase) -> None:
+async def test_a_chat_of_n_turns_reads_as_2n_messages(db: Database) -> None:
     save(db, *chat(4))
     assert await read(db) == ["u:1", "a:1", "u:2", "a:2", "u:3", "a:3", "u:4", "a:4"]
 
 
-async def test_only_what_is_new_in_a_turn_is_read_of_it(db: SqliteDatabase) -> None:
+async def test_only_what_is_new_in_a_turn_is_read_of_it(db: Database) -> None:
     save(db, *chat(4))
     turns = await session_turns(db, 1, "s", ANSWERING)
     assert [(len(turn.inputs), len(turn.answers)) for turn in turns] == [(1, 1)] * 4
@@ -50,7 +49,7 @@ async def test_only_what_is_new_in_a_turn_is_read_of_it(db: SqliteDatabase) -> N
 
 
 async def test_a_deleted_turn_takes_no_message_with_it_that_a_later_one_sent(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     save(db, *chat(4))
     with db.transaction() as tx:
@@ -60,12 +59,12 @@ async def test_a_deleted_turn_takes_no_message_with_it_that_a_later_one_sent(
     assert turns == [span_id(n) for n in (1, 1, 3, 3, 3, 3, 4, 4)]
 
 
-async def test_of_another_session_nothing_is_read(db: SqliteDatabase) -> None:
+async def test_of_another_session_nothing_is_read(db: Database) -> None:
     save(db, *chat(2))
     assert await lines_of(db, "t") == []
 
 
-async def test_a_prompt_stands_at_the_beginning_and_where_it_changed(db: SqliteDatabase) -> None:
+async def test_a_prompt_stands_at_the_beginning_and_where_it_changed(db: Database) -> None:
     save(
         db,
         call(1, ["s:brief", "u:1"], "a:1"),
@@ -80,7 +79,7 @@ async def test_a_prompt_stands_at_the_beginning_and_where_it_changed(db: SqliteD
 
 
 async def test_tools_and_instructions_in_the_request_are_told_by_their_contents(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     save(
         db,
@@ -99,14 +98,14 @@ async def test_tools_and_instructions_in_the_request_are_told_by_their_contents(
     assert list(data.values()) == [b'[{"name":"a"}]']
 
 
-async def test_small_values_of_a_request_are_told_by_their_bytes(db: SqliteDatabase) -> None:
+async def test_small_values_of_a_request_are_told_by_their_bytes(db: Database) -> None:
     body = Body(size=1, envelope=Envelope((b'{"tools": [1],"messages":[', b"]}"), (None,)))
     save(db, call(1, ["u:1"], "a:1", request=body))
     (turn,) = await session_turns(db, 1, "s", ANSWERING)
     assert turn.setting == Setting(tools=b"[1]")
 
 
-async def test_an_envelope_that_is_no_json_says_nothing(db: SqliteDatabase) -> None:
+async def test_an_envelope_that_is_no_json_says_nothing(db: Database) -> None:
     body = Body(size=1, envelope=Envelope((b'{"tools": [1],"messages":[', b"}"), (None,)))
     save(db, call(1, ["u:1"], "a:1", request=body))
     (turn,) = await session_turns(db, 1, "s", ANSWERING)
@@ -114,7 +113,7 @@ async def test_an_envelope_that_is_no_json_says_nothing(db: SqliteDatabase) -> N
 
 
 async def test_where_the_provider_holds_the_conversation_it_holds_its_prompt(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     save(
         db,
@@ -127,21 +126,21 @@ async def test_where_the_provider_holds_the_conversation_it_holds_its_prompt(
 
 
 async def test_a_call_that_runs_or_failed_before_its_request_was_stored_is_a_turn(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     failed = {"state": "failed", "conversation": None, "request": None}
     save(db, *chat(1), call(2, [], **failed), start(3, session_id="s", operation=CHAT))
     assert await read(db) == ["u:1", "a:1", "error", "running"]
 
 
-async def test_calls_that_are_of_no_conversation_are_no_turns(db: SqliteDatabase) -> None:
+async def test_calls_that_are_of_no_conversation_are_no_turns(db: Database) -> None:
     no_talk = {"conversation": None, "request": None, "operation": "embeddings"}
     save(db, *chat(1), call(2, [], **no_talk), call(3, [], state="failed", **no_talk))
     assert len(await session_turns(db, 1, "s", ANSWERING)) == 1
 
 
 async def test_a_turn_whose_base_no_turn_before_it_has_gives_all_that_it_sent(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     first = call(1, ["s:brief", "u:1"], "a:1")
     second = call(4, ["s:brief", "u:1", "a:1", "u:2"], "a:2")
@@ -153,7 +152,7 @@ async def test_a_turn_whose_base_no_turn_before_it_has_gives_all_that_it_sent(
 
 
 async def test_the_newest_turns_are_read_where_there_are_too_many(
-    db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+    db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(db, *chat(4))
     monkeypatch.setattr(transcript, "MAX_TURNS", 2)
@@ -162,7 +161,7 @@ async def test_the_newest_turns_are_read_where_there_are_too_many(
     assert [turn.span_id for turn in turns] == [span_id(3), span_id(4)]
 
 
-async def test_contents_are_read_as_far_as_the_bytes_allow(db: SqliteDatabase) -> None:
+async def test_contents_are_read_as_far_as_the_bytes_allow(db: Database) -> None:
     save(db, call(1, ["u:small", "u:" + "x" * 100_000, "u:last"]))
     (turn,) = await session_turns(db, 1, "s", ANSWERING)
     small, large, last = (said.content_id for said in turn.inputs)
@@ -172,14 +171,14 @@ async def test_contents_are_read_as_far_as_the_bytes_allow(db: SqliteDatabase) -
     assert await message_contents(db, 2, [small], 1 << 20) == {}
 
 
-async def test_many_contents_are_read_in_batches(db: SqliteDatabase) -> None:
+async def test_many_contents_are_read_in_batches(db: Database) -> None:
     save(db, call(1, [f"u:{n}" for n in range(250)]))
     (turn,) = await session_turns(db, 1, "s", ANSWERING)
     ids = [said.content_id for said in turn.inputs]
     assert len(await message_contents(db, 1, ids, 1 << 20)) == 250
 
 
-async def test_a_message_is_found_by_its_span_and_depth(db: SqliteDatabase) -> None:
+async def test_a_message_is_found_by_its_span_and_depth(db: Database) -> None:
     save(db, *chat(2))
     found = [await message(db, 1, span_id(2), depth) for depth in range(6)]
     assert [data and orjson.loads(data)["say"] for data in found] == [
@@ -189,7 +188,7 @@ async def test_a_message_is_found_by_its_span_and_depth(db: SqliteDatabase) -> N
     assert await message(db, 2, span_id(2), 1) is None
 
 
-async def test_the_spans_of_a_page_are_read_by_their_number(db: SqliteDatabase) -> None:
+async def test_the_spans_of_a_page_are_read_by_their_number(db: Database) -> None:
     save(db, *chat(3))
     seqs = [turn.seq for turn in await session_turns(db, 1, "s", ANSWERING)]
     found = await turn_spans(db, 1, seqs[1:])
@@ -200,7 +199,7 @@ async def test_the_spans_of_a_page_are_read_by_their_number(db: SqliteDatabase) 
 
 
 async def test_reading_a_session_takes_steps_in_the_number_of_its_turns(
-    db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+    db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(db, *chat(40))
     rows: list[int] = []
@@ -216,7 +215,7 @@ async def test_reading_a_session_takes_steps_in_the_number_of_its_turns(
     assert rows == [40, 80]
 
 
-async def test_a_turn_is_a_call_of_a_model_once(db: SqliteDatabase) -> None:
+async def test_a_turn_is_a_call_of_a_model_once(db: Database) -> None:
     step = Said(kind="tool_call", input=b'"look"', output=b'"found"')
     hand_in(db, [begun(1, session_id="s", said=step), done(1)])
     for n in (2, 3):
@@ -229,7 +228,7 @@ async def test_a_turn_is_a_call_of_a_model_once(db: SqliteDatabase) -> None:
     assert [turn.span_id for turn in turns] == [span_id(3)]
 
 
-async def test_turns_that_were_handed_in_go_on_from_each_other(db: SqliteDatabase) -> None:
+async def test_turns_that_were_handed_in_go_on_from_each_other(db: Database) -> None:
     asked = ["u:1"]
     for n in (1, 2, 3):
         hand_in(db, [begun(n, session_id="s", said=talk_said(asked, [f"a:{n}"])), done(n)])

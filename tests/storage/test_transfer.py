@@ -1,16 +1,16 @@
 """What goes with a call to another trace; when one goes is test_moving.py's and test_twins.py's."""
 
+from storage.database import Database
 from storage.doctor import check
 from storage.events import log_changes
 from storage.ledger import Ledger
 from storage.rollup import roll_up
-from storage.sqlite import SqliteDatabase
 from storage.transfer import Move, move
 from tests.storage.calls import end, rows, span_id, start, text_of, trace_id, write
 from tests.storage.seen_twice import links, traces_of_calls
 
 
-async def moved(db: SqliteDatabase, *moves: tuple[int, int]) -> Ledger:
+async def moved(db: Database, *moves: tuple[int, int]) -> Ledger:
     with db.transaction() as tx:
         ledger = Ledger(tx)
         ledger.spans.append((1, trace_id(moves[0][0]), span_id(moves[0][0])))
@@ -20,7 +20,7 @@ async def moved(db: SqliteDatabase, *moves: tuple[int, int]) -> Ledger:
     return ledger
 
 
-async def test_a_call_goes_with_its_sums_and_its_parent(db: SqliteDatabase) -> None:
+async def test_a_call_goes_with_its_sums_and_its_parent(db: Database) -> None:
     write(db, [end(start(1, session_id="s")), end(start(2, session_id="s"), model="other")])
     ledger = await moved(db, (1, 2))
     assert traces_of_calls(db) == {1: (2, 9), 2: (2, None)}
@@ -33,7 +33,7 @@ async def test_a_call_goes_with_its_sums_and_its_parent(db: SqliteDatabase) -> N
 
 
 async def test_a_call_keeps_the_parent_that_it_has_and_the_first_trace_that_it_left(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     write(db, [end(start(1, parent_id=span_id(7))), end(start(2)), end(start(3))])
     await moved(db, (1, 4))
@@ -45,7 +45,7 @@ async def test_a_call_keeps_the_parent_that_it_has_and_the_first_trace_that_it_l
     assert (trace_id(1),) in rows(db, "SELECT moved_from FROM spans")
 
 
-async def test_two_calls_with_one_id_are_not_put_into_one_trace(db: SqliteDatabase) -> None:
+async def test_two_calls_with_one_id_are_not_put_into_one_trace(db: Database) -> None:
     write(db, [end(start(1)), end(start(1, trace=2))])
     await moved(db, (1, 2))
     assert links(db) == {1: 2}

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
+from storage.database import Database
 from storage.doctor import check
 from storage.forget import delete_session, delete_trace
 from storage.ledger import Ledger
 from storage.queries import get_session, get_span, get_trace, stats
-from storage.sqlite import SqliteDatabase
 from storage.twins import match
 from tests.storage.calls import (
     end,
@@ -26,7 +26,7 @@ from tests.storage.seen_twice import Handed, hand_in, links, marks, traces_of_ca
 from tests.storage.test_placing import T, joining, session_of
 
 
-async def tokens_of(db: SqliteDatabase, trace: int) -> tuple[Any, ...]:
+async def tokens_of(db: Database, trace: int) -> tuple[Any, ...]:
     found = await get_trace(db, 1, trace_id(trace))
     assert found is not None
     return found.tokens.input, found.cost_nusd, found.span_count
@@ -35,7 +35,7 @@ async def tokens_of(db: SqliteDatabase, trace: int) -> tuple[Any, ...]:
 @pytest.mark.parametrize("first", ["call", "span"])
 @pytest.mark.parametrize("kind", ["llm_call", "embedding"])
 async def test_a_span_is_marked_with_the_call_below_it_in_either_order(
-    db: SqliteDatabase, first: str, kind: str
+    db: Database, first: str, kind: str
 ) -> None:
     call = end(joining(1, parent_id=span_id(61)))
     handed = Handed(n=61, trace=T, session="s", kind=kind)
@@ -60,7 +60,7 @@ async def test_a_span_is_marked_with_the_call_below_it_in_either_order(
 
 @pytest.mark.parametrize("first", ["call", "span"])
 async def test_a_call_with_the_response_id_of_a_span_moves_below_it_in_either_order(
-    db: SqliteDatabase, first: str
+    db: Database, first: str
 ) -> None:
     call = spoken(start(1), ["u:a"], ["a:b"], response_id="r")
     handed = Handed(n=61, trace=T, session="s", response_id="r")
@@ -80,7 +80,7 @@ async def test_a_call_with_the_response_id_of_a_span_moves_below_it_in_either_or
 
 @pytest.mark.parametrize("first", ["call", "span"])
 async def test_a_call_that_names_another_session_stays_and_counts_there(
-    db: SqliteDatabase, first: str
+    db: Database, first: str
 ) -> None:
     call = end(start(1, session_id="t"), response_id="r")
     handed = Handed(n=61, trace=T, session="s", response_id="r")
@@ -95,14 +95,14 @@ async def test_a_call_that_names_another_session_stays_and_counts_there(
     assert await check(db, text_of) == []
 
 
-async def test_a_call_that_named_its_trace_stays_in_it(db: SqliteDatabase) -> None:
+async def test_a_call_that_named_its_trace_stays_in_it(db: Database) -> None:
     write(db, [end(joining(1, 51), response_id="r")])
     hand_in(db, Handed(n=61, trace=T, response_id="r"))
     assert (marks(db), traces_of_calls(db)) == ({61: 1}, {1: (51, None)})
 
 
 async def test_of_several_calls_and_spans_each_span_is_marked_and_each_call_counts(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     # A client tries twice below one span, and two libraries saw the second try.
     write(db, [end(joining(n, parent_id=span_id(61)), response_id=f"r{n}") for n in (1, 2)])
@@ -112,7 +112,7 @@ async def test_of_several_calls_and_spans_each_span_is_marked_and_each_call_coun
 
 
 async def test_what_bills_nothing_or_is_of_another_project_or_kind_marks_nothing(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     asked_only = {"usage_source": None, "cost_status": "free", "cost_nusd": 0}
     write(db, [end(joining(1, parent_id=span_id(61)), response_id="r", **asked_only)])
@@ -125,7 +125,7 @@ async def test_what_bills_nothing_or_is_of_another_project_or_kind_marks_nothing
     assert marks(db) == {61: None, 62: None}
 
 
-async def test_an_ended_call_that_is_settled_later_marks_then(db: SqliteDatabase) -> None:
+async def test_an_ended_call_that_is_settled_later_marks_then(db: Database) -> None:
     write(db, [end(joining(1, parent_id=span_id(61)), response_id="r", usage_source=None)])
     hand_in(db, Handed(n=61, trace=T))
     assert marks(db) == {61: None}
@@ -133,7 +133,7 @@ async def test_an_ended_call_that_is_settled_later_marks_then(db: SqliteDatabase
     assert marks(db) == {61: 1}
 
 
-async def test_a_span_counts_again_when_its_call_is_deleted(db: SqliteDatabase) -> None:
+async def test_a_span_counts_again_when_its_call_is_deleted(db: Database) -> None:
     write(db, [end(start(1, session_id="t"), response_id="r")])
     write(db, [end(start(2, session_id="u"), response_id="r")])
     hand_in(db, Handed(n=61, trace=T, session="s", response_id="r"))
@@ -153,7 +153,7 @@ async def test_a_span_counts_again_when_its_call_is_deleted(db: SqliteDatabase) 
 
 
 async def test_what_was_handed_in_is_not_taken_for_the_call_that_made_a_response(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     # It began before the call that it saw.
     hand_in(db, Handed(n=61, trace=T, session="s", response_id="r"))
@@ -164,7 +164,7 @@ async def test_what_was_handed_in_is_not_taken_for_the_call_that_made_a_response
     assert await session_of(db, 3) == ("t", "previous_response")
 
 
-async def test_matching_again_changes_nothing(db: SqliteDatabase) -> None:
+async def test_matching_again_changes_nothing(db: Database) -> None:
     write(db, [end(start(1), response_id="r")])
     hand_in(db, Handed(n=61, trace=T, response_id="r"))
     with db.transaction() as tx:

@@ -2,19 +2,19 @@
 
 import pytest
 
-from storage.sqlite import SqliteDatabase
+from storage.database import Database
 from storage.wholeness import ROWS, all_bodies, broken_contents, broken_nodes, each
 from tests.storage.calls import body, end, rows, spoken, start, write
 
 
 @pytest.fixture
-def filled(db: SqliteDatabase) -> SqliteDatabase:
+def filled(db: Database) -> Database:
     write(db, [spoken(start(1), ["s:brief", "u:hi"], ["a:ho"], tools=b'["t"]' * 9_000)])
     write(db, [end(start(2), request=body(b"q" * 50_000), response=body(b"a"))])
     return db
 
 
-async def test_nothing_is_broken_where_nothing_is(filled: SqliteDatabase) -> None:
+async def test_nothing_is_broken_where_nothing_is(filled: Database) -> None:
     assert [one async for one in broken_contents(filled)] == []
     assert [one async for one in broken_nodes(filled)] == []
     bodies = [one async for one in all_bodies(filled)]
@@ -22,7 +22,7 @@ async def test_nothing_is_broken_where_nothing_is(filled: SqliteDatabase) -> Non
     assert [len(one.holes) for one in bodies] == [1, 0]
 
 
-async def test_a_content_of_another_hash_size_or_packing_is_broken(filled: SqliteDatabase) -> None:
+async def test_a_content_of_another_hash_size_or_packing_is_broken(filled: Database) -> None:
     rows(filled, "UPDATE contents SET data = x'00' WHERE size = 50000")
     rows(filled, "UPDATE contents SET sha256 = x'00' WHERE size = 1")
     found = [one async for one in broken_contents(filled)]
@@ -35,7 +35,7 @@ async def test_a_content_of_another_hash_size_or_packing_is_broken(filled: Sqlit
 
 
 async def test_a_node_of_another_lead_is_broken_and_what_rests_on_its_hash_is_not(
-    filled: SqliteDatabase,
+    filled: Database,
 ) -> None:
     rows(filled, "UPDATE nodes SET lead = x'20' WHERE depth = 2")
     ((number,),) = rows(filled, "SELECT id FROM nodes WHERE depth = 2")
@@ -52,13 +52,13 @@ async def test_a_node_of_another_lead_is_broken_and_what_rests_on_its_hash_is_no
     ],
 )
 async def test_each_body_is_looked_at_by_itself(
-    filled: SqliteDatabase, damage: str, found: tuple[int, bool, bool]
+    filled: Database, damage: str, found: tuple[int, bool, bool]
 ) -> None:
     rows(filled, damage)
     assert next(iter([one[:3] async for one in all_bodies(filled)])) == found
 
 
-async def test_all_rows_are_read_piece_by_piece(db: SqliteDatabase) -> None:
+async def test_all_rows_are_read_piece_by_piece(db: Database) -> None:
     write(db, [start(n) for n in range(1, ROWS + 3)])
     sql = "SELECT seq FROM spans WHERE seq > :after ORDER BY seq"
     assert [seq async for (seq,) in each(db, sql)] == list(range(1, ROWS + 3))

@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 
 import pytest
 
+from storage.database import Database
 from storage.doctor import check
 from storage.parameters import Change, prepare
 from storage.queries import get_session, get_span, get_trace
@@ -17,7 +18,6 @@ from storage.records import (
     SpanStart,
     Tokens,
 )
-from storage.sqlite import SqliteDatabase
 from storage.writes import apply
 from tests.storage.calls import (
     body,
@@ -36,7 +36,7 @@ from tests.storage.calls import (
 )
 
 
-async def test_a_start_is_a_row_that_runs(db: SqliteDatabase) -> None:
+async def test_a_start_is_a_row_that_runs(db: Database) -> None:
     written = write(db, [start(1, session_id="s", user_id="u", path="/v1/chat/completions")])
     span = await get_span(db, 1, span_id(1))
     assert span is not None
@@ -48,7 +48,7 @@ async def test_a_start_is_a_row_that_runs(db: SqliteDatabase) -> None:
     assert written.sessions == ((1, "s"),)
 
 
-async def test_every_field_of_an_end_is_read_back(db: SqliteDatabase) -> None:
+async def test_every_field_of_an_end_is_read_back(db: Database) -> None:
     ended = end(
         start(
             1,
@@ -101,7 +101,7 @@ async def test_every_field_of_an_end_is_read_back(db: SqliteDatabase) -> None:
 
 @pytest.mark.parametrize("split", ["together", "apart", "end only", "end first"])
 async def test_a_call_ends_the_same_however_its_start_and_end_come(
-    db: SqliteDatabase, split: str
+    db: Database, split: str
 ) -> None:
     begun = start(1, session_id="s")
     ended = end(begun, request=body(b"q"), response=body(b"a"))
@@ -120,7 +120,7 @@ async def test_a_call_ends_the_same_however_its_start_and_end_come(
     assert stored(db) == 2
 
 
-async def test_the_first_end_stands_and_a_batch_can_be_written_twice(db: SqliteDatabase) -> None:
+async def test_the_first_end_stands_and_a_batch_can_be_written_twice(db: Database) -> None:
     begun = start(1, session_id="s")
     batch: list[Change] = [begun, checkpoint(begun, b"part"), end(begun, request=body(b"q"))]
     write(db, batch)
@@ -133,7 +133,7 @@ async def test_the_first_end_stands_and_a_batch_can_be_written_twice(db: SqliteD
     assert (session.span_count, session.cost_nusd) == (1, 100)
 
 
-async def test_a_prepared_batch_can_be_written_after_a_failed_try(db: SqliteDatabase) -> None:
+async def test_a_prepared_batch_can_be_written_after_a_failed_try(db: Database) -> None:
     begun = start(1)
     batch = prepare([begun, end(begun, request=body(b"q"))])
     with pytest.raises(ZeroDivisionError), db.transaction() as tx:  # noqa: PT012 (block is tested)
@@ -148,7 +148,7 @@ async def test_a_prepared_batch_can_be_written_after_a_failed_try(db: SqliteData
 
 
 async def test_a_checkpoint_replaces_the_one_before_and_the_end_replaces_both(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     begun = start(1)
     write(db, [begun, checkpoint(begun, b"once")])
@@ -164,7 +164,7 @@ async def test_a_checkpoint_replaces_the_one_before_and_the_end_replaces_both(
 
 
 async def test_a_body_that_the_last_checkpoint_stored_is_counted_with_its_call(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     begun = start(1, session_id="s")
     write(db, [begun, checkpoint(begun, b"once")])
@@ -180,7 +180,7 @@ async def test_a_body_that_the_last_checkpoint_stored_is_counted_with_its_call(
     assert await check(db, text_of) == []
 
 
-async def test_a_checkpoints_body_that_another_call_holds_stays(db: SqliteDatabase) -> None:
+async def test_a_checkpoints_body_that_another_call_holds_stays(db: Database) -> None:
     one, two = start(1), start(2)
     write(db, [one, end(two, request=body(b"shared"))])
     write(db, [checkpoint(one, b"shared")])
@@ -188,7 +188,7 @@ async def test_a_checkpoints_body_that_another_call_holds_stays(db: SqliteDataba
     assert rows(db, "SELECT data FROM contents") == [(b"shared",)]
 
 
-async def test_a_large_body_is_compressed_and_read_back_exactly(db: SqliteDatabase) -> None:
+async def test_a_large_body_is_compressed_and_read_back_exactly(db: Database) -> None:
     text = b"all work and no play " * 5_000
     noise = os.urandom(50_000)
     write(db, [end(start(1), request=body(text), response=body(noise))])
@@ -200,7 +200,7 @@ async def test_a_large_body_is_compressed_and_read_back_exactly(db: SqliteDataba
     assert (asked.data, answered.data) == (text, noise)
 
 
-async def test_the_same_bytes_are_stored_once_in_each_project(db: SqliteDatabase) -> None:
+async def test_the_same_bytes_are_stored_once_in_each_project(db: Database) -> None:
     shared = body(b"the same")
     write(
         db,
@@ -214,7 +214,7 @@ async def test_the_same_bytes_are_stored_once_in_each_project(db: SqliteDatabase
 
 
 async def test_usage_reported_by_another_call_settles_the_call_that_made_the_response(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     maker = unknown_usage(end(start(1, session_id="s"), response_id="resp_1", model="gpt-5"))
     poll = unknown_usage(end(start(2, session_id="s"), response_id="resp_1", model=None))
@@ -233,7 +233,7 @@ async def test_usage_reported_by_another_call_settles_the_call_that_made_the_res
     assert (session.cost_nusd, session.unpriced_count, session.models) == (900, 1, ("gpt-5-2026",))
 
 
-async def test_a_response_is_settled_once_by_whoever_comes_first(db: SqliteDatabase) -> None:
+async def test_a_response_is_settled_once_by_whoever_comes_first(db: Database) -> None:
     maker = unknown_usage(end(start(1), response_id="resp_1"))
     polls = [
         replace(
@@ -249,7 +249,7 @@ async def test_a_response_is_settled_once_by_whoever_comes_first(db: SqliteDatab
     assert costs == [(2,), (None,), (None,)]
 
 
-async def test_usage_that_the_maker_reported_itself_is_not_replaced(db: SqliteDatabase) -> None:
+async def test_usage_that_the_maker_reported_itself_is_not_replaced(db: Database) -> None:
     write(db, [end(start(1), response_id="resp_1")])
     write(db, [replace(unknown_usage(end(start(2))), settles=settlement("resp_1"))])
     span = await get_span(db, 1, span_id(1))
@@ -258,7 +258,7 @@ async def test_usage_that_the_maker_reported_itself_is_not_replaced(db: SqliteDa
 
 
 async def test_a_reported_usage_replaces_an_estimate_even_where_it_knows_less(
-    db: SqliteDatabase,
+    db: Database,
 ) -> None:
     guess = end(start(1, session_id="s"), response_id="resp_1", usage_source="estimated")
     report = settlement("resp_1", tokens=Tokens(output=3), cost_nusd=None, cost_status="unpriced")
@@ -270,7 +270,7 @@ async def test_a_reported_usage_replaces_an_estimate_even_where_it_knows_less(
     assert (session.estimated_count, session.unpriced_count) == (0, 1)
 
 
-async def test_another_projects_response_is_not_settled(db: SqliteDatabase) -> None:
+async def test_another_projects_response_is_not_settled(db: Database) -> None:
     write(db, [unknown_usage(end(start(1, project_id=2), response_id="resp_1"))])
     write(db, [replace(unknown_usage(end(start(2))), settles=settlement("resp_1"))])
     assert rows(db, "SELECT DISTINCT cost_nusd FROM spans") == [(None,)]
