@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from storage.database import StatementRefused, StorageError
 from storage.postgres_address import Address, address_of, connect
-from storage.postgres_errors import REFUSALS, Unreachable, is_stale, refusal
+from storage.postgres_errors import REFUSALS, Unreachable, is_stale, line, refusal
 from storage.postgres_migrate import LOCK, migrate
 from storage.postgres_readers import PostgresReaders, PostgresSnapshot
 from storage.postgres_statements import PostgresTransaction
@@ -26,8 +26,10 @@ from storage.postgres_statements import PostgresTransaction
 # project's number has nine digits at most.
 ALL: Final = (LOCK[0], 2)
 PROJECT: Final = LOCK[0] + 1
-# A statement that takes longer is given up with its connection; what is written at a time is small.
+# The server ends a statement that takes longer, with its locks; what is written at a time is small.
 STATEMENT_S: Final = 60.0
+# Where it does not, the connection is given up.
+GIVE_UP_S: Final = STATEMENT_S + 10.0
 # The limit is set anew when so much of it has passed, as that costs more than to look at a clock.
 REARM_S: Final = 5.0
 CLOSE_S: Final = 2.0
@@ -69,7 +71,10 @@ class PostgresDatabase(PostgresReaders):
         query_timeout_s: float | None = None,
     ) -> None:
         super().__init__(address, timeout_s=query_timeout_s)
-        self._writer_settings = {"synchronous_commit": "on" if synchronous_commit else "off"}
+        self._writer_settings = {
+            "synchronous_commit": "on" if synchronous_commit else "off",
+            "statement_timeout": str(int(STATEMENT_S * 1000)),
+        }
         self._loop = _new_loop()
         # For callers whose own thread runs a loop.
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="postgres")
@@ -185,7 +190,7 @@ class PostgresDatabase(PostgresReaders):
                 self._transaction.forget()
             if self._connection is not None and self._connection.is_closed():
                 self._drop()
-                raise Unreachable(self.place, str(refusal("", error))) from error
+                raise Unreachable(self.place, line(error)) from error
             raise refusal(self.place, error) from error
 
     def _drive(self, work: Coroutine[Any, Any, Any]) -> Any:
@@ -194,7 +199,7 @@ class PostgresDatabase(PostgresReaders):
             self._armed_at_s = now_s
             if self._limit is not None:
                 self._limit.cancel()
-            self._limit = self._loop.call_later(STATEMENT_S, self._give_up)
+            self._limit = self._loop.call_later(GIVE_UP_S, self._give_up)
         return self._loop.run_until_complete(work)
 
     def _give_up(self) -> None:
@@ -212,12 +217,14 @@ class PostgresDatabase(PostgresReaders):
         """Write every table anew without anything that was deleted, however long it takes."""
         with self._taken():
             self._connect()
+            self.run(self._connection.execute("SET statement_timeout = 0"))
             for table in self.run(self._connection.fetch(OUR_TABLES)):
                 self._armed_at_s = time.monotonic() + 24 * 3600.0
                 if self._limit is not None:
                     self._limit.cancel()
                 self.run(self._connection.execute(f'VACUUM (FULL, ANALYZE) "{table[0]}"'))
             self._armed_at_s = 0.0
+            self.run(self._connection.execute("RESET statement_timeout"))
 
     async def close(self) -> None:
         """Close every connection, after the writer's thread has ended."""

@@ -31,27 +31,23 @@ REFUSALS: Final = (
 )
 # SQLSTATE, whole or its class (postgresql.org/docs/current/errcodes-appendix.html). Those of a
 # statement that another connection's work or ours ended, and that may be tried again.
-_LOCKED: Final = frozenset({"55P03", "40P01", "40001", "25P02", "57014", "25P03", "26000", "0A000"})
+_LOCKED: Final = frozenset({"55P03", "40P01", "40001", "25P02", "57014", "25P03"})
 # No connection, or none that may write: down, starting, failed over, full, forbidden.
 _AWAY: Final = frozenset({"25006", "42501", "3D000"})
 _AWAY_CLASSES: Final = frozenset({"08", "28", "53", "57", "58"})
 _DAMAGED: Final = frozenset({"XX001", "XX002"})
 _CANCELLED: Final = "57014"
-# A prepared statement whose tables were changed since; it is prepared anew.
-_STALE: Final = "cached statement plan is invalid"
 
 
 def refusal(place: str, error: BaseException, limit_s: float | None = None) -> StorageError:
     """Translate what asyncpg raised; ``limit_s`` is what a read may take, None for a write."""
     code = getattr(error, "sqlstate", None) or ""
-    detail = _line(error)
+    detail = line(error)
     if code == _CANCELLED and limit_s is not None:
         return QueryTimeout(place, limit_s)
     if code in _DAMAGED:
         return DatabaseCorrupt(place, f"it is damaged ({detail})")
-    if code == "0A000" and _STALE not in detail and "cached plan" not in detail:
-        return StatementRefused(place, detail)
-    if code in _LOCKED:
+    if code in _LOCKED or is_stale(error):
         return _Busy(place, detail)
     if code in _AWAY or code[:2] in _AWAY_CLASSES:
         return Unreachable(place, detail)
@@ -65,9 +61,13 @@ def refusal(place: str, error: BaseException, limit_s: float | None = None) -> S
 
 
 def is_stale(error: BaseException) -> bool:
-    """Tell whether prepared statements are to be prepared anew."""
-    code = getattr(error, "sqlstate", None)
-    return code == "26000" or isinstance(error, asyncpg.InvalidCachedStatementError)
+    """Tell whether prepared statements are to be prepared anew: their tables were changed."""
+    return isinstance(
+        error,
+        asyncpg.InvalidSQLStatementNameError
+        | asyncpg.InvalidCachedStatementError
+        | asyncpg.ProtocolError,
+    )
 
 
 class Unreachable(DatabaseUnwritable):
@@ -84,6 +84,6 @@ class _Busy(DatabaseLocked):
         StorageError.__init__(self, place, f"others use it ({detail})", "wait, or end them")
 
 
-def _line(error: BaseException) -> str:
+def line(error: BaseException) -> str:
     """Give an error in one line."""
     return " ".join(str(error).split()) or type(error).__name__
