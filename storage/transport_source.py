@@ -35,7 +35,9 @@ READ_AS: Final = {
     "counters": f"""(
   SELECT name, value FROM counters WHERE name NOT IN ({", ".join(map(repr, NUMBERS))}))""",
     "unindexed": """(
-  SELECT id AS content_id FROM messages_fts_docsize UNION ALL SELECT content_id FROM unindexed)""",
+  SELECT id AS content_id FROM messages_fts_docsize
+  UNION ALL SELECT content_id FROM unindexed
+  WHERE content_id NOT IN (SELECT id FROM messages_fts_docsize))""",
 }
 # An entry of PostgreSQL's index has 2,704 bytes at most, SQLite's any number. Two texts of this
 # length fit; what is longer is cut to it where it is in an index.

@@ -30,6 +30,7 @@ SETTINGS: Final = {
     # Indexes are made in so much memory, and take as long as they take.
     "maintenance_work_mem": "256MB",
     "idle_in_transaction_session_timeout": "0",
+    "statement_timeout": "0",
     # So long after `kill -9` the server may still be busy with undoing what the other had begun.
     "lock_timeout": "10s",
 }
@@ -245,6 +246,11 @@ class Target:
 
     async def _resume(self, identity: bytes, state: bytes) -> Reached:
         ((begun, was, place, reached, row_count),) = await self.read(READ_MOVE)
+        with refusals(self.place):
+            version = await check(self.connection, self.place)
+        if version != latest():
+            problem = "an older version of this program began the move into it"
+            raise StorageError(self.place, problem, "drop this database and make it anew")
         remedy = "go on with that one, or drop this database and make it anew"
         if begun != identity:
             raise StorageError(self.place, "it holds a part of another database", remedy)
@@ -255,7 +261,8 @@ class Target:
         return Reached(place, key, row_count)
 
     async def _refuse_full(self, tables: Sequence[Table]) -> None:
-        problem, remedy = "it is not empty", "name an empty database"
+        problem = "it is not empty"
+        remedy = "name an empty one; --proof-only compares what was moved before"
         for table in tables:
             rows = await self.read(f"SELECT 1 FROM {table.name} LIMIT 2")
             if table.name == "projects":
