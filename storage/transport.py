@@ -63,7 +63,7 @@ async def move(source: Source, target: Target, tell: Tell) -> Moved:
     for table in _left(source.tables, reached):
         tell(table.name, reached.row_count + moved.rows.total(), total)
         key = reached.key if table.name == reached.place else None
-        fit = Fit(table, await target.indexed_texts())
+        fit = Fit(table)
         async for rows in _put(source, target, table, key, fit):
             moved.rows[table.name] += rows
             tell(table.name, reached.row_count + moved.rows.total(), total)

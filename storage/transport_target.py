@@ -49,12 +49,11 @@ CREATE TABLE moves (
   reached BYTEA,
   row_count BIGINT NOT NULL,
   indexes TEXT[] NOT NULL,
-  texts TEXT[] NOT NULL,
   began_at_us BIGINT NOT NULL
 )"""
 BEGIN_MOVE: Final = """
-INSERT INTO moves (source, state, place, row_count, indexes, texts, began_at_us)
-VALUES ($1, $2, '', 0, $3, $4, $5)"""
+INSERT INTO moves (source, state, place, row_count, indexes, began_at_us)
+VALUES ($1, $2, '', 0, $3, $4)"""
 READ_MOVE: Final = "SELECT source, state, place, reached, row_count FROM moves"
 REACH: Final = "UPDATE moves SET place = $1, reached = $2, row_count = row_count + $3"
 # Without what a key needs, which stays: it costs little where rows come in its order.
@@ -67,13 +66,6 @@ ORDER BY i.indexname"""
 COLUMNS: Final = """
 SELECT table_name, column_name FROM information_schema.columns
 WHERE table_schema = current_schema() AND is_generated = 'NEVER'"""
-INDEXED_TEXTS: Final = """
-SELECT DISTINCT a.attname FROM pg_index i
-JOIN pg_class c ON c.oid = i.indexrelid
-JOIN pg_am m ON m.oid = c.relam AND m.amname = 'btree'
-JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey)
-JOIN pg_class t ON t.oid = i.indrelid AND t.relnamespace = current_schema()::regnamespace
-WHERE a.atttypid = 'text'::regtype ORDER BY a.attname"""
 # Where the largest number of each kind stands.
 NUMBERED: Final = {
     "seqs": (("spans", "seq"), ("traces", "seq"), ("traces", "opened_seq"), ("sessions", "seq")),
@@ -127,14 +119,11 @@ class Target:
         names = [table.name for table in tables]
         indexes = await self.read(INDEXES, names)
         definitions = [definition for _, definition in indexes]
-        texts = [*await self.indexed_texts()]
         now_us = time.time_ns() // 1_000
         with refusals(self.place):
             async with self.connection.transaction():
                 await self.connection.execute(MAKE_MOVES)
-                await self.connection.execute(
-                    BEGIN_MOVE, identity, state, definitions, texts, now_us
-                )
+                await self.connection.execute(BEGIN_MOVE, identity, state, definitions, now_us)
                 for name, _ in indexes:
                     await self.connection.execute(f'DROP INDEX "{name}"')
                 await self.connection.execute("DELETE FROM projects; DELETE FROM counters")
@@ -152,17 +141,6 @@ class Target:
                     table.name, records=rows, columns=table.columns
                 )
                 await self.connection.execute(REACH, table.name, reached, len(rows))
-
-    async def indexed_texts(self) -> frozenset[str]:
-        """Give the names of columns of text that are in an index, also while it is taken away.
-
-        Not `name`: it stands in an index for projects alone, where it is short.
-        """
-        if await self.is_unfinished():
-            ((names,),) = await self.read("SELECT texts FROM moves")
-        else:
-            names = [name for (name,) in await self.read(INDEXED_TEXTS)]
-        return frozenset(names) - {"name"}
 
     async def is_unfinished(self) -> bool:
         """Tell whether a move into it was begun and not ended."""
