@@ -54,32 +54,34 @@ async def _migrate(options: argparse.Namespace, shown: "Progress") -> int:
         # Not repeated: it may have a password.
         problem, remedy = "it is no file", "name the SQLite file, then the database"
         raise StorageError("the first of the two", problem, remedy)
-    with open_source(options.source) as source:
-        target = await open_target(options.target)
-        try:
-            moved = None
-            if not options.proof_only:
-                moved = await move(source, target, shown.rows)
+    target = None
+    try:
+        with open_source(options.source) as source:
+            target = await open_target(options.target)
+            moved = None if options.proof_only else await move(source, target, shown.rows)
             lines = []
             async for line in prove(source, target, shown.step):
                 lines.append(line)
                 if not options.json:
                     shown.end()
                     print(_line(line), flush=True)
-        finally:
-            await target.close()
-    shown.end()
-    result = Result(str(source.path), target.place, moved, lines)
-    if not options.json:
-        print(result.text(), flush=True)
-    if moved is not None and result.is_equal:
-        result.waiting = await asyncio.to_thread(_index_all, options.target, shown)
         shown.end()
+        result = Result(str(source.path), target.place, moved, lines)
         if not options.json:
-            print(result.search(), flush=True)
-    if options.json:
-        print(result.json(), flush=True)
-    return 0 if result.is_equal else 1
+            print(result.text(), flush=True)
+        if moved is not None and result.is_equal:
+            result.waiting = await asyncio.to_thread(_index_all, options.target, shown)
+            for table in ("messages_fts", "unindexed"):
+                await target.tidy(table)
+            shown.end()
+            if not options.json:
+                print(result.search(), flush=True)
+        if options.json:
+            print(result.json(), flush=True)
+        return 0 if result.is_equal else 1
+    finally:
+        if target is not None:
+            await target.close()
 
 
 def _index_all(url: str, shown: "Progress") -> int:

@@ -63,7 +63,7 @@ async def move(source: Source, target: Target, tell: Tell) -> Moved:
     for table in _left(source.tables, reached):
         tell(table.name, reached.row_count + moved.rows.total(), total)
         key = reached.key if table.name == reached.place else None
-        fit = Fit(table, await target.indexed_texts())
+        fit = Fit(table)
         async for rows in _put(source, target, table, key, fit):
             moved.rows[table.name] += rows
             tell(table.name, reached.row_count + moved.rows.total(), total)
@@ -110,11 +110,9 @@ async def _finish(source: Source, target: Target, tell: Tell) -> None:
         tell("indexes", n, len(missing))
         await target.run(definition)
     await target.set_numbers(dict(source.read(COUNTERS)))
-    # Behind a bulk of rows the planner knows nothing of them, and each first read of a page marks
-    # its rows as visible.
     for n, table in enumerate(source.tables):
         tell("statistics", n, len(source.tables))
-        await target.run(f"VACUUM (ANALYZE) {table.name}")
+        await target.tidy(table.name)
     await target.end()
 
 

@@ -8,7 +8,7 @@ What a row must be for the other database is here too, since both the move and i
 import hashlib
 import os
 import sqlite3
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,9 @@ from typing import Final
 
 import msgspec
 
+from storage.columns import KEY_TEXT
 from storage.database import DatabaseUnwritable, Row, Value
+from storage.parameters import bounded, clean_text
 from storage.readers import BUSY_TIMEOUT_MS, uri
 from storage.sqlite import lock, open_snapshot
 from storage.statements import REFUSALS, refusal
@@ -35,11 +37,10 @@ READ_AS: Final = {
     "counters": f"""(
   SELECT name, value FROM counters WHERE name NOT IN ({", ".join(map(repr, NUMBERS))}))""",
     "unindexed": """(
-  SELECT id AS content_id FROM messages_fts_docsize UNION ALL SELECT content_id FROM unindexed)""",
+  SELECT id AS content_id FROM messages_fts_docsize
+  UNION ALL SELECT content_id FROM unindexed
+  WHERE content_id NOT IN (SELECT id FROM messages_fts_docsize))""",
 }
-# An entry of PostgreSQL's index has 2,704 bytes at most, SQLite's any number. Two texts of this
-# length fit; what is longer is cut to it where it is in an index.
-INDEX_TEXT_BYTES: Final = 1_024
 
 encode = msgspec.msgpack.Encoder().encode
 
@@ -183,25 +184,21 @@ def _still(path: Path, connection: sqlite3.Connection) -> Source:
 class Fit:
     """Rows of a table as PostgreSQL can hold them, and how many values are not as they were.
 
-    ``indexed``: columns of text that are in an index.
+    By the rules by which texts are recorded now (parameters.py); older versions had others.
     """
 
-    def __init__(self, table: Table, indexed: Collection[str]) -> None:
-        self._at = [table.columns.index(name) for name in indexed if name in table.columns]
+    def __init__(self, table: Table) -> None:
+        self._at = [n for n, name in enumerate(table.columns) if name in KEY_TEXT]
         self.cut = 0
         self.without_nul = 0
 
     def cut_row(self, row: Row) -> Row:
-        """Cut texts that are too long for an index, at whole characters."""
+        """Cut texts that are too long for an index, whose entries have 2,704 bytes at most."""
         for at in self._at:
             text = row[at]
-            # A character has four bytes at most.
-            if text is not None and len(text) * 4 > INDEX_TEXT_BYTES:
-                data = text.encode()
-                if len(data) > INDEX_TEXT_BYTES:
-                    self.cut += 1
-                    short = data[:INDEX_TEXT_BYTES].decode(errors="ignore")
-                    row = (*row[:at], short, *row[at + 1 :])
+            if text is not None and (short := bounded(text)) != text:
+                self.cut += 1
+                row = (*row[:at], short, *row[at + 1 :])
         return row
 
     def without_nuls(self, row: Row) -> Row:
@@ -211,5 +208,5 @@ class Fit:
     def _clean(self, value: Value) -> Value:
         if isinstance(value, str) and "\0" in value:
             self.without_nul += 1
-            return value.replace("\0", "\ufffd")
+            return clean_text(value)
         return value

@@ -30,6 +30,7 @@ SETTINGS: Final = {
     # Indexes are made in so much memory, and take as long as they take.
     "maintenance_work_mem": "256MB",
     "idle_in_transaction_session_timeout": "0",
+    "statement_timeout": "0",
     # So long after `kill -9` the server may still be busy with undoing what the other had begun.
     "lock_timeout": "10s",
 }
@@ -48,12 +49,11 @@ CREATE TABLE moves (
   reached BYTEA,
   row_count BIGINT NOT NULL,
   indexes TEXT[] NOT NULL,
-  texts TEXT[] NOT NULL,
   began_at_us BIGINT NOT NULL
 )"""
 BEGIN_MOVE: Final = """
-INSERT INTO moves (source, state, place, row_count, indexes, texts, began_at_us)
-VALUES ($1, $2, '', 0, $3, $4, $5)"""
+INSERT INTO moves (source, state, place, row_count, indexes, began_at_us)
+VALUES ($1, $2, '', 0, $3, $4)"""
 READ_MOVE: Final = "SELECT source, state, place, reached, row_count FROM moves"
 REACH: Final = "UPDATE moves SET place = $1, reached = $2, row_count = row_count + $3"
 # Without what a key needs, which stays: it costs little where rows come in its order.
@@ -66,13 +66,6 @@ ORDER BY i.indexname"""
 COLUMNS: Final = """
 SELECT table_name, column_name FROM information_schema.columns
 WHERE table_schema = current_schema() AND is_generated = 'NEVER'"""
-INDEXED_TEXTS: Final = """
-SELECT DISTINCT a.attname FROM pg_index i
-JOIN pg_class c ON c.oid = i.indexrelid
-JOIN pg_am m ON m.oid = c.relam AND m.amname = 'btree'
-JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey)
-JOIN pg_class t ON t.oid = i.indrelid AND t.relnamespace = current_schema()::regnamespace
-WHERE a.atttypid = 'text'::regtype ORDER BY a.attname"""
 # Where the largest number of each kind stands.
 NUMBERED: Final = {
     "seqs": (("spans", "seq"), ("traces", "seq"), ("traces", "opened_seq"), ("sessions", "seq")),
@@ -126,14 +119,11 @@ class Target:
         names = [table.name for table in tables]
         indexes = await self.read(INDEXES, names)
         definitions = [definition for _, definition in indexes]
-        texts = [*await self.indexed_texts()]
         now_us = time.time_ns() // 1_000
         with refusals(self.place):
             async with self.connection.transaction():
                 await self.connection.execute(MAKE_MOVES)
-                await self.connection.execute(
-                    BEGIN_MOVE, identity, state, definitions, texts, now_us
-                )
+                await self.connection.execute(BEGIN_MOVE, identity, state, definitions, now_us)
                 for name, _ in indexes:
                     await self.connection.execute(f'DROP INDEX "{name}"')
                 await self.connection.execute("DELETE FROM projects; DELETE FROM counters")
@@ -151,17 +141,6 @@ class Target:
                     table.name, records=rows, columns=table.columns
                 )
                 await self.connection.execute(REACH, table.name, reached, len(rows))
-
-    async def indexed_texts(self) -> frozenset[str]:
-        """Give the names of columns of text that are in an index, also while it is taken away.
-
-        Not `name`: it stands in an index for projects alone, where it is short.
-        """
-        if await self.is_unfinished():
-            ((names,),) = await self.read("SELECT texts FROM moves")
-        else:
-            names = [name for (name,) in await self.read(INDEXED_TEXTS)]
-        return frozenset(names) - {"name"}
 
     async def is_unfinished(self) -> bool:
         """Tell whether a move into it was begun and not ended."""
@@ -207,6 +186,13 @@ class Target:
                 await self.connection.execute("DROP TABLE moves")
         await self.run(UNLOCK)
 
+    async def tidy(self, table: str) -> None:
+        """Have the planner know what is in a table after a bulk of rows came or went.
+
+        Each first read of a page would mark its rows as visible, too.
+        """
+        await self.run(f"VACUUM (ANALYZE) {table}")
+
     async def refuse_other(self) -> None:
         """Refuse what nothing was moved into, or not everything.
 
@@ -238,6 +224,11 @@ class Target:
 
     async def _resume(self, identity: bytes, state: bytes) -> Reached:
         ((begun, was, place, reached, row_count),) = await self.read(READ_MOVE)
+        with refusals(self.place):
+            version = await check(self.connection, self.place)
+        if version != latest():
+            problem = "an older version of this program began the move into it"
+            raise StorageError(self.place, problem, "drop this database and make it anew")
         remedy = "go on with that one, or drop this database and make it anew"
         if begun != identity:
             raise StorageError(self.place, "it holds a part of another database", remedy)
@@ -248,7 +239,8 @@ class Target:
         return Reached(place, key, row_count)
 
     async def _refuse_full(self, tables: Sequence[Table]) -> None:
-        problem, remedy = "it is not empty", "name an empty database"
+        problem = "it is not empty"
+        remedy = "name an empty one; --proof-only compares what was moved before"
         for table in tables:
             rows = await self.read(f"SELECT 1 FROM {table.name} LIMIT 2")
             if table.name == "projects":

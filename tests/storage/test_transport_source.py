@@ -98,7 +98,7 @@ async def test_a_database_is_known_wherever_it_lies_and_changes_with_what_is_wri
 
 
 def test_texts_in_an_index_are_cut_at_whole_characters_and_counted() -> None:
-    fit = Fit(SPANS, {"response_id", "elsewhere"})
+    fit = Fit(SPANS)
     short = (1, "é" * 512, "x" * 5_000)
     assert fit.cut_row(short) == short
     assert fit.cut == 0
@@ -108,7 +108,7 @@ def test_texts_in_an_index_are_cut_at_whole_characters_and_counted() -> None:
 
 
 def test_nuls_are_replaced_in_texts_alone_and_counted() -> None:
-    fit = Fit(SPANS, ())
+    fit = Fit(SPANS)
     row = (1, "a\0b\0", b"\0")
     assert fit.without_nuls(row) == (1, "a\ufffdb\ufffd", b"\0")
     assert fit.without_nul == 1

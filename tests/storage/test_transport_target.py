@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from storage.database import DatabaseForeign, DatabaseNewer, StorageError
-from storage.transport_target import open_target
+from storage.transport_target import Target, open_target
 from tests.databases import opened_file as opened
 from tests.storage.calls import end, start, write
 from tests.storage.transporting import ended as ended
@@ -34,6 +34,25 @@ async def test_a_database_with_rows_is_left_alone(source: Path) -> None:
     await moved(source, url)
     with pytest.raises(StorageError, match=r"it is not empty \(counters has rows\)"):
         await moved(source, url)
+
+
+async def test_a_move_that_another_version_began_is_left_alone(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = await new_target()
+
+    async def dies(_self: Target) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Target, "end", dies)
+        with pytest.raises(KeyboardInterrupt):
+            await moved(source, url)
+    monkeypatch.setattr("storage.transport_target.latest", lambda: 9999)
+    with pytest.raises(StorageError, match="an older version of this program began the move"):
+        await moved(source, url)
+    monkeypatch.undo()
+    await moved(source, url)
 
 
 async def test_a_newer_database_is_left_alone(source: Path) -> None:
