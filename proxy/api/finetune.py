@@ -30,6 +30,9 @@ from storage.threads import Entry, Said, Stored, Tree, Turn
 
 MEDIA_TYPE: Final = "application/jsonl"
 SUFFIX: Final = ".finetune.jsonl"
+# How many lines there are, and how many turns are in none: `reason=count`, with commas between.
+LINES_HEADER: Final = "X-Traceway-Lines"
+SKIPPED_HEADER: Final = "X-Traceway-Skipped"
 # Contents of one line; what is longer no model reads.
 LINE_BYTES: Final = 32 * 1024 * 1024
 # Turns whose spans are read at a time.
@@ -104,6 +107,12 @@ class FineTune:
         async for _ in self._lines(project_id, session_id, report):
             pass
         return report
+
+    async def headers(self, project_id: int, session_id: str) -> dict[str, str]:
+        """Tell the report in headers; LookupError as above."""
+        report = await self.report(project_id, session_id)
+        skipped = ", ".join(f"{why}={count}" for why, count in sorted(report.skipped.items()))
+        return {LINES_HEADER: str(report.lines), SKIPPED_HEADER: skipped}
 
     async def _lines(
         self, project_id: int, session_id: str, report: Report

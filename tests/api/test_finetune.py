@@ -1,4 +1,4 @@
-"""Sessions as lines for fine-tuning: each answer once, with what the model saw, and why not else."""
+"""Sessions as lines for fine-tuning: each answer once, as the model saw it, or why it is not."""
 
 import json
 from pathlib import Path
@@ -396,3 +396,20 @@ async def test_a_session_that_is_not_there_is_known_before_the_first_piece(tw: R
         await anext(FineTune(tw.database).pieces(1, "nobody"))
     with pytest.raises(LookupError):
         await FineTune(tw.database).report(1, "nobody")
+
+
+async def test_the_api_says_in_headers_what_is_left_out(tw: Running, provider: Provider) -> None:
+    sent = await talk(tw, provider, 2)
+    await ask(tw, provider, sent[:1], assistant("answer 0"))
+    await tw.saved()
+    for path in ("/api/sessions/s/export?", "/api/sessions/by-id/export?id=s&"):
+        async with tw.client.get(f"{tw.url}{path}format=finetune") as answer:
+            assert answer.status == 200
+            (line,) = (await answer.text()).splitlines()
+            headers = answer.headers
+        assert shown(json.loads(line))[-1] == "a:answer 1!"
+        assert headers["X-Traceway-Lines"] == "1"
+        assert headers["X-Traceway-Skipped"] == "repeated=1"
+        assert headers["Content-Type"] == "application/jsonl"
+        assert headers["Content-Disposition"] == 'attachment; filename="session-s.finetune.jsonl"'
+    assert (await ask_api(tw, "/api/sessions/x/export?format=finetune")).error[0] == 404
