@@ -1,0 +1,39 @@
+"""A session as one document: the API's own views, trace by trace, in one line."""
+
+import orjson
+import pytest
+
+from proxy.api import archive_json
+from proxy.api.archive_json import JsonExport
+from storage.sqlite import SqliteDatabase
+from tests.api.asking import save
+from tests.running import Running
+from tests.storage.calls import T0, spoken, start
+
+
+async def test_it_has_all_traces_oldest_first_however_many_are_read_at_once(
+    tw: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive_json, "TRACES", 3)
+    calls = [
+        spoken(start(n, session_id="s", trace=n - n % 2, started_at_us=T0 + n), ["u:1"], ["a:1"])
+        for n in range(2, 12)
+    ]
+    await save(tw, *calls)
+    pieces = [piece async for piece in JsonExport(tw.database).pieces(1, "s")]
+    data = b"".join(pieces)
+    assert data.count(b"\n") == 1
+    document = orjson.loads(data)
+    ids = [trace["id"] for trace in document["traces"]]
+    assert ids == [f"{n:032x}" for n in (2, 4, 6, 8, 10)]
+    spans = [[span["id"] for span in trace["spans"]] for trace in document["traces"]]
+    assert spans == [[f"{n:016x}", f"{n + 1:016x}"] for n in (2, 4, 6, 8, 10)]
+    session = await tw.api("/api/sessions/s")
+    session.pop("traces")
+    assert document["session"] == session
+
+
+async def test_there_is_none_of_a_session_that_is_not_there(tw: Running) -> None:
+    database: SqliteDatabase = tw.database
+    with pytest.raises(LookupError):
+        await anext(JsonExport(database).pieces(1, "s"))

@@ -1,0 +1,106 @@
+"""`traceway export`: what a query finds, or everything, into a file that is whole or not there."""
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from storage import archive
+from tests.api.asking import save
+from tests.api.test_archive import exported
+from tests.cli.asking import started
+from tests.cli.test_keys import manage
+from tests.running import Running
+from tests.storage.calls import spoken, start
+
+Capsys = pytest.CaptureFixture[str]
+
+
+async def filled(tw: Running) -> None:
+    """Make three sessions and a trace without one; a call of the first runs."""
+    calls: list[Any] = [spoken(start(9), ["u:lone"], ["a:1"])]
+    for n, name in enumerate(("b", "a", "Ä"), 1):
+        calls.append(spoken(start(n, session_id=name), [f"u:{n}"], [f"a:{n}"]))
+    await save(tw, *calls, start(7, session_id="b"))
+
+
+async def test_everything_is_written_in_the_order_of_the_sessions_ids(
+    tw: Running, capsys: Capsys, tmp_path: Path
+) -> None:
+    await filled(tw)
+    target = tmp_path / "all.jsonl"
+    said = await manage(tw, capsys, "export", "--all", "-o", str(target))
+    assert (said.code, said.out) == (0, "")
+    size = f"{target.stat().st_size / 1000:.1f} kB"
+    assert said.err == (
+        f"traceway: 3 sessions, {size} in {target}\ntraceway: 1 spans run, and are not in it\n"
+    )
+    names = [f"/api/sessions/{name}/export" for name in ("a", "b", "%C3%84")]
+    parts = [await exported(tw, path) for path in (*names, "/api/traces/export")]
+    assert target.read_bytes() == b"".join(parts)
+    assert target.stat().st_mode & 0o777 == 0o600
+    assert not target.with_name("all.jsonl.part").exists()
+
+
+async def test_what_a_query_finds_goes_to_stdout(tw: Running) -> None:
+    await filled(tw)
+    path = str(tw.config.database.path)
+    async with started("export", "session:a", "--format", "json", "--db", path) as command:
+        said = await command.ended()
+    assert said.code == 0
+    assert orjson.loads(said.out)["session"]["id"] == "a"
+    assert said.err.startswith("traceway: 1 sessions, ")
+
+
+async def test_a_file_that_is_there_stays_unless_one_says_otherwise(
+    tw: Running, capsys: Capsys, tmp_path: Path
+) -> None:
+    await filled(tw)
+    target = tmp_path / "a.jsonl"
+    target.write_bytes(b"mine")
+    export = ("export", "--all", "-o", str(target))
+    said = await manage(tw, capsys, *export)
+    assert (said.code, target.read_bytes()) == (2, b"mine")
+    assert said.err == f"traceway: {target} is there already: --force overwrites it\n"
+    assert (await manage(tw, capsys, *export, "--force")).code == 0
+    assert target.read_bytes().startswith(b'{"format":"session"')
+    part = tmp_path / "b.jsonl.part"
+    part.write_bytes(b"another")
+    said = await manage(tw, capsys, "export", "--all", "-o", str(tmp_path / "b.jsonl"))
+    assert (said.code, part.read_bytes()) == (1, b"another")
+    assert "another export writes it" in said.err
+
+
+async def test_what_cannot_be_meant_or_written_is_said(
+    tw: Running, capsys: Capsys, tmp_path: Path
+) -> None:
+    await filled(tw)
+    for arguments in ((), ("session:a", "--all")):
+        said = await manage(tw, capsys, "export", *arguments)
+        assert (said.code, said.err) == (2, "traceway: say which sessions: a QUERY, or --all\n")
+    said = await manage(tw, capsys, "export", "cost:x")
+    assert (said.code, "^" in said.err) == (2, True)
+    said = await manage(tw, capsys, "export", "--all", "-o", str(tmp_path / "no" / "x"))
+    assert (said.code, "cannot be written: No such file" in said.err) == (1, True)
+
+
+async def test_a_session_that_changes_meanwhile_is_read_again(
+    tw: Running, capsys: Capsys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await filled(tw)
+    whole = await exported(tw, "/api/sessions/a/export")
+    page, calls = archive._Block._page, 0
+
+    def broken(block: Any, items: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise archive.ArchiveChanged
+        return page(block, items)
+
+    monkeypatch.setattr(archive._Block, "_page", broken)
+    target = tmp_path / "a.jsonl"
+    said = await manage(tw, capsys, "export", "session:a", "-o", str(target))
+    assert (said.code, calls) == (0, 2)
+    assert target.read_bytes() == whole
