@@ -46,19 +46,26 @@ class MarksPage:
 
     async def ask_to_delete(self, request: web.Request) -> web.Response:
         """GET /sessions/{id}/delete: what goes with it."""
+        return await self._deletion(request, is_going=False)
+
+    async def _deletion(self, request: web.Request, *, is_going: bool) -> web.Response:
         session = await queries.get_session(
             self._database, project_id(request), params.session_id(request)
         )
         if session is None:
             raise web.HTTPNotFound
-        return self._frame.render(request, "session_delete.html", session=session_view(session))
+        return self._frame.render(
+            request, "session_delete.html", session=session_view(session), is_going=is_going
+        )
 
     async def delete(self, request: web.Request) -> web.Response:
-        """POST /sessions/{id}/delete: delete it."""
+        """POST /sessions/{id}/delete: delete it; a page says so where that takes a while."""
         await forms.read(request)
         answer = await self._sessions.delete(request)
         if answer.status == 404:
             raise web.HTTPNotFound
+        if answer.status == 202:
+            return await self._deletion(request, is_going=True)
         return forms.go(forms.HOME)
 
 
