@@ -90,9 +90,7 @@ async def run(client: Client, options: argparse.Namespace, _: Screen) -> None:
     progress.end(f"{done.count:,} sessions, {view.size(progress.bytes)}{where}")
     if options.format == "finetune":
         why = "".join(f", {reason} {count:,}" for reason, count in done.skipped.most_common())
-        note(
-            f"{done.lines:,} lines for fine-tuning; turns that are in none: {done.skipped.total():,}{why}"
-        )
+        note(f"{done.lines:,} lines; turns that are in none: {done.skipped.total():,}{why}")
     if done.running:
         note(f"{done.running:,} spans run, and are not in it")
 

@@ -32,7 +32,7 @@ async def test_lines_of_all_sessions_are_in_one_file_and_stderr_says_what_is_in_
     said = await ask(capsys, "export", "--all", "--format", "finetune", *where)
     assert (said.code, said.out) == (0, "")
     assert "2 sessions" in said.err
-    assert "1 lines for fine-tuning; turns that are in none: 1, repeated 1\n" in said.err
+    assert "1 lines; turns that are in none: 1, repeated 1\n" in said.err
     (line,) = file.read_text().splitlines()
     assert [one.get("weight") for one in json.loads(line)["messages"]] == [None, 1, None, 1]
 

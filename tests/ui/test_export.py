@@ -272,7 +272,7 @@ async def test_its_bounds_are_no_smaller_than_what_is_kept() -> None:
 
 
 async def test_the_api_sends_it_as_a_file_that_runs_nothing_on_our_origin(
-    tw: Running, page: Page
+    tw: Running, page: Page, tmp_path: Path
 ) -> None:
     story = Story(tw, "a/b c")
     await story.turn(user("hi"), assistant("hello"))
@@ -293,8 +293,9 @@ async def test_the_api_sends_it_as_a_file_that_runs_nothing_on_our_origin(
         await page.get_by_role("link", name="A page that opens without a server").click()
     download = await started.value
     assert download.suggested_filename == "session-a_b_c.html"
-    saved = Path(await download.path()).read_text()
-    assert "hello" in saved
+    saved = tmp_path / "saved.html"
+    await download.save_as(saved)
+    assert "hello" in saved.read_text()
 
 
 async def test_it_is_not_there_for_others(tw: Running) -> None:
