@@ -48,9 +48,12 @@ Skipped: TypeAlias = (
         "repeated",
         "too_large",
         "not_chat",
+        "unknown_beginning",
     ]
 )
 
+# The reason of a turn of which the provider held what came before, and nobody recorded it.
+HELD: Final = "unknown_beginning"
 # Why a turn is not trained: of what it says, and of how it went.
 REASONS: Final = frozenset((*get_args(Reason), *get_args(get_args(Skipped)[-1])))
 
@@ -120,8 +123,12 @@ class FineTune:
         if await queries.get_session(self._database, project_id, session_id) is None:
             raise LookupError(session_id)
         turns = await transcript.session_turns(self._database, project_id, session_id, ANSWERING)
-        tree, seen = await asyncio.to_thread(lambda: (Tree(turns), _seen(turns)))
-        waiting = await self._waiting(project_id, turns, seen, report)
+        reasons = await self._judged(project_id, turns)
+        tree, seen = await asyncio.to_thread(lambda: (Tree(turns), _seen(turns, reasons)))
+        waiting = {turn.number for turn in turns} & seen.keys() - reasons.keys()
+        report.skipped.update(reasons.values())
+        if lost := len(turns) - len(seen.keys() | reasons.keys()):
+            report.skipped[HELD] += lost
         for leaf in tree.leaves:
             steps = await asyncio.to_thread(_steps, leaf, seen)
             due = {turn: end for turn, end in _ends(steps).items() if turn in waiting}
@@ -150,11 +157,9 @@ class FineTune:
         for number in waiting:
             report.skipped["repeated" if turns[number - 1].answers else "no_answer"] += 1
 
-    async def _waiting(
-        self, project_id: int, turns: Sequence[Turn], seen: Mapping[int, int], report: Report
-    ) -> set[int]:
-        """Give the turns that may be trained; count why the others are not."""
-        waiting = set()
+    async def _judged(self, project_id: int, turns: Sequence[Turn]) -> dict[int, Skipped]:
+        """Find the turns that cannot be trained, whatever they say, and why."""
+        reasons: dict[int, Skipped] = {}
         for start in range(0, len(turns), TURNS):
             some = turns[start : start + TURNS]
             seqs = [turn.seq for turn in some]
@@ -162,18 +167,13 @@ class FineTune:
             frames = await transcript.answer_frames(self._database, project_id, seqs)
             for turn in some:
                 span = spans.get(turn.seq)
-                reason = _why_not(turn, span)
-                if turn.number not in seen or (
-                    span is not None and turn.base is None and await self._is_held(span)
-                ):
-                    reason = reason or "not_recorded"
-                if reason is None and is_cut_short(frames.get(turn.seq, b"")):
-                    reason = "cut_short"
-                if reason is None:
-                    waiting.add(turn.number)
-                else:
-                    report.skipped[reason] += 1
-        return waiting
+                if reason := _why_not(turn, span):
+                    reasons[turn.number] = reason
+                elif span is not None and turn.base is None and await self._is_held(span):
+                    reasons[turn.number] = HELD
+                elif is_cut_short(frames.get(turn.seq, b"")):
+                    reasons[turn.number] = "cut_short"
+        return reasons
 
     async def _is_held(self, span: Span) -> bool:
         """Tell whether the provider holds what came before, of which no turn is known."""
@@ -221,7 +221,7 @@ def _why_not(turn: Turn, span: Span | None) -> Skipped | None:
     return None
 
 
-def _seen(turns: Sequence[Turn]) -> dict[int, int]:
+def _seen(turns: Sequence[Turn], reasons: Mapping[int, Skipped]) -> dict[int, int]:
     """Count the messages that each turn saw, its own answer among them, by the turn's number.
 
     Those that go on from what is not known are not in it.
@@ -231,7 +231,8 @@ def _seen(turns: Sequence[Turn]) -> dict[int, int]:
     seen = {}
     for turn in turns:
         places = [one for one in (turn.input_meaning, turn.output_meaning) if one is not None]
-        if turn.base in lost or (turn.held and turn.base not in at):
+        unknown = reasons.get(turn.number) == HELD or (turn.held and turn.base not in at)
+        if unknown or turn.base in lost:
             lost.update(places)
             continue
         count = at.get(turn.base, 0) if turn.base is not None else 0

@@ -320,7 +320,24 @@ async def test_what_goes_on_from_what_was_not_recorded_is_left_out(
     await post(tw, RESPONSES, {**body, "input": "and?", "previous_response_id": "resp_2"})
     found, report = await lines(tw)
     assert found == []
-    assert dict(report.skipped) == {"not_recorded": 2}
+    assert dict(report.skipped) == {"unknown_beginning": 2}
+
+
+async def test_what_goes_on_from_what_was_deleted_is_left_out(
+    tw: Running, provider: Provider
+) -> None:
+    for n in range(3):
+        name = f"resp_{n}"
+        provider.wrap = lambda message, name=name: orjson.dumps(output(message, name))
+        provider.says.append(assistant(f"answer {n}"))
+        held = {"previous_response_id": f"resp_{n - 1}"} if n else {}
+        await post(tw, RESPONSES, {"model": "gpt-5", "input": f"question {n}", **held})
+    await tw.saved()
+    first = (await ask_api(tw, "/api/sessions/s")).body["traces"][0]["id"]
+    assert (await ask_api(tw, f"/api/traces/{first}", "DELETE")).status == 200
+    found, report = await lines(tw)
+    assert found == []
+    assert dict(report.skipped) == {"unknown_beginning": 2}
 
 
 async def test_what_cannot_be_said_ends_a_line_and_all_behind_it_is_counted(
