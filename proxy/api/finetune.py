@@ -167,10 +167,11 @@ class FineTune:
             frames = await transcript.answer_frames(self._database, project_id, seqs)
             for turn in some:
                 span = spans.get(turn.seq)
-                if reason := _why_not(turn, span):
-                    reasons[turn.number] = reason
-                elif span is not None and turn.base is None and await self._is_held(span):
+                begins = turn.recorded and turn.base is None
+                if begins and span is not None and await self._is_held(span):
                     reasons[turn.number] = HELD
+                elif reason := _why_not(turn, span):
+                    reasons[turn.number] = reason
                 elif is_cut_short(frames.get(turn.seq, b"")):
                     reasons[turn.number] = "cut_short"
         return reasons
@@ -227,22 +228,23 @@ def _seen(turns: Sequence[Turn], reasons: Mapping[int, Skipped]) -> dict[int, in
     Those that go on from what is not known are not in it.
     """
     at: dict[bytes, int] = {}
-    lost: set[bytes] = set()
+    lost: set[bytes | None] = set()
     seen = {}
     for turn in turns:
-        places = [one for one in (turn.input_meaning, turn.output_meaning) if one is not None]
-        unknown = reasons.get(turn.number) == HELD or (turn.held and turn.base not in at)
-        if unknown or turn.base in lost:
-            lost.update(places)
-            continue
+        # Who sends all of it again needs nobody who holds it.
+        is_lost = turn.held and (turn.base in lost or turn.base not in at)
         count = at.get(turn.base, 0) if turn.base is not None else 0
-        count += sum(1 for said in turn.inputs if said.meaning)
-        if turn.input_meaning is not None:
-            at[turn.input_meaning] = count
-        count += sum(1 for said in turn.answers if said.meaning)
-        if turn.output_meaning is not None:
-            at[turn.output_meaning] = count
-        seen[turn.number] = count
+        for place, said in (
+            (turn.input_meaning, turn.inputs),
+            (turn.output_meaning, turn.answers),
+        ):
+            count += sum(1 for one in said if one.meaning)
+            if place is not None:
+                at[place] = count
+        if is_lost or reasons.get(turn.number) == HELD:
+            lost |= {turn.input_meaning, turn.output_meaning}
+        else:
+            seen[turn.number] = count
     return seen
 
 

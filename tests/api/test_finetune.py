@@ -314,12 +314,15 @@ async def test_what_goes_on_from_what_was_not_recorded_is_left_out(
     tw: Running, provider: Provider
 ) -> None:
     provider.wrap = lambda message: orjson.dumps(output(message, "resp_2"))
-    provider.says += [assistant("which?"), assistant("that")]
+    provider.says += [assistant("which?"), assistant("that"), assistant("so")]
     body = {"model": "gpt-5", "input": "go on", "previous_response_id": "resp_unknown"}
     await post(tw, RESPONSES, body)
     await post(tw, RESPONSES, {**body, "input": "and?", "previous_response_id": "resp_2"})
+    # Who says all of it anew needs nobody who holds it.
+    said = [user("go on"), *output(assistant("which?"))["output"], user("now?")]
+    await post(tw, RESPONSES, {"model": "gpt-5", "input": said})
     found, report = await lines(tw)
-    assert found == []
+    assert [shown(line) for line in found] == [["u:go on", "a:which?", "u:now?", "a:so!"]]
     assert dict(report.skipped) == {"unknown_beginning": 2}
 
 
