@@ -31,7 +31,7 @@ from storage.archive_lines import (
 from storage.archive_spans import (
     EARLY_ENDS,
     HASHES,
-    SELECT_SPANS,
+    NUMBERED_SPANS,
     StoredSpan,
     held_by,
     lines_of,
@@ -62,22 +62,24 @@ class ArchiveChanged(Exception):
     """What was being read is not there any more: it was deleted, or is of another session now."""
 
 
-# Of a session, or of some traces by name.
+# Of a session, or of some traces by name. SQLite expects few rows of a project: unless it is told
+# otherwise (`CROSS JOIN`, `+ 0`), it reads all of them first.
 _SESSION: Final = "t.session_id = :session_id"
 _TRACES: Final = "t.session_id IS NULL AND t.trace_id IN ({})"
 ITEMS_OF: Final = f"""
-SELECT s.seq, 1, s.trace_id
-FROM traces t JOIN spans s ON s.project_id = t.project_id AND s.trace_id = t.trace_id
-WHERE t.project_id = :project_id AND {{which}} AND s.state <> 'running' AND s.seq > :after
+SELECT s.seq, 1, s.trace_id FROM traces t CROSS JOIN spans s
+WHERE t.project_id = :project_id AND {{which}}
+  AND s.project_id = t.project_id AND s.trace_id = t.trace_id
+  AND s.state <> 'running' AND s.seq > :after
 UNION ALL
 SELECT t.opened_seq, 0, t.trace_id FROM traces t
 WHERE t.project_id = :project_id AND {{which}} AND t.opened_seq > :after
 ORDER BY 1 LIMIT {ITEMS}
 """
 COUNT_RUNNING: Final = """
-SELECT COUNT(*)
-FROM traces t JOIN spans s ON s.project_id = t.project_id AND s.trace_id = t.trace_id
-WHERE t.project_id = :project_id AND t.session_id = :session_id AND s.state = 'running'
+SELECT COUNT(*) FROM traces t CROSS JOIN spans s
+WHERE t.project_id = :project_id AND t.session_id = :session_id
+  AND s.project_id = t.project_id AND s.trace_id = t.trace_id AND s.state = 'running'
 """
 READ_SESSION: Final = """
 SELECT s.name, s.starred, b.limit_nusd FROM sessions s
@@ -92,7 +94,7 @@ SELECT trace_id, session_id, session_source, linked_trace_id, forgotten_at_us,
 WALK_UP: Final = """
 WITH RECURSIVE up (id, parent_id, content_id, depth, hash, lead, n) AS (
   SELECT n.id, n.parent_id, n.content_id, n.depth, n.hash, n.lead, 1 FROM nodes n
-  WHERE n.project_id = :project_id AND n.id IN ({})
+  WHERE n.project_id + 0 = :project_id AND n.id IN ({})
   UNION
   SELECT n.id, n.parent_id, n.content_id, n.depth, n.hash, n.lead, u.n + 1
   FROM up u JOIN nodes n ON n.id = u.parent_id WHERE u.n < :most AND n.depth < u.depth
@@ -101,9 +103,9 @@ SELECT u.id, u.parent_id, u.content_id, u.hash, p.hash, u.lead, c.sha256, m.role
 FROM up u JOIN contents c ON c.id = u.content_id JOIN messages m ON m.content_id = u.content_id
 LEFT JOIN nodes p ON p.id = u.parent_id
 """
-SIZES: Final = "SELECT id, size FROM contents WHERE project_id = :project_id"
+SIZES: Final = "SELECT id, size FROM contents WHERE project_id + 0 = :project_id"
 CONTENTS: Final = """
-SELECT id, sha256, encoding, size, data FROM contents WHERE project_id = :project_id
+SELECT id, sha256, encoding, size, data FROM contents WHERE project_id + 0 = :project_id
 """
 # In the order of their ids, which is no other in another database.
 NEXT_TRACES: Final = f"""
@@ -222,7 +224,7 @@ class _Block:
             span.values["seq"]: span
             for span in map(
                 StoredSpan,
-                await self._read_in(SELECT_SPANS, "s.seq", [row[0] for row in items if row[1]]),
+                await self._read_in(NUMBERED_SPANS, "s.seq", [row[0] for row in items if row[1]]),
             )
         }
         for seq, is_span, _ in items:

@@ -61,7 +61,7 @@ _FOUND: Final = (
     *("request_content", "response_content", "session_id"),
 )
 # Whoever selects says which, behind it.
-SELECT_SPANS: Final = f"""
+_SELECT: Final = f"""
 SELECT {", ".join(f"s.{c}" for c in _READ)}, i.id, o.id, p.id, i.hash, o.hash, p.hash,
 a.sha256, b.sha256, t.session_id
 FROM spans s JOIN traces t ON t.project_id = s.project_id AND t.trace_id = s.trace_id
@@ -69,8 +69,11 @@ LEFT JOIN nodes i ON i.id = s.input_node_id LEFT JOIN nodes o ON o.id = s.output
 LEFT JOIN nodes p ON p.id = s.prelude_node_id
 LEFT JOIN contents a ON a.id = s.request_content_id
 LEFT JOIN contents b ON b.id = s.response_content_id
-WHERE s.project_id = :project_id
+WHERE {{project}} = :project_id
 """
+# By their ids; and by their numbers, which no index has behind the project.
+SELECT_SPANS: Final = _SELECT.format(project="s.project_id")
+NUMBERED_SPANS: Final = _SELECT.format(project="s.project_id + 0")
 
 
 class StoredSpan:
@@ -276,7 +279,7 @@ def told_of(project_id: int, line: SpanLine, end: EarlyEnd) -> bytes:
 EARLY_ENDS: Final = """
 SELECT ended_id, at_us, told FROM early_ends WHERE project_id = :project_id
 """
-HASHES: Final = "SELECT id, sha256 FROM contents WHERE project_id = :project_id"
+HASHES: Final = "SELECT id, sha256 FROM contents WHERE project_id + 0 = :project_id"
 
 
 def lines_of(

@@ -1,6 +1,7 @@
 """Sessions as archives: what a block holds, and what is not in it."""
 
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 from unittest.mock import patch
@@ -9,7 +10,9 @@ import pytest
 
 from storage import archive
 from storage.archive import ArchiveChanged, lone_blocks, running_in, session_block
+from storage.archive_spans import EARLY_ENDS, HASHES, NUMBERED_SPANS, SELECT_SPANS
 from storage.forget import delete_trace
+from storage.restore import KNOWN_CALLS, UPROOTED_OF
 from storage.sqlite import SqliteDatabase
 from tests.storage.archives import exported
 from tests.storage.calls import T0, end, spoken, start, text_of, trace_id, write
@@ -122,3 +125,34 @@ async def test_contents_are_read_a_bounded_part_at_a_time(db: SqliteDatabase) ->
         pieces = [piece async for piece in session_block(db, 1, "s")]
     assert max(map(len, pieces)) < 32_000
     assert b"".join(pieces) == await exported(db)
+
+
+_NAMES = ", ".join(f":v{n}" for n in range(archive.AT_ONCE))
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        archive.ITEMS_OF.format(which=archive._SESSION),
+        archive.ITEMS_OF.format(which=archive._TRACES.format(_NAMES)),
+        archive.COUNT_RUNNING,
+        archive.NEXT_TRACES,
+        archive.WALK_UP.format(_NAMES),
+        f"{archive.READ_TRACES} AND trace_id IN ({_NAMES})",
+        f"{archive.SIZES} AND id IN ({_NAMES})",
+        f"{archive.CONTENTS} AND id IN ({_NAMES})",
+        f"{NUMBERED_SPANS} AND s.seq IN ({_NAMES})",
+        f"{SELECT_SPANS} AND s.span_id IN ({_NAMES})",
+        f"{HASHES} AND id IN ({_NAMES})",
+        f"{EARLY_ENDS} AND ended_id IN ({_NAMES})",
+        UPROOTED_OF.replace(":keys", _NAMES),
+        KNOWN_CALLS.replace(":keys", _NAMES),
+    ],
+)
+async def test_no_statement_reads_all_of_a_project(db: SqliteDatabase, sql: str) -> None:
+    names = {name: 0 for name in re.findall(r":([a-z]\w*)", sql)}
+    plan = [row[3] for row in await db.read(f"EXPLAIN QUERY PLAN {sql}", names)]
+    assert plan
+    for step in plan:
+        assert "(project_id=?)" not in step, plan
+        assert not step.startswith("SCAN") or step in ("SCAN u", "SCAN up"), plan
