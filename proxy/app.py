@@ -13,7 +13,7 @@ from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
 from proxy import estimate, operator_socket
 from proxy.access import Access
-from proxy.api import archive_json, otlp
+from proxy.api import archive_json, finetune, otlp
 from proxy.api.answers import errors
 from proxy.api.archive import Archive, Format
 from proxy.api.bodies import Bodies
@@ -57,6 +57,7 @@ from proxy.sections import RetentionConfig
 from proxy.send import MAX_HELD_BYTES, Sender
 from proxy.settle import Settler
 from proxy.tasks import spawn
+from proxy.ui import export
 from proxy.ui.frame import Frame, Static
 from proxy.ui.lists import Lists
 from proxy.ui.marks import MarksPage
@@ -316,7 +317,7 @@ class Traceway:
                     ingest,
                     otlp.Otlp(ingest),
                     Mcp(self._database, sessions, traces, conversations),
-                    Archive(self._database, recorder, self._formats()),
+                    Archive(self._database, recorder, self._formats(frame, static, conversations)),
                     erasing,
                 ),
                 *pages(
@@ -368,12 +369,23 @@ class Traceway:
         peer = peer_at(self._config.database.url, owner)
         return Replicas(peer, self._database, recorder, keyring, vault, hubs)
 
-    def _formats(self) -> dict[str, Format]:
+    def _formats(
+        self, frame: Frame, static: Static, conversations: Conversations
+    ) -> dict[str, Format]:
         """Give the formats in which sessions are exported, beside the archive."""
         document = archive_json.JsonExport(self._database)
+        page = export.HtmlExport(frame, static, conversations, self._database)
+        lines = finetune.FineTune(self._database)
         return {
             "json": Format(
                 media_type=archive_json.MEDIA_TYPE, suffix=".json", pieces=document.pieces
+            ),
+            "html": Format(media_type=export.MEDIA_TYPE, suffix=export.SUFFIX, pieces=page.pieces),
+            "finetune": Format(
+                media_type=finetune.MEDIA_TYPE,
+                suffix=finetune.SUFFIX,
+                pieces=lines.pieces,
+                headers=lines.headers,
             ),
         }
 

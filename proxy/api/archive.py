@@ -9,7 +9,7 @@ stored is a transaction for each small part, so that calls are not held up.
 import asyncio
 import functools
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -35,7 +35,7 @@ from storage.restore_conflicts import Conflict, find_conflict
 Pieces = Callable[[int, str], AsyncIterator[bytes]]
 
 DEFAULT_FORMAT: Final = "jsonl"
-FORMATS: Final = (DEFAULT_FORMAT, "json")
+FORMATS: Final = (DEFAULT_FORMAT, "json", "html", "finetune")
 JSON_LINES: Final = "application/jsonl"
 # How many spans run, and so are in no archive.
 RUNNING_HEADER: Final = "X-Traceway-Running"
@@ -48,11 +48,15 @@ NAME_CHARS: Final = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
-    """A format in which a session is exported; ``suffix`` is that of its files."""
+    """A format in which a session is exported; ``suffix`` is that of its files.
+
+    ``headers`` tells in headers what will be left out.
+    """
 
     media_type: str
     suffix: str
     pieces: Pieces
+    headers: Callable[[int, str], Awaitable[Mapping[str, str]]] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +102,11 @@ class Archive:
         answer = _file(chosen.media_type, f"session-{session_id}", chosen.suffix)
         running = await archive.running_in(self._database, project, session_id)
         answer.headers[RUNNING_HEADER] = str(running)
+        if chosen.headers is not None:
+            try:
+                answer.headers.update(await chosen.headers(project, session_id))
+            except LookupError:
+                return not_found("session")
         return await _send(request, answer, chosen.pieces(project, session_id))
 
     async def traces(self, request: web.Request) -> web.StreamResponse:

@@ -20,15 +20,20 @@ from proxy.api.described import (
     choice,
     ok,
 )
+from proxy.api.finetune import LINES_HEADER, SKIPPED_HEADER
 
 _FORMAT: Final = Parameter(
     name="format",
     meaning="`jsonl`: all that is recorded, an archive that `POST /api/import` takes; `json`: one"
-    " document with whole bodies, for people and programs",
+    " document with whole bodies, for people and programs; `html`: one page that opens without a"
+    " server; `finetune`: lines for the fine-tuning of chat models",
     schema=choice(FORMATS, DEFAULT_FORMAT),
 )
 _HEADERS: Final = {
     "Content-Disposition": "`attachment`, with a file name",
+    LINES_HEADER: "of `finetune`: how many lines there are",
+    SKIPPED_HEADER: "of `finetune`: how many turns are in no line, by the reason, as"
+    " `audio=1, repeated=2`",
     RUNNING_HEADER: "how many spans run: an archive has only those that have ended",
 }
 

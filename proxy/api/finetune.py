@@ -30,6 +30,9 @@ from storage.threads import Entry, Said, Stored, Tree, Turn
 
 MEDIA_TYPE: Final = "application/jsonl"
 SUFFIX: Final = ".finetune.jsonl"
+# How many lines there are, and how many turns are in none: `reason=count`, with commas between.
+LINES_HEADER: Final = "X-Traceway-Lines"
+SKIPPED_HEADER: Final = "X-Traceway-Skipped"
 # Contents of one line; what is longer no model reads.
 LINE_BYTES: Final = 32 * 1024 * 1024
 # Turns whose spans are read at a time.
@@ -45,9 +48,12 @@ Skipped: TypeAlias = (
         "repeated",
         "too_large",
         "not_chat",
+        "unknown_beginning",
     ]
 )
 
+# The reason of a turn of which the provider held what came before, and nobody recorded it.
+HELD: Final = "unknown_beginning"
 # Why a turn is not trained: of what it says, and of how it went.
 REASONS: Final = frozenset((*get_args(Reason), *get_args(get_args(Skipped)[-1])))
 
@@ -105,14 +111,24 @@ class FineTune:
             pass
         return report
 
+    async def headers(self, project_id: int, session_id: str) -> dict[str, str]:
+        """Tell the report in headers; LookupError as above."""
+        report = await self.report(project_id, session_id)
+        skipped = ", ".join(f"{why}={count}" for why, count in sorted(report.skipped.items()))
+        return {LINES_HEADER: str(report.lines), SKIPPED_HEADER: skipped}
+
     async def _lines(
         self, project_id: int, session_id: str, report: Report
     ) -> AsyncIterator[bytes]:
         if await queries.get_session(self._database, project_id, session_id) is None:
             raise LookupError(session_id)
         turns = await transcript.session_turns(self._database, project_id, session_id, ANSWERING)
-        tree, seen = await asyncio.to_thread(lambda: (Tree(turns), _seen(turns)))
-        waiting = await self._waiting(project_id, turns, seen, report)
+        reasons = await self._judged(project_id, turns)
+        tree, seen = await asyncio.to_thread(lambda: (Tree(turns), _seen(turns, reasons)))
+        waiting = {turn.number for turn in turns} & seen.keys() - reasons.keys()
+        report.skipped.update(reasons.values())
+        if lost := len(turns) - len(seen.keys() | reasons.keys()):
+            report.skipped[HELD] += lost
         for leaf in tree.leaves:
             steps = await asyncio.to_thread(_steps, leaf, seen)
             due = {turn: end for turn, end in _ends(steps).items() if turn in waiting}
@@ -141,11 +157,9 @@ class FineTune:
         for number in waiting:
             report.skipped["repeated" if turns[number - 1].answers else "no_answer"] += 1
 
-    async def _waiting(
-        self, project_id: int, turns: Sequence[Turn], seen: Mapping[int, int], report: Report
-    ) -> set[int]:
-        """Give the turns that may be trained; count why the others are not."""
-        waiting = set()
+    async def _judged(self, project_id: int, turns: Sequence[Turn]) -> dict[int, Skipped]:
+        """Find the turns that cannot be trained, whatever they say, and why."""
+        reasons: dict[int, Skipped] = {}
         for start in range(0, len(turns), TURNS):
             some = turns[start : start + TURNS]
             seqs = [turn.seq for turn in some]
@@ -153,18 +167,14 @@ class FineTune:
             frames = await transcript.answer_frames(self._database, project_id, seqs)
             for turn in some:
                 span = spans.get(turn.seq)
-                reason = _why_not(turn, span)
-                if turn.number not in seen or (
-                    span is not None and turn.base is None and await self._is_held(span)
-                ):
-                    reason = reason or "not_recorded"
-                if reason is None and is_cut_short(frames.get(turn.seq, b"")):
-                    reason = "cut_short"
-                if reason is None:
-                    waiting.add(turn.number)
-                else:
-                    report.skipped[reason] += 1
-        return waiting
+                begins = turn.recorded and turn.base is None
+                if begins and span is not None and await self._is_held(span):
+                    reasons[turn.number] = HELD
+                elif reason := _why_not(turn, span):
+                    reasons[turn.number] = reason
+                elif is_cut_short(frames.get(turn.seq, b"")):
+                    reasons[turn.number] = "cut_short"
+        return reasons
 
     async def _is_held(self, span: Span) -> bool:
         """Tell whether the provider holds what came before, of which no turn is known."""
@@ -212,27 +222,29 @@ def _why_not(turn: Turn, span: Span | None) -> Skipped | None:
     return None
 
 
-def _seen(turns: Sequence[Turn]) -> dict[int, int]:
+def _seen(turns: Sequence[Turn], reasons: Mapping[int, Skipped]) -> dict[int, int]:
     """Count the messages that each turn saw, its own answer among them, by the turn's number.
 
     Those that go on from what is not known are not in it.
     """
     at: dict[bytes, int] = {}
-    lost: set[bytes] = set()
+    lost: set[bytes | None] = set()
     seen = {}
     for turn in turns:
-        places = [one for one in (turn.input_meaning, turn.output_meaning) if one is not None]
-        if turn.base in lost or (turn.held and turn.base not in at):
-            lost.update(places)
-            continue
+        # Who sends all of it again needs nobody who holds it.
+        is_lost = turn.held and (turn.base in lost or turn.base not in at)
         count = at.get(turn.base, 0) if turn.base is not None else 0
-        count += sum(1 for said in turn.inputs if said.meaning)
-        if turn.input_meaning is not None:
-            at[turn.input_meaning] = count
-        count += sum(1 for said in turn.answers if said.meaning)
-        if turn.output_meaning is not None:
-            at[turn.output_meaning] = count
-        seen[turn.number] = count
+        for place, said in (
+            (turn.input_meaning, turn.inputs),
+            (turn.output_meaning, turn.answers),
+        ):
+            count += sum(1 for one in said if one.meaning)
+            if place is not None:
+                at[place] = count
+        if is_lost or reasons.get(turn.number) == HELD:
+            lost |= {turn.input_meaning, turn.output_meaning}
+        else:
+            seen[turn.number] = count
     return seen
 
 

@@ -8,6 +8,7 @@ import argparse
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from proxy.api.archive import DEFAULT_FORMAT, FORMATS, RUNNING_HEADER
+from proxy.api.finetune import LINES_HEADER, SKIPPED_HEADER
 from proxy.api.params import MAX_LIMIT
 from proxy.cli.client import BrokenOff, Client, NoAnswer, Refused
 from proxy.cli.command import Add, add_project, note
@@ -86,6 +88,9 @@ async def run(client: Client, options: argparse.Namespace, _: Screen) -> None:
             await done.fetch("/api/traces/export", {})
     where = "" if options.output is None else f" in {options.output}"
     progress.end(f"{done.count:,} sessions, {view.size(progress.bytes)}{where}")
+    if options.format == "finetune":
+        why = "".join(f", {reason} {count:,}" for reason, count in done.skipped.most_common())
+        note(f"{done.lines:,} lines; turns that are in none: {done.skipped.total():,}{why}")
     if done.running:
         note(f"{done.running:,} spans run, and are not in it")
 
@@ -113,6 +118,8 @@ class _Export:
     def __init__(self, client: Client, format: str, file: IO[bytes], progress: "_Progress") -> None:
         self.count = 0
         self.running = 0
+        self.lines = 0
+        self.skipped: Counter[str] = Counter()
         self._client = client
         self._format = format
         self._file = file
@@ -147,6 +154,10 @@ class _Export:
                     raise
             else:
                 self.running += int(headers.get(RUNNING_HEADER, "0"))
+                self.lines += int(headers.get(LINES_HEADER, "0"))
+                for told in filter(None, headers.get(SKIPPED_HEADER, "").split(", ")):
+                    reason, _, count = told.partition("=")
+                    self.skipped[reason] += int(count)
                 return
 
     def _take(self, piece: bytes) -> None:

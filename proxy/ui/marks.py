@@ -46,20 +46,29 @@ class MarksPage:
 
     async def ask_to_delete(self, request: web.Request) -> web.Response:
         """GET /sessions/{id}/delete: what goes with it."""
+        page = await self._deletion(request, is_going=False)
+        if page is None:
+            raise web.HTTPNotFound
+        return page
+
+    async def _deletion(self, request: web.Request, *, is_going: bool) -> web.Response | None:
         session = await queries.get_session(
             self._database, project_id(request), params.session_id(request)
         )
         if session is None:
-            raise web.HTTPNotFound
-        return self._frame.render(request, "session_delete.html", session=session_view(session))
+            return None
+        return self._frame.render(
+            request, "session_delete.html", session=session_view(session), is_going=is_going
+        )
 
     async def delete(self, request: web.Request) -> web.Response:
-        """POST /sessions/{id}/delete: delete it."""
+        """POST /sessions/{id}/delete: delete it; a page says so where that takes a while."""
         await forms.read(request)
         answer = await self._sessions.delete(request)
         if answer.status == 404:
             raise web.HTTPNotFound
-        return forms.go(forms.HOME)
+        page = await self._deletion(request, is_going=True) if answer.status == 202 else None
+        return page or forms.go(forms.HOME)
 
 
 def _came_from(request: web.Request) -> str | None:

@@ -67,7 +67,7 @@ async def test_no_method_path_or_parameter_makes_an_error_of_ours(tw: Running) -
     ("method", "path", "allowed"),
     [
         ("POST", "/api/sessions", "GET, HEAD"),
-        ("OPTIONS", "/api/sessions/x", "DELETE, GET, HEAD"),
+        ("OPTIONS", "/api/sessions/x", "DELETE, GET, HEAD, PATCH"),
         ("PUT", "/api/traces/x", "DELETE, GET, HEAD"),
         ("DELETE", "/api/stats", "GET, HEAD"),
         ("OPTIONS", "/api/health", "GET, HEAD"),

@@ -1,4 +1,4 @@
-"""Sessions as lines for fine-tuning: each answer once, with what the model saw."""
+"""Sessions as lines for fine-tuning: each answer once, as the model saw it, or why it is not."""
 
 import json
 from pathlib import Path
@@ -314,13 +314,33 @@ async def test_what_goes_on_from_what_was_not_recorded_is_left_out(
     tw: Running, provider: Provider
 ) -> None:
     provider.wrap = lambda message: orjson.dumps(output(message, "resp_2"))
-    provider.says += [assistant("which?"), assistant("that")]
+    provider.says += [assistant("which?"), assistant("that"), assistant("so")]
     body = {"model": "gpt-5", "input": "go on", "previous_response_id": "resp_unknown"}
     await post(tw, RESPONSES, body)
     await post(tw, RESPONSES, {**body, "input": "and?", "previous_response_id": "resp_2"})
+    # Who says all of it anew needs nobody who holds it.
+    said = [user("go on"), *output(assistant("which?"))["output"], user("now?")]
+    await post(tw, RESPONSES, {"model": "gpt-5", "input": said})
+    found, report = await lines(tw)
+    assert [shown(line) for line in found] == [["u:go on", "a:which?", "u:now?", "a:so!"]]
+    assert dict(report.skipped) == {"unknown_beginning": 2}
+
+
+async def test_what_goes_on_from_what_was_deleted_is_left_out(
+    tw: Running, provider: Provider
+) -> None:
+    for n in range(3):
+        name = f"resp_{n}"
+        provider.wrap = lambda message, name=name: orjson.dumps(output(message, name))
+        provider.says.append(assistant(f"answer {n}"))
+        held = {"previous_response_id": f"resp_{n - 1}"} if n else {}
+        await post(tw, RESPONSES, {"model": "gpt-5", "input": f"question {n}", **held})
+    await tw.saved()
+    first = (await ask_api(tw, "/api/sessions/s")).body["traces"][0]["id"]
+    assert (await ask_api(tw, f"/api/traces/{first}", "DELETE")).status == 200
     found, report = await lines(tw)
     assert found == []
-    assert dict(report.skipped) == {"not_recorded": 2}
+    assert dict(report.skipped) == {"unknown_beginning": 2}
 
 
 async def test_what_cannot_be_said_ends_a_line_and_all_behind_it_is_counted(
@@ -396,3 +416,20 @@ async def test_a_session_that_is_not_there_is_known_before_the_first_piece(tw: R
         await anext(FineTune(tw.database).pieces(1, "nobody"))
     with pytest.raises(LookupError):
         await FineTune(tw.database).report(1, "nobody")
+
+
+async def test_the_api_says_in_headers_what_is_left_out(tw: Running, provider: Provider) -> None:
+    sent = await talk(tw, provider, 2)
+    await ask(tw, provider, sent[:1], assistant("answer 0"))
+    await tw.saved()
+    for path in ("/api/sessions/s/export?", "/api/sessions/by-id/export?id=s&"):
+        async with tw.client.get(f"{tw.url}{path}format=finetune") as answer:
+            assert answer.status == 200
+            (line,) = (await answer.text()).splitlines()
+            headers = answer.headers
+        assert shown(json.loads(line))[-1] == "a:answer 1!"
+        assert headers["X-Traceway-Lines"] == "1"
+        assert headers["X-Traceway-Skipped"] == "repeated=1"
+        assert headers["Content-Type"] == "application/jsonl"
+        assert headers["Content-Disposition"] == 'attachment; filename="session-s.finetune.jsonl"'
+    assert (await ask_api(tw, "/api/sessions/x/export?format=finetune")).error[0] == 404

@@ -19,6 +19,7 @@ from tests.databases import opened
 from tests.storage.calls import end, rows, start, text_of, trace_id, write
 from tests.storage.seen_twice import Handed, hand_in
 from tests.storage.test_placing import T, tracing
+from tests.storage.test_reseat import AUTO, name, talk_of_three
 
 LOST = Mark("Lost order", is_starred=True)
 
@@ -136,3 +137,16 @@ async def test_a_mark_stays_where_only_a_part_of_a_session_moves(db: SqliteDatab
     mark(db, "auto_1", LOST)
     hand_in(db, Handed(n=60, trace=T, session="s", kind="custom"))
     assert (marked(db, "auto_1"), marked(db, "s")) == (LOST, NO_MARK)
+
+
+async def test_a_mark_goes_along_with_the_last_trace_that_is_named_into_another_session(
+    db: SqliteDatabase,
+) -> None:
+    talk_of_three(db)
+    mark(db, AUTO, LOST)
+    for n in (1, 2):
+        name(db, n, "s")
+        assert (marked(db, AUTO), marked(db, "s")) == (LOST, NO_MARK)
+    name(db, 3, "s")
+    assert (marked(db, AUTO), marked(db, "s")) == (None, LOST)
+    assert await check(db, text_of) == []

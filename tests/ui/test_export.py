@@ -269,3 +269,35 @@ async def test_its_bounds_are_no_smaller_than_what_is_kept() -> None:
     assert export.MAX_BYTES == conversation.PAGE_BYTES
     assert "</style" not in "".join(Static().text(name) for name in export._STYLES)
     assert "url(" not in "".join(Static().text(name) for name in export._STYLES)
+
+
+async def test_the_api_sends_it_as_a_file_that_runs_nothing_on_our_origin(
+    tw: Running, page: Page, tmp_path: Path
+) -> None:
+    story = Story(tw, "a/b c")
+    await story.turn(user("hi"), assistant("hello"))
+    await tw.saved()
+    async with tw.client.get(f"{tw.url}/api/sessions/a%2Fb%20c/export?format=html") as answer:
+        assert answer.status == 200
+        text = await answer.text()
+        headers = answer.headers
+    assert headers["Content-Type"] == "text/html; charset=utf-8"
+    assert headers["Content-Disposition"] == 'attachment; filename="session-a_b_c.html"'
+    assert headers["Content-Security-Policy"].startswith("sandbox; default-src 'none'")
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert "hello" in text
+    assert text.endswith("</html>\n")
+    await page.goto(f"{tw.url}/sessions/a%2Fb%20c")
+    await page.get_by_text("Export").click()
+    async with page.expect_download() as started:
+        await page.get_by_role("link", name="A page that opens without a server").click()
+    download = await started.value
+    assert download.suggested_filename == "session-a_b_c.html"
+    saved = tmp_path / "saved.html"
+    await download.save_as(saved)
+    assert "hello" in saved.read_text()
+
+
+async def test_it_is_not_there_for_others(tw: Running) -> None:
+    async with tw.client.get(f"{tw.url}/api/sessions/nobody/export?format=html") as answer:
+        assert answer.status == 404

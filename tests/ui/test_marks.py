@@ -5,9 +5,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from aiohttp import web
 from playwright.async_api import Browser, BrowserContext, Page, expect
 
 from proxy.access import COOKIE
+from proxy.api.sessions import Sessions
 from proxy.ui import view
 from storage.records import RUNNING
 from tests.api.asking import ask, save
@@ -218,3 +220,18 @@ async def test_everybody_can_use_them_on_any_screen(
         assert await findings(page) == []
         assert await width(page) == 360
     await context.close()
+
+
+async def test_of_a_session_that_goes_part_by_part_a_page_says_so(
+    tw: Running, page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def later(*_: object) -> web.Response:
+        return web.json_response({}, status=202)
+
+    monkeypatch.setattr(Sessions, "delete", later)
+    await some(tw, "s")
+    await page.goto(f"{tw.url}/sessions/s/delete")
+    await page.get_by_role("button", name="Delete the session").click()
+    await expect(page.locator("h1")).to_have_text("Being deleted: s")
+    await page.get_by_role("link", name="To the sessions").click()
+    assert page.url == f"{tw.url}/sessions"

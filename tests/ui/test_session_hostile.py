@@ -31,7 +31,7 @@ ATTRIBUTES: Final = words(
     """lang charset name content rel href type src class id title aria-hidden aria-label
     aria-current aria-pressed aria-haspopup aria-labelledby role hidden tabindex viewbox d cx cy r
     x y width height rx preserveaspectratio scope datetime dir value alt loading open method
-    action for maxlength autocomplete placeholder
+    action download for maxlength autocomplete placeholder
     data-since data-project data-session data-live data-copy data-copy-from data-metric
     data-state data-ago data-local data-keyed data-start data-id data-turn data-span data-length
     data-last data-trace data-row-count"""
