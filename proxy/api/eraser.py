@@ -133,8 +133,11 @@ class Eraser:
         clean = partial(erasures.clean, project_id=key[0], number=key[1])
         while await self._pace.step(clean, key[:1], adapt=False):
             pass
-        end = partial(erasures.end, project_id=key[0], number=key[1], now_us=time.time_ns() // 1000)
-        await self._recorder.write(end, key[:1])
+        # Also what was asked for is to leave the files, before it is said that all is done.
+        forget = partial(erasures.forget_given, project_id=key[0], number=key[1])
+        await self._pace.step(forget, key[:1], adapt=False)
         self._found.pop(key, None)
-        # Last, for what was asked for is to leave the files, too.
         await self._pace.give_back()
+        now_us = time.time_ns() // 1000
+        end = partial(erasures.end, project_id=key[0], number=key[1], now_us=now_us)
+        await self._recorder.write(end, key[:1])
