@@ -84,13 +84,15 @@ _log = logging.getLogger("traceway")
 class Traceway:
     """A server: open it with `start`, close it with `stop`.
 
-    In between `recorder` saves its calls, and `keyring` knows who may make them. From `stop` on new
+    In between `recorder` saves its calls, `keyring` knows who may make them, and what is erased goes
+    at `pace`. From `stop` on new
     calls are refused, also those that come on connections that are there. `held` bounds what
     requests hold that are whole here.
     """
 
     recorder: Recorder
     keyring: Keyring
+    pace: Pace
 
     def __init__(self, config: Config, database: Database) -> None:
         if HttpRequestParser is HttpRequestParserPy:
@@ -174,7 +176,7 @@ class Traceway:
         )
         hubs = Hubs(self._database, forwarder.in_flight)
         recorder.after_commit = hubs.told
-        pace = Pace(recorder)
+        pace = self.pace = Pace(recorder)
         # A command that has the application to itself erases what it is asked to, no more.
         kept = config.retention if private is None else RetentionConfig()
         retention = Retention(kept, self._database, pace)

@@ -2,17 +2,16 @@
 
 Owns that there is one of it, and that it goes on after a restart. Invariants: it never stands in
 the way of a call; what was erased and that it was is of one transaction. Where several processes
-share a database, only the one that `leads` does it. What is erased is storage's.
+share a database, only one does it (pace.py). What is erased is storage's.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from proxy.api.pace import Pace
+from proxy.api.pace import Pace, Stopped
 from proxy.api.retention import Retention
 from proxy.providers.messages import text_of
 from proxy.recorder import Recorder
@@ -39,13 +38,11 @@ class Eraser:
         recorder: Recorder,
         retention: Retention,
         pace: Pace,
-        leads: Callable[[], bool] = lambda: True,
     ) -> None:
         self.retention = retention
         self._database = database
         self._recorder = recorder
         self._pace = pace
-        self._leads = leads
         self._asked = asyncio.Event()
         # The sessions that an order has found, of which its search may find more calls.
         self._found: dict[tuple[int, int], set[object]] = {}
@@ -58,9 +55,11 @@ class Eraser:
         """Erase what is to be erased, for ever."""
         while True:
             self._asked.clear()
-            if self._leads():
+            if self._pace.leads():
                 try:
                     await self.run_once()
+                except Stopped:
+                    pass  # it goes on where it was
                 except StorageError as error:
                     _log.warning("erasing waits for the database: %s", error)
             try:
@@ -72,7 +71,8 @@ class Eraser:
     async def run_once(self) -> None:
         """Erase all that is to be erased now.
 
-        Raises StorageError where that cannot be done now; it goes on where it was.
+        Raises:
+            Stopped, StorageError: it cannot be done now; it goes on where it was.
         """
         while open_now := await erasures.open_orders(self._database):
             await self._carry_out(open_now[0])

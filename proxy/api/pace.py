@@ -27,10 +27,18 @@ BUSY_PAUSE_S: Final = 0.050
 MOST_BUSY_PAUSES: Final = 20
 
 
-class Pace:
-    """Runs steps of the one writer, with pauses. ``spans`` is how many calls a step is to have."""
+class Stopped(Exception):
+    """It is not for this process to go on: another erases now, or nobody."""
 
-    def __init__(self, recorder: Recorder) -> None:
+
+class Pace:
+    """Runs steps of the one writer, with pauses. ``spans`` is how many calls a step is to have.
+
+    It goes on only while it `leads`: of several processes on one database, one does.
+    """
+
+    def __init__(self, recorder: Recorder, leads: Callable[[], bool] = lambda: True) -> None:
+        self.leads = leads
         self.spans = FIRST_SPANS
         self._recorder = recorder
 
@@ -39,8 +47,11 @@ class Pace:
     ) -> T:
         """Do a piece of work, then pause; `adapt`: its calls are `spans`, and tell what they take.
 
-        Raises StorageError where it cannot be done now.
+        Raises:
+            Stopped: it does not lead.
+            StorageError: it cannot be done now.
         """
+        self._check()
         took_s = 0.0
 
         def timed(tx: Transaction) -> T:
@@ -67,13 +78,20 @@ class Pace:
     async def give_back(self, *, words: bool = True) -> None:
         """Give back the space of what was deleted, step by step; `words`: in the full text, too.
 
-        Raises StorageError where it cannot be done now.
+        Raises:
+            Stopped: it does not lead.
+            StorageError: it cannot be done now.
         """
         more, begin = True, words
         while more:
+            self._check()
             began_s = time.perf_counter()
             more, begin = await self._recorder.reclaim(begin=begin), False
             await self.pause(min(time.perf_counter() - began_s, STEP_S))
+
+    def _check(self) -> None:
+        if not self.leads():
+            raise Stopped
 
     def _adapt(self, took_s: float) -> None:
         if took_s > STEP_S:
