@@ -17,6 +17,7 @@
 #   make torture-quick              the store's part of it, in 4 minutes
 #   make bench                      speed, against references measured in the same run
 #   make soak MINUTES=1             500 streams with faults of all kinds: memory, rows (10 minutes)
+#   make bench-purge                what a purge costs the calls that go on meanwhile
 #   make bench-search               lists and search in a large database
 #   make screenshots                pictures of all pages, in build/screenshots (needs chromium)
 #   make sdk-ts                     the TypeScript SDK: compiled, tested (needs Node 20 and npm)
@@ -35,7 +36,7 @@ ARGS ?=
 MINUTES ?= 10
 
 .PHONY: run test test-slow check sdk sdk-ts bench-sdk compat fuzz otel mcp docs differential torture \
-	torture-quick bench bench-search soak screenshots lock clean runtime tools
+	torture-quick bench bench-search bench-purge soak screenshots lock clean runtime tools
 
 run: runtime
 	@exec $(PYTHON) -m proxy serve $(ARGS)
@@ -91,6 +92,9 @@ torture-quick: tools
 bench: runtime
 	@$(PYTHON) -m bench $(ARGS)
 	@$(PYTHON) -m bench.conversations
+
+bench-purge: runtime
+	@$(PYTHON) -m bench.purge $(ARGS)
 
 bench-search: runtime
 	@$(PYTHON) -m bench.search $(ARGS)

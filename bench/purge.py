@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -43,7 +44,7 @@ BOUND_MS: Final = 1.0
 CONTENT: Final = tuple(
     f"""
 INSERT INTO contents (id, project_id, sha256, encoding, size, data)
-SELECT {number}, 1, CAST(printf('{role:9}%023d', seq) AS BLOB), '', LENGTH({words}) + {PADDING} + 50,
+SELECT {number}, 1, CAST(printf('{role:9}%023d', seq) AS BLOB), '', {PADDING},
   CAST('{{"role":"{role}","content":"' || {words} || '","name":"' || printf('%0{PADDING}d', seq)
   || '"}}' AS BLOB)
 FROM spans ORDER BY seq
@@ -144,9 +145,14 @@ async def serve(path: Path, upstream: str) -> None:
     server = Traceway(config, database)
     port = await server.start()
     erases, stop, loop = [False], asyncio.Event(), asyncio.get_running_loop()
-    server.pace.leads = lambda: erases[0]
+    server.eraser.pace.leads = lambda: erases[0]
+
+    def begin() -> None:
+        erases[0] = True
+        server.eraser.wake()
+
     loop.add_signal_handler(signal.SIGTERM, stop.set)
-    loop.add_signal_handler(signal.SIGUSR1, lambda: erases.__setitem__(0, True))
+    loop.add_signal_handler(signal.SIGUSR1, begin)
     loop.add_signal_handler(signal.SIGUSR2, lambda: erases.__setitem__(0, False))
     print(port, flush=True)
     await stop.wait()
@@ -156,7 +162,7 @@ async def serve(path: Path, upstream: str) -> None:
 
 async def purge(path: Path, tool: Path, options: argparse.Namespace) -> int:
     """Measure the calls of a server that erases by turns."""
-    upstream_port, before_bytes = _free_port(), path.stat().st_size
+    upstream_port, before_bytes = _free_port(), _size(path)
     upstream = await asyncio.create_subprocess_exec(tool, str(upstream_port))
     server = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bench.purge"),
@@ -187,7 +193,7 @@ async def purge(path: Path, tool: Path, options: argparse.Namespace) -> int:
             order = await asyncio.to_thread(_ask, port, "GET", None, number)
             print(
                 f"  {time.monotonic() - began_s:6.0f} s: {order['state']:10} {order['traces']:,}"
-                f" traces erased, {erasing_s:.0f} s of it erasing, {path.stat().st_size / 1e6:,.0f} MB",
+                f" traces erased, {erasing_s:.0f} s of it erasing, {_size(path) / 1e6:,.0f} MB",
                 flush=True,
             )
         running.cancel()
@@ -291,9 +297,11 @@ def _get(port: int, path: str) -> dict[str, object]:
         return dict(orjson.loads(answer.read()))
 
 
-def _free_port() -> int:
-    import socket
+def _size(path: Path) -> int:
+    return path.stat().st_size
 
+
+def _free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])

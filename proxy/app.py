@@ -84,15 +84,14 @@ _log = logging.getLogger("traceway")
 class Traceway:
     """A server: open it with `start`, close it with `stop`.
 
-    In between `recorder` saves its calls, `keyring` knows who may make them, and what is erased goes
-    at `pace`. From `stop` on new
-    calls are refused, also those that come on connections that are there. `held` bounds what
-    requests hold that are whole here.
+    In between `recorder` saves its calls, `keyring` knows who may make them, and `eraser` erases.
+    From `stop` on new calls are refused, also those that come on connections that are there. `held`
+    bounds what requests hold that are whole here.
     """
 
     recorder: Recorder
     keyring: Keyring
-    pace: Pace
+    eraser: Eraser
 
     def __init__(self, config: Config, database: Database) -> None:
         if HttpRequestParser is HttpRequestParserPy:
@@ -176,11 +175,11 @@ class Traceway:
         )
         hubs = Hubs(self._database, forwarder.in_flight)
         recorder.after_commit = hubs.told
-        pace = self.pace = Pace(recorder)
+        pace = Pace(recorder)
         # A command that has the application to itself erases what it is asked to, no more.
         kept = config.retention if private is None else RetentionConfig()
         retention = Retention(kept, self._database, pace)
-        eraser = Eraser(self._database, recorder, retention, pace)
+        eraser = self.eraser = Eraser(self._database, recorder, retention, pace)
 
         async def parts(_: web.Application) -> AsyncIterator[None]:
             background = [

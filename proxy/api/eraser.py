@@ -30,7 +30,7 @@ _log = logging.getLogger("traceway")
 
 
 class Eraser:
-    """Carries out orders to erase, and the retention."""
+    """Carries out orders to erase, and the retention, at its ``pace``."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class Eraser:
         self.retention = retention
         self._database = database
         self._recorder = recorder
-        self._pace = pace
+        self.pace = pace
         self._asked = asyncio.Event()
         # The sessions that an order has found, of which its search may find more calls.
         self._found: dict[tuple[int, int], set[object]] = {}
@@ -55,7 +55,7 @@ class Eraser:
         """Erase what is to be erased, for ever."""
         while True:
             self._asked.clear()
-            if self._pace.leads():
+            if self.pace.leads():
                 try:
                     await self.run_once()
                 except Stopped:
@@ -83,7 +83,7 @@ class Eraser:
         if erasure.state == "collecting":
             await self._collect(erasure)
         elif erasure.state == "erasing":
-            while await self._pace.step(partial(self._step, erasure), (erasure.project_id,)):
+            while await self.pace.step(partial(self._step, erasure), (erasure.project_id,)):
                 pass
         else:
             await self._clean(erasure)
@@ -93,7 +93,7 @@ class Eraser:
             index = partial(
                 fulltext.index, limit=INDEXED, text_of=text_of, most_bytes=INDEXED_BYTES
             )
-            while await self._pace.step(index, (), adapt=False):
+            while await self.pace.step(index, (), adapt=False):
                 pass
         found = await collect(self._database, erasure)
         known = self._found.setdefault((erasure.project_id, erasure.id), set())
@@ -116,7 +116,7 @@ class Eraser:
                 kept_starred=len(kept),
             )
 
-        await self._pace.step(work, (erasure.project_id,), adapt=False)
+        await self.pace.step(work, (erasure.project_id,), adapt=False)
 
     def _step(self, erasure: Erasure, tx: Transaction) -> bool:
         return erasures.step(
@@ -124,20 +124,20 @@ class Eraser:
             erasure.project_id,
             erasure.id,
             text_of,
-            most_spans=self._pace.spans,
+            most_spans=self.pace.spans,
             now_us=time.time_ns() // 1000,
         )
 
     async def _clean(self, erasure: Erasure) -> None:
         key = erasure.project_id, erasure.id
         clean = partial(erasures.clean, project_id=key[0], number=key[1])
-        while await self._pace.step(clean, key[:1], adapt=False):
+        while await self.pace.step(clean, key[:1], adapt=False):
             pass
         # Also what was asked for is to leave the files, before it is said that all is done.
         forget = partial(erasures.forget_given, project_id=key[0], number=key[1])
-        await self._pace.step(forget, key[:1], adapt=False)
+        await self.pace.step(forget, key[:1], adapt=False)
         self._found.pop(key, None)
-        await self._pace.give_back()
+        await self.pace.give_back()
         now_us = time.time_ns() // 1000
         end = partial(erasures.end, project_id=key[0], number=key[1], now_us=now_us)
         await self._recorder.write(end, key[:1])

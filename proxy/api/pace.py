@@ -52,18 +52,20 @@ class Pace:
             StorageError: it cannot be done now.
         """
         self._check()
-        took_s = 0.0
+        took_s = worked_s = 0.0
 
         def timed(tx: Transaction) -> T:
-            nonlocal took_s
-            began_s = time.perf_counter()
+            nonlocal took_s, worked_s
+            # A machine that is busy with something else does not make the step a larger one.
+            began_s, began_working_s = time.perf_counter(), time.thread_time()
             result = work(tx)
             took_s = time.perf_counter() - began_s
+            worked_s = time.thread_time() - began_working_s
             return result
 
         result = await self._recorder.write(timed, projects)
         if adapt:
-            self._adapt(took_s)
+            self._adapt(worked_s)
         await self.pause(took_s)
         return result
 
@@ -93,8 +95,8 @@ class Pace:
         if not self.leads():
             raise Stopped
 
-    def _adapt(self, took_s: float) -> None:
-        if took_s > STEP_S:
+    def _adapt(self, worked_s: float) -> None:
+        if worked_s > STEP_S:
             self.spans = max(1, self.spans // 2)
-        elif took_s < STEP_S / 2:
+        elif worked_s < STEP_S / 2:
             self.spans = min(MOST_SPANS, self.spans + 1)

@@ -1,6 +1,5 @@
-"""Orders to erase over HTTP: they are carried out, told of, cancelled; and nothing is left behind."""
+"""Orders to erase over HTTP: they are carried out, told of, cancelled; nothing is left behind."""
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +32,10 @@ async def order(tw: Running, **asked: Any) -> Any:
 
 async def ended(tw: Running, number: int) -> Any:
     """Wait for the end of an order."""
-    while (found := (await ask(tw, f"/api/erasures/{number}")).body)["ended_at"] is None:
-        await asyncio.sleep(0.01)
-    return found
+    while True:
+        found = (await ask(tw, f"/api/erasures/{number}")).body
+        if found["ended_at"] is not None:
+            return found
 
 
 async def erased(tw: Running, **asked: Any) -> Any:
