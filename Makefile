@@ -18,6 +18,7 @@
 #   make torture-quick              the store's part of it, in 4 minutes
 #   make bench                      speed, against references measured in the same run
 #   make soak MINUTES=1             500 streams with faults of all kinds: memory, rows (10 minutes)
+#   make bench-purge                what a purge costs the calls that go on meanwhile
 #   make bench-search               lists and search in a large database
 #   make bench-databases            SQLite and PostgreSQL side by side: reads, plans, writes
 #   make bench-move                 a large database to PostgreSQL, in one go and killed twice
@@ -38,7 +39,7 @@ ARGS ?=
 MINUTES ?= 10
 
 .PHONY: run test test-postgres test-slow check sdk sdk-ts bench-sdk compat fuzz otel mcp docs differential torture \
-	torture-quick bench bench-search bench-databases bench-move soak screenshots lock clean runtime tools
+	torture-quick bench bench-purge bench-search bench-databases bench-move soak screenshots lock clean runtime tools
 
 run: runtime
 	@exec $(PYTHON) -m proxy serve $(ARGS)
@@ -100,6 +101,9 @@ torture-quick: tools
 bench: runtime
 	@$(PYTHON) -m bench $(ARGS)
 	@$(PYTHON) -m bench.conversations
+
+bench-purge: runtime
+	@$(PYTHON) -m bench.purge $(ARGS)
 
 bench-search: runtime
 	@$(PYTHON) -m bench.search $(ARGS)

@@ -90,13 +90,14 @@ _log = logging.getLogger("traceway")
 class Traceway:
     """A server: open it with `start`, close it with `stop`.
 
-    In between `recorder` saves its calls, and `keyring` knows who may make them. From `stop` on new
-    calls are refused, also those that come on connections that are there. `held` bounds what
-    requests hold that are whole here.
+    In between `recorder` saves its calls, `keyring` knows who may make them, and `eraser` erases.
+    From `stop` on new calls are refused, also those that come on connections that are there. `held`
+    bounds what requests hold that are whole here.
     """
 
     recorder: Recorder
     keyring: Keyring
+    eraser: Eraser
 
     def __init__(self, config: Config, database: Database) -> None:
         if HttpRequestParser is HttpRequestParserPy:
@@ -208,7 +209,7 @@ class Traceway:
         # A command that has the application to itself erases what it is asked to, no more.
         kept = config.retention if private is None else RetentionConfig()
         retention = Retention(kept, self._database, pace)
-        eraser = Eraser(self._database, recorder, retention, pace, leads)
+        eraser = self.eraser = Eraser(self._database, recorder, retention, pace, leads)
 
         async def parts(_: web.Application) -> AsyncIterator[None]:
             background = [

@@ -137,7 +137,7 @@ class Place:
     """Where a call goes on from, and what its conversation means.
 
     ``after`` is the number of its input messages behind that place, None where all are.
-    ``prelude_id`` is what instructs the call that holds the place.
+    ``prelude_id`` is what instructs the call that holds the place, where that began before it.
     """
 
     input_meaning: bytes | None
@@ -180,8 +180,10 @@ def place_of(
         own = conversation.input_meaning, conversation.output_meaning
         if found is None:
             return Place(*own)
-        point, prelude_id = found
-        return Place(*own, point.meaning, point.after, prelude_id)
+        point, prelude_id, holder = found
+        # A mention names the oldest call that brings a message: what instructs it, too.
+        is_older = holder < seq
+        return Place(*own, point.meaning, point.after, prelude_id if is_older else None)
     input_meaning = meanings(start, conversation.messages)
     output_meaning = None
     if conversation.output_meaning is not None:
@@ -191,7 +193,7 @@ def place_of(
 
 # Who holds a place and does not go on from it itself.
 HOLDING: Final = """
-SELECT prelude_node_id FROM spans
+SELECT prelude_node_id, seq FROM spans
 WHERE project_id = :project_id AND {column} = :meaning AND session_key = :session_key
   AND base_meaning IS DISTINCT FROM :meaning AND seq <> :seq
 LIMIT 1
@@ -202,12 +204,12 @@ HOLDING_INPUT: Final = HOLDING.format(column="input_meaning")
 
 def _furthest(
     tx: Transaction, key: Params, points: Iterable[Point]
-) -> tuple[Point, int | None] | None:
-    """Find the first of these places that a call of the session holds, and what instructs that."""
+) -> tuple[Point, int | None, int] | None:
+    """Find the first of these places that a call holds; also what instructs it, and its number."""
     for point in points:
         sql = HOLDING_ANSWER if point.answered else HOLDING_INPUT
         if found := tx.execute(sql, {**key, "meaning": point.meaning}):
-            return point, found[0][0]
+            return point, found[0][0], found[0][1]
     return None
 
 

@@ -256,6 +256,7 @@ DELETE FROM erasure_targets WHERE project_id = :project_id AND erasure_id = :id 
   SELECT n FROM {_TARGETS} ORDER BY n LIMIT {DROPPED}) RETURNING n
 """
 NOTE_PLACE: Final = f"UPDATE erasures SET place = :place WHERE {_ONE}"
+FORGET_GIVEN: Final = f"UPDATE erasures SET given = NULL, place = NULL WHERE {_ONE}"
 END: Final = f"""
 UPDATE erasures SET given = NULL, place = NULL, ended_at_us = :now_us,
 state = CASE WHEN state = 'cancelled' THEN state ELSE 'done' END
@@ -282,8 +283,13 @@ def clean(tx: Transaction, project_id: int, number: int) -> bool:
     return True
 
 
+def forget_given(tx: Transaction, project_id: int, number: int) -> None:
+    """Forget what an order was asked for, when all of it is erased."""
+    tx.execute(FORGET_GIVEN, {"project_id": project_id, "id": number})
+
+
 def end(tx: Transaction, project_id: int, number: int, now_us: int) -> None:
-    """End an order whose traces are gone everywhere, and forget what was asked for."""
+    """End an order of which nothing is left in any file."""
     tx.execute(END, {"project_id": project_id, "id": number, "now_us": now_us})
 
 

@@ -43,6 +43,8 @@ JOURNAL_SIZE_LIMIT_BYTES: Final = 16 * 1024 * 1024
 WAL_BYTES: Final = 2 * JOURNAL_SIZE_LIMIT_BYTES
 TEND_S: Final = 1.0
 TEND_WAIT_MS: Final = 10
+# Tries to empty it that are made at once when space is given back; then those of each second.
+WAL_TRIES: Final = 20
 # Pages of 4 KiB after which a commit checkpoints: as much as the limit above. SQLite's own 1,000
 # copy the pages that every batch touches four times as often, a tenth of the writer's time.
 CHECKPOINT_PAGES: Final = 4_000
@@ -122,6 +124,7 @@ class SqliteDatabase(SqliteReaders):
         # The pages that the next merge of the index is told to do; None: it is merged.
         self._to_merge: int | None = None
         self._to_empty_wal = False
+        self._wal_tries = 0
 
     @contextmanager
     def transaction(
@@ -155,6 +158,7 @@ class SqliteDatabase(SqliteReaders):
         """
         if begin:
             self._to_merge = -MERGED_PAGES
+            self._wal_tries = WAL_TRIES
         with self._outside():
             if self._to_merge is not None:
                 self._merge(self._to_merge)
@@ -164,7 +168,8 @@ class SqliteDatabase(SqliteReaders):
                 self._writer.executescript(f"PRAGMA incremental_vacuum({RECLAIM_PAGES:d});")
                 return True
             self._to_empty_wal = not self._empty_wal()
-        return False
+        self._wal_tries -= 1
+        return self._to_empty_wal and self._wal_tries > 0
 
     def _merge(self, pages: int) -> None:
         ((size,),) = self._writer.execute(INDEX_PAGES).fetchall()

@@ -16,6 +16,7 @@ from proxy.sections import (
     IngestConfig,
     LimitsConfig,
     RecordingConfig,
+    RetentionConfig,
     ServerConfig,
     SessionsConfig,
     UpstreamConfig,
@@ -47,6 +48,8 @@ WITHOUT_TESTS = {
     "proxy/api/about.py",  # an entry of a table: test_fields.py tests the table
     "proxy/api/archive_fields.py",  # a part of it
     "proxy/api/ingest_fields.py",  # a part of it
+    "proxy/api/erasing_fields.py",  # the same
+    "proxy/api/erasing_operations.py",  # test_erasing.py and test_operations.py ask all of them
     "proxy/sections.py",  # fields: test_config.py tests what is read into them
     "storage/__init__.py",
     "storage/migrations/__init__.py",
@@ -217,6 +220,7 @@ def test_each_configuration_key_stands_in_the_example_file_with_a_comment_above(
         (table["server"], ServerConfig),
         (table["database"], DatabaseConfig),
         (table["recording"], RecordingConfig),
+        (table["retention"], RetentionConfig),
         (table["sessions"], SessionsConfig),
         (table["ingest"], IngestConfig),
         (table["export"], ExportConfig),

@@ -2,17 +2,16 @@
 
 Owns that there is one of it, and that it goes on after a restart. Invariants: it never stands in
 the way of a call; what was erased and that it was is of one transaction. Where several processes
-share a database, only the one that `leads` does it. What is erased is storage's.
+share a database, only one does it (pace.py). What is erased is storage's.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from proxy.api.pace import Pace
+from proxy.api.pace import Pace, Stopped
 from proxy.api.retention import Retention
 from proxy.providers.messages import text_of
 from proxy.recorder import Recorder
@@ -31,7 +30,7 @@ _log = logging.getLogger("traceway")
 
 
 class Eraser:
-    """Carries out orders to erase, and the retention."""
+    """Carries out orders to erase, and the retention, at its ``pace``."""
 
     def __init__(
         self,
@@ -39,13 +38,11 @@ class Eraser:
         recorder: Recorder,
         retention: Retention,
         pace: Pace,
-        leads: Callable[[], bool] = lambda: True,
     ) -> None:
         self.retention = retention
         self._database = database
         self._recorder = recorder
-        self._pace = pace
-        self._leads = leads
+        self.pace = pace
         self._asked = asyncio.Event()
         # The sessions that an order has found, of which its search may find more calls.
         self._found: dict[tuple[int, int], set[object]] = {}
@@ -58,9 +55,11 @@ class Eraser:
         """Erase what is to be erased, for ever."""
         while True:
             self._asked.clear()
-            if self._leads():
+            if self.pace.leads():
                 try:
                     await self.run_once()
+                except Stopped:
+                    pass  # it goes on where it was
                 except StorageError as error:
                     _log.warning("erasing waits for the database: %s", error)
             try:
@@ -72,7 +71,8 @@ class Eraser:
     async def run_once(self) -> None:
         """Erase all that is to be erased now.
 
-        Raises StorageError where that cannot be done now; it goes on where it was.
+        Raises:
+            Stopped, StorageError: it cannot be done now; it goes on where it was.
         """
         while open_now := await erasures.open_orders(self._database):
             await self._carry_out(open_now[0])
@@ -83,7 +83,7 @@ class Eraser:
         if erasure.state == "collecting":
             await self._collect(erasure)
         elif erasure.state == "erasing":
-            while await self._pace.step(partial(self._step, erasure), (erasure.project_id,)):
+            while await self.pace.step(partial(self._step, erasure), (erasure.project_id,)):
                 pass
         else:
             await self._clean(erasure)
@@ -93,7 +93,7 @@ class Eraser:
             index = partial(
                 fulltext.index, limit=INDEXED, text_of=text_of, most_bytes=INDEXED_BYTES
             )
-            while await self._pace.step(index, (), adapt=False):
+            while await self.pace.step(index, (), adapt=False):
                 pass
         found = await collect(self._database, erasure)
         known = self._found.setdefault((erasure.project_id, erasure.id), set())
@@ -116,7 +116,7 @@ class Eraser:
                 kept_starred=len(kept),
             )
 
-        await self._pace.step(work, (erasure.project_id,), adapt=False)
+        await self.pace.step(work, (erasure.project_id,), adapt=False)
 
     def _step(self, erasure: Erasure, tx: Transaction) -> bool:
         return erasures.step(
@@ -124,17 +124,20 @@ class Eraser:
             erasure.project_id,
             erasure.id,
             text_of,
-            most_spans=self._pace.spans,
+            most_spans=self.pace.spans,
             now_us=time.time_ns() // 1000,
         )
 
     async def _clean(self, erasure: Erasure) -> None:
         key = erasure.project_id, erasure.id
         clean = partial(erasures.clean, project_id=key[0], number=key[1])
-        while await self._pace.step(clean, key[:1], adapt=False):
+        while await self.pace.step(clean, key[:1], adapt=False):
             pass
-        end = partial(erasures.end, project_id=key[0], number=key[1], now_us=time.time_ns() // 1000)
-        await self._recorder.write(end, key[:1])
+        # Also what was asked for is to leave the files, before it is said that all is done.
+        forget = partial(erasures.forget_given, project_id=key[0], number=key[1])
+        await self.pace.step(forget, key[:1], adapt=False)
         self._found.pop(key, None)
-        # Last, for what was asked for is to leave the files, too.
-        await self._pace.give_back()
+        await self.pace.give_back()
+        now_us = time.time_ns() // 1000
+        end = partial(erasures.end, project_id=key[0], number=key[1], now_us=now_us)
+        await self._recorder.write(end, key[:1])

@@ -27,10 +27,18 @@ BUSY_PAUSE_S: Final = 0.050
 MOST_BUSY_PAUSES: Final = 20
 
 
-class Pace:
-    """Runs steps of the one writer, with pauses. ``spans`` is how many calls a step is to have."""
+class Stopped(Exception):
+    """It is not for this process to go on: another erases now, or nobody."""
 
-    def __init__(self, recorder: Recorder) -> None:
+
+class Pace:
+    """Runs steps of the one writer, with pauses. ``spans`` is how many calls a step is to have.
+
+    It goes on only while it `leads`: of several processes on one database, one does.
+    """
+
+    def __init__(self, recorder: Recorder, leads: Callable[[], bool] = lambda: True) -> None:
+        self.leads = leads
         self.spans = FIRST_SPANS
         self._recorder = recorder
 
@@ -39,20 +47,25 @@ class Pace:
     ) -> T:
         """Do a piece of work, then pause; `adapt`: its calls are `spans`, and tell what they take.
 
-        Raises StorageError where it cannot be done now.
+        Raises:
+            Stopped: it does not lead.
+            StorageError: it cannot be done now.
         """
-        took_s = 0.0
+        self._check()
+        took_s = worked_s = 0.0
 
         def timed(tx: Transaction) -> T:
-            nonlocal took_s
-            began_s = time.perf_counter()
+            nonlocal took_s, worked_s
+            # A machine that is busy with something else does not make the step a larger one.
+            began_s, began_working_s = time.perf_counter(), time.thread_time()
             result = work(tx)
             took_s = time.perf_counter() - began_s
+            worked_s = time.thread_time() - began_working_s
             return result
 
         result = await self._recorder.write(timed, projects)
         if adapt:
-            self._adapt(took_s)
+            self._adapt(worked_s)
         await self.pause(took_s)
         return result
 
@@ -67,16 +80,23 @@ class Pace:
     async def give_back(self, *, words: bool = True) -> None:
         """Give back the space of what was deleted, step by step; `words`: in the full text, too.
 
-        Raises StorageError where it cannot be done now.
+        Raises:
+            Stopped: it does not lead.
+            StorageError: it cannot be done now.
         """
         more, begin = True, words
         while more:
+            self._check()
             began_s = time.perf_counter()
             more, begin = await self._recorder.reclaim(begin=begin), False
             await self.pause(min(time.perf_counter() - began_s, STEP_S))
 
-    def _adapt(self, took_s: float) -> None:
-        if took_s > STEP_S:
+    def _check(self) -> None:
+        if not self.leads():
+            raise Stopped
+
+    def _adapt(self, worked_s: float) -> None:
+        if worked_s > STEP_S:
             self.spans = max(1, self.spans // 2)
-        elif took_s < STEP_S / 2:
+        elif worked_s < STEP_S / 2:
             self.spans = min(MOST_SPANS, self.spans + 1)

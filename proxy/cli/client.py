@@ -281,7 +281,7 @@ class Client:
         return URL(f"{self._url}{path}?{query}", encoded=True)
 
     async def _check(self, answer: aiohttp.ClientResponse, content_type: str) -> None:
-        if answer.status in (200, 201) and answer.content_type == content_type:
+        if answer.status in (200, 201, 202) and answer.content_type == content_type:
             return
         try:
             told = msgspec.json.decode(await answer.read(), type=_Error).error

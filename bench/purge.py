@@ -1,0 +1,311 @@
+"""`make bench-purge`: what a purge of many traces costs the calls that go on meanwhile.
+
+A database is made with so many traces, each with two messages, their nodes and their words. A
+server erases all of them while calls come at a steady rate; by turns it erases for some seconds and
+does not, so that both are measured in the same run. At the end what is freed is given back. The
+upstream answers at once: what a call takes is what the proxy adds.
+"""
+
+import argparse
+import asyncio
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import orjson
+
+from bench import large
+from proxy.app import Traceway
+from proxy.config import load
+from storage.sqlite import open_database
+
+HERE: Final = Path(__file__).parent
+PATH: Final = "/api/proxy/openai/v1/chat/completions"
+# Bytes of each message beside its words.
+PADDING: Final = 600
+# Behind a switch, calls are not counted for so long.
+SETTLES_S: Final = 0.5
+CONNECTIONS: Final = 16
+GIVES_BACK_S: Final = 0.25
+BOUND_MS: Final = 1.0
+
+# What large.py leaves out: bodies are not read by lists, but are what a purge deletes.
+CONTENT: Final = tuple(
+    f"""
+INSERT INTO contents (id, project_id, sha256, encoding, size, data)
+SELECT {number}, 1, CAST(printf('{role:9}%023d', seq) AS BLOB), '', {PADDING},
+  CAST('{{"role":"{role}","content":"' || {words} || '","name":"' || printf('%0{PADDING}d', seq)
+  || '"}}' AS BLOB)
+FROM spans ORDER BY seq
+"""  # noqa: S608 (constants)
+    for number, role, words in (
+        ("2 * seq", "user", "input_preview"),
+        ("2 * seq + 1", "assistant", "output_preview"),
+    )
+)
+NODES: Final = tuple(
+    f"""
+INSERT INTO nodes (id, project_id, parent_id, content_id, depth, hash, lead)
+SELECT {number}, 1, {parent}, {number}, {depth}, CAST(printf('node{depth}%027d', seq) AS BLOB), x''
+FROM spans ORDER BY seq
+"""  # noqa: S608 (constants)
+    for number, parent, depth in (("2 * seq", "NULL", 1), ("2 * seq + 1", "2 * seq", 2))
+)
+PLACES: Final = """
+UPDATE spans SET input_node_id = 2 * seq, output_node_id = 2 * seq + 1, fresh_count = 1,
+  input_meaning = CAST(printf('asked%011d', seq) AS BLOB),
+  output_meaning = CAST(printf('answered%08d', seq) AS BLOB), stored_bytes = 300, owner = x'00'
+"""
+TOTALS: Final = """
+INSERT INTO project_totals SELECT 1, COUNT(*), SUM(span_count), SUM(input_tokens IS NOT NULL),
+  SUM(output_tokens IS NOT NULL), SUM(cost_nusd IS NOT NULL), SUM(COALESCE(input_tokens, 0)),
+  SUM(COALESCE(output_tokens, 0)), SUM(COALESCE(cost_nusd, 0)), SUM(unpriced_count),
+  SUM(estimated_count), SUM(received_bytes), SUM(stored_bytes) FROM traces
+"""
+COUNT_ON: Final = (
+    "UPDATE counters SET value = (SELECT MAX(seq) FROM spans) WHERE name = 'seq'",
+    "UPDATE counters SET value = (SELECT MAX(id) FROM contents) WHERE name = 'id'",
+)
+
+
+@dataclass
+class Phase:
+    """The times of calls, in milliseconds, while it was erased or not."""
+
+    times_ms: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def quantile(self, share: float) -> float:
+        """Give a quantile of the times."""
+        ordered = sorted(self.times_ms)
+        return ordered[min(int(len(ordered) * share), len(ordered) - 1)] if ordered else 0.0
+
+
+def main() -> int:
+    """Purge; 0 where the bound holds, or nobody can tell."""
+    parser = argparse.ArgumentParser(prog="python -m bench.purge", description=__doc__)
+    parser.add_argument("--traces", type=int, default=20_000, help="to be erased (20,000)")
+    parser.add_argument("--rate", type=float, default=100.0, help="calls a second (100)")
+    parser.add_argument("--turn", type=float, default=5.0, help="seconds between switches (5)")
+    parser.add_argument("--folder", type=Path, help="where the database is made (a temporary one)")
+    parser.add_argument("--content-only", action="store_true", help="forget content alone")
+    parser.add_argument("--serve", nargs=2, metavar=("DB", "UPSTREAM"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        asyncio.run(serve(Path(options.serve[0]), options.serve[1]))
+        return 0
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        print("skipped: no C compiler for the upstream (Debian: apt-get install gcc libc6-dev)")
+        return 0
+    with ExitStack() as stack:
+        folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        path = folder / "purge.db"
+        began_s = time.monotonic()
+        make(path, options.traces)
+        print(
+            f"made {options.traces:,} traces in {time.monotonic() - began_s:.0f} s:"
+            f" {path.stat().st_size / 1e6:,.0f} MB",
+            flush=True,
+        )
+        upstream = folder / "upstream"
+        subprocess.run([compiler, "-O2", "-o", upstream, HERE / "upstream.c"], check=True)
+        return asyncio.run(purge(path, upstream, options))
+
+
+def make(path: Path, traces: int) -> None:
+    """Make a database that calls with messages would have left."""
+    large.make(path, max(traces // 20, 1), traces)
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA synchronous = OFF")
+    connection.execute("BEGIN")
+    for statement in (*CONTENT, *NODES, PLACES, TOTALS, *COUNT_ON):
+        connection.execute(statement)
+    connection.execute("COMMIT")
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+
+
+async def serve(path: Path, upstream: str) -> None:
+    """Serve until a signal comes; another one has it erase, or not."""
+    overrides = {"server.port": "0", "upstreams.openai.url": upstream, "server.log_calls": "false"}
+    config = load(None, {}, {**overrides, "database.path": str(path)})
+    database = open_database(path, query_timeout_s=60.0)
+    server = Traceway(config, database)
+    port = await server.start()
+    erases, stop, loop = [False], asyncio.Event(), asyncio.get_running_loop()
+    server.eraser.pace.leads = lambda: erases[0]
+
+    def begin() -> None:
+        erases[0] = True
+        server.eraser.wake()
+
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGUSR1, begin)
+    loop.add_signal_handler(signal.SIGUSR2, lambda: erases.__setitem__(0, False))
+    print(port, flush=True)
+    await stop.wait()
+    await server.stop(1.0, stop)
+    await database.close()
+
+
+async def purge(path: Path, tool: Path, options: argparse.Namespace) -> int:
+    """Measure the calls of a server that erases by turns."""
+    upstream_port, before_bytes = _free_port(), _size(path)
+    upstream = await asyncio.create_subprocess_exec(tool, str(upstream_port))
+    server = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bench.purge"),
+        *("--serve", path, f"http://127.0.0.1:{upstream_port}"),
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert server.stdout is not None  # noqa: S101
+        port = int(await server.stdout.readline())
+        with_purge, without = Phase(), Phase()
+        server.send_signal(signal.SIGUSR1)
+        extent = "content" if options.content_only else "all"
+        # Everything that the made calls said; those that come now are younger.
+        order = _ask(port, "POST", {"query": "until:2027-01-01", "extent": extent})
+        number = order["id"]
+        calls = Calls(port, options.rate)
+        running = asyncio.create_task(calls.run())
+        erasing_s, began_s = 0.0, time.monotonic()
+        while order["ended_at"] is None:
+            for phase, mark in ((with_purge, signal.SIGUSR1), (without, signal.SIGUSR2)):
+                server.send_signal(mark)
+                calls.phase = None
+                await asyncio.sleep(SETTLES_S)
+                calls.phase = phase
+                await asyncio.sleep(options.turn)
+                phase.seconds += options.turn
+            erasing_s += options.turn + SETTLES_S
+            order = await asyncio.to_thread(_ask, port, "GET", None, number)
+            print(
+                f"  {time.monotonic() - began_s:6.0f} s: {order['state']:10} {order['traces']:,}"
+                f" traces erased, {erasing_s:.0f} s of it erasing, {_size(path) / 1e6:,.0f} MB",
+                flush=True,
+            )
+        running.cancel()
+        health = await asyncio.to_thread(_get, port, "/api/health")
+    finally:
+        server.terminate()
+        await server.wait()
+        upstream.kill()
+        await upstream.wait()
+    return _report(path, before_bytes, order, (with_purge, without), health)
+
+
+def _report(
+    path: Path,
+    before_bytes: int,
+    order: dict[str, object],
+    phases: Sequence[Phase],
+    health: dict[str, object],
+) -> int:
+    with_purge, without = phases
+    print(
+        f"\nerased: {order['traces']} traces, {order['sessions']} sessions, {order['spans']} calls"
+    )
+    print(f"file: {before_bytes / 1e6:,.0f} MB before, {path.stat().st_size / 1e6:,.0f} MB after")
+    print(f"recorder: {health['status']}, {health['counters']}")
+    print(f"  {'calls, ms':20}{'p50':>8}{'p90':>8}{'p99':>8}{'p99.9':>8}{'calls':>9}")
+    for name, phase in (("while it erases", with_purge), ("while it does not", without)):
+        figures = "".join(f"{phase.quantile(q):8.2f}" for q in (0.5, 0.9, 0.99, 0.999))
+        print(f"  {name:20}{figures}{len(phase.times_ms):9,}")
+    added_ms = with_purge.quantile(0.99) - without.quantile(0.99)
+    holds = added_ms < BOUND_MS
+    print(f"p99: {added_ms:+.2f} ms; bound {BOUND_MS:.0f} ms: {'ok' if holds else 'FAILS'}")
+    return 0 if holds else 1
+
+
+class Calls:
+    """Calls at a steady rate, whatever the earlier ones take. ``phase`` gets their times."""
+
+    def __init__(self, port: int, rate: float) -> None:
+        self.phase: Phase | None = None
+        self._port = port
+        self._rate = rate
+        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        self._n = 0
+        self._open: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Call until it is cancelled."""
+        due_s = time.monotonic()
+        while True:
+            due_s += 1 / self._rate
+            await asyncio.sleep(max(0.0, due_s - time.monotonic()))
+            if len(self._open) < CONNECTIONS:
+                task = asyncio.create_task(self._call())
+                self._open.add(task)
+                task.add_done_callback(self._open.discard)
+
+    async def _call(self) -> None:
+        self._n += 1
+        body = orjson.dumps(
+            {
+                "model": "gpt-4o",
+                "messages": [{"role": "user", "content": f"call {self._n} {time.time_ns()}"}],
+            }
+        )
+        head = (
+            f"POST {PATH} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+            f"X-Traceway-Session-Id: now-{self._n // 10}\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        if self._idle:
+            reader, writer = self._idle.pop()
+        else:
+            reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+        phase, began_s = self.phase, time.perf_counter()
+        writer.write(head.encode() + body)
+        answer = await reader.readuntil(b"\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 200"), answer  # noqa: S101
+        length = int(answer.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
+        await reader.readexactly(length)
+        if phase is not None:
+            phase.times_ms.append((time.perf_counter() - began_s) * 1000)
+        self._idle.append((reader, writer))
+
+
+def _ask(
+    port: int, method: str, body: dict[str, str] | None, number: int | None = None
+) -> dict[str, object]:
+    at = "/api/erasures" if number is None else f"/api/erasures/{number}"
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}{at}",
+        method=method,
+        data=None if body is None else orjson.dumps(body),
+        headers={"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+        return dict(orjson.loads(answer.read()))
+
+
+def _get(port: int, path: str) -> dict[str, object]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=60) as answer:
+        return dict(orjson.loads(answer.read()))
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size
+
+
+def _free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

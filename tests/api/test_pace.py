@@ -1,0 +1,95 @@
+"""Steps are bounded by what they take, and make way for the calls."""
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from proxy.api import pace
+from proxy.api.pace import FIRST_SPANS, MOST_SPANS, Pace, Stopped
+from storage.database import StatementRefused, Transaction
+from tests.recorders import Begin
+
+
+@pytest.fixture
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Have pauses noted, and not made."""
+    found: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        found.append(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    return found
+
+
+def busy(seconds: float) -> Any:
+    def work(_: Transaction) -> str:
+        until_s = time.thread_time() + seconds
+        while time.thread_time() < until_s:
+            pass
+        return "done"
+
+    return work
+
+
+async def test_steps_that_take_long_have_fewer_calls_and_short_ones_more(
+    begin: Begin, slept: list[float]
+) -> None:
+    paced = Pace((await begin()).recorder)
+    assert await paced.step(busy(pace.STEP_S * 1.1), (1,)) == "done"
+    assert paced.spans == FIRST_SPANS // 2
+    assert slept[0] >= pace.STEP_S * pace.PAUSE_STEPS
+    for _ in range(MOST_SPANS):
+        await paced.step(busy(0), (1,))
+    assert paced.spans == MOST_SPANS
+    for _ in range(MOST_SPANS):
+        await paced.step(busy(pace.STEP_S * 1.1), (1,), adapt=False)
+    assert paced.spans == MOST_SPANS
+    assert slept[-2] >= pace.STEP_S * pace.PAUSE_STEPS
+
+
+async def test_a_pause_goes_on_while_records_wait_but_not_for_ever(
+    begin: Begin, slept: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = (await begin()).recorder
+    monkeypatch.setattr(type(recorder), "queued_bytes", pace.QUEUED_BYTES + 1)
+    await Pace(recorder).pause(0.0)
+    assert slept == [pace.PAUSE_S, *[pace.BUSY_PAUSE_S] * pace.MOST_BUSY_PAUSES]
+
+
+async def test_only_who_leads_takes_a_step(begin: Begin) -> None:
+    paced = Pace((await begin()).recorder, leads=lambda: False)
+    with pytest.raises(Stopped):
+        await paced.step(lambda _: None, ())
+    with pytest.raises(Stopped):
+        await paced.give_back()
+
+
+async def test_space_is_given_back_until_there_is_no_more(
+    begin: Begin, slept: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = await begin()
+    asked: list[bool] = []
+
+    def reclaim(*, begin: bool = False) -> bool:
+        asked.append(begin)
+        return len(asked) % 3 != 0
+
+    monkeypatch.setattr(recording.database, "reclaim", reclaim)
+    paced = Pace(recording.recorder)
+    await paced.give_back()
+    await paced.give_back(words=False)
+    assert asked == [True, False, False, False, False, False]
+    assert len(slept) == 6
+
+
+async def test_what_the_database_cannot_do_is_said(begin: Begin) -> None:
+    paced = Pace((await begin()).recorder)
+
+    def work(tx: Transaction) -> None:
+        tx.execute("SELECT * FROM nothing", {})
+
+    with pytest.raises(StatementRefused):
+        await paced.step(work, ())

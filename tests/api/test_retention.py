@@ -1,0 +1,158 @@
+"""What is too old or too much goes, what has a star stays, and nothing of it is left in a file."""
+
+import time
+from typing import Any
+
+import pytest
+
+from proxy.api import retention
+from proxy.api.retention import Retention
+from proxy.sections import RetentionConfig
+from storage.doctor import check
+from tests.api.asking import ask, save
+from tests.api.test_erasing import CANARY, CONTENT, holding, names, reading
+from tests.recorders import Begin
+from tests.running import Running
+from tests.storage.calls import end, rows, spoken, start, text_of
+
+__all__ = ["reading"]  # a fixture
+
+DAY_US = 24 * 3600 * 1_000_000
+NOW_US = time.time_ns() // 1000
+
+
+def ago(n: int, days: float, session: str | None = None, **fields: Any) -> Any:
+    """Begin a call so many days ago."""
+    given: dict[str, Any] = {} if session is None else {"session_id": session}
+    return start(n, started_at_us=NOW_US - int(days * DAY_US), **given, **fields)
+
+
+def keeping(tw: Running, **config: int) -> Retention:
+    """Give a retention beside the one that the server has, which keeps everything."""
+    return Retention(RetentionConfig(**config), tw.database, tw.server.eraser.pace)
+
+
+async def test_content_goes_by_the_start_of_its_trace_and_metadata_stays(tw: Running) -> None:
+    await save(tw, spoken(ago(1, 40, "s"), ["u:old"], ["a:x"], input_preview="old"))
+    await save(tw, spoken(ago(2, 1, "s"), ["u:young"], ["a:y"], input_preview="young"))
+    await save(tw, spoken(ago(3, 40, "starred"), ["u:kept"], ["a:z"], input_preview="kept"))
+    await save(tw, spoken(ago(4, 40), ["u:lone"], ["a:w"], input_preview="lone"))
+    rows(tw.database, "UPDATE sessions SET starred = 1 WHERE session_id = 'starred'")
+    kept = keeping(tw, content_days=30)
+    await kept.run()
+    assert rows(tw.database, "SELECT input_preview FROM spans ORDER BY seq") == [
+        (None,),
+        ("young",),
+        ("kept",),
+        (None,),
+    ]
+    assert (kept.done.forgotten_traces, kept.done.erased_traces) == (2, 0)
+    assert kept.done.last_ran_at_us is not None
+    assert await names(tw) == ["s", "starred"]
+    assert await check(tw.database, text_of) == []
+
+
+async def test_sessions_go_by_their_last_activity_and_lone_traces_by_their_start(
+    tw: Running,
+) -> None:
+    await save(tw, end(ago(1, 400, "old")), end(ago(2, 399, "old")))
+    await save(tw, end(ago(3, 400, "goes on")), end(ago(4, 1, "goes on")))
+    await save(tw, end(ago(5, 400, "starred")), end(ago(6, 400)), end(ago(7, 1)))
+    rows(tw.database, "UPDATE sessions SET starred = 1 WHERE session_id = 'starred'")
+    kept = keeping(tw, metadata_days=365)
+    await kept.run()
+    assert await names(tw) == ["goes on", "starred"]
+    assert rows(tw.database, "SELECT COUNT(*) FROM traces WHERE session_id IS NULL") == [(1,)]
+    assert (kept.done.erased_sessions, kept.done.erased_traces) == (1, 3)
+    assert await check(tw.database, text_of) == []
+
+
+async def test_above_the_cap_the_oldest_content_goes_first_then_whole_sessions(
+    tw: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(1, 6):
+        await save(tw, spoken(ago(n, 10 - n, f"s{n}"), [f"u:{n}"], ["a:x"], input_preview="text"))
+    await save(tw, spoken(ago(9, 0.001, "young"), ["u:9"], ["a:x"], input_preview="text"))
+    monkeypatch.setattr("storage.retention.PAGE", 2)
+    monkeypatch.setattr("storage.retention.SESSIONS", 2)
+    sizes = iter([100, 100, 100, 94] + [94] * 9)
+
+    async def size() -> int:
+        return next(sizes)
+
+    monkeypatch.setattr(tw.database, "size_bytes", size)
+    kept = keeping(tw, max_bytes=99)
+    await kept.run()
+    assert rows(tw.database, "SELECT COUNT(*) FROM spans WHERE input_preview IS NULL") == [(4,)]
+    assert len(await names(tw)) == 6
+    assert not kept.done.is_above_cap
+    # What is left of content is not enough.
+    sizes = iter([100] * 99)
+    kept = keeping(tw, max_bytes=99)
+    await kept.run()
+    assert await names(tw) == ["young"]
+    assert kept.done.is_above_cap
+    assert rows(tw.database, "SELECT input_preview FROM spans") == [("text",)]
+    assert await check(tw.database, text_of) == []
+
+
+@pytest.mark.parametrize("config", [{"metadata_days": 30}, {"content_days": 30}])
+async def test_a_canary_is_in_no_file_after_it_was_too_old(
+    tw: Running, config: dict[str, int]
+) -> None:
+    whole = "metadata_days" in config
+    for n in range(1, 9):
+        begun = ago(
+            n,
+            50,
+            f"session-{CANARY}" if whole else "s",
+            query=CANARY,
+            **({"user_id": CANARY, "name": CANARY} if whole else {}),
+        )
+        await save(tw, spoken(begun, [f"u:{CANARY} {n}"], [f"a:{CANARY}"], **CONTENT))
+    await save(tw, spoken(ago(20, 1, "young"), ["u:other"], ["a:words"]))
+    await tw.saved()
+    assert holding(tw.database.path.parent, CANARY.encode()) != []
+    await keeping(tw, **config).run()
+    assert holding(tw.database.path.parent, CANARY.encode()) == []
+    assert await check(tw.database, text_of) == []
+
+
+async def test_it_looks_again_only_after_a_while_and_never_where_all_is_kept(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from proxy.api.pace import Pace
+
+    recording = await begin()
+    looks: list[int] = []
+
+    async def found(*_: Any, **__: Any) -> Any:
+        looks.append(1)
+        return await real(*_, **__)
+
+    real = retention.retention.old_content
+    monkeypatch.setattr(retention.retention, "old_content", found)
+    pace = Pace(recording.recorder)
+    off = Retention(RetentionConfig(), recording.database, pace)
+    await off.run()
+    assert (off.is_on, off.done.last_ran_at_us, looks) == (False, None, [])
+    on = Retention(RetentionConfig(content_days=1), recording.database, pace)
+    await on.run()
+    await on.run()
+    assert looks == [1]
+
+
+async def test_health_and_metrics_say_what_it_did(tw: Running) -> None:
+    health = (await ask(tw, "/api/health")).body
+    assert health["retention"] is None
+    tw.server.eraser.retention._config = RetentionConfig(content_days=1)
+    tw.server.eraser.retention._due_at_s = 0.0
+    await save(tw, spoken(ago(1, 40, "s"), ["u:old"], ["a:x"]))
+    await tw.server.eraser.retention.run()
+    said = (await ask(tw, "/api/health")).body["retention"]
+    assert (said["forgotten_traces"], said["is_running"]) == (1, False)
+    assert said["last_ran_at"] is not None
+    async with tw.client.get(f"{tw.url}/metrics") as answer:
+        text = await answer.text()
+    assert "traceway_retention_forgotten_traces_total 1.0" in text
+    assert "traceway_retention_last_run " in text

@@ -1,0 +1,99 @@
+"""What an order is of is found to the end, part by part, and nothing else is."""
+
+import pytest
+
+from storage import collecting, erasures
+from storage.collecting import Found, Target, collect
+from storage.erasures import Erasure, Order
+from storage.sqlite import SqliteDatabase
+from tests.storage.calls import T0, end, rows, spoken, start, trace_id, write
+from tests.storage.handing import hand_in, opened
+
+
+async def all_of(
+    db: SqliteDatabase, order: Order, now_us: int = T0
+) -> tuple[list[Target], set[str]]:
+    """Look until all was looked at; give what was found, and what was kept."""
+    with db.transaction() as tx:
+        erasure = erasures.ask(tx, 1, order, now_us)
+    found: list[Target] = []
+    kept: set[str] = set()
+    while erasure.state == "collecting":
+        part: Found = await collect(db, erasure)
+        found += part.targets
+        kept.update(part.kept_starred)
+        with db.transaction() as tx:
+            erasures.add_targets(tx, 1, erasure.id, [], state=part.state, place=part.place)
+        erasure = await _read(db, erasure)
+    return list(dict.fromkeys(found)), kept
+
+
+async def _read(db: SqliteDatabase, erasure: Erasure) -> Erasure:
+    found = await erasures.order_of(db, 1, erasure.id)
+    assert found is not None
+    return found
+
+
+async def test_of_a_user_all_pages_are_looked_at(
+    db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collecting, "LOOKED_AT", 3)
+    for n in range(1, 12):
+        user = "u" if n % 2 else "v"
+        write(db, [end(start(n, session_id=f"s{n % 4}", user_id=user))])
+    write(db, [end(start(12, user_id="u")), end(start(13, session_id="shared", user_id="u"))])
+    write(db, [end(start(14, session_id="shared", user_id="v"))])
+    hand_in(db, [opened(20, user_id="u")])
+    found, _ = await all_of(db, Order(kind="user", given="u"))
+    lone = [(None, trace_id(12)), (None, trace_id(20))]
+    assert sorted(found, key=str) == sorted(
+        [("s1", None), ("s3", None), (None, trace_id(13)), *lone], key=str
+    )
+    assert await all_of(db, Order(kind="user", given="nobody")) == ([], set())
+
+
+async def test_sessions_with_a_star_are_kept_unless_they_are_asked_for(db: SqliteDatabase) -> None:
+    write(db, [end(start(n, session_id=f"s{n}", user_id="u")) for n in (1, 2)])
+    rows(db, "UPDATE sessions SET starred = 1 WHERE session_id = 's1'")
+    for order in (Order(kind="user", given="u"), Order(kind="query", given="user:u")):
+        assert await all_of(db, order) == ([("s2", None)], {"s1"})
+    found, kept = await all_of(db, Order(kind="query", given="user:u", with_starred=True))
+    assert (sorted(found, key=str), kept) == ([("s1", None), ("s2", None)], set())
+
+
+async def test_a_query_counts_ages_from_the_moment_of_the_asking(
+    db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collecting, "PAGE", 2)
+    write(db, [end(start(n, session_id=f"s{n}")) for n in range(1, 8)])
+    write(db, [end(start(8)), end(start(9))])
+    found, _ = await all_of(db, Order(kind="query", given="until:4s"), T0 + 10_000_000)
+    assert len(found) == len({*found})
+    assert {session for session, _ in found if session} == {f"s{n}" for n in range(1, 6)} | (
+        {"s6"} if ("s6", None) in found else set()
+    )
+    everything, _ = await all_of(db, Order(kind="query", given="cost:>=0"), T0)
+    assert (None, trace_id(8)) in everything
+    assert len(everything) == 9
+
+
+async def test_a_word_that_is_too_common_is_looked_for_again_as_long_as_something_goes(
+    db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("storage.fulltext.Match.is_truncated", True)
+    write(db, [spoken(start(1, session_id="s"), ["u:word"], ["a:x"])])
+    with db.transaction() as tx:
+        erasure = erasures.ask(tx, 1, Order(kind="query", given="word"), T0)
+    places = []
+    for erased in (0, 5, 5):
+        rows(db, "UPDATE erasures SET span_count = :n", n=erased)
+        found = Found([], (), "collecting", None)
+        erasure = await _read(db, erasure)
+        while found.state == "collecting":
+            found = await collect(db, erasure)
+            with db.transaction() as tx:
+                erasures.add_targets(tx, 1, erasure.id, [], state=found.state, place=found.place)
+            erasure = await _read(db, erasure)
+        places.append(found.place is not None)
+        rows(db, "UPDATE erasures SET state = 'collecting'")
+    assert places == [True, True, False]
