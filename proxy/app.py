@@ -186,11 +186,11 @@ class Traceway:
             config, senders, recorder, budget, owner, vault, limits, spending
         )
         hubs = Hubs(self._database, forwarder.in_flight)
-        recorder.after_commit = hubs.told
+        recorder.commits.after_commit = hubs.told
         replicas = None
         if config.database.url and private is None:
             replicas = self._replicas(owner, recorder, keyring, vault, hubs)
-            recorder.after_commit = replicas.after_commit
+            recorder.commits.after_commit = replicas.after_commit
             access.tickets, access.look_again = replicas.tickets, replicas.look_again
             try:
                 await replicas.join()
@@ -205,11 +205,11 @@ class Traceway:
             """
             return not config.database.url if replicas is None else replicas.leads()
 
-        pace = Pace(recorder)
+        pace = Pace(recorder, leads)
         # A command that has the application to itself erases what it is asked to, no more.
         kept = config.retention if private is None else RetentionConfig()
         retention = Retention(kept, self._database, pace)
-        eraser = self.eraser = Eraser(self._database, recorder, retention, pace, leads)
+        eraser = self.eraser = Eraser(self._database, recorder, retention, pace)
 
         async def parts(_: web.Application) -> AsyncIterator[None]:
             background = [
@@ -283,7 +283,7 @@ class Traceway:
                 log_calls(calls)
 
         recorder.after_ends = after_ends
-        recorder.after_seconds = health.figures.committed
+        recorder.commits.after_seconds = health.figures.committed
         ingest = Ingest(
             recorder,
             HandedReader(prices),

@@ -1,7 +1,7 @@
 """The recorder: a bounded queue on one side, the database's one writer on the other.
 
-Owns when a record counts as saved; what is kept when not everything can be is backlog.py's, and how
-long calls wait for it waits.py's.
+Owns when a record counts as saved; what is kept when not everything can be is backlog.py's, how
+long calls wait for it waits.py's, and how often a commit is tried commits.py's.
 Invariants: `put` never raises and never waits; records are saved in the order in which they came,
 in batches; one bound in bytes covers those that wait.
 The thread reads records for their meaning (settle.py) before a transaction begins, and writes them
@@ -16,9 +16,10 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final, TypeVar
 
-from proxy.backlog import Backlog, Item, Key, Record, Ticket, Withdrawn, key_of, weight
+from proxy.backlog import Backlog, Item, Key, Record, Ticket, key_of, weight
 from proxy.call import CallEnd, CallProgress
 from proxy.capture import Budget
+from proxy.commits import Commits
 from proxy.losses import Losses
 from proxy.outcomes import Ended, Outcome, ends
 from proxy.providers.messages import text_of
@@ -39,15 +40,10 @@ LINGER_S: Final = 0.010
 # the oldest wait neither for the newest, nor for a body of megabytes that comes after them.
 MAX_BATCH: Final = 25
 BATCH_BYTES: Final = 512 * 1024
-# A failing commit is tried again after this long, doubling up to the second figure.
-RETRY_S: Final = 0.1
-RETRY_MAX_S: Final = 5.0
 # A change that somebody waits for is made within this time, or never. One that is being committed
 # just then has its answer in moments.
 CHANGE_WAIT_S: Final = 2.0
 MOMENT_S: Final = 0.05
-# At the end of the process, failing commits are tried for this long, all together.
-LAST_TRY_S: Final = 5.0
 # Messages, and their bytes, that come into full text at a time, while nothing else is to be done:
 # 10 ms. Under load they wait, up to so many, since the index takes as long as all else of a call.
 INDEX_BATCH: Final = 200
@@ -75,12 +71,7 @@ class Recorder:
     ) -> None:
         self.losses = Losses()
         self.durability = durability
-        self.error: str | None = None
-        self.away_since_us: int | None = None  # since when the database takes nothing
-        # In the thread; they never raise.
-        self.after_commit: Callable[[], None] = lambda: None
-        self.after_ends: Callable[[Sequence[Ended]], None] = lambda _: None
-        self.after_seconds: Callable[[float], None] = lambda _: None
+        self.after_ends: Callable[[Sequence[Ended]], None] = lambda _: None  # in the thread
         self._database = database
         self._settler = settler
         self._budget = budget
@@ -88,10 +79,9 @@ class Recorder:
         self._backlog = Backlog(budget, self.losses)
         self.waits = Waits(self.losses, durability)
         self._wake = threading.Condition()
+        self.commits = Commits(database, self._wake, lambda error: self._tell(self._failed, error))
         self._closing = False
         self._closed = False
-        self._last_try_at_s = 0.0
-        self._given_up = False
         self._unindexed = 0
         self._to_tend = False
         self._to_reclaim = False
@@ -167,7 +157,7 @@ class Recorder:
             if item.withdrawn:
                 self._wake.notify()
         if item.withdrawn:
-            reason = f"it does not take changes now ({self.error or 'it is busy'})"
+            reason = f"it does not take changes now ({self.commits.error or 'it is busy'})"
             remedy = "nothing was changed: try again when /api/health says ok"
             item.answer(None, StorageError("the database", reason, remedy))
         elif not item.ticket.done():
@@ -188,8 +178,8 @@ class Recorder:
     def reasons(self) -> list[str]:
         """Say in sentences why recording is not as it should be; empty when it is."""
         found = []
-        if self.error is not None:
-            found.append(f"the last commit failed: {self.error}")
+        if self.commits.error is not None:
+            found.append(f"the last commit failed: {self.commits.error}")
         if self.waits.are_vain:
             found.append("commits take longer than answers may wait for them")
         if self.losses.are_recent:
@@ -202,7 +192,7 @@ class Recorder:
         """Save what is queued and stop the thread; give up what cannot be saved in time."""
         with self._wake:
             self._closing = True
-            self._last_try_at_s = time.monotonic() + LAST_TRY_S
+            self.commits.close_by()
             self._wake.notify()
         await asyncio.to_thread(self._thread.join)
 
@@ -311,72 +301,17 @@ class Recorder:
             batch = batches.pop() if batches else parameters.prepare(kept)
             written.append(writes.apply(tx, batch))
 
-        outcome = self._commit(work, projects)
+        outcome = self.commits.run(work, projects)
         self._unindexed += sum(one.unindexed for one in written)
         return *outcome, written[-1].taken if written else {}
 
     def _index(self) -> None:
         done: list[int] = []
-        self._commit(
+        self.commits.run(
             lambda tx: done.append(fulltext.index(tx, INDEX_BATCH, text_of, INDEX_BYTES)), ()
         )
         # Until there are none; where it failed, the next call's try again.
         self._unindexed = max(self._unindexed - done[-1], 1) if done and done[-1] else 0
-
-    def _commit(
-        self,
-        work: Callable[[Transaction], object],
-        projects: Collection[int] | None,
-        item: Item | None = None,
-    ) -> tuple[Outcome, Exception | None]:
-        """Run `work` in a transaction, again and again while the database cannot take it.
-
-        Of an `item` that is withdrawn, no more.
-        """
-        pause_s = RETRY_S
-        while not (self._given_up or (item and item.withdrawn)):
-            try:
-                began_s = time.monotonic()
-                with self._database.transaction(projects) as transaction:
-                    work(transaction)
-                    if item is not None:
-                        self._seal(item)
-            except Withdrawn:
-                break
-            except Exception as error:
-                if item is not None:
-                    item.sealed = False
-                self.error = str(error) or repr(error)
-                self._tell(self._failed, error)
-                if is_refusal(error):
-                    return "refused", error
-                self.away_since_us = self.away_since_us or time.time_ns() // 1000
-                self._pause(pause_s, item)
-                pause_s = min(pause_s * 2, RETRY_MAX_S)
-            else:
-                self.error = self.away_since_us = None
-                self.after_seconds(time.monotonic() - began_s)
-                self.after_commit()
-                return "saved", None
-        return "given up", None
-
-    def _seal(self, item: Item) -> None:
-        """Have an item happen, unless it was withdrawn: there is no way back from here."""
-        with self._wake:
-            if item.withdrawn:
-                raise Withdrawn
-            item.sealed = True
-
-    def _pause(self, pause_s: float, item: Item | None) -> None:
-        with self._wake:
-            was_closing = self._closing
-            self._given_up = was_closing and time.monotonic() >= self._last_try_at_s
-            if not self._given_up:
-                pause_s = RETRY_S if was_closing else pause_s
-                self._wake.wait_for(
-                    lambda: self._closing is not was_closing or (item and item.withdrawn),
-                    timeout=pause_s,
-                )
 
     def _do_work(self, item: Item) -> None:
         results: list[object] = []
@@ -387,7 +322,9 @@ class Recorder:
             except StorageError as error:
                 self._tell(item.answer, None, error)
             return
-        outcome, refusal = self._commit(lambda tx: results.append(work(tx)), item.projects, item)
+        outcome, refusal = self.commits.run(
+            lambda tx: results.append(work(tx)), item.projects, item
+        )
         self._unindexed = max(self._unindexed, 1)
         if item.erases:
             self._settler.forget()  # the messages that it deleted
@@ -396,7 +333,7 @@ class Recorder:
         if outcome == "saved":
             self._tell(item.answer, results[-1], None)
         else:
-            self._tell(item.answer, None, refusal or RuntimeError(self.error))
+            self._tell(item.answer, None, refusal or RuntimeError(self.commits.error))
 
     def _give_back(self) -> bool:
         """Give space back as long as a batch of calls takes; tell whether there is more."""

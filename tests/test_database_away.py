@@ -42,7 +42,7 @@ async def join(
 @pytest.fixture(autouse=True)
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replicas, "RETRY_MAX_S", 0.2)
-    monkeypatch.setattr("proxy.recorder.RETRY_MAX_S", 0.2)
+    monkeypatch.setattr("proxy.commits.RETRY_MAX_S", 0.2)
 
 
 async def is_away(tw: Running) -> None:

@@ -12,7 +12,7 @@ from dataclasses import asdict
 import orjson
 import pytest
 
-from proxy import recorder as module
+from proxy import commits
 from proxy.providers.messages import text_of
 from storage import doctor
 from storage.database import (
@@ -41,8 +41,8 @@ QUESTION = {"model": "gpt-4o-mini", "stream": True, "stream_options": {"include_
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "RETRY_S", 0.001)
-    monkeypatch.setattr(module, "RETRY_MAX_S", 0.001)
+    monkeypatch.setattr(commits, "RETRY_S", 0.001)
+    monkeypatch.setattr(commits, "RETRY_MAX_S", 0.001)
 
 
 class Stage:

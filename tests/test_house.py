@@ -34,6 +34,7 @@ MAX_LINES = 400
 EDGES = {
     "proxy/forward.py",  # the handler: a failure of ours is one 500
     "proxy/recorder.py",  # the writer's loop: a failure costs records, never the calls
+    "proxy/commits.py",  # each of its transactions
 }
 WITHOUT_TESTS = {
     "proxy/__init__.py",

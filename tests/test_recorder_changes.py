@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from proxy import commits
 from proxy import recorder as module
 from storage import api_keys
 from storage.database import DatabaseLocked, StorageError, Transaction
@@ -63,7 +64,7 @@ async def test_a_change_that_waits_behind_others_is_taken_out_of_the_line(begin:
 async def test_a_change_that_is_tried_again_is_given_up_at_once(
     begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "RETRY_S", 3600.0)
+    monkeypatch.setattr(commits, "RETRY_S", 3600.0)
     recording = await begin()
     recording.gate.failures.append(LOCKED)
     assert "another program has locked the database" in await refused(recording, "late")
@@ -114,7 +115,7 @@ async def test_a_change_that_is_being_committed_is_answered_when_it_is(
 async def test_a_change_whose_commit_fails_is_withdrawn_as_well(
     begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "RETRY_S", 3600.0)
+    monkeypatch.setattr(commits, "RETRY_S", 3600.0)
     recording = await begin()
     gate = recording.gate
     commit = []

@@ -8,7 +8,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from proxy import recorder as module
+from proxy import commits
 from proxy.call import CallEnd
 from proxy.capture import Budget
 from storage import parameters
@@ -29,8 +29,8 @@ STATES = "SELECT t.session_id, s.state FROM spans s JOIN traces t ON t.trace_id 
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "RETRY_S", 0.001)
-    monkeypatch.setattr(module, "RETRY_MAX_S", 0.001)
+    monkeypatch.setattr(commits, "RETRY_S", 0.001)
+    monkeypatch.setattr(commits, "RETRY_MAX_S", 0.001)
 
 
 async def told(recording: Recording) -> str:
@@ -205,7 +205,7 @@ async def test_a_file_that_was_deleted_is_told_and_calls_go_on(begin: Begin) -> 
 async def test_close_ends_though_no_commit_succeeds_and_counts_what_is_lost(
     begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "LAST_TRY_S", 0.01)
+    monkeypatch.setattr(commits, "LAST_TRY_S", 0.01)
     recording = await begin(budget=Budget(64 << 20))
     recording.gate.fails_forever = FULL
     tickets = [recording.recorder.put(ended(recording.budget)) for _ in range(1500)]
@@ -223,7 +223,7 @@ async def test_close_ends_though_no_commit_succeeds_and_counts_what_is_lost(
 async def test_close_tries_again_however_long_commits_failed_before(
     begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "LAST_TRY_S", 60.0)
+    monkeypatch.setattr(commits, "LAST_TRY_S", 60.0)
     recording = await begin()
     recording.gate.fails_forever = LOCKED
     ticket = recording.recorder.put(ended())
@@ -241,8 +241,8 @@ async def test_close_tries_again_however_long_commits_failed_before(
 async def test_close_does_not_hammer_a_database_that_fails(
     begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "RETRY_S", 0.02)
-    monkeypatch.setattr(module, "LAST_TRY_S", 0.1)
+    monkeypatch.setattr(commits, "RETRY_S", 0.02)
+    monkeypatch.setattr(commits, "LAST_TRY_S", 0.1)
     recording = await begin()
     recording.gate.fails_forever = LOCKED
     recording.recorder.put(ended())

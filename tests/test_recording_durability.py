@@ -79,7 +79,7 @@ async def test_safe_an_answer_does_not_wait_for_a_database_that_hangs(
 async def test_safe_calls_go_on_while_commits_fail_and_their_rows_appear_later(
     gated: Gated, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proxy.recorder.RETRY_S", 0.001)
+    monkeypatch.setattr("proxy.commits.RETRY_S", 0.001)
     tw, gate = await gated("safe")
     gate.fails_forever = LOCKED
     upstream.answers(ANSWER)

@@ -182,7 +182,7 @@ class Health:
 
     def _away_since_us(self) -> int | None:
         replicas = self._replicas
-        since = (self._recorder.away_since_us, replicas.away_since_us if replicas else None)
+        since = (self._recorder.commits.away_since_us, replicas.away_since_us if replicas else None)
         return min((one for one in since if one is not None), default=None)
 
     def view(self) -> HealthView:

@@ -65,7 +65,7 @@ async def test_it_goes_on_when_the_database_can_be_written_again(
         pass
 
     monkeypatch.setattr(eraser, "LOOK_S", 0.01)
-    monkeypatch.setattr("proxy.recorder.RETRY_S", 0.01)
+    monkeypatch.setattr("proxy.commits.RETRY_S", 0.01)
     monkeypatch.setattr(erasures, "step", failing)
     await save(tw, end(start(1, session_id="s")))
     assert not failed.is_set()

@@ -91,7 +91,7 @@ async def test_who_watches_sees_it_also_where_nobody_tells(
     one = await join()
     async with watch(one) as watching:
         other = await join()
-        monkeypatch.setattr(other.server.recorder, "after_commit", lambda: None)
+        monkeypatch.setattr(other.server.recorder.commits, "after_commit", lambda: None)
         await save(other, end(start(1)))
         await watching.until("span_completed")
 

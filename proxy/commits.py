@@ -1,0 +1,102 @@
+"""Runs work in transactions: again and again while the database cannot take it.
+
+Owns when a failure may pass and when it is final, how long the tries go on, and since when the
+database takes nothing. Invariants: work that is refused is not tried again; what somebody withdrew
+does not happen, and what is being committed cannot be withdrawn. It lives in the writer's thread;
+`close_by` is called from the event loop.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Collection
+from typing import Final
+
+from proxy.backlog import Item, Withdrawn
+from proxy.outcomes import Outcome
+from storage.database import Database, Transaction, is_refusal
+
+# A failing commit is tried again after this long, doubling up to the second figure.
+RETRY_S: Final = 0.1
+RETRY_MAX_S: Final = 5.0
+# At the end of the process, failing commits are tried for this long, all together.
+LAST_TRY_S: Final = 5.0
+
+
+class Commits:
+    """The tries of one writer, which sleeps between them on ``wake``.
+
+    ``failed`` is told of each failure, in the thread. ``error`` is the last, None since a success;
+    ``away_since_us`` is since when the database takes nothing.
+    """
+
+    def __init__(
+        self, database: Database, wake: threading.Condition, failed: Callable[[Exception], None]
+    ) -> None:
+        self.error: str | None = None
+        self.away_since_us: int | None = None
+        # In the thread; they never raise.
+        self.after_commit: Callable[[], None] = lambda: None
+        self.after_seconds: Callable[[float], None] = lambda _: None
+        self._database = database
+        self._wake = wake
+        self._failed = failed
+        self._last_try_at_s: float | None = None
+        self._given_up = False
+
+    def close_by(self) -> None:
+        """Give up what cannot be committed from now on in time. Under the lock of ``wake``."""
+        self._last_try_at_s = time.monotonic() + LAST_TRY_S
+
+    def run(
+        self,
+        work: Callable[[Transaction], object],
+        projects: Collection[int] | None,
+        item: Item | None = None,
+    ) -> tuple[Outcome, Exception | None]:
+        """Run work in a transaction of these projects, until it is committed, refused or given up.
+
+        Work of an `item` that is withdrawn is given up.
+        """
+        pause_s = RETRY_S
+        while not (self._given_up or (item and item.withdrawn)):
+            try:
+                began_s = time.monotonic()
+                with self._database.transaction(projects) as transaction:
+                    work(transaction)
+                    if item is not None:
+                        self._seal(item)
+            except Withdrawn:
+                break
+            except Exception as error:
+                if item is not None:
+                    item.sealed = False
+                self.error = str(error) or repr(error)
+                self._failed(error)
+                if is_refusal(error):
+                    return "refused", error
+                self.away_since_us = self.away_since_us or time.time_ns() // 1000
+                self._pause(pause_s, item)
+                pause_s = min(pause_s * 2, RETRY_MAX_S)
+            else:
+                self.error = self.away_since_us = None
+                self.after_seconds(time.monotonic() - began_s)
+                self.after_commit()
+                return "saved", None
+        return "given up", None
+
+    def _seal(self, item: Item) -> None:
+        """Have an item happen, unless it was withdrawn: there is no way back from here."""
+        with self._wake:
+            if item.withdrawn:
+                raise Withdrawn
+            item.sealed = True
+
+    def _pause(self, pause_s: float, item: Item | None) -> None:
+        with self._wake:
+            end_s = self._last_try_at_s
+            self._given_up = end_s is not None and time.monotonic() >= end_s
+            if not self._given_up:
+                self._wake.wait_for(
+                    lambda: self._last_try_at_s != end_s or (item and item.withdrawn),
+                    timeout=pause_s if end_s is None else RETRY_S,
+                )

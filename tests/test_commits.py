@@ -1,0 +1,117 @@
+"""Transactions of the one writer: tried again, refused, withdrawn, given up at the end."""
+
+import threading
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import pytest
+
+from proxy import commits as module
+from proxy.backlog import Item
+from proxy.commits import Commits
+from storage.database import Database, StatementRefused, StorageError, Transaction
+
+AWAY = StorageError("the database", "it is away", "wait")
+
+
+class Scripted:
+    """A database whose transactions end as told: None commits, an error is raised at the commit."""
+
+    def __init__(self, *ends: Exception | None) -> None:
+        self.ends = [*ends]
+        self.projects: list[Collection[int] | None] = []
+
+    @contextmanager
+    def transaction(self, projects: Collection[int] | None = None) -> Iterator[Transaction]:
+        self.projects.append(projects)
+        yield cast("Transaction", None)
+        if (end := self.ends.pop(0)) is not None:
+            raise end
+
+
+Begin = Callable[..., tuple[Commits, Scripted, list[Exception]]]
+
+
+@pytest.fixture
+def begin(monkeypatch: pytest.MonkeyPatch) -> Begin:
+    monkeypatch.setattr(module, "RETRY_S", 0.001)
+    monkeypatch.setattr(module, "RETRY_MAX_S", 0.001)
+
+    def beginning(*ends: Exception | None) -> tuple[Commits, Scripted, list[Exception]]:
+        database, failures = Scripted(*ends), list[Exception]()
+        wake = threading.Condition()
+        return Commits(cast("Database", database), wake, failures.append), database, failures
+
+    return beginning
+
+
+def order(**how: Any) -> Item:
+    return Item(None, lambda _: None, cast("Any", None), 0, urgent=True, **how)
+
+
+def test_what_may_pass_is_tried_until_it_is_committed(begin: Begin) -> None:
+    commits, database, failures = begin(AWAY, AWAY, None)
+    done: list[str] = []
+    commits.after_commit = lambda: done.append("committed")
+    assert commits.run(lambda _: done.append("work"), (7,)) == ("saved", None)
+    assert done == ["work", "work", "work", "committed"]
+    assert (database.projects, failures) == ([(7,), (7,), (7,)], [AWAY, AWAY])
+    assert (commits.error, commits.away_since_us) == (None, None)
+
+
+def test_while_it_is_tried_it_says_what_is_wrong_and_since_when(begin: Begin) -> None:
+    commits, _, _ = begin(AWAY, AWAY, None)
+    since = []
+    commits.run(lambda _: since.append((commits.error, commits.away_since_us)), ())
+    assert since[0] == (None, None)
+    assert since[1][0] == str(AWAY)
+    assert since[1][1] is not None
+    assert since[2] == since[1]
+
+
+@pytest.mark.parametrize("refusal", [StatementRefused("x", "no"), RuntimeError("a bug")])
+def test_what_is_refused_is_not_tried_again(begin: Begin, refusal: Exception) -> None:
+    commits, _, failures = begin(refusal, None)
+    assert commits.run(lambda _: None, None) == ("refused", refusal)
+    assert failures == [refusal]
+    assert commits.away_since_us is None
+
+
+def test_what_is_withdrawn_before_its_commit_does_not_happen(begin: Begin) -> None:
+    commits, database, _ = begin(None)
+    item = order()
+
+    def work(_: Transaction) -> None:
+        item.withdrawn = True
+
+    assert commits.run(work, (), item) == ("given up", None)
+    assert (database.ends, item.sealed) == ([None], False)
+
+
+def test_what_failed_can_be_withdrawn_until_it_is_tried_again(begin: Begin) -> None:
+    commits, database, _ = begin(AWAY, None)
+    item = order()
+    tries: list[bool] = []
+
+    def work(_: Transaction) -> None:
+        tries.append(item.sealed)
+
+    def failed(_: Exception) -> None:
+        item.withdrawn = not item.sealed
+
+    commits._failed = failed
+    assert commits.run(work, (), item) == ("given up", None)
+    assert (tries, database.ends) == ([False], [None])
+
+
+def test_at_the_end_it_is_tried_for_a_while_and_then_given_up(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LAST_TRY_S", 0.0)
+    commits, _, failures = begin(AWAY, AWAY)
+    commits.close_by()
+    assert commits.run(lambda _: None, ()) == ("given up", None)
+    assert failures == [AWAY]
+    assert commits.run(lambda _: None, ()) == ("given up", None)
+    assert failures == [AWAY]
