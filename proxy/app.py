@@ -1,90 +1,28 @@
-"""The composition root: the only file that knows every part."""
+"""A server: opened on its sockets, drained and closed; assembly.py puts it together."""
 
 import asyncio
-import contextlib
-import logging
-import os
 import socket
-from collections.abc import AsyncIterator, Sequence
-from typing import TYPE_CHECKING, Final, cast
+from collections.abc import Sequence
+from typing import cast
 
 from aiohttp import web
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
-from proxy import estimate, operator_socket
-from proxy.access import Access
-from proxy.api import archive_json, finetune, otlp
-from proxy.api.answers import errors
-from proxy.api.archive import Archive, Format
-from proxy.api.bodies import Bodies
-from proxy.api.conversation import Conversations
+from proxy import operator_socket
 from proxy.api.eraser import Eraser
-from proxy.api.erasing import Erasing
-from proxy.api.events import Events
-from proxy.api.exporting import Exporter
-from proxy.api.granting import Granting
-from proxy.api.health import Health
-from proxy.api.hubs import Hubs
-from proxy.api.ingest import Ingest, end_overdue_forever
-from proxy.api.keys import Keys
-from proxy.api.mcp import Mcp
-from proxy.api.pace import Pace
-from proxy.api.provider_keys import ProviderKeys
-from proxy.api.retention import Retention
-from proxy.api.routes import routes
-from proxy.api.search import Search
-from proxy.api.sessions import Sessions
-from proxy.api.traces import Traces
-from proxy.budget import Budgets
-from proxy.call_log import log_calls
+from proxy.assembly import assemble
 from proxy.capture import Budget
 from proxy.config import Config
-from proxy.config_values import is_loopback
 from proxy.errors import error_response
 from proxy.forward import Forwarder
-from proxy.guard import Guard, Handler
-from proxy.handing import HandedReader
+from proxy.guard import Handler
 from proxy.keyring import Keyring
-from proxy.limits import RateLimits
-from proxy.listen import BACKLOG, CannotListen, listen, most_connections
-from proxy.outcomes import Ended
-from proxy.pricing import Prices
+from proxy.listen import BACKLOG, listen, most_connections
 from proxy.reaper import Clients, Door, Patience
 from proxy.recorder import Recorder
-from proxy.routes import add_routes
-from proxy.sealing import KeyFileError, key_file_of
-from proxy.sections import RetentionConfig
-from proxy.send import MAX_HELD_BYTES, Sender
-from proxy.settle import Settler
+from proxy.send import MAX_HELD_BYTES
 from proxy.tasks import spawn
-from proxy.ui import export
-from proxy.ui.frame import Frame, Static
-from proxy.ui.lists import Lists
-from proxy.ui.marks import MarksPage
-from proxy.ui.pictures import Pictures
-from proxy.ui.routes import pages
-from proxy.ui.session import SessionPage
-from proxy.ui.settings import SettingsPage
-from proxy.ui.sign_in import SignInPages
-from proxy.ui.trace import TracePage
-from proxy.upstream import Upstream
-from proxy.vault import Vault
-from storage import api_keys, budgets, forget, provider_keys
-from storage.database import Database, StorageError
-from storage.opening import peer_at
-
-if TYPE_CHECKING:
-    from proxy.api.replicas import Replicas
-
-# How long calls that were cut have to leave their record.
-CUT_S: Final = 1.0
-_NEEDS_KEYS: Final = (
-    "cannot listen on {host} without keys, since other machines reach it and whoever does could"
-    " spend your provider's money: make a key first (traceway keys create --name NAME --scope"
-    ' admin), or set mode = "keys" in [auth]'
-)
-
-_log = logging.getLogger("traceway")
+from storage.database import Database
 
 
 class Traceway:
@@ -127,216 +65,18 @@ class Traceway:
             KeyFileError: the stored provider keys cannot be opened.
             StorageError: the calls that a dead process left cannot be ended.
         """
-        config = self._config
-        key_file = key_file_of(
-            config.auth.key_file, None if config.database.url else config.database.path
-        )
-        vault = Vault(os.environ, config.upstreams, key_file)
-        sockets = [private] if private else sockets or listen(config.server)
-        budget = Budget(config.recording.memory_bytes)
-        prices = Prices(config.prices)
-        if private is None:
-            prices.warm()
-            estimate.warm()
-        settler = Settler(
-            prices,
-            infer=config.sessions.infer,
-            keep_raw_streams=config.recording.keep_raw_streams,
-        )
-        recorder = self.recorder = Recorder(
-            self._database, settler, budget, config.recording.durability
-        )
-        owner = os.urandom(8)
-        if not config.database.url:  # nobody else has the database
-            interrupted = await recorder.write(lambda tx: forget.interrupt_running(tx, owner))
-            if interrupted:
-                _log.warning("%d calls of a process that died are marked interrupted", interrupted)
-        senders = {
-            name: Sender(
-                Upstream(name, upstream, config.egress.hop(upstream.url)),
-                config.server.max_request_bytes,
-                self.held,
-            )
-            for name, upstream in config.upstreams.items()
-        }
-        keyring = self.keyring = Keyring(
-            config.auth.mode, await recorder.write(api_keys.grants, ())
-        )
-        if not (private or keyring.keys_are_on or is_loopback(config.server.host)):
-            await recorder.close()
-            raise CannotListen(_NEEDS_KEYS.format(host=config.server.host))
-        granting = Granting(keyring, recorder)
-        access = Access(keyring, granting.note_use, lambda *denied: sign_in.refused(*denied))
-        try:
-            vault.load(await recorder.write(provider_keys.sealed_keys, ()), keyring.number)
-        except KeyFileError:
-            await recorder.close()
-            raise
-        limits = RateLimits(config.limits.calls_per_minute)
-        spending = Budgets(
-            prices,
-            config.limits,
-            lambda asked: recorder.write(
-                lambda tx: budgets.reserve(tx, asked), (asked.project_id,)
-            ),
-            lambda call: recorder.write(lambda tx: budgets.session_of(tx, call), call[:1]),
-            config.server.max_request_bytes,
-        )
-        forwarder = self._forwarder = Forwarder(
-            config, senders, recorder, budget, owner, vault, limits, spending
-        )
-        hubs = Hubs(self._database, forwarder.in_flight)
-        recorder.commits.after_commit = hubs.told
-        replicas = None
-        if config.database.url and private is None:
-            replicas = self._replicas(owner, recorder, keyring, vault, hubs)
-            recorder.commits.after_commit = replicas.after_commit
-            access.tickets, access.look_again = replicas.tickets, replicas.look_again
-            try:
-                await replicas.join()
-            except StorageError:
-                await recorder.close()
-                raise
-
-        def leads() -> bool:
-            """Tell whether this process does what of those that share the database only one does.
-
-            A command, which has its application for a moment, leads where it has it alone.
-            """
-            return not config.database.url if replicas is None else replicas.leads()
-
-        pace = Pace(recorder, leads)
-        # A command that has the application to itself erases what it is asked to, no more.
-        kept = config.retention if private is None else RetentionConfig()
-        retention = Retention(kept, self._database, pace)
-        eraser = self.eraser = Eraser(self._database, recorder, retention, pace)
-
-        async def parts(_: web.Application) -> AsyncIterator[None]:
-            background = [
-                spawn(forwarder.checkpoint_forever(), "checkpoints"),
-                spawn(hubs.prune_forever(recorder, leads), "pruning of events"),
-                spawn(eraser.run(), "erasing"),
-                spawn(
-                    end_overdue_forever(recorder, config.ingest.open_timeout_s, leads),
-                    "ends of what was left open",
-                ),
-            ]
-            if config.export.otlp_url and private is None:
-                exporter = Exporter(
-                    config.export,
-                    config.egress,
-                    self._database,
-                    recorder,
-                    lambda number: project.name if (project := keyring.project(number)) else "",
-                    health.figures.exported,
-                    leads,
-                )
-                background.append(spawn(exporter.run(), "export"))
-            if replicas is not None:
-                background.append(spawn(replicas.run(), "replicas"))
-                background.append(spawn(replicas.tidy_forever(), "what dead replicas left"))
-            yield
-            for task in background:
-                task.cancel()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(CUT_S):
-                    await forwarder.idle.wait()
-            for sender in senders.values():
-                sender.upstream.close()
-            await recorder.close()
-            if replicas is not None:
-                await replicas.leave()
-
-        app = web.Application(
-            middlewares=[
-                otlp.statuses,
-                Guard(
-                    [*config.server.allowed_hosts, config.server.host],
-                    config.server.allowed_origins,
-                ).middleware,
-                self._refuse_while_stopping,
-                access.middleware,
-                errors,
-            ]
-        )
-
-        async def end_events(_: web.Application) -> None:
-            hubs.close()
-
-        app.cleanup_ctx.append(parts)
-        app.on_shutdown.append(end_events)
-        health = Health(
+        sockets = [private] if private else sockets or listen(self._config.server)
+        parts = await assemble(
+            self._config,
             self._database,
-            recorder,
-            budget,
-            forwarder.in_flight,
-            hubs,
-            limits,
-            config,
-            retention,
-            replicas,
+            self.held,
+            self._refuse_while_stopping,
+            private=private is not None,
         )
-
-        def after_ends(calls: Sequence[Ended]) -> None:
-            health.figures.ended(calls)
-            if config.server.log_calls:
-                log_calls(calls)
-
-        recorder.after_ends = after_ends
-        recorder.commits.after_seconds = health.figures.committed
-        ingest = Ingest(
-            recorder,
-            HandedReader(prices),
-            config.ingest.max_body_bytes,
-            health.figures.ingested,
-        )
-        erasing = Erasing(self._database, recorder, eraser.wake)
-        sessions = Sessions(self._database, recorder, erasing)
-        traces = Traces(self._database, recorder)
-        conversations = Conversations(self._database)
-        static = Static()
-        frame = Frame(app, static, health.reasons, keyring)
-        keys = Keys(granting)
-        providers = ProviderKeys(vault, recorder, config.upstreams)
-        if replicas is not None:
-            granting.changed = providers.changed = replicas.granted
-        sign_in = SignInPages(frame, access, granting)
-        needs = add_routes(
-            app,
-            [
-                *routes(
-                    forwarder,
-                    sessions,
-                    traces,
-                    Bodies(self._database),
-                    conversations,
-                    Events(hubs, access),
-                    Search(self._database),
-                    health,
-                    keys,
-                    providers,
-                    ingest,
-                    otlp.Otlp(ingest),
-                    Mcp(self._database, sessions, traces, conversations),
-                    Archive(self._database, recorder, self._formats(frame, static, conversations)),
-                    erasing,
-                ),
-                *pages(
-                    frame,
-                    static,
-                    Lists(frame, sessions, traces, self._database),
-                    SessionPage(frame, conversations, self._database),
-                    MarksPage(frame, sessions, self._database),
-                    TracePage(frame, self._database),
-                    Pictures(conversations),
-                    sign_in,
-                    SettingsPage(frame, keyring, keys, providers, sign_in),
-                ),
-            ],
-        )
-        access.guard(app, needs)
+        self.recorder, self.keyring, self.eraser = parts.recorder, parts.keyring, parts.eraser
+        self._forwarder = parts.forwarder
         self._runner = web.AppRunner(
-            app,
+            parts.app,
             handler_cancellation=True,  # a client that leaves ends its call upstream
             shutdown_timeout=0.05,  # `stop` has drained before; 0 would be for ever
         )
@@ -361,34 +101,6 @@ class Traceway:
         for sock in sockets:
             clients = owners if sock.family == socket.AF_UNIX else public
             await Door(runner, sock, clients, BACKLOG).start()
-
-    def _replicas(
-        self, owner: bytes, recorder: Recorder, keyring: Keyring, vault: Vault, hubs: Hubs
-    ) -> "Replicas":
-        from proxy.api.replicas import Replicas  # with PostgreSQL's client, which few have
-
-        peer = peer_at(self._config.database.url, owner)
-        return Replicas(peer, self._database, recorder, keyring, vault, hubs)
-
-    def _formats(
-        self, frame: Frame, static: Static, conversations: Conversations
-    ) -> dict[str, Format]:
-        """Give the formats in which sessions are exported, beside the archive."""
-        document = archive_json.JsonExport(self._database)
-        page = export.HtmlExport(frame, static, conversations, self._database)
-        lines = finetune.FineTune(self._database)
-        return {
-            "json": Format(
-                media_type=archive_json.MEDIA_TYPE, suffix=".json", pieces=document.pieces
-            ),
-            "html": Format(media_type=export.MEDIA_TYPE, suffix=export.SUFFIX, pieces=page.pieces),
-            "finetune": Format(
-                media_type=finetune.MEDIA_TYPE,
-                suffix=finetune.SUFFIX,
-                pieces=lines.pieces,
-                headers=lines.headers,
-            ),
-        }
 
     async def idle(self) -> None:
         """Wait until no call is in flight."""

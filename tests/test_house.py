@@ -39,6 +39,7 @@ EDGES = {
 WITHOUT_TESTS = {
     "proxy/__init__.py",
     "proxy/__main__.py",  # the command line: tests/test_main.py starts it as a process
+    "proxy/assembly.py",  # wiring: tests/test_app.py starts what it gives
     "proxy/examining.py",  # a command: tests/test_main.py starts it too
     "proxy/api/__init__.py",
     "proxy/cli/__init__.py",
@@ -97,7 +98,7 @@ def importing(module: str, sources: tuple[str, ...] = SOURCES) -> set[str]:
 def data_plane() -> tuple[str, ...]:
     doing = ("__main__", "backing_up", "examining", "transporting")
     commands = {f"proxy/{name}.py" for name in doing}
-    parts = {"proxy/app.py", *commands}
+    parts = {"proxy/app.py", "proxy/assembly.py", *commands}
     return tuple(
         source
         for source in SOURCES
@@ -129,6 +130,7 @@ def test_the_data_plane_knows_neither_the_api_nor_the_pages_nor_the_whole() -> N
 
 def test_only_the_command_line_knows_the_whole() -> None:
     assert importing("proxy.app") <= {"proxy/__main__.py"}
+    assert importing("proxy.assembly") == {"proxy/app.py"}
 
 
 def test_the_commands_know_a_server_by_its_api_alone() -> None:
@@ -146,7 +148,7 @@ def test_the_data_plane_but_the_recorder_knows_only_what_crosses_into_storage() 
     found = {
         f"{source}: {module}"
         for source in data_plane()
-        if source != "proxy/recorder.py"
+        if source not in ("proxy/recorder.py", "proxy/commits.py")
         for module in imports(source)
         if module.startswith("storage.") and not module.startswith(CROSSING)
     }

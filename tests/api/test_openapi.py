@@ -8,7 +8,7 @@ import orjson
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from proxy import app
+from proxy import assembly
 from proxy.access import Need
 from proxy.api.openapi import METHODS, document
 from tests.api.described import METHODS as ALL_METHODS
@@ -33,9 +33,9 @@ def own_parameters(operation: Any) -> list[Any]:
 
 def routes() -> dict[Described, Need]:
     """Give what each route of the API and the proxy needs, by method and path as described."""
-    handlers = [_Handlers() for _ in inspect.signature(app.routes).parameters]
+    handlers = [_Handlers() for _ in inspect.signature(assembly.routes).parameters]
     found = {}
-    for route in app.routes(*handlers):  # type: ignore[arg-type]
+    for route in assembly.routes(*handlers):  # type: ignore[arg-type]
         path = re.sub(r"\{target:.*?\}", "{upstream}/{path}", route.path)
         path = re.sub(r"\{(\w+):[^}]*\}", r"{\1}", path)
         methods = [m.upper() for m in METHODS] if route.method == "*" else [route.method]
