@@ -3,6 +3,7 @@
 #
 #   make run ARGS="--port 8080"     serve
 #   make test ARGS="-k session"     the tests
+#   make test-postgres              those that use a database, on PostgreSQL
 #   make test-slow                  those that start browsers, or many servers
 #   make check                      linter, formatter, types, the house's own rules
 #   make sdk                        the Python SDK: its types and its tests
@@ -36,14 +37,21 @@ export PYTEST_DEBUG_TEMPROOT ?= $(shell df -Pk /dev/shm 2>/dev/null | \
 ARGS ?=
 MINUTES ?= 10
 
-.PHONY: run test test-slow check sdk sdk-ts bench-sdk compat fuzz otel mcp docs differential torture \
-	torture-quick bench bench-search bench-databases bench-move soak screenshots lock clean runtime tools
+.PHONY: run test test-postgres test-slow check sdk sdk-ts bench-sdk compat fuzz otel mcp docs \
+	differential torture torture-quick bench bench-search bench-databases bench-move soak screenshots \
+	lock clean runtime tools
 
 run: runtime
 	@exec $(PYTHON) -m proxy serve $(ARGS)
 
 test: tools
 	@$(PYTHON) -m pytest -n auto -m "not kill and not torture and not slow" $(ARGS)
+
+# Its server comes out of a wheel. Forwarding, pages and commands are the same on both.
+test-postgres: tools
+	@$(PYTHON) -m pytest -n auto --database postgresql -m "not kill and not torture and not slow" \
+		tests/storage tests/api tests/test_recorder*.py tests/test_recording*.py tests/test_backlog.py \
+		tests/test_forward_budget.py tests/test_budget.py tests/test_app.py $(ARGS)
 
 test-slow: tools
 	@$(PYTHON) -m pytest -n auto -m "slow and not kill and not torture" $(ARGS)

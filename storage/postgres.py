@@ -15,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
+import asyncpg
+
 from storage.database import StatementRefused, StorageError
 from storage.postgres_address import Address, address_of, connect
 from storage.postgres_errors import REFUSALS, Unreachable, is_stale, line, refusal
@@ -127,9 +129,12 @@ class PostgresDatabase(PostgresReaders):
             raise
         if self._transaction is None:
             raise Unreachable(self.place, "the connection was lost")
+        self._transaction.begin()
         return self._transaction
 
     def _commit(self) -> None:
+        if self._transaction is not None:
+            self._transaction.flush()
         said = self.run(self._connection.execute("COMMIT"))
         if said != "COMMIT":
             raise StatementRefused(self.place, "the transaction had failed, and was undone")
@@ -188,10 +193,12 @@ class PostgresDatabase(PostgresReaders):
         except REFUSALS as error:
             if self._transaction is not None and is_stale(error):
                 self._transaction.forget()
-            if self._connection is not None and self._connection.is_closed():
+            found = refusal(self.place, error)
+            is_closed = self._connection is not None and self._connection.is_closed()
+            if is_closed or isinstance(error, asyncpg.InternalClientError):
                 self._drop()
-                raise Unreachable(self.place, line(error)) from error
-            raise refusal(self.place, error) from error
+                found = Unreachable(self.place, line(error))
+            raise found from error
 
     def _drive(self, work: Coroutine[Any, Any, Any]) -> Any:
         now_s = time.monotonic()

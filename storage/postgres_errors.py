@@ -55,7 +55,9 @@ def refusal(place: str, error: BaseException, limit_s: float | None = None) -> S
         return StatementRefused(place, detail)
     if isinstance(error, (OSError, TimeoutError)):
         return Unreachable(place, detail)
-    if isinstance(error, asyncpg.InterfaceError) and "clos" in detail:
+    # What asyncpg says of a connection that ended while it was not looking.
+    is_lost = isinstance(error, asyncpg.InterfaceError) and "clos" in detail
+    if is_lost or isinstance(error, asyncpg.InternalClientError):
         return Unreachable(place, detail)
     return StatementRefused(place, detail)
 

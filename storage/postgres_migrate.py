@@ -20,7 +20,10 @@ LOCK: Final = (0x54574159, 1)
 # Nobody migrates for longer; a server that hangs in it loses its connection before.
 WAIT_S: Final = 60
 
-LOCK_SCHEMA: Final = f"SET lock_timeout = '{WAIT_S}s'; SET statement_timeout = 0; SELECT pg_advisory_lock({LOCK[0]}, {LOCK[1]})"
+LOCK_SCHEMA: Final = f"""
+SET lock_timeout = '{WAIT_S}s'; SET statement_timeout = 0;
+SELECT pg_advisory_lock({LOCK[0]}, {LOCK[1]})
+"""
 UNLOCK_SCHEMA: Final = f"""
 SELECT pg_advisory_unlock({LOCK[0]}, {LOCK[1]}); RESET lock_timeout; RESET statement_timeout
 """

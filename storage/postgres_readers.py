@@ -6,13 +6,14 @@ doctor does, has no such limit. Writes nothing.
 """
 
 import asyncio
+from contextlib import suppress
 from typing import Any, Final
 
 import asyncpg
 
 from storage.database import Params, QueryTimeout, Row, StatementRefused
 from storage.postgres_address import CONNECT_S, Address, bound_wait, connect, settings_with
-from storage.postgres_errors import REFUSALS, Unreachable, refusal
+from storage.postgres_errors import REFUSALS, Unreachable, line, refusal
 from storage.postgres_statements import read as translated
 from storage.tsvector import TSVECTOR
 
@@ -21,6 +22,10 @@ READERS: Final = 4
 GRACE_S: Final = 1.0
 # How long a connection may take to say that its statement has ended, before it is given up.
 RELEASE_S: Final = 2.0
+
+
+class _Lost(Unreachable):
+    """The connection was lost before it gave any rows, so that another can be asked."""
 
 
 class PostgresReaders:
@@ -55,11 +60,10 @@ class PostgresReaders:
         values = text.values(params)
         try:
             async with asyncio.timeout(self._timeout_s) as limit:
-                try:
-                    return await self._fetch(text.sql, values)
-                except Unreachable:
-                    # The connection may have been lost while nobody used it.
-                    return await self._fetch(text.sql, values)
+                for _ in range(self._size):
+                    with suppress(_Lost):
+                        return await self._fetch(text.sql, values)
+                return await self._fetch(text.sql, values)
         except TimeoutError as error:
             if limit.expired():
                 raise QueryTimeout(self.place, self._timeout_s or 0.0) from error
@@ -75,6 +79,14 @@ class PostgresReaders:
             connection = await pool.acquire()
             try:
                 rows = await connection.fetch(sql, *values)
+            except REFUSALS as error:
+                found = refusal(self.place, error, self._timeout_s)
+                if isinstance(found, Unreachable):
+                    # Lost, perhaps while nobody used it; asyncpg itself may not know.
+                    with suppress(asyncpg.InterfaceError):  # where it does
+                        connection.terminate()
+                    raise _Lost(self.place, line(error)) from error
+                raise
             finally:
                 await pool.release(connection, timeout=RELEASE_S)
         except REFUSALS as error:

@@ -103,8 +103,9 @@ def _runs_on_postgres(item: pytest.Item) -> bool:
 
 @pytest.fixture(autouse=True)
 def _given_back() -> Iterator[None]:
+    of_others = databases.taken()
     yield
-    databases.give_back()
+    databases.give_back(of_others)
 
 
 def pytest_asyncio_loop_factories(

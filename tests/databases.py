@@ -114,11 +114,15 @@ def tables() -> str:
     return _TABLES
 
 
-def give_back() -> None:
-    """Empty the databases of a test that has ended."""
-    for name in _Given.taken.values():
-        _give_back(name)
-    _Given.taken.clear()
+def taken() -> frozenset[Path]:
+    """Give the paths that tests have databases for."""
+    return frozenset(_Given.taken)
+
+
+def give_back(but: frozenset[Path]) -> None:
+    """Empty the databases of a test that has ended, but for these, which others have too."""
+    for path in _Given.taken.keys() - but:
+        _give_back(_Given.taken.pop(path))
 
 
 def _give_back(name: str) -> None:
