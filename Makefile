@@ -38,8 +38,9 @@ export PYTEST_DEBUG_TEMPROOT ?= $(shell df -Pk /dev/shm 2>/dev/null | \
 ARGS ?=
 MINUTES ?= 10
 
-.PHONY: run test test-postgres test-slow check sdk sdk-ts bench-sdk compat fuzz otel mcp docs differential torture \
-	torture-quick bench bench-purge bench-search bench-databases bench-move soak screenshots lock clean runtime tools
+.PHONY: run test test-postgres test-slow check sdk sdk-ts bench-sdk compat fuzz otel mcp docs \
+	differential torture torture-quick bench bench-purge bench-search bench-databases bench-move soak screenshots \
+	lock clean runtime tools
 
 run: runtime
 	@exec $(PYTHON) -m proxy serve $(ARGS)

@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import json
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -70,7 +71,7 @@ async def _migrate(options: argparse.Namespace, shown: "Progress") -> int:
         if not options.json:
             print(result.text(), flush=True)
         if moved is not None and result.is_equal:
-            result.waiting = await asyncio.to_thread(_index_all, options.target, shown)
+            result.waiting = await _index(options.target, shown)
             for table in ("messages_fts", "unindexed"):
                 await target.tidy(table)
             shown.end()
@@ -84,13 +85,30 @@ async def _migrate(options: argparse.Namespace, shown: "Progress") -> int:
             await target.close()
 
 
-def _index_all(url: str, shown: "Progress") -> int:
+class _Stopped(Exception):
+    """Ends what a thread does after Ctrl-C."""
+
+
+async def _index(url: str, shown: "Progress") -> int:
     """Fill the full text; give how many messages still wait for it."""
-    database = open_postgres(url, synchronous_commit=False)
+    stopped = threading.Event()
+
+    def tell(what: str, done: int, of: int) -> None:
+        if stopped.is_set():
+            raise _Stopped
+        shown.rows(what, done, of)
+
+    def index() -> int:
+        database = open_postgres(url, synchronous_commit=False)
+        try:
+            return index_all(database, text_of, tell)
+        finally:
+            database.abandon()
+
     try:
-        return index_all(database, text_of, shown.rows)
+        return await asyncio.to_thread(index)
     finally:
-        database.abandon()
+        stopped.set()
 
 
 @dataclass

@@ -9,6 +9,7 @@ by the same code as that of the other, out of the rows as the database gives the
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Protocol, TypeAlias
@@ -86,9 +87,9 @@ async def prove(source: Source, target: Target, tell: Tell) -> AsyncIterator[Lin
     ):
         tell(what)
         here, there = kind(), kind()
-        await asyncio.to_thread(here.take, source.each(sql))
-        async for rows in rows_of(target, sql, _at_once(sql == CONTENTS)):
-            there.take(rows)
+        async with _beside(source, here.take, source.each(sql)):
+            async for rows in rows_of(target, sql, _at_once(sql == CONTENTS)):
+                there.take(rows)
         yield _line(what, here.text, there.text)
     for line in await _numbers(source, target):
         yield line
@@ -119,21 +120,16 @@ async def _compare(source: Source, target: Target, table: Table) -> list[Line]:
     """Compare a table: its number of rows, and all columns of them."""
     fit = Fit(table)
     there, here = _Digest(), _Digest()
-    reading = asyncio.get_running_loop().run_in_executor(
-        None, _take_all, here, source, table, fit.cut_row
-    )
-    try:
+    async with _beside(source, _take_all, here, source, table, fit.cut_row):
         async for rows in rows_of(target, _text_of(table), _at_once(table.name == "contents")):
             there.take(rows)
-    finally:
-        await asyncio.wait([reading])
-    await reading
     if here.text != there.text:
         # It may have been written without its NULs, which PostgreSQL cannot hold.
         again, fit = _Digest(), Fit(table)
-        await asyncio.to_thread(
-            _take_all, again, source, table, lambda row: fit.without_nuls(fit.cut_row(row))
-        )
+        async with _beside(
+            source, _take_all, again, source, table, lambda row: fit.without_nuls(fit.cut_row(row))
+        ):
+            pass
         here = again if fit.without_nul else here
     notes = []
     if fit.cut:
@@ -149,6 +145,21 @@ async def _compare(source: Source, target: Target, table: Table) -> list[Line]:
 
 def _take_all(digest: _Digest, source: Source, table: Table, fit: Callable[[Row], Row]) -> None:
     digest.take(map(fit, source.rows(table)))
+
+
+@asynccontextmanager
+async def _beside(source: Source, work: Callable[..., None], *given: object) -> AsyncIterator[None]:
+    """Read the source in another thread while the block runs; both have ended then."""
+    reading = asyncio.get_running_loop().run_in_executor(None, work, *given)
+    try:
+        yield
+        await asyncio.shield(reading)
+    except BaseException:
+        # Of Ctrl-C among others: the connection is closed then, and nobody may be reading.
+        source.interrupt()
+        await asyncio.wait([reading])
+        reading.exception()
+        raise
 
 
 def _text_of(table: Table) -> str:
@@ -176,8 +187,10 @@ async def rows_of(target: Target, sql: str, at_once: int) -> AsyncIterator[list[
 async def _sums(source: Source, target: Target, table: Table) -> list[Line]:
     columns = [name for name in table.columns if name.endswith(SUMS_END)]
     sql = f"SELECT {', '.join(map(SUM.format, columns))} FROM {table.name}"
-    (of_source,) = await asyncio.to_thread(source.read, sql)
-    (of_target,) = await target.read(sql)
+    found: list[Row] = []
+    async with _beside(source, lambda: found.extend(source.read(sql))):
+        (of_target,) = await target.read(sql)
+    (of_source,) = found
     return [
         _line(
             f"{table.name}: sum of {name}",

@@ -90,7 +90,7 @@ async def _put(
     # While one piece is being written, the next is read.
     coming = loop.run_in_executor(None, next, pieces, None)
     try:
-        while (piece := await coming) is not None:
+        while (piece := await asyncio.shield(coming)) is not None:
             coming = loop.run_in_executor(None, next, pieces, None)
             rows = [fit.cut_row(row) for row in piece]
             try:
@@ -101,6 +101,8 @@ async def _put(
     finally:
         # The connection is closed by whoever called, and a thread must not be reading from it.
         await asyncio.wait([coming])
+        coming.exception()
+        pieces.close()
 
 
 async def _finish(source: Source, target: Target, tell: Tell) -> None:

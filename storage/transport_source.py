@@ -8,7 +8,7 @@ What a row must be for the other database is here too, since both the move and i
 import hashlib
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +94,7 @@ class Source:
         """Give the rows of a table behind a key, one by one."""
         return self.each(table.rows_behind(after), after or ())
 
-    def pieces(self, table: Table, after: Row | None = None) -> Iterator[list[Row]]:
+    def pieces(self, table: Table, after: Row | None = None) -> Generator[list[Row], None, None]:
         """Give the rows behind a key in pieces of bounded memory, each with one row at least."""
         piece: list[Row] = []
         size = 0
@@ -106,6 +106,10 @@ class Source:
                 piece, size = [], 0
         if piece:
             yield piece
+
+    def interrupt(self) -> None:
+        """End what another thread reads, which then raises a StorageError."""
+        self._connection.interrupt()
 
     def count(self, table: Table) -> int:
         """Give the number of its rows."""

@@ -104,6 +104,12 @@ class Target:
 
         Raises a StorageError where something else is there.
         """
+        # Before others must wait: a server may be at work on one that was named by mistake.
+        with refusals(self.place):
+            await check(self.connection, self.place)
+        there = await self._columns()
+        if "moves" not in there and "owners" in there:
+            await self._refuse_full([table for table in tables if table.name in there])
         await self.run(LOCK)
         if not (begun := await self.is_unfinished()):
             with refusals(self.place):

@@ -7,7 +7,7 @@ import shutil
 import signal
 import sqlite3
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -107,39 +107,74 @@ async def test_a_password_is_repeated_in_no_mistake(tmp_path: Path) -> None:
         assert "s3cret" not in err
 
 
-async def test_kill_9_and_the_same_command_again_lose_nothing(tmp_path: Path) -> None:
-    path, url = tmp_path / "traceway.db", await new_target()
-    database = opened(path)
-    for n in range(0, MANY, 500):
-        write(
-            database,
-            [
-                spoken(start(k, session_id=f"s{k % 9}"), [f"u:{k}"], ["a:yes"])
-                for k in range(n, n + 500)
-            ],
-            indexed=False,
-        )
-    await database.close()
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "proxy", "migrate", str(path), url),
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    connection = await asyncpg.connect(url)
-    async with asyncio.timeout(60):
-        while not await _row_count(connection):
-            pass  # which asks the database
-    process.send_signal(signal.SIGKILL)
-    assert await process.wait() == -signal.SIGKILL
-    before = await _row_count(connection)
-    await connection.close()
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+async def test_an_interrupted_move_and_the_same_command_again_lose_nothing(
+    tmp_path: Path, how: signal.Signals
+) -> None:
+    path, url = await _many(tmp_path), await new_target()
+    before, said = await _interrupted(path, url, how, _row_count)
     assert before
+    if how is signal.SIGINT:
+        assert "traceway: interrupted: the same command goes on" in said
     code, out, err = await migrated(str(path), url, "--json")
     assert code == 0, err
     result = json.loads(out)
     assert result["equal"] is True
     assert result["moved"]["rows_before"] >= before
     assert result["moved"]["rows"] > 0
+
+
+async def test_ctrl_c_ends_the_search_at_once_and_a_server_does_the_rest(tmp_path: Path) -> None:
+    path, url = await _many(tmp_path), await new_target()
+    _, said = await _interrupted(path, url, signal.SIGINT, _indexed)
+    assert said.count("traceway: interrupted") == 1
+    left = await read(url, "SELECT COUNT(*) FROM unindexed")
+    assert left > 0
+    assert left + await read(url, "SELECT COUNT(*) FROM messages_fts") == MANY + 1
+    code, out, _ = await migrated(str(path), url, "--proof-only")
+    assert (code, out.endswith("all equal\n")) == (0, True)
+
+
+async def _many(folder: Path) -> Path:
+    """Make a database that takes some moments to move."""
+    database = opened(folder / "traceway.db")
+    for n in range(0, MANY, 500):
+        calls = [
+            spoken(start(k, session_id=f"s{k % 9}"), [f"u:{k}"], ["a:yes"])
+            for k in range(n, n + 500)
+        ]
+        write(database, calls, indexed=False)
+    await database.close()
+    return folder / "traceway.db"
+
+
+async def _interrupted(
+    path: Path, url: str, how: signal.Signals, far: Callable[[Any], Awaitable[int]]
+) -> tuple[int, str]:
+    """End the command with a signal as soon as it has come so far; give how far, and its words."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "proxy", "migrate", str(path), url),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    connection = await asyncpg.connect(url)
+    async with asyncio.timeout(60):
+        while not await far(connection):
+            pass  # which asks the database
+    process.send_signal(how)
+    async with asyncio.timeout(20):
+        _, said = await process.communicate()
+    assert process.returncode == (130 if how is signal.SIGINT else -how)
+    reached = await far(connection)
+    await connection.close()
+    return reached, said.decode()
+
+
+async def _indexed(connection: Any) -> int:
+    """Give how many messages are in the search."""
+    if await connection.fetchval("SELECT to_regclass('messages_fts') IS NULL"):
+        return 0
+    return int(await connection.fetchval("SELECT COUNT(*) FROM messages_fts"))
 
 
 async def _row_count(connection: Any) -> int:
@@ -180,7 +215,8 @@ async def test_a_server_answers_the_same_from_both(
     for path, answer in found[0].items():
         assert found[1][path] == answer, path
     assert sum("/conversation" in path for path in found[0]) > 5
-    assert sum(path.endswith("/request") for path in found[0]) > 100
+    whole = [path for path, answer in found[0].items() if answer.startswith(b"200")]
+    assert sum(path.endswith(("/request", "/response")) for path in whole) > 150
     assert b"alpha" in found[0]["/api/spans?q=alpha"]
 
 

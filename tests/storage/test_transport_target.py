@@ -96,3 +96,13 @@ async def test_a_password_is_in_no_error() -> None:
         await open_target("postgresql://me:s3cret@127.0.0.1:1/tw")
     assert "s3cret" not in str(error.value)
     assert "postgresql://me@127.0.0.1:1/tw" in str(error.value)
+
+
+async def test_a_database_that_is_named_by_mistake_is_not_locked(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = await new_target()
+    await moved(source, url)
+    monkeypatch.setattr("storage.transport_target.LOCK", "SELECT 1 / 0")
+    with pytest.raises(StorageError, match="it is not empty"):
+        await moved(source, url)
