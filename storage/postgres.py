@@ -129,9 +129,12 @@ class PostgresDatabase(PostgresReaders):
             raise
         if self._transaction is None:
             raise Unreachable(self.place, "the connection was lost")
+        self._transaction.begin()
         return self._transaction
 
     def _commit(self) -> None:
+        if self._transaction is not None:
+            self._transaction.flush()
         said = self.run(self._connection.execute("COMMIT"))
         if said != "COMMIT":
             raise StatementRefused(self.place, "the transaction had failed, and was undone")

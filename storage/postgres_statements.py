@@ -2,7 +2,8 @@
 
 Owns the translation of our texts and the prepared statements of the writer. A list of keys is one
 parameter, and so is each column of many rows: a text is one prepared statement however many there
-are. Invariant: what goes wrong is a ``StorageError``. Connections are postgres.py's.
+are. Rows that are inserted wait, and go to the server together before whatever could see them.
+Invariant: what goes wrong is a ``StorageError``. Connections are postgres.py's.
 """
 
 # ruff: noqa: S608 (the SQL below is put together from constants of this package, never from values)
@@ -25,7 +26,13 @@ PREPARED: Final = 500
 # Texts of readers have no bound, as each query makes its own.
 TRANSLATED: Final = 1_000
 
+# Ids that are taken at once.
+IDS: Final = 500
+
 _KEYS: Final = re.compile(r"IN \(:keys\)")
+_INTO: Final = re.compile(r"INSERT INTO (\w+)")
+_NUMBER: Final = re.compile(r"\$(\d+)")
+_WORD: Final = re.compile(r"\w+")
 _SEQUENCES: Final = {"seq": "seqs", "id": "ids", "erasure": "erasure_ids"}
 TAKE_NUMBERS: Final = "SELECT nextval('{}') FROM generate_series(1, CAST(:n AS BIGINT))"
 
@@ -80,6 +87,36 @@ def for_many(sql: str, types: Sequence[str]) -> str:
     return f"{before}SELECT {values} FROM unnest({lists}) AS given ({named}){after}"
 
 
+@cache
+def _table(sql: str) -> str:
+    found = _INTO.search(sql)
+    if found is None:
+        raise ValueError("no table to insert into")
+    return found[1]
+
+
+@lru_cache(TRANSLATED)
+def together(first: tuple[str, ...], last: str) -> str:
+    """Make one statement of those before, which return nothing, and one with its rows.
+
+    They all see the same state: none is about a table of another. Parameters follow each other.
+    """
+    parts = []
+    n = 0
+    for sql in (*first, last):
+        parts.append(_NUMBER.sub(lambda found, n=n: f"${int(found[1]) + n}", sql))  # type: ignore[misc]
+        n += max((int(number) for number in _NUMBER.findall(sql)), default=0)
+    named = ", ".join(f"w{i} AS ({part})" for i, part in enumerate(parts[:-1]))
+    return f"WITH {named} {parts[-1]}"
+
+
+@lru_cache(TRANSLATED)
+def is_apart(sql: str, tables: frozenset[str]) -> bool:
+    """Tell whether a statement can go with rows of these tables: it is about none of them."""
+    words = sql.split(None, 1)[0].upper() in ("SELECT", "UPDATE", "DELETE")
+    return words and tables.isdisjoint(_WORD.findall(sql))
+
+
 class Runs(Protocol):
     """What runs a coroutine on the loop of the writer's connection and waits for it."""
 
@@ -91,7 +128,7 @@ class Runs(Protocol):
 class PostgresTransaction:
     """The open transaction of the writer's connection. Fulfils ``Transaction``."""
 
-    __slots__ = ("_connection", "_prepared", "_runner")
+    __slots__ = ("_connection", "_ids", "_prepared", "_runner", "_waiting")
 
     full_text = TSVECTOR
 
@@ -99,6 +136,9 @@ class PostgresTransaction:
         self._runner = runner
         self._connection = connection
         self._prepared: OrderedDict[str, Any] = OrderedDict()
+        self._ids: list[int] = []
+        # By table: the INSERT, and its columns.
+        self._waiting: dict[str, tuple[str, list[Any]]] = {}
 
     def execute(self, sql: str, params: Params) -> list[Row]:
         """Run one statement and return its rows."""
@@ -112,18 +152,23 @@ class PostgresTransaction:
         if len(values) == 1:
             self._fetch(text.sql, values[0])
         elif values:
+            self.flush()
             self._runner.run(self._run_many(text.sql, values))
 
     def insert_rows(self, sql: str, rows: Sequence[Params]) -> None:
-        """Insert many rows by one statement."""
+        """Have many rows inserted before anything that could see them."""
         if not rows:
             return
-        text = written(sql)
-        values = [text.values(row) for row in rows]
-        if len(values) == 1:
-            self._fetch(text.sql, values[0])
-        else:
-            self._runner.run(self._insert(sql, [*zip(*values, strict=True)]))
+        values = written(sql).values
+        table = _table(sql)
+        if table in self._waiting:
+            self.flush()
+        self._waiting[table] = sql, [*zip(*map(values, rows), strict=True)]
+
+    def flush(self) -> None:
+        """Insert what waits."""
+        if self._waiting:
+            self._runner.run(self._insert(None, ()))
 
     def look_up(self, sql: str, params: Params, keys: Sequence[Value]) -> list[Row]:
         """Run a statement for all these keys at once."""
@@ -135,14 +180,31 @@ class PostgresTransaction:
 
     def take_numbers(self, of: Numbers, n: int) -> Sequence[int]:
         """Take so many numbers that nobody has or will have."""
-        return [row[0] for row in self.execute(TAKE_NUMBERS.format(_SEQUENCES[of]), {"n": n})]
+        sql = TAKE_NUMBERS.format(_SEQUENCES[of])
+        if of != "id":
+            return [row[0] for row in self.execute(sql, {"n": n})]
+        # Their order means nothing, so that many are taken at once, also for later transactions.
+        if len(self._ids) < n:
+            self._ids += (row[0] for row in self.execute(sql, {"n": max(n, IDS)}))
+        taken, self._ids = self._ids[:n], self._ids[n:]
+        return taken
 
     def forget(self) -> None:
         """Prepare all statements anew."""
         self._prepared.clear()
 
-    def _fetch(self, sql: str, values: tuple[Value, ...]) -> list[Row]:
-        found: list[Row] = self._runner.run(self._run_one(sql, values))
+    def begin(self) -> None:
+        """Have nothing that waits, at the beginning of a transaction."""
+        self._waiting.clear()
+
+    def _fetch(self, sql: str, values: tuple[Any, ...]) -> list[Row]:
+        found: list[Row]
+        if not self._waiting:
+            found = self._runner.run(self._run_one(sql, values))
+        elif is_apart(sql, frozenset(self._waiting)):
+            found = self._runner.run(self._insert(sql, values))
+        else:
+            found = self._runner.run(self._insert_before(sql, values))
         return found
 
     async def _run_one(self, sql: str, values: Sequence[Any]) -> list[Row]:
@@ -153,12 +215,25 @@ class PostgresTransaction:
         statement = self._prepared.get(sql) or await self._prepare(sql)
         await statement.executemany(values)
 
-    async def _insert(self, sql: str, columns: Sequence[Sequence[Any]]) -> None:
-        many = _MANY.get(sql)
-        if many is None:
-            one = await self._connection.prepare(written(sql).sql)
-            many = _MANY[sql] = for_many(sql, [kind.name for kind in one.get_parameters()])
-        await self._run_one(many, columns)
+    async def _insert_before(self, sql: str, values: tuple[Any, ...]) -> list[Row]:
+        await self._insert(None, ())
+        return await self._run_one(sql, values)
+
+    async def _insert(self, sql: str | None, values: tuple[Any, ...]) -> list[Row]:
+        """Insert what waits, and run a statement with it."""
+        inserts, columns = [], []
+        for insert, lists in self._waiting.values():
+            inserts.append(_MANY.get(insert) or await self._for_many(insert))
+            columns += lists
+        self._waiting.clear()
+        last = inserts.pop() if sql is None else sql
+        whole = together(tuple(inserts), last) if inserts else last
+        return await self._run_one(whole, (*columns, *values))
+
+    async def _for_many(self, sql: str) -> str:
+        one = await self._connection.prepare(written(sql).sql)
+        many = _MANY[sql] = for_many(sql, [kind.name for kind in one.get_parameters()])
+        return many
 
     async def _prepare(self, sql: str) -> Any:
         statement = self._prepared[sql] = await self._connection.prepare(sql)

@@ -215,12 +215,14 @@ def write_totals(
     tx: Transaction, projects: Mapping[int, list[int]], stored_bytes: Mapping[int, int]
 ) -> None:
     """Add to the totals of projects: lists in the order of ``TOTALS``, and stored bytes."""
+    rows: list[Params] = []
     for project_id in sorted(projects.keys() | stored_bytes.keys()):
         added = projects.get(project_id, [0] * len(TOTALS))
         values: dict[str, Value] = dict(zip(TOTALS, added, strict=True))
         values["project_id"] = project_id
         values["stored_bytes"] = stored_bytes.get(project_id, 0)
-        tx.execute(ADD_TOTALS, values)
+        rows.append(values)
+    tx.insert_rows(ADD_TOTALS, rows)
 
 
 def _add_totals(added: list[int], old: TraceFacts | None, new: TraceFacts | None) -> None:
