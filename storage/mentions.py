@@ -10,7 +10,6 @@ brought that are gone is taken back by letting_go.py.
 from collections.abc import Iterable
 from typing import Final
 
-from storage.additions import LOWER
 from storage.database import Params, Transaction
 from storage.keys import TraceKey
 from storage.ledger import Ledger
@@ -42,11 +41,6 @@ OF_CALL: Final = "s.seq = :seq"
 BROUGHT_BY_TRACE: Final = BROUGHT.format(which=OF_TRACE, columns="DISTINCT b.content_id")
 BROUGHT_BY_CALL: Final = BROUGHT.format(which=OF_CALL, columns="DISTINCT b.content_id")
 
-MENTION: Final = """
-INSERT INTO mentions (content_id, session_key, span_seq)
-VALUES (:content_id, :session_key, :span_seq)
-ON CONFLICT (content_id, session_key) DO NOTHING RETURNING content_id
-"""
 ANOTHER_MENTION: Final = """
 SELECT 1 FROM mentions WHERE content_id = :content_id AND session_key <> :session_key LIMIT 1
 """
@@ -54,18 +48,8 @@ SELECT 1 FROM mentions WHERE content_id = :content_id AND session_key <> :sessio
 
 def mention(ledger: Ledger, session_key: int, span_seq: int, brought: Iterable[int]) -> None:
     """Note that a span brings these contents into its session."""
-    tx, additions = ledger.tx, ledger.additions
     for content_id in brought:
-        if content_id in additions.fresh:
-            unheard = additions.mention(content_id, session_key, span_seq)
-        else:
-            row = {"content_id": content_id, "session_key": session_key, "span_seq": span_seq}
-            is_new = bool(tx.execute(MENTION, row))
-            if not is_new:
-                tx.execute(LOWER, row)
-            unheard = is_new and not tx.execute(ANOTHER_MENTION, row)
-        if unheard:
-            ledger.unheard.append(content_id)
+        ledger.additions.mention(content_id, session_key, span_seq)
 
 
 MOVE: Final = """

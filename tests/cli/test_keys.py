@@ -11,6 +11,8 @@ from tests.cli.asking import Said, ask, started
 from tests.running import Running
 from tests.wire import ScriptedUpstream
 
+pytestmark = pytest.mark.sqlite_only("commands go by the socket beside the file")
+
 
 async def manage(tw: Running, capsys: pytest.CaptureFixture[str], *arguments: str) -> Said:
     """Run a command of the owner of a server's database."""

@@ -7,6 +7,8 @@ from tests.cli.asking import Said
 from tests.cli.test_keys import make, manage, status
 from tests.running import Running
 
+pytestmark = pytest.mark.sqlite_only("commands go by the socket beside the file")
+
 Capsys = pytest.CaptureFixture[str]
 
 

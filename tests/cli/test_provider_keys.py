@@ -12,6 +12,8 @@ from tests.cli.test_keys import make, manage
 from tests.running import CHAT, Running
 from tests.wire import ScriptedUpstream
 
+pytestmark = pytest.mark.sqlite_only("commands go by the socket beside the file")
+
 Capsys = pytest.CaptureFixture[str]
 SECRET = "sk-canary-0123456789"  # noqa: S105 (no real one)
 

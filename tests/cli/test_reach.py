@@ -22,6 +22,8 @@ from tests.running import Running, running
 from tests.served import served
 from tests.wire import ScriptedUpstream
 
+pytestmark = pytest.mark.sqlite_only("commands go by the socket beside the file")
+
 EVERYWHERE = "0.0.0.0"  # noqa: S104 (said, not bound)
 CREATE = ("keys", "create", "--name", "ci", "--scope", "read")
 
