@@ -356,6 +356,7 @@ ON CONFLICT (name) DO UPDATE SET value = CASE
         ("seq", "SELECT MAX(n) FROM (SELECT seq n FROM spans UNION SELECT opened_seq FROM traces)"),
         ("id", "SELECT MAX(id) FROM (SELECT id FROM contents UNION ALL SELECT id FROM nodes)"),
         ("erasure", "SELECT MAX(id) FROM erasures"),
+        ("grants", "SELECT 0"),
         ("event", "SELECT MAX(sequence) FROM events"),
         ("pruned_event", "SELECT MIN(sequence - event_count) FROM events"),
     )
