@@ -158,8 +158,11 @@ async def _of_query(db: Database, erasure: Erasure, given: str, place: Place) ->
     kept: list[str] = []
     found: list[Target] = []
     project_id, now_us = erasure.project_id, erasure.asked_at_us
-    if place.where == "sessions":
+    try:
         query = parse(given, "sessions")
+    except SearchError:  # it was one when it was asked for, in an older version of the language
+        return Found((), (), "erasing", None)
+    if place.where == "sessions":
         page = await list_sessions(db, project_id, PAGE, after, query=query, now_us=now_us)
         for session in page.rows:
             if session.starred and not erasure.with_starred:

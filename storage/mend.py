@@ -362,6 +362,7 @@ ON CONFLICT (name) DO UPDATE SET value = CASE
         ("seq", f"SELECT MAX(n) FROM ({SEQS}) AS seqs"),
         ("id", f"SELECT MAX(id) FROM ({IDS}) AS ids"),
         ("erasure", "SELECT MAX(id) FROM erasures"),
+        ("grants", "SELECT 0"),
         ("event", "SELECT MAX(sequence) FROM events"),
         ("pruned_event", "SELECT MIN(sequence - event_count) FROM events"),
     )

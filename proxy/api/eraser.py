@@ -69,13 +69,19 @@ class Eraser:
                 pass
 
     async def run_once(self) -> None:
-        """Erase all that is to be erased now.
+        """Erase all that is to be erased now; an order that cannot be goes on the next time.
 
         Raises:
             Stopped, StorageError: it cannot be done now; it goes on where it was.
         """
-        while open_now := await erasures.open_orders(self._database):
-            await self._carry_out(open_now[0])
+        for erasure in await erasures.open_orders(self._database):
+            now: Erasure | None = erasure
+            try:
+                while now is not None and now.ended_at_us is None:
+                    await self._carry_out(now)
+                    now = await erasures.order_of(self._database, now.project_id, now.id)
+            except StorageError as error:
+                _log.warning("order %d to erase waits: %s", erasure.id, error)
         await self.retention.run()
 
     async def _carry_out(self, erasure: Erasure) -> None:

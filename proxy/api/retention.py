@@ -78,6 +78,9 @@ class Retention:
         try:
             await self._run(time.time_ns() // 1000)
             self.done.last_ran_at_us = time.time_ns() // 1000
+        except BaseException:
+            self._due_at_s = 0.0  # it goes on as soon as it can
+            raise
         finally:
             self.done.is_running = False
 

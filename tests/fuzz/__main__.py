@@ -126,7 +126,7 @@ def ask(described: Path, url: str, name: str, key: str | None, examples: int, se
     command += ["--generation-database", "none", "--warnings", "off", "--no-color"]
     command += ["--suppress-health-check", "all", "--output-sanitize", "true"]
     if name == "admin":
-        command += ["--exclude-method", "DELETE"]
+        command += ["--exclude-method", "DELETE", "--exclude-operation-id", "createErasure"]
     if key is not None:
         command += ["--header", f"Authorization: Bearer {key}"]
     environ = os.environ | {

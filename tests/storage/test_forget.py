@@ -248,3 +248,31 @@ async def test_an_end_that_waits_for_its_start_goes_with_the_span_that_was_made_
     with db.transaction() as tx:
         delete_trace(tx, 1, trace_id(1), text_of)
     assert rows(db, "SELECT COUNT(*) FROM early_ends") == [(0,)]
+
+
+async def test_deleted_words_leave_a_large_index_by_merging_a_bounded_part_at_a_time(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("storage.sqlite.OPTIMIZE_PAGES", 0)  # all are large
+    canary = "canary5c1f"
+    write(db, [spoken(start(1, session_id="s"), [f"u:say {canary}"], [f"a:{canary} said"])])
+    for n in range(10, 200, 10):
+        write(
+            db,
+            [
+                spoken(start(m, session_id="t"), [f"u:{'word ' * 50} w{m}"], [f"a:{m}"])
+                for m in range(n, n + 10)
+            ],
+        )
+    with db.transaction() as tx:
+        delete_session(tx, 1, "s", text_of)
+    steps = 1
+    more = db.reclaim(begin=True)
+    while more:
+        more = db.reclaim()
+        steps += 1
+    assert steps > 2
+    for file in db.path.parent.iterdir():
+        assert canary.encode() not in file.read_bytes(), file.name
+    assert len((await list_sessions(db, 1, 10, query=parse("w150"))).rows) == 1
+    assert await check(db, text_of) == []

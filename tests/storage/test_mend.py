@@ -4,6 +4,8 @@ import pytest
 
 from storage.database import Database
 from storage.doctor import check
+from storage.erase import EVERY_CALL
+from storage.forgetting import forget_contents
 from storage.mend import mend
 from tests.storage.calls import rows, text_of
 from tests.storage.test_doctor import DAMAGE, fill, fill_handed_in
@@ -100,4 +102,26 @@ async def test_numbers_are_not_given_twice_after_their_counter_was_lost(
         "id": rows(db, "SELECT MAX(id) FROM contents")[0][0],
         "event": rows(db, "SELECT MAX(sequence) FROM events")[0][0],
         "pruned_event": 0,
+        "erasure": 0,
+        "grants": 0,
     }
+
+
+async def test_what_was_forgotten_stays_so_and_orders_that_ended_say_nothing(
+    db: Database,
+) -> None:
+    fill(db)
+    ((first,),) = rows(db, "SELECT trace_id FROM traces ORDER BY seq LIMIT 1")
+    with db.transaction() as tx:
+        forget_contents(tx, [(1, first)], text_of, now_us=7, most_spans=99, before_seq=EVERY_CALL)
+    rows(
+        db,
+        "INSERT INTO erasures (project_id, id, kind, extent, given, with_starred, state,"
+        " before_seq, asked_at_us, ended_at_us)"
+        " VALUES (1, 3, 'user', 'all', 'u', 0, 'done', 9, 1, 2)",
+    )
+    rows(db, "INSERT INTO erasure_targets VALUES (1, 3, 1, 's', NULL)")
+    await mended(db)
+    assert rows(db, "SELECT trace_id FROM traces WHERE forgotten_at_us = 7") == [(first,)]
+    assert rows(db, "SELECT given FROM erasures") == [(None,)]
+    assert rows(db, "SELECT * FROM erasure_targets") == []
