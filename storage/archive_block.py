@@ -43,6 +43,8 @@ SPOOL_BYTES: Final = 4 * 1024 * 1024
 CACHE_BYTES: Final = 4 * 1024 * 1024
 # Hashes of inputs, of which the next ones are mostly longer ones.
 HASHES: Final = 64
+# What stands for an error whose words are forgotten.
+FORGOTTEN: Final = "[forgotten]"
 
 
 class Place(NamedTuple):
@@ -342,6 +344,7 @@ def _has_content(line: SpanLine) -> bool:
     return (
         line.chain is not None
         or line.early_end is not None
+        or line.error not in (None, FORGOTTEN)
         or any(body.content or body.envelope or body.sha256 for body in bodies)
         or any(one is not None for one in (*texts, line.request_headers, line.response_headers))
     )

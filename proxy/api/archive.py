@@ -238,26 +238,24 @@ async def _send(
     try:
         # What fails before the first piece still has an answer of its own.
         first = await anext(pieces, b"")
-    except LookupError:
+    except LookupError as error:
+        if type(error) is not LookupError:  # a mistake of ours
+            raise
         return not_found("session")
     except archive.ArchiveChanged:
-        raise _CHANGED from None
+        message = "it was changed while it was read: ask again"
+        raise Refused(409, "conflict", message, retry_after_s=1) from None
     await answer.prepare(request)
     try:
         await answer.write(first)
         async for piece in pieces:
             await answer.write(piece)
-    except (StorageError, archive.ArchiveChanged, LookupError):
+    except (StorageError, archive.ArchiveChanged):
         if request.transport is not None:
             request.transport.abort()
     except ConnectionError:
         pass  # it left
     return answer
-
-
-_CHANGED: Final = Refused(
-    409, "conflict", "it was changed while it was read: ask again", retry_after_s=1
-)
 
 
 async def _pieces(request: web.Request) -> AsyncIterator[bytes]:

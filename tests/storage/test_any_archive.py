@@ -97,7 +97,7 @@ def play(work: Callable[[SqliteDatabase], None]) -> None:
     asyncio.run(run())
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=50)
 @given(test_any_history.steps)
 def test_conversations_come_back_after_any_history(history: list[Any]) -> None:
     def work(db: SqliteDatabase) -> None:
@@ -108,7 +108,7 @@ def test_conversations_come_back_after_any_history(history: list[Any]) -> None:
     play(work)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=50)
 @given(test_any_intake.steps)
 def test_what_was_handed_in_comes_back_after_any_history(history: list[Any]) -> None:
     def work(db: SqliteDatabase) -> None:

@@ -144,6 +144,13 @@ HOSTILE: dict[str, tuple[Callable[[Lines], object], str]] = {
     ),
     "the end of time": (_set("span", started_at_us=253_402_300_799_999_999), "the year 9999"),
     "a forgotten trace that knows": (_set("trace", forgotten_at_us=1), "were forgotten"),
+    "a forgotten trace with an error": (
+        lambda lines: (
+            _set("trace", 2, forgotten_at_us=1)(lines),
+            first(lines, "span", 2).update(error="words"),
+        ),
+        "were forgotten",
+    ),
 }
 
 
