@@ -105,7 +105,9 @@ class Archive:
         if chosen.headers is not None:
             try:
                 answer.headers.update(await chosen.headers(project, session_id))
-            except LookupError:
+            except LookupError as error:
+                if type(error) is not LookupError:  # a mistake of ours
+                    raise
                 return not_found("session")
         return await _send(request, answer, chosen.pieces(project, session_id))
 
