@@ -216,8 +216,7 @@ class Traceway:
                 )
                 background.append(spawn(exporter.run(), "export"))
             if replicas is not None:
-                background.append(spawn(replicas.run(), "replicas"))
-                background.append(spawn(replicas.tidy_forever(), "what dead replicas left"))
+                background += replicas.begin()
             yield
             for task in background:
                 task.cancel()
