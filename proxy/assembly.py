@@ -207,7 +207,7 @@ async def assemble(
     keys, providers = Keys(granting), ProviderKeys(vault, recorder, config.upstreams)
     sign_in = SignInPages(frame, access, granting)
     if replicas is not None:
-        access.tickets = replicas.tickets
+        access.tickets, access.look_again = replicas.tickets, replicas.look_again
         granting.changed = providers.changed = replicas.granted
     needs = add_routes(
         app,
@@ -270,12 +270,11 @@ async def assemble(
             leads,
         )
         work["export"] = exporter.run
-    if replicas is not None:
-        work["replicas"] = replicas.run
-        work["what dead replicas left"] = replicas.tidy_forever
 
     async def life(_: web.Application) -> AsyncIterator[None]:
         background = [spawn(begin(), name) for name, begin in work.items()]
+        if replicas is not None:
+            background += replicas.begin()
         yield
         for task in background:
             task.cancel()

@@ -116,6 +116,23 @@ async def soon_saved(tw: Running) -> None:
         await tw.saved()
 
 
+async def test_strict_refuses_calls_rather_than_lose_them_until_it_is_back(
+    server: postgres.Server, join: Join, upstream: ScriptedUpstream
+) -> None:
+    upstream.answers(ANSWER)
+    tw = await join({"recording.durability": "strict"})
+    assert (await tw.raw(headers=SESSION, body=CALL)).status == 200
+    await asyncio.to_thread(server.stop)
+    await is_away(tw)
+    refused = await tw.raw(headers=SESSION, body=CALL)
+    assert refused.status == 503
+    assert b"recording_unavailable" in refused.body
+    await asyncio.to_thread(server.start)
+    await is_back(tw)
+    assert (await tw.raw(headers=SESSION, body=CALL)).status == 200
+    assert upstream.connections == 1
+
+
 async def test_keys_that_are_known_go_on_being_good_while_the_database_is_away(
     server: postgres.Server, join: Join, upstream: ScriptedUpstream
 ) -> None:

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Sequence
 from typing import Final
 
 from proxy.api.hubs import Hubs
@@ -20,6 +21,7 @@ from proxy.api.units import iso
 from proxy.keyring import Keyring
 from proxy.recorder import Recorder
 from proxy.sealing import KeyFileError
+from proxy.tasks import spawn
 from proxy.vault import Vault
 from storage import owners
 from storage.database import Database, StorageError
@@ -77,11 +79,12 @@ class Replicas:
         self._trouble: str | None = None
         self._unopened: str | None = None
         self._oldest_id: int | None = None
+        self._tasks: Sequence[asyncio.Task[None]] = ()
         self.tickets = StoredTickets(recorder, keyring)
 
     def leads(self) -> bool:
         """Tell whether this is the server that does what only one may do."""
-        return self._leads
+        return self._leads and not any(task.done() for task in self._tasks)
 
     def reasons(self) -> list[str]:
         """Say in sentences what is not as it should be; empty when all is."""
@@ -90,6 +93,8 @@ class Replicas:
             found.append(
                 f"the database has been away since {iso(self.away_since_us)}: {self._trouble}"
             )
+        if any(task.done() for task in self._tasks):
+            found.append("nothing is heard of other servers, for a bug: restart this one")
         if self._unopened is not None:
             found.append(f"a stored provider key cannot be used here: {self._unopened}")
         return found
@@ -140,6 +145,14 @@ class Replicas:
             _log.warning("the database is back; it was away since %s", iso(self.away_since_us))
             self._hubs.told()
         self.away_since_us = self._trouble = None
+
+    def begin(self) -> Sequence[asyncio.Task[None]]:
+        """Do all of it from now on, after `join`; give what to cancel at the end."""
+        self._tasks = (
+            spawn(self.run(), "replicas"),
+            spawn(self.tidy_forever(), "what dead replicas left"),
+        )
+        return self._tasks
 
     async def run(self) -> None:
         """Hear of the others and have them hear of us, for ever; after `join`."""

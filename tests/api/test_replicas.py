@@ -485,3 +485,13 @@ async def test_what_the_database_lost_of_who_may_come_in_is_lost_here_too() -> N
     peer.seen = Seen(5, 8)
     await shared._look()
     assert noted.number == 8
+
+
+async def test_health_says_so_where_a_bug_ended_what_hears_of_others() -> None:
+    shared, peer, _ = scripted()
+    await shared.join()
+    peer.look = None  # type: ignore[assignment,method-assign]
+    run, tidy = shared.begin()
+    await asyncio.wait([run])
+    assert shared.reasons() == ["nothing is heard of other servers, for a bug: restart this one"]
+    tidy.cancel()
