@@ -38,6 +38,11 @@ ADD_HOLES: Final = """
 INSERT INTO holes (content_id, span_seq) VALUES (:content_id, :span_seq)
 ON CONFLICT (content_id, span_seq) DO NOTHING
 """
+# Of contents that were there before, those that somebody mentioned.
+MENTIONED: Final = """
+SELECT c.id FROM contents c
+WHERE EXISTS (SELECT 1 FROM mentions m WHERE m.content_id = c.id) AND c.id IN (:keys)
+"""
 ADD_MENTIONS: Final = """
 INSERT INTO mentions (content_id, session_key, span_seq)
 VALUES (:content_id, :session_key, :span_seq)
@@ -56,12 +61,14 @@ class Node(NamedTuple):
 class Additions:
     """The new rows of one transaction, and what it has looked up so as not to add them twice.
 
-    ``fresh`` are the contents that were not there before it; ``stored_bytes`` is by how much the
-    contents and envelopes of each project grew.
+    ``fresh`` are the contents that were not there before it, ``unheard`` those that nobody
+    mentioned before it and somebody does now, when they are written; ``stored_bytes`` is by how
+    much the contents and envelopes of each project grew.
     """
 
     def __init__(self, tx: Transaction) -> None:
         self.fresh: set[int] = set()
+        self.unheard: list[int] = []
         self.stored_bytes: Counter[int] = Counter()
         self._tx = tx
         self._wanted_ids = 0
@@ -71,6 +78,8 @@ class Additions:
         self._nodes: dict[tuple[int, bytes], Node | None] = {}
         self._messages: set[int] = set()
         self._mentioned: dict[int, set[int]] = {}
+        # Mentioned now, and perhaps before: in order, each once.
+        self._to_hear: dict[int, None] = {}
         # In the order in which they refer to each other.
         self._rows: dict[str, list[Params]] = {
             sql: [] for sql in (ADD_CONTENTS, ADD_MESSAGES, ADD_NODES, ADD_HOLES, ADD_MENTIONS)
@@ -164,19 +173,27 @@ class Additions:
         """Keep a content for the hole of a span's envelope."""
         self._rows[ADD_HOLES].append({"content_id": content_id, "span_seq": span_seq})
 
-    def mention(self, content_id: int, session_key: int, span_seq: int) -> bool:
-        """Note which session brought a fresh content; tell whether it is the first that did."""
-        sessions = self._mentioned.setdefault(content_id, set())
-        is_first = not sessions
+    def mention(self, content_id: int, session_key: int, span_seq: int) -> None:
+        """Note which session brought a content."""
+        sessions = self._mentioned.get(content_id)
+        if sessions is None:
+            sessions = self._mentioned[content_id] = set()
+            if content_id in self.fresh:
+                self.unheard.append(content_id)
+            else:
+                self._to_hear[content_id] = None
         if session_key not in sessions:
             sessions.add(session_key)
             self._rows[ADD_MENTIONS].append(
                 {"content_id": content_id, "session_key": session_key, "span_seq": span_seq}
             )
-        return is_first
 
     def flush(self) -> None:
         """Write what is not written yet."""
+        if self._to_hear:
+            heard = {row[0] for row in self._tx.look_up(MENTIONED, {}, [*self._to_hear])}
+            self.unheard += (one for one in self._to_hear if one not in heard)
+            self._to_hear.clear()
         for sql, rows in self._rows.items():
             if rows:
                 self._tx.insert_rows(sql, rows)

@@ -12,8 +12,9 @@ without going on from it itself; so the messages before a place are always broug
 
 # ruff: noqa: S608 (the SQL below is put together from constants of this package, never from values)
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Final
 
 from storage.chain import BEGINNING, MAX_POINTS, Conversation, Point, extend, meanings
@@ -21,7 +22,7 @@ from storage.database import Params, Row, Transaction, Value
 from storage.keys import TraceKey
 from storage.ledger import Ledger, TraceChange
 from storage.mentions import move
-from storage.parameters import bounded, clean_text
+from storage.parameters import clean_key
 from storage.records import SpanEnd
 
 PREVIOUS_RESPONSE: Final = "previous_response"
@@ -42,7 +43,7 @@ def join(ledger: Ledger, change: TraceChange, session_id: str, source: str) -> N
     old_key = change.session_key
     change.session_id, change.session_source = session_id, source
     if change.has_ended_spans:
-        ledger.additions.flush()
+        ledger.flush()
         move(ledger.tx, change.key, old_key, change.session_key)
 
 
@@ -66,7 +67,7 @@ def answer_before(tx: Transaction, project_id: int, seq: int, ended: SpanEnd) ->
     """Find the answer that a call goes on from by its id: of those with that id, the oldest."""
     if ended.previous_response_id is None:
         return None
-    response_id = bounded(clean_text(ended.previous_response_id))
+    response_id = clean_key(ended.previous_response_id)
     found = tx.execute(
         FIND_ANSWER, {"project_id": project_id, "response_id": response_id, "seq": seq}
     )
@@ -188,25 +189,41 @@ def place_of(
     return Place(input_meaning, output_meaning, start if is_here else None)
 
 
+# Places that are asked for at once, which is the same text each time.
+AT_ONCE: Final = 8
 # Who holds a place and does not go on from it itself.
-HOLDING: Final = """
-SELECT prelude_node_id FROM spans
-WHERE project_id = :project_id AND {column} = :meaning AND session_key = :session_key
-  AND base_meaning IS DISTINCT FROM :meaning AND seq <> :seq
+_HOLDING: Final = """
+SELECT {n} AS n, prelude_node_id FROM spans
+WHERE project_id = :project_id AND {column} = :{column}{n} AND session_key = :session_key
+  AND base_meaning IS DISTINCT FROM :{column}{n} AND seq <> :seq
 LIMIT 1
 """
-HOLDING_ANSWER: Final = HOLDING.format(column="output_meaning")
-HOLDING_INPUT: Final = HOLDING.format(column="input_meaning")
+_COLUMNS: Final = {True: "output_meaning", False: "input_meaning"}
+HOLDING_ANSWER: Final = _HOLDING.format(column=_COLUMNS[True], n=0)
+HOLDING_INPUT: Final = _HOLDING.format(column=_COLUMNS[False], n=0)
+HOLDING_SOME: Final = "UNION ALL".join(
+    f"\nSELECT * FROM ({_HOLDING.format(column=column, n=n)}) AS {column}{n}\n"
+    for column in _COLUMNS.values()
+    for n in range(AT_ONCE)
+)
+_NO_PLACES: Final = {f"{column}{n}": b"" for column in _COLUMNS.values() for n in range(AT_ONCE)}
 
 
 def _furthest(
-    tx: Transaction, key: Params, points: Iterable[Point]
+    tx: Transaction, key: Params, points: Sequence[Point]
 ) -> tuple[Point, int | None] | None:
     """Find the first of these places that a call of the session holds, and what instructs that."""
-    for point in points:
+    # Nearly all go on from the newest place, so that is asked for by itself.
+    for point in points[:1]:
         sql = HOLDING_ANSWER if point.answered else HOLDING_INPUT
-        if found := tx.execute(sql, {**key, "meaning": point.meaning}):
-            return point, found[0][0]
+        if found := tx.execute(sql, {**key, f"{_COLUMNS[point.answered]}0": point.meaning}):
+            return point, found[0][1]
+    for first in range(1, len(points), AT_ONCE):
+        some = points[first : first + AT_ONCE]
+        wanted = {f"{_COLUMNS[one.answered]}{n}": one.meaning for n, one in enumerate(some)}
+        if found := tx.execute(HOLDING_SOME, {**key, **_NO_PLACES, **wanted}):
+            n, prelude_id = min(found, key=itemgetter(0))
+            return some[n], prelude_id
     return None
 
 

@@ -76,7 +76,7 @@ class Transaction(Protocol):
     def take_numbers(self, of: Numbers, n: int) -> Sequence[int]:
         """Take so many numbers that nobody has or will have, growing; what is undone leaves a gap.
 
-        Those of one project grow with the order of its transactions.
+        Those of one project grow with the order of its transactions, but for ids.
         """
         ...
 

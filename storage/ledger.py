@@ -108,7 +108,7 @@ class Ledger:
         self.traces: dict[TraceKey, TraceChange] = {}
         self.spans: list[SpanKey] = []
         self.started: list[Params] = []
-        self.unheard: list[int] = []
+        self.unheard = self.additions.unheard
         self.replaced: list[tuple[int, int]] = []
         self.named: list[TraceKey] = []
         self.links: dict[TraceKey, bytes] = {}
@@ -116,6 +116,42 @@ class Ledger:
         self.left: set[SessionKey] = set()
         self.late = late
         self._seqs: Iterator[int] = iter(())
+        self._inserts: dict[str, list[Params]] = {}
+        self._updates: dict[str, list[Params]] = {}
+        self._waiting: set[object] = set()
+
+    def put_end(self, sql: str, values: Params, *, is_new: bool) -> None:
+        """Have an end written, by an INSERT or an UPDATE, with others or before they are read."""
+        rows = self._inserts if is_new else self._updates
+        rows.setdefault(sql, []).append(values)
+        session_key = values["session_key"]
+        self._waiting.add((values["project_id"], values["response_id"]))
+        self._waiting.add(session_key)
+        for meaning in (values["input_meaning"], values["output_meaning"]):
+            self._waiting |= {meaning, (session_key, meaning)}
+
+    def ends_hold(self, facts: Iterable[object]) -> bool:
+        """Tell whether an end that is not written yet has one of these.
+
+        That is a meaning, the number of a session, one with the other, or a response id with its
+        project.
+        """
+        return bool(self._waiting) and not self._waiting.isdisjoint(facts)
+
+    def write_ends(self) -> None:
+        """Write the ends that are not written yet."""
+        for sql, rows in self._inserts.items():
+            self.tx.insert_rows(sql, rows)
+        for sql, rows in self._updates.items():
+            self.tx.execute_many(sql, rows)
+        self._inserts.clear()
+        self._updates.clear()
+        self._waiting.clear()
+
+    def flush(self) -> None:
+        """Write all that is not written yet but for starts."""
+        self.write_ends()
+        self.additions.flush()
 
     def look_up_traces(self, keys: Iterable[TraceKey]) -> None:
         """Read the rows of these traces at once."""

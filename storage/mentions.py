@@ -9,7 +9,6 @@ session mentions what it brings under a number of its own.
 from collections.abc import Iterable
 from typing import Final
 
-from storage.additions import ADD_MENTIONS
 from storage.database import Params, Transaction
 from storage.fulltext import TextOf, await_index, leave_index
 from storage.keys import TraceKey
@@ -40,7 +39,6 @@ OF_TRACE: Final = "s.project_id = :project_id AND s.trace_id = :trace_id"
 OF_SESSION: Final = "s.session_key = :session_key"
 BROUGHT_BY_TRACE: Final = BROUGHT.format(which=OF_TRACE, columns="DISTINCT b.content_id")
 
-MENTION: Final = f"{ADD_MENTIONS} RETURNING content_id"
 ANOTHER_MENTION: Final = """
 SELECT 1 FROM mentions WHERE content_id = :content_id AND session_key <> :session_key LIMIT 1
 """
@@ -48,15 +46,8 @@ SELECT 1 FROM mentions WHERE content_id = :content_id AND session_key <> :sessio
 
 def mention(ledger: Ledger, session_key: int, span_seq: int, brought: Iterable[int]) -> None:
     """Note that a span brings these contents into its session."""
-    tx, additions = ledger.tx, ledger.additions
     for content_id in brought:
-        if content_id in additions.fresh:
-            unheard = additions.mention(content_id, session_key, span_seq)
-        else:
-            row = {"content_id": content_id, "session_key": session_key, "span_seq": span_seq}
-            unheard = bool(tx.execute(MENTION, row)) and not tx.execute(ANOTHER_MENTION, row)
-        if unheard:
-            ledger.unheard.append(content_id)
+        ledger.additions.mention(content_id, session_key, span_seq)
 
 
 MOVE: Final = """

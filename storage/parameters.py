@@ -130,6 +130,11 @@ def bounded(text: str) -> str:
     return text.encode()[:MAX_KEY_BYTES].decode("utf-8", "ignore")
 
 
+def clean_key(text: str) -> str:
+    """Clean a text that indexes have whole."""
+    return bounded(clean_text(text))
+
+
 def clean_count(value: int | None, limit: int = MAX_COUNT) -> int | None:
     """Return the value if it is an integer from 0 to ``limit``, else None."""
     return value if type(value) is int and 0 <= value <= limit else None

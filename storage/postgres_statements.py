@@ -26,6 +26,9 @@ PREPARED: Final = 500
 # Texts of readers have no bound, as each query makes its own.
 TRANSLATED: Final = 1_000
 
+# Ids that are taken at once.
+IDS: Final = 500
+
 _KEYS: Final = re.compile(r"IN \(:keys\)")
 _INTO: Final = re.compile(r"INSERT INTO (\w+)")
 _NUMBER: Final = re.compile(r"\$(\d+)")
@@ -125,7 +128,7 @@ class Runs(Protocol):
 class PostgresTransaction:
     """The open transaction of the writer's connection. Fulfils ``Transaction``."""
 
-    __slots__ = ("_connection", "_prepared", "_runner", "_waiting")
+    __slots__ = ("_connection", "_ids", "_prepared", "_runner", "_waiting")
 
     full_text = TSVECTOR
 
@@ -133,6 +136,7 @@ class PostgresTransaction:
         self._runner = runner
         self._connection = connection
         self._prepared: OrderedDict[str, Any] = OrderedDict()
+        self._ids: list[int] = []
         # By table: the INSERT, and its columns.
         self._waiting: dict[str, tuple[str, list[Any]]] = {}
 
@@ -176,7 +180,14 @@ class PostgresTransaction:
 
     def take_numbers(self, of: Numbers, n: int) -> Sequence[int]:
         """Take so many numbers that nobody has or will have."""
-        return [row[0] for row in self.execute(TAKE_NUMBERS.format(_SEQUENCES[of]), {"n": n})]
+        sql = TAKE_NUMBERS.format(_SEQUENCES[of])
+        if of != "id":
+            return [row[0] for row in self.execute(sql, {"n": n})]
+        # Their order means nothing, so that many are taken at once, also for later transactions.
+        if len(self._ids) < n:
+            self._ids += (row[0] for row in self.execute(sql, {"n": max(n, IDS)}))
+        taken, self._ids = self._ids[:n], self._ids[n:]
+        return taken
 
     def forget(self) -> None:
         """Prepare all statements anew."""

@@ -33,7 +33,7 @@ def _leave(ledger: Ledger, change: TraceChange, session_id: str, source: str) ->
     change.session_id, change.session_source = session_id, source
     if not change.has_ended_spans:
         return
-    ledger.additions.flush()
+    ledger.flush()
     brought = brought_by(tx, change.key)
     own: Params = {
         "project_id": change.key[0],

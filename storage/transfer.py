@@ -55,7 +55,7 @@ WHERE project_id = :project_id AND trace_id = :trace_id AND span_id = :span_id
 
 def move(ledger: Ledger, moves: Iterable[Move]) -> None:
     """Move calls, each with its whole trace, or link their traces where they must stay."""
-    ledger.additions.flush()
+    ledger.flush()
     # What they brought, by the session that they leave; who came, by the trace that they come to,
     # since a later one may bring it its session.
     brought: defaultdict[int, set[int]] = defaultdict(set)

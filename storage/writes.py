@@ -7,7 +7,7 @@ whole, as a call that ended after the deletion; its checkpoints and its start do
 Sums are rollup.py's, deletion is forget.py's.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -31,7 +31,7 @@ from storage.keys import SessionKey, SpanKey, TraceKey
 from storage.ledger import Ledger
 from storage.mentions import mention
 from storage.moving import adopt
-from storage.parameters import UNKNOWN_SOURCE, Batch, SpanWrite
+from storage.parameters import UNKNOWN_SOURCE, Batch, SpanWrite, clean_key
 from storage.placing import Found, Places
 from storage.records import RUNNING, SpanEnd, SpanStart, Taken
 from storage.rollup import roll_up
@@ -71,7 +71,7 @@ def apply(tx: Transaction, batch: Batch) -> Written:
     for write in batch.spans:
         _write_span(ledger, write, places.find(write))
     _insert_started(ledger)
-    ledger.additions.flush()
+    ledger.flush()
     _drop_replaced(ledger)
     # After all ends, so that a call is settled by another of its batch in whatever order they are.
     written = set(ledger.spans)
@@ -216,6 +216,7 @@ def _end(
     project_id = write.key[0]
     seq = values["seq"] = ledger.take_seq() if found is None else found.seq
     change = ledger.trace(write.key[:2])
+    _write_what_it_follows(ledger, project_id, ended)
     previous = answer_before(ledger.tx, project_id, seq, ended)
     # Who names a trace has the session that this has, or none.
     if write.session_id is None and change.session_id is None and write.key == write.own:
@@ -227,6 +228,8 @@ def _end(
     _store_bodies(ledger, write, values, seq)
     values.update(_NO_CONVERSATION)
     if ended.conversation is not None:
+        if ledger.ends_hold(_places(change.session_key, ended)):
+            ledger.write_ends()
         chain = store_chain(ledger.additions, project_id, ended.conversation)
         place = place_of(ledger, change, seq, ended, ended.conversation, previous)
         fresh_count = chain.length if place.after is None else place.after
@@ -241,7 +244,7 @@ def _end(
         values["input_meaning"] = place.input_meaning
         values["output_meaning"] = place.output_meaning
     values["stored_bytes"] = stored[project_id] - before + _carried(values, found)
-    ledger.tx.execute(INSERT_END if found is None else UPDATE_END, values)
+    ledger.put_end(INSERT_END if found is None else UPDATE_END, values, is_new=found is None)
     if found is not None:
         values["started_at_us"] = found.started_at_us
         if change.tally is not None:  # of a long trace, which moves by the difference
@@ -252,6 +255,26 @@ def _end(
     # What it reserved stands for a cost that is not known; most calls reserve nothing.
     if ended.reserved and values["cost_nusd"] is not None:
         budgets.release(ledger.tx, write.key)
+
+
+def _write_what_it_follows(ledger: Ledger, project_id: int, ended: SpanEnd) -> None:
+    """Have the ends written by which a call finds its session."""
+    if ended.previous_response_id is not None:
+        follows = ledger.ends_hold([(project_id, clean_key(ended.previous_response_id))])
+    else:
+        points = () if ended.conversation is None else ended.conversation.points
+        follows = ended.infer_session and ledger.ends_hold(point.meaning for point in points)
+    if follows:
+        ledger.write_ends()
+
+
+def _places(session_key: int, ended: SpanEnd) -> Iterator[object]:
+    """Give what ends hold from which a call may go on in its session."""
+    if ended.keeps_state:
+        yield session_key
+    if ended.conversation is not None:
+        for point in ended.conversation.points:
+            yield session_key, point.meaning
 
 
 def _given(start: SpanStart) -> dict[str, Any]:

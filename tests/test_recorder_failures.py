@@ -4,6 +4,7 @@ import asyncio
 import logging
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -298,3 +299,23 @@ async def test_after_a_deletion_nothing_is_taken_over_from_earlier_calls(begin: 
     await recording.recorder.put(turn(1))
     assert recording.recorder.losses.counters.failed_commits == 0
     assert await recording.rows(CHAIN) == [(3,)]
+
+
+async def test_each_try_of_a_batch_begins_with_what_came(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[parameters.Batch] = []
+    apply = module.writes.apply
+
+    def kept(tx: Any, batch: parameters.Batch) -> Any:
+        seen.append(batch)
+        return apply(tx, batch)
+
+    monkeypatch.setattr(module.writes, "apply", kept)
+    recording = await begin()
+    recording.gate.fault = LOCKED
+    recording.gate.fails_at = recording.gate.operations + 4
+    await recording.recorder.put(ended())
+    first, second = seen
+    assert first is not second
+    assert [one.spans[0].key for one in seen] == [second.spans[0].own] * 2

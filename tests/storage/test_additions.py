@@ -102,8 +102,15 @@ async def test_only_the_first_session_that_brings_a_content_is_news(db: Database
     with db.transaction() as tx:
         additions = Additions(tx)
         (content_id,) = [additions.message(1, message(b"a"))]
-        told = [additions.mention(content_id, key, seq) for seq, key in enumerate([7, 7, 8])]
+        for seq, key in enumerate([7, 7, 8]):
+            additions.mention(content_id, key, seq)
         additions.flush()
-    assert told == [True, False, False]
+    assert additions.unheard == [content_id]
     found = rows(db, "SELECT session_key, span_seq FROM mentions ORDER BY 1")
     assert found == [(7, 0), (8, 2)]
+    with db.transaction() as tx:
+        again = Additions(tx)
+        again.message(1, message(b"a"))
+        again.mention(content_id, 9, 3)
+        again.flush()
+    assert again.unheard == []

@@ -292,3 +292,11 @@ async def test_a_call_in_another_trace_reserves_there_in_the_session_of_that(
     # Without a row, as where its record was lost, it reserves as it asked.
     assert reserve(db, 2, 300, session_id="adopted", joins=True)
     assert await stand(db, "adopted") == (0, 300)
+
+
+async def test_a_call_that_reserves_again_as_its_first_try_was_not_answered_counts_once(
+    db: Database,
+) -> None:
+    assert reserve(db, 1, 10)
+    reserve(db, 1, 10)
+    assert rows(db, "SELECT amount_nusd FROM reservations") == [(10,)]

@@ -276,3 +276,9 @@ async def test_a_project_reads_its_own_changes_only(db: Database) -> None:
         assert {one.event.span_id for one in told if one.event.span_id} == spans
         assert told[-1].event.type == "session_updated"
     assert await bounds(db) == (0, 11)
+
+
+async def test_what_was_pruned_never_moves_back(db: Database) -> None:
+    for sequence in (5, 9, 7):
+        rows(db, events.NOTE_PRUNED, sequence=sequence)
+    assert (await events.bounds(db))[0] == 9

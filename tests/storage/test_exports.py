@@ -73,3 +73,10 @@ async def test_how_far_it_came_is_kept(db: Database) -> None:
         with db.transaction() as tx:
             exports.note(tx, sequence)
         assert await exports.cursor(db) == sequence
+
+
+async def test_how_far_the_log_was_sent_on_never_goes_back(db: Database) -> None:
+    for sequence in (5, 9, 7):
+        with db.transaction() as tx:
+            exports.note(tx, sequence)
+    assert await exports.cursor(db) == 9

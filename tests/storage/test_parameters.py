@@ -24,6 +24,7 @@ from tests.storage.calls import (
     body,
     checkpoint,
     end,
+    rows,
     settlement,
     span_id,
     start,
@@ -109,3 +110,16 @@ async def test_text_that_had_to_be_cleaned_is_flagged(db: Database) -> None:
     assert span is not None
     assert (span.output_preview, span.notes) == ("x\ufffd", ("n", "text_cleaned"))
     assert await get_session(db, 1, "a\0b") is not None
+
+
+async def test_what_indexes_have_whole_is_cut_and_found_again(db: Database) -> None:
+    long = "é" * 3_000
+    with db.transaction() as tx:
+        first = start(1, session_id="s", user_id=long)
+        apply(tx, prepare([end(first, model=long, response_id=long)]))
+        apply(tx, prepare([end(start(2), previous_response_id=long)]))
+    cut = rows(db, "SELECT user_id, model, response_id, notes FROM spans ORDER BY seq")
+    assert cut[0] == (*("é" * 512,) * 3, "text_cleaned")
+    session = await get_session(db, 1, "s")
+    assert session is not None
+    assert session.trace_count == 2
