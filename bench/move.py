@@ -68,14 +68,17 @@ def _run(source: Path, url: str) -> Run:
     """Move it to its end."""
     began = time.monotonic()
     peak_bytes = 0
-    with tempfile.TemporaryFile("w+") as out:
-        process = subprocess.Popen(_command(source, url), stdout=out, stderr=subprocess.DEVNULL)
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(_command(source, url), stdout=out, stderr=errors, text=True)
         while process.poll() is None:
             peak_bytes = max(peak_bytes, _peak(process.pid))
             time.sleep(ASK_S)
         seconds = time.monotonic() - began
         out.seek(0)
         text = out.read()
+        errors.seek(0)
+        if process.returncode:
+            print("".join(errors.readlines()[-3:]), end="")
     return Run(process.returncode, json.loads(text) if text else None, seconds, peak_bytes)
 
 
@@ -129,7 +132,7 @@ def _report(name: str, run: Run, traces: int) -> None:
         ("traces a second, of all", f"{traces / run.seconds:,.0f}"),
         ("most memory of the command, MB", f"{run.peak_bytes / 1e6:,.0f}"),
         ("figures of the proof that are equal", f"{equal:,} of {len(proof):,}"),
-        ("messages that no search has", f"{run.result['waiting_for_search']:,}"),
+        ("messages that no search has", str(run.result["waiting_for_search"])),
     ):
         print(f"{what:44}{figure:>12}", flush=True)
 

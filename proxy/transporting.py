@@ -71,9 +71,13 @@ async def _migrate(options: argparse.Namespace, shown: "Progress") -> int:
         if not options.json:
             print(result.text(), flush=True)
         if moved is not None and result.is_equal:
-            result.waiting = await _index(options.target, shown)
-            for table in ("messages_fts", "unindexed"):
-                await target.tidy(table)
+            try:
+                result.waiting = await _index(options.target, shown)
+                for table in ("messages_fts", "unindexed"):
+                    await target.tidy(table)
+            except StorageError as error:  # what was proved stands, and servers do the rest
+                shown.end()
+                print(f"traceway: {error}", file=sys.stderr)
             shown.end()
             if not options.json:
                 print(result.search(), flush=True)
@@ -172,6 +176,8 @@ class Result:
 
     def search(self) -> str:
         """Say whether each word is found."""
+        if self.waiting is None:
+            return "the search is not complete: any server goes on with it"
         if self.waiting:
             return f"{self.waiting:,} messages are not in the search: their bytes are not there"
         return "the search is complete"

@@ -31,8 +31,10 @@ SETTINGS: Final = {
     "maintenance_work_mem": "256MB",
     "idle_in_transaction_session_timeout": "0",
     "statement_timeout": "0",
-    # So long after `kill -9` the server may still be busy with undoing what the other had begun.
-    "lock_timeout": "10s",
+    # After `kill -9` the server is still at work for whoever is gone: it looks for them this often,
+    # also while it makes an index, and then undoes what they had begun. So long is waited for it.
+    "client_connection_check_interval": "2s",
+    "lock_timeout": "60s",
 }
 # A server says so often enough that it is there.
 HEARD_S: Final = 30

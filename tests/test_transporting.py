@@ -18,10 +18,11 @@ import aiohttp
 import asyncpg
 import pytest
 
+from proxy.__main__ import main
 from proxy.app import Traceway
 from proxy.config import load
 from proxy.transporting import LOGGED_S, SHOWN_S, Progress
-from storage.database import Database
+from storage.database import Database, StorageError
 from storage.postgres import open_postgres
 from storage.sqlite import open_database
 from storage.transport import index_all
@@ -133,6 +134,24 @@ async def test_ctrl_c_ends_the_search_at_once_and_a_server_does_the_rest(tmp_pat
     assert left + await read(url, "SELECT COUNT(*) FROM messages_fts") == MANY + 1
     code, out, _ = await migrated(str(path), url, "--proof-only")
     assert (code, out.endswith("all equal\n")) == (0, True)
+
+
+async def test_a_search_that_cannot_be_filled_takes_nothing_from_the_proof(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, url = tmp_path / "traceway.db", await new_target()
+    await mixed(path)
+
+    def away(*_given: object) -> int:
+        raise StorageError("there", "it is away", "wait")
+
+    monkeypatch.setattr("proxy.transporting.index_all", away)
+    code = await asyncio.to_thread(main, ["migrate", str(path), url])
+    said = capsys.readouterr()
+    assert code == 0
+    assert said.out.endswith("the search is not complete: any server goes on with it\n")
+    assert said.err.endswith("traceway: there: it is away; wait\n")
+    assert (await migrated(str(path), url, "--proof-only"))[0] == 0
 
 
 async def _many(folder: Path) -> Path:
