@@ -243,9 +243,9 @@ FIND_UPROOTED: Final = f"""
 SELECT s.project_id, s.seq, s.input_meaning, s.input_node_id, COALESCE(p.depth, 0), s.fresh_count
 FROM spans s LEFT JOIN nodes p ON p.id = s.prelude_node_id
 WHERE {{which}} AND s.base_meaning IS NOT NULL AND {UPROOTED}
-ORDER BY s.seq
 """
 FIND_UPROOTED_OF_SESSION: Final = FIND_UPROOTED.format(which="s.session_key = :session_key")
+# Not in order: SQLite would read all the session's spans, which an index has in that order.
 FIND_UPROOTED_CALL: Final = FIND_UPROOTED.format(which="s.seq = :seq")
 FIND_UPROOTED_AT: Final = FIND_UPROOTED.format(
     which="s.session_key = :session_key AND s.base_meaning = :place"
@@ -281,12 +281,13 @@ def replant_at(
         for place in sorted(places)
         for row in tx.execute(FIND_UPROOTED_AT, {"session_key": session_key, "place": place})
     ]
-    return _replant(tx, session_key, sorted(rows, key=itemgetter(1)), anew=anew)
+    return _replant(tx, session_key, rows, anew=anew)
 
 
 def _replant(tx: Transaction, session_key: int, rows: list[Row], *, anew: bool) -> Replanted:
     replanted = Replanted()
-    for project_id, seq, input_meaning, input_node_id, instructing, fresh_count in rows:
+    ordered = sorted(rows, key=itemgetter(1))
+    for project_id, seq, input_meaning, input_node_id, instructing, fresh_count in ordered:
         said = tx.execute(READ_CHAIN, {"id": input_node_id})[instructing:]
         found = None
         if not anew:

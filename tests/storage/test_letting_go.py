@@ -1,5 +1,6 @@
 """What calls held goes with them, and their session mentions what its other calls bring."""
 
+from storage.continuation import FIND_UPROOTED_AT
 from storage.doctor import check
 from storage.forget import delete_trace
 from storage.sqlite import SqliteDatabase
@@ -78,3 +79,10 @@ async def test_a_deletion_asks_of_other_calls_only_those_that_may_bring_the_same
         db._writer.set_trace_callback(None)
         counts.append(len(statements))
     assert counts[1] <= counts[0] + 5
+
+
+async def test_who_went_on_from_a_place_is_found_by_it_and_not_in_the_whole_session(
+    db: SqliteDatabase,
+) -> None:
+    plan = rows(db, f"EXPLAIN QUERY PLAN {FIND_UPROOTED_AT}", session_key=1, place=b"")
+    assert "USING INDEX spans_by_base (session_key=? AND base_meaning=?)" in plan[0][3]
