@@ -23,6 +23,7 @@ from storage.postgres_errors import REFUSALS, Unreachable, is_stale, line, refus
 from storage.postgres_migrate import LOCK, migrate
 from storage.postgres_readers import PostgresReaders, PostgresSnapshot
 from storage.postgres_statements import PostgresTransaction
+from storage.transport_mark import refuse_unfinished
 
 # Advisory locks of the writers (postgres_migrate.LOCK has 1): of all projects, and of each. A
 # project's number has nine digits at most.
@@ -94,6 +95,7 @@ class PostgresDatabase(PostgresReaders):
         """
         with self._taken():
             self._connect()
+            self.run(refuse_unfinished(self._connection, self.place))
             self.run(migrate(self._connection, self.place))
 
     @contextmanager

@@ -31,10 +31,12 @@ MAX_MESSAGES: Final = 200_000
 _AT_ONCE: Final = 100
 _IDS: Final = ", ".join(f":id{n}" for n in range(_AT_ONCE))
 
-# A turn is a call of a model, once: not what saw it as well, and no other step of an agent.
+# A turn is a call of a model, once: not what saw it as well, and no other step of an agent. CROSS:
+# SQLite would begin with all spans of the project, by the index of their ids.
 _OF_SESSION: Final = """
-FROM traces t JOIN spans s ON s.project_id = t.project_id AND s.trace_id = t.trace_id
-WHERE t.project_id = :project_id AND t.session_id = :session_id
+FROM traces t CROSS JOIN spans s
+WHERE s.project_id = t.project_id AND s.trace_id = t.trace_id
+  AND t.project_id = :project_id AND t.session_id = :session_id
   AND s.kind = 'llm_call' AND s.same_call IS NULL
 ORDER BY s.started_at_us DESC, s.seq DESC LIMIT :turns
 """

@@ -10,7 +10,7 @@ from storage.lines import Line, lines
 from storage.records import Body, Envelope
 from storage.threads import Setting, Tree
 from storage.transcript import message, message_contents, session_turns, turn_spans
-from tests.storage.calls import rows, span_id, start, text_of, trace_id
+from tests.storage.calls import end, rows, span_id, start, text_of, trace_id
 from tests.storage.handing import begun, done, hand_in, talk_said
 from tests.storage.talks import CHAT, call, chat, save
 
@@ -234,3 +234,23 @@ async def test_turns_that_were_handed_in_go_on_from_each_other(db: Database) -> 
         hand_in(db, [begun(n, session_id="s", said=talk_said(asked, [f"a:{n}"])), done(n)])
         asked += [f"a:{n}", f"u:{n + 1}"]
     assert await read(db) == ["u:1", "a:1", "u:2", "a:2", "u:3", "a:3"]
+
+
+@pytest.mark.sqlite_only("counts steps of SQLite's machine")
+@pytest.mark.parametrize("sql", [transcript.TURNS, transcript.NEW_MESSAGES])
+async def test_reading_a_session_takes_as_long_whatever_others_there_are(
+    db: Database, sql: str
+) -> None:
+    def steps() -> int:
+        counted: list[None] = []
+        db._writer.set_progress_handler(lambda: counted.append(None), 1)  # type: ignore[attr-defined]
+        key: Params = {"project_id": 1, "session_id": "s", "turns": 100, "messages": 100}
+        assert len(rows(db, sql, **key)) >= 4
+        db._writer.set_progress_handler(None, 0)  # type: ignore[attr-defined]
+        return len(counted)
+
+    save(db, *chat(4))
+    alone = steps()
+    for other in range(30):
+        save(db, *(end(start(100 + 4 * other + n, session_id=f"{other}")) for n in range(4)))
+    assert steps() <= 1.2 * alone
