@@ -21,7 +21,10 @@ ONLY_SQLITE = {
     "messages_fts_docsize": "FTS5's own",
     "messages_fts_idx": "FTS5's own",
 }
-ONLY_POSTGRES = {"owners": "only there there is more than one server"}
+ONLY_POSTGRES = {
+    "owners": "only there there is more than one server",
+    "tickets": "one server takes what another gave; alone, it keeps them in memory",
+}
 OTHER_COLUMNS = {"messages_fts": "the index of words is each one's own"}
 ONLY_POSTGRES_INDEXES = {
     "events_by_project": "the first of a project would be looked for in the whole log",
