@@ -137,7 +137,7 @@ class PostgresTransaction:
         self._connection = connection
         self._prepared: OrderedDict[str, Any] = OrderedDict()
         self._ids: list[int] = []
-        # By table: the INSERT, and its columns.
+        # By table: the INSERT, and its rows.
         self._waiting: dict[str, tuple[str, list[Any]]] = {}
 
     def execute(self, sql: str, params: Params) -> list[Row]:
@@ -163,7 +163,7 @@ class PostgresTransaction:
         table = _table(sql)
         if table in self._waiting:
             self.flush()
-        self._waiting[table] = sql, [*zip(*map(values, rows), strict=True)]
+        self._waiting[table] = sql, [values(row) for row in rows]
 
     def flush(self) -> None:
         """Insert what waits."""
@@ -222,9 +222,13 @@ class PostgresTransaction:
     async def _insert(self, sql: str | None, values: tuple[Any, ...]) -> list[Row]:
         """Insert what waits, and run a statement with it."""
         inserts, columns = [], []
-        for insert, lists in self._waiting.values():
-            inserts.append(_MANY.get(insert) or await self._for_many(insert))
-            columns += lists
+        for insert, rows in self._waiting.values():
+            if len(rows) == 1:  # lists of wide rows cost the server a millisecond
+                inserts.append(written(insert).sql)
+                columns += rows[0]
+            else:
+                inserts.append(_MANY.get(insert) or await self._for_many(insert))
+                columns += zip(*rows, strict=True)
         self._waiting.clear()
         last = inserts.pop() if sql is None else sql
         whole = together(tuple(inserts), last) if inserts else last
