@@ -48,6 +48,7 @@ class SqliteReaders:
         self._readers: list[aiosqlite.Connection] = []
         self._idle: list[aiosqlite.Connection] = []
         self._free = asyncio.Semaphore(readers)
+        self._opening: set[asyncio.Future[None]] = set()
         self._stopping: set[asyncio.Future[object]] = set()
         self._closed = False
 
@@ -78,7 +79,10 @@ class SqliteReaders:
 
     async def _read(self, sql: str, params: Params) -> list[Row]:
         self._refuse_if_closed()
-        reader = self._idle.pop() if self._idle else await self._open_reader()
+        while not self._idle:
+            # To its end, whoever leaves: the thread of half a connection would outlive the loop.
+            await asyncio.shield(self._open_reader())
+        reader = self._idle.pop()
         try:
             rows = await reader.execute_fetchall(sql, dict(params))
         except asyncio.CancelledError:
@@ -125,6 +129,8 @@ class SqliteReaders:
     async def close(self) -> None:
         """Close every connection."""
         self._closed = True
+        if self._opening:
+            await asyncio.wait([*self._opening])
         readers = [*self._readers]
         self._readers.clear()
         self._idle.clear()
@@ -135,7 +141,18 @@ class SqliteReaders:
         if self._stopping:
             await asyncio.wait([*self._stopping])
 
-    async def _open_reader(self) -> aiosqlite.Connection:
+    async def _open_reader(self) -> None:
+        opened = asyncio.get_running_loop().create_future()
+        self._opening.add(opened)
+        try:
+            reader = await self._connected()
+        finally:
+            self._opening.discard(opened)
+            opened.set_result(None)
+        self._readers.append(reader)
+        self._idle.append(reader)
+
+    async def _connected(self) -> aiosqlite.Connection:
         try:
             reader = await aiosqlite.connect(
                 uri(self.path, "mode=ro"), uri=True, isolation_level=None
@@ -151,7 +168,6 @@ class SqliteReaders:
         except BaseException:
             self._stop(reader)
             raise
-        self._readers.append(reader)
         return reader
 
     def _refuse_if_closed(self) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import threading
 from pathlib import Path
 
 import pytest
@@ -145,6 +146,32 @@ async def test_a_connection_that_cannot_be_prepared_is_not_kept(
     with pytest.raises(ValueError, match="format code"):
         await db.read("SELECT 1", {})
     assert db._readers == []
+    await db.close()
+
+
+async def test_a_connection_is_opened_to_its_end_where_its_asker_leaves(path: Path) -> None:
+    db = SqliteReaders(path)
+    before = threading.active_count()
+    reading = asyncio.ensure_future(db.read("SELECT 1", {}))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    assert len(db._opening) == 1
+    await db.close()
+    assert (db._opening, db._readers, threading.active_count()) == (set(), [], before)
+
+
+async def test_a_connection_whose_asker_left_serves_others(path: Path) -> None:
+    db = SqliteReaders(path)
+    reading = asyncio.ensure_future(db.read("SELECT 1", {}))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    reading.cancel()
+    await asyncio.wait([*db._opening])
+    assert await db.read("SELECT 2", {}) == [(2,)]
+    assert len(db._readers) == 1
     await db.close()
 
 
