@@ -97,7 +97,8 @@ torture: tools
 
 torture-quick: tools
 	@TORTURE=quick $(PYTHON) -m pytest -m "kill or torture" tests/test_kill.py \
-		tests/test_faults_at_each_step.py tests/torture/test_storage.py $(ARGS)
+		tests/test_faults_at_each_step.py tests/torture/test_storage.py \
+		tests/torture/test_replicas.py $(ARGS)
 
 bench: runtime
 	@$(PYTHON) -m bench $(ARGS)

@@ -8,7 +8,7 @@ import asyncio
 import os
 import shutil
 import tempfile
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -19,18 +19,20 @@ import asyncpg
 GIVEN = os.environ.get("TRACEWAY_TEST_POSTGRES", "")
 # What a test needs no disk for. More connections than workers have databases and readers.
 SETTINGS = {"fsync": "off", "full_page_writes": "off", "max_connections": "300"}
+# As somebody has it who cares for what is in it.
+CAREFUL = {"max_connections": "300"}
 
 
 class Server:
     """A server of its own, which is stopped and started as a test likes."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Mapping[str, str] = SETTINGS) -> None:
         # In memory where that is a file system, and where its own user comes to.
         root = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
         self._folder = Path(tempfile.mkdtemp(prefix="traceway-postgres-", dir=root))
         self._server = self._made()
         self.start()
-        for name, value in SETTINGS.items():
+        for name, value in settings.items():
             run(execute(self.url(), f"ALTER SYSTEM SET {name} = {value}"))
         self.stop()
         self.start()

@@ -22,7 +22,7 @@ import pytest
 
 from tests.balancer import balanced
 from tests.calling import ANSWER, DONE, USAGE, delta
-from tests.postgres import Server, execute
+from tests.postgres import CAREFUL, Server, execute
 from tests.running import CHAT
 from tests.served import ROOT, Served, served
 from tests.wire import Peer, ScriptedUpstream, connect
@@ -207,7 +207,7 @@ async def replicas(
 ) -> AsyncIterator[Replicas]:
     upstream.script = answer
     async with AsyncExitStack() as stack:
-        database = Server()
+        database = Server(CAREFUL)
         stack.callback(database.end)
         options = ("--db", database.url(), "--upstream", f"openai={upstream.url}")
         nowhere = asyncio.subprocess.DEVNULL
