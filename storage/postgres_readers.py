@@ -127,6 +127,9 @@ class PostgresReaders:
             "statement_timeout": str(limit_ms),
             # A plan for any words or any project is a bad one for most.
             "plan_cache_mode": "force_custom_plan",
+            # Lists are to come by an index, page after page, and indexes are in memory.
+            "enable_seqscan": "off",
+            "random_page_cost": "1.1",
         }
 
     async def close(self) -> None:

@@ -16,7 +16,7 @@ from storage.contents import unpack
 from storage.conversation import unpack_envelope
 from storage.database import Database, Row, Value
 from storage.parameters import clean_text
-from storage.queries import SELECT_SPANS, span_of
+from storage.queries import SPAN_FIELDS, span_of
 from storage.records import COMPLETED, Span
 from storage.threads import Said, Setting, Stored, Turn
 
@@ -30,6 +30,9 @@ MAX_MESSAGES: Final = 200_000
 # Ids in one statement, which is then the same one each time.
 _AT_ONCE: Final = 100
 _IDS: Final = ", ".join(f":id{n}" for n in range(_AT_ONCE))
+
+# What is named by numbers is looked up by them: SQLite, which knows no sizes, would take a list of
+# hundreds for more than all that the project has. So the project is no way in (`+ 0`).
 
 # A turn is a call of a model, once: not what saw it as well, and no other step of an agent. CROSS:
 # SQLite would begin with all spans of the project, by the index of their ids.
@@ -79,7 +82,7 @@ ALL_MESSAGES: Final = f"""
 WITH RECURSIVE heads(seq, part, node_id, length) AS (
   SELECT s.seq, {_INPUTS}, i.id, i.depth - COALESCE(p.depth, 0)
   FROM spans s JOIN nodes i ON i.id = s.input_node_id LEFT JOIN nodes p ON p.id = s.prelude_node_id
-  WHERE s.seq IN ({_IDS}) AND s.project_id = :project_id
+  WHERE s.seq IN ({_IDS}) AND s.project_id + 0 = :project_id
 ),
 {_WALK}"""
 
@@ -218,7 +221,9 @@ def _stored(value: msgspec.Raw) -> Stored:
     return int(data) if data.isdigit() else data
 
 
-PAGE_SPANS: Final = f"{SELECT_SPANS} AND seq IN ({_IDS})"
+PAGE_SPANS: Final = f"""
+SELECT {SPAN_FIELDS} FROM spans s WHERE s.project_id + 0 = :project_id AND s.seq IN ({_IDS})
+"""
 
 
 async def turn_spans(db: Database, project_id: int, seqs: Sequence[int]) -> dict[int, Span]:
@@ -233,7 +238,7 @@ async def turn_spans(db: Database, project_id: int, seqs: Sequence[int]) -> dict
 
 ANSWER_FRAMES: Final = f"""
 SELECT seq, response_envelope FROM spans
-WHERE seq IN ({_IDS}) AND project_id = :project_id AND response_envelope IS NOT NULL
+WHERE seq IN ({_IDS}) AND project_id + 0 = :project_id AND response_envelope IS NOT NULL
 """
 
 
@@ -246,9 +251,12 @@ async def answer_frames(db: Database, project_id: int, seqs: Sequence[int]) -> d
     return found
 
 
-SIZES: Final = f"SELECT id, size FROM contents WHERE id IN ({_IDS}) AND project_id = :project_id"
+SIZES: Final = f"""
+SELECT id, size FROM contents WHERE id IN ({_IDS}) AND project_id + 0 = :project_id
+"""
 CONTENTS: Final = f"""
-SELECT id, encoding, size, data FROM contents WHERE id IN ({_IDS}) AND project_id = :project_id
+SELECT id, encoding, size, data FROM contents
+WHERE id IN ({_IDS}) AND project_id + 0 = :project_id
 """
 
 
