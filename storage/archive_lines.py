@@ -31,6 +31,8 @@ Count = Annotated[int, Meta(ge=0, le=MAX_COUNT)]
 Duration = Annotated[int, Meta(ge=0, le=MAX_DURATION_US)]
 Time = Annotated[int, Meta(ge=0, le=MAX_TIME_US)]
 Cost = Annotated[int, Meta(ge=0, le=MAX_COST_NUSD)]
+# A million USD, as a header may say it.
+Limit = Annotated[int, Meta(ge=0, le=10**15)]
 
 
 class _Line(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -59,7 +61,7 @@ class SessionLine(_Line, frozen=True, kw_only=True, tag_field="type", tag="sessi
     id: SessionId
     name: Text | None = None
     starred: bool = False
-    budget_nusd: Cost | None = None
+    budget_nusd: Limit | None = None
 
 
 class TraceLine(_Line, frozen=True, kw_only=True, tag_field="type", tag="trace"):
