@@ -1,7 +1,8 @@
 """A block of an archive as it comes in: read line by line, kept on disk, and found whole or not.
 
 Invariants: nothing of a block is used before its last line was found to fit all others; then each
-of its contents and nodes is of its hash, what a span names stands before it, and its bodies rebuild
+of its contents and nodes is of its hash, a message is of the role and meaning that whoever reads
+them (``Says``) finds in it, what a span names stands before it, and its bodies rebuild
 to the hashes that it says. In memory are the place of each content and span, and the nodes; the
 bytes are in a file without a name. Only one thread at a time may use a block.
 """
@@ -9,7 +10,7 @@ bytes are in a file without a name. Only one thread at a time may use a block.
 import hashlib
 import tempfile
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, Any, Final, NamedTuple
 
 import msgspec
@@ -39,6 +40,9 @@ from storage.chain import BEGINNING, node_hash
 from storage.parameters import MAX_TIME_US
 from storage.records import MAX_ENVELOPED_BYTES
 
+# Tells whether a message, by its bytes, is of this role and of this meaning.
+Says = Callable[[bytes, str, bytes], bool]
+
 # A block up to this size stays in memory.
 SPOOL_BYTES: Final = 4 * 1024 * 1024
 # Contents that were just read, of all sizes together.
@@ -62,7 +66,7 @@ class Place(NamedTuple):
 class Block:
     """A block: what it says by ids, and where in it the rest stands."""
 
-    def __init__(self) -> None:
+    def __init__(self, says: Says | None = None) -> None:
         self.is_whole = False
         self.session: SessionLine | None = None
         self.traces: dict[bytes, TraceLine] = {}
@@ -77,6 +81,8 @@ class Block:
         self._hash = hashlib.sha256()
         self._cache: OrderedDict[bytes, bytes] = OrderedDict()
         self._cached_bytes = 0
+        self._says = says
+        self._said_by: dict[bytes, tuple[str, bytes]] = {}
         self._inputs: OrderedDict[tuple[bytes, bytes], Any] = OrderedDict()
 
     def close(self) -> None:
@@ -169,7 +175,20 @@ class Block:
         if node_hash(parent or BEGINNING, lead, sha256) != own:
             raise BadArchive(f"the node {line.hash} is not of its hash")
         stored = Stored(parent, lead, sha256, line.role, bytes.fromhex(line.meaning))
+        if not self._is_said(stored):
+            raise BadArchive(f"the node {line.hash} has a role or a meaning that is not its own")
         self.nodes.add(own, stored, self.contents[sha256].size)
+
+    def _is_said(self, node: Stored) -> bool:
+        """Tell whether a message says what its node says of it, each message once.
+
+        Messages are kept by their bytes: those of an archive become those of calls that come later.
+        """
+        own = (node.role, node.meaning)
+        if (known := self._said_by.get(node.sha256)) is not None:
+            return known == own
+        self._said_by[node.sha256] = own
+        return self._says is None or self._says(self.content(node.sha256), *own)
 
     def _take_span(self, line: SpanLine, place: Place) -> None:
         key = (self._known_trace(line.trace), bytes.fromhex(line.id))

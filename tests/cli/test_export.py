@@ -23,9 +23,9 @@ Capsys = pytest.CaptureFixture[str]
 
 async def filled(tw: Running) -> None:
     """Make three sessions and a trace without one; a call of the first runs."""
-    calls: list[Any] = [spoken(start(9), ["u:lone"], ["a:1"])]
+    calls: list[Any] = [spoken(start(9), ["U:lone"], ["A:1"])]
     for n, name in enumerate(("b", "a", "Ä"), 1):
-        calls.append(spoken(start(n, session_id=name), [f"u:{n}"], [f"a:{n}"]))
+        calls.append(spoken(start(n, session_id=name), [f"U:{n}"], [f"A:{n}"]))
     await save(tw, *calls, start(7, session_id="b"))
 
 
