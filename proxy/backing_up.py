@@ -11,20 +11,23 @@ from typing import Final
 
 from proxy.config import Config
 from storage.backup import copy
+from storage.database import StorageError
+from storage.postgres_address import address_of, is_address
 
 _POSTGRES: Final = re.compile(r"postgres(?:ql)?:/")
-_PASSWORD: Final = re.compile(r"(?<=://)([^/@:]*):[^/@]*@")
 
 
 def back_up(config: Config, options: argparse.Namespace) -> int:
     """Copy the database to a new file; 2 where it is none that is a file.
 
     Raises:
-        StorageError: there is no database, or the copy cannot be made.
+        StorageError: there is no database, or the copy cannot be made, or the address is none.
     """
     address = str(getattr(config.database, "url", None) or options.db or "")
     if _POSTGRES.match(address):
-        shown = _PASSWORD.sub(r"\1@", address)
+        if not is_address(address):
+            raise StorageError("the address of the database", "it is none", "write postgresql://")
+        shown = address_of(address).place
         command = shlex.join(["pg_dump", "--format=custom", f"--file={options.file}", shown])
         print(
             f"traceway: that is a PostgreSQL database, which its own tool copies: {command}",

@@ -27,7 +27,7 @@ from storage.chain import (
     meanings,
     node_hash,
 )
-from storage.records import Envelope
+from storage.records import MAX_ENVELOPED_BYTES, Envelope
 
 # Ids of messages that a later call may send in place of the messages: those of the last thousands
 # of answers, some 200 bytes each.
@@ -70,7 +70,7 @@ class Conversations:
 
     def question(self, owner: Owner, body: bytes, secrets: Collection[bytes]) -> Question | None:
         """Read a whole request; None where it is of no conversation, or cannot be split."""
-        if messages_key(owner.operation) is None:
+        if messages_key(owner.operation) is None or len(body) > MAX_ENVELOPED_BYTES:
             return None
         prefix = self._prefixes.find(owner, body, secrets)
         found = self._read(owner, body, secrets, prefix) if prefix is not None else None

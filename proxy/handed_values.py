@@ -29,7 +29,7 @@ MAX_ATTRIBUTES_BYTES: Final = 256 * 1024
 MAX_ATTRIBUTES_DEPTH: Final = 100
 # A year: agents run for days.
 MAX_DURATION_MS: Final = 366 * 86_400_000
-MAX_COST_USD: Final = 1_000_000
+MAX_COST_USD: Final = 10_000
 # Any clock that is set is between these.
 _FIRST_US: Final = 0
 _LAST_US: Final = 7_258_118_400_000_000  # 2200-01-01
@@ -120,7 +120,7 @@ def nusd_of(usd: float) -> int:
     """Give an amount of USD in nano-USD, exactly as its shortest decimal says; halves to even.
 
     Raises:
-        BadValue: it is negative, or more than a million.
+        BadValue: it is negative, or more than MAX_COST_USD.
     """
     if not 0 <= usd <= MAX_COST_USD:
         raise BadValue(f"expected USD from 0 to {MAX_COST_USD}")

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from storage.records import Content, Envelope
+from storage.records import MAX_ENVELOPED_BYTES, Content, Envelope
 
 Path = tuple[str | int, ...]
 # A key or a number, and where its value begins and ends.
@@ -102,6 +102,8 @@ def split_answer(body: bytes, path: Path) -> Split | None:
     Nearly always one message is most of it, and its bytes stand in it once: that is its place, and
     nothing else is large, so there is no need to walk. Of a key that stands twice the last counts.
     """
+    if len(body) > MAX_ENVELOPED_BYTES:
+        return None
     data = body
     try:
         for step in path:

@@ -24,6 +24,29 @@ NOTHING_KNOWN: Final[Amounts] = (None,) * len(AMOUNTS)
 MAX_DURATION_US: Final = 10**13
 
 
+# Where sums end, so that nothing that anybody says of calls makes a write fail: the sum of two such
+# still fits 64 bits. A sum that ends here is no longer exact.
+MAX_SUM: Final = 4 * 10**18
+
+
+def bounded(n: int) -> int:
+    """Give a sum, or a difference of sums, as far as sums go."""
+    return max(-MAX_SUM, min(n, MAX_SUM))
+
+
+def bounded_amounts(amounts: "Amounts") -> "Amounts":
+    """Give amounts as far as sums go."""
+    return tuple(None if n is None else bounded(n) for n in amounts)
+
+
+def added(old: str, difference: str) -> str:
+    """Write the SQL that adds a difference to a sum: it stays between 0 and where sums end."""
+    return (
+        f"CASE WHEN {old} > {MAX_SUM} - {difference} THEN {MAX_SUM}"
+        f" WHEN {old} < -({difference}) THEN 0 ELSE {old} + {difference} END"
+    )
+
+
 class SpanFacts(NamedTuple):
     """What a span gives to the sums. The amounts, in the order of ``AMOUNTS``, come last."""
 
@@ -207,7 +230,7 @@ def fold_trace(
         span_count=len(ordered),
         unpriced_count=unpriced,
         estimated_count=estimated,
-        received_bytes=received,
+        received_bytes=bounded(received),
         stored_bytes=stored,
         session_id=session_id,
         session_source=session_source,
@@ -216,7 +239,7 @@ def fold_trace(
         input_preview=input_preview,
         output_preview=output_preview if root_output is None else root_output,
         error=error,
-        amounts=amounts,
+        amounts=bounded_amounts(amounts),
     )
 
 

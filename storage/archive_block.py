@@ -1,7 +1,8 @@
 """A block of an archive as it comes in: read line by line, kept on disk, and found whole or not.
 
 Invariants: nothing of a block is used before its last line was found to fit all others; then each
-of its contents and nodes is of its hash, what a span names stands before it, and its bodies rebuild
+of its contents and nodes is of its hash, a message is of the role and meaning that whoever reads
+them (``Says``) finds in it, what a span names stands before it, and its bodies rebuild
 to the hashes that it says. In memory are the place of each content and span, and the nodes; the
 bytes are in a file without a name. Only one thread at a time may use a block.
 """
@@ -9,7 +10,7 @@ bytes are in a file without a name. Only one thread at a time may use a block.
 import hashlib
 import tempfile
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import IO, Any, Final, NamedTuple
 
 import msgspec
@@ -33,9 +34,14 @@ from storage.archive_lines import (
     decoded,
     plain,
 )
+from storage.archive_nodes import Nodes, Stored
 from storage.archive_spans import told_of
 from storage.chain import BEGINNING, node_hash
 from storage.parameters import MAX_TIME_US
+from storage.records import MAX_ENVELOPED_BYTES
+
+# Tells whether a message, by its bytes, is of this role and of this meaning.
+Says = Callable[[bytes, str, bytes], bool]
 
 # A block up to this size stays in memory.
 SPOOL_BYTES: Final = 4 * 1024 * 1024
@@ -43,6 +49,8 @@ SPOOL_BYTES: Final = 4 * 1024 * 1024
 CACHE_BYTES: Final = 4 * 1024 * 1024
 # Hashes of inputs, of which the next ones are mostly longer ones.
 HASHES: Final = 64
+# What stands before a message: a comma and blanks, of which no more than 256 are recorded.
+MAX_LEAD_BYTES: Final = 1024
 # What stands for an error whose words are forgotten.
 FORGOTTEN: Final = "[forgotten]"
 
@@ -55,27 +63,16 @@ class Place(NamedTuple):
     size: int = 0
 
 
-class Stored(NamedTuple):
-    """A node of a block."""
-
-    parent: bytes | None
-    lead: bytes
-    sha256: bytes
-    role: str
-    meaning: bytes
-    depth: int
-
-
 class Block:
     """A block: what it says by ids, and where in it the rest stands."""
 
-    def __init__(self) -> None:
+    def __init__(self, says: Says | None = None) -> None:
         self.is_whole = False
         self.session: SessionLine | None = None
         self.traces: dict[bytes, TraceLine] = {}
         self.opened: dict[bytes, OpenedLine] = {}
         self.spans: dict[tuple[bytes, bytes], Place] = {}
-        self.nodes: dict[bytes, Stored] = {}
+        self.nodes = Nodes()
         self.contents: dict[bytes, Place] = {}
         self._format = ""
         self._file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115
@@ -84,6 +81,8 @@ class Block:
         self._hash = hashlib.sha256()
         self._cache: OrderedDict[bytes, bytes] = OrderedDict()
         self._cached_bytes = 0
+        self._says = says
+        self._said_by: dict[bytes, tuple[str, bytes]] = {}
         self._inputs: OrderedDict[tuple[bytes, bytes], Any] = OrderedDict()
 
     def close(self) -> None:
@@ -171,11 +170,25 @@ class Block:
         _once(own, self.nodes, "the node")
         if sha256 not in self.contents or (parent is not None and parent not in self.nodes):
             raise BadArchive(f"what the node {line.hash} follows, or holds, is not before it")
+        if len(lead) > MAX_LEAD_BYTES:
+            raise BadArchive(f"the node {line.hash} stands behind more than {MAX_LEAD_BYTES} bytes")
         if node_hash(parent or BEGINNING, lead, sha256) != own:
             raise BadArchive(f"the node {line.hash} is not of its hash")
-        depth = 1 if parent is None else self.nodes[parent].depth + 1
-        meaning = bytes.fromhex(line.meaning)
-        self.nodes[own] = Stored(parent, lead, sha256, line.role, meaning, depth)
+        stored = Stored(parent, lead, sha256, line.role, bytes.fromhex(line.meaning))
+        if not self._is_said(stored):
+            raise BadArchive(f"the node {line.hash} has a role or a meaning that is not its own")
+        self.nodes.add(own, stored, self.contents[sha256].size)
+
+    def _is_said(self, node: Stored) -> bool:
+        """Tell whether a message says what its node says of it, each message once.
+
+        Messages are kept by their bytes: those of an archive become those of calls that come later.
+        """
+        own = (node.role, node.meaning)
+        if (known := self._said_by.get(node.sha256)) is not None:
+            return known == own
+        self._said_by[node.sha256] = own
+        return self._says is None or self._says(self.content(node.sha256), *own)
 
     def _take_span(self, line: SpanLine, place: Place) -> None:
         key = (self._known_trace(line.trace), bytes.fromhex(line.id))
@@ -196,11 +209,10 @@ class Block:
         for node in (chain.input, chain.output, chain.prelude):
             if node is not None and bytes.fromhex(node) not in self.nodes:
                 raise BadArchive(f"{of} names a node that is not before it")
-        below = self._below(chain)
-        if below is None:
+        if not self.nodes.follows(bytes_of(chain.input), bytes_of(chain.output)):
             raise BadArchive(f"{of} has an answer that does not follow its input")
         for which, body in (("request", line.request), ("response", line.response)):
-            if body is not None and not self._rebuilds(which, body, chain, below):
+            if body is not None and not self._rebuilds(which, body, chain):
                 raise BadArchive(f"{of} has a {which} that is not of its hash, or lacks a part")
         self.spans[key] = place
 
@@ -210,19 +222,7 @@ class Block:
             raise BadArchive(f"the trace {text} is not before what is in it")
         return trace_id
 
-    def _below(self, chain: Chain) -> list[bytes] | None:
-        """Give the nodes of the answer; None where they do not come behind the input's."""
-        above, one = bytes_of(chain.input), bytes_of(chain.output)
-        depth = 0 if above is None else self.nodes[above].depth
-        found: list[bytes] = []
-        if one is None:
-            return found
-        while one is not None and self.nodes[one].depth > depth:
-            found.append(one)
-            one = self.nodes[one].parent
-        return found[::-1] if found and one == above else None
-
-    def _rebuilds(self, which: str, body: BodyLine, chain: Chain, below: Sequence[bytes]) -> bool:
+    def _rebuilds(self, which: str, body: BodyLine, chain: Chain) -> bool:
         """Tell whether a body has all its parts and is, where that can be told, of its hash."""
         if which == "request" and body.assembled is not None:
             return False
@@ -231,7 +231,7 @@ class Block:
         )
         if body.envelope is not None:
             return body.content is None and self._envelope_rebuilds(
-                which, body, body.envelope, chain, below, is_exact=is_exact
+                which, body, body.envelope, chain, is_exact=is_exact
             )
         if body.content is None:
             return True
@@ -246,7 +246,6 @@ class Block:
         body: BodyLine,
         envelope: EnvelopeLine,
         chain: Chain,
-        below: Sequence[bytes],
         *,
         is_exact: bool,
     ) -> bool:
@@ -255,6 +254,11 @@ class Block:
             return False
         if any(hole is not None and hole not in self.contents for hole in holes):
             return False
+        sizes = [
+            self._said_bytes(which, chain) if h is None else self.contents[h].size for h in holes
+        ]
+        if sum(sizes) + sum(len(plain(piece)) for piece in pieces) > MAX_ENVELOPED_BYTES:
+            raise BadArchive(f"the parts of a {which} have more than {MAX_ENVELOPED_BYTES:,} bytes")
         if not is_exact:
             return True
         parts: list[bytes] = []
@@ -269,7 +273,7 @@ class Block:
                     found = self._after_input(before, bytes_of(chain.input))
                 else:
                     found = hashlib.sha256(before)
-                    for node in below:
+                    for node in self.nodes.below(bytes_of(chain.input), bytes_of(chain.output)):
                         said = self._said(node)
                         size += len(said)
                         found.update(said)
@@ -280,6 +284,13 @@ class Block:
         found.update(rest)
         same = found.hexdigest() == body.sha256
         return bool(same) or _came_packed(which, body, size + len(rest))
+
+    def _said_bytes(self, which: str, chain: Chain) -> int:
+        """Give how long the messages of a body are."""
+        above = self.nodes.said_bytes(bytes_of(chain.input))
+        if which == "request":
+            return above
+        return 0 if chain.output is None else self.nodes.said_bytes(bytes_of(chain.output)) - above
 
     def _after_input(self, before: bytes, head: bytes | None) -> Any:
         """Give the hash of what stands before the messages and of all of these, to go on with.

@@ -6,7 +6,7 @@ a block holds. A mistake names its line. What a block must be is archive_block.p
 
 from typing import Final
 
-from storage.archive_block import Block
+from storage.archive_block import Block, Says
 from storage.archive_lines import BadArchive
 
 # A content of 48 MiB in base64; recorded bodies have 8 MiB unless somebody wants more.
@@ -16,10 +16,12 @@ MAX_LINE_BYTES: Final = 64 * 1024 * 1024
 class Incoming:
     """Blocks out of bytes as they come, one after the other.
 
-    ``lines`` counts those of all of them.
+    ``lines`` counts those of all of them. Without ``says``, what nodes say of messages is taken on
+    trust.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, says: Says | None = None) -> None:
+        self._says = says
         self.lines = 0
         self._buffer = bytearray()
         self._looked_at = 0
@@ -40,7 +42,7 @@ class Incoming:
             self._looked_at = 0
             self.lines += 1
             self._check_length(len(line))
-            block = self._block = self._block or Block()
+            block = self._block = self._block or Block(self._says)
             try:
                 block.add(line)
             except BadArchive as error:

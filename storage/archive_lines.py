@@ -11,7 +11,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from storage.aggregates import MAX_DURATION_US
-from storage.parameters import MAX_COST_NUSD, MAX_COUNT, MAX_TIME_US
+from storage.marks import SessionName
+from storage.parameters import MAX_COST_NUSD, MAX_COUNT, MAX_KEY_BYTES, MAX_TIME_US
 
 VERSION: Final = 1
 
@@ -19,7 +20,8 @@ VERSION: Final = 1
 Text = Annotated[str, Meta(pattern=r"^[^\x00]*\Z")]
 # What becomes a header of an answer.
 MediaText = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f]*\Z")]
-SessionId = Annotated[str, Meta(pattern=r"^[^\x00]+\Z")]
+# As session.py reads them out of headers, and in how many bytes an index has them whole.
+SessionId = Annotated[str, Meta(pattern=r"^(?!\s)[^\x00-\x1f\x7f-\x9f]+(?<!\s)\Z")]
 TraceId = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
 SpanId = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}\Z")]
 # Ids that came with a header of others are as long as they are.
@@ -31,6 +33,8 @@ Count = Annotated[int, Meta(ge=0, le=MAX_COUNT)]
 Duration = Annotated[int, Meta(ge=0, le=MAX_DURATION_US)]
 Time = Annotated[int, Meta(ge=0, le=MAX_TIME_US)]
 Cost = Annotated[int, Meta(ge=0, le=MAX_COST_NUSD)]
+# A million USD, as a header may say it.
+Limit = Annotated[int, Meta(ge=0, le=10**15)]
 
 
 class _Line(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -57,9 +61,9 @@ class SessionLine(_Line, frozen=True, kw_only=True, tag_field="type", tag="sessi
     """The session of a block. Its figures are sums of what follows."""
 
     id: SessionId
-    name: Text | None = None
+    name: SessionName | None = None
     starred: bool = False
-    budget_nusd: Cost | None = None
+    budget_nusd: Limit | None = None
 
 
 class TraceLine(_Line, frozen=True, kw_only=True, tag_field="type", tag="trace"):
@@ -261,6 +265,8 @@ def decoded(line: bytes) -> Line:
         found: Line = _decode(line)
         if isinstance(found, SpanLine):
             _check_json(found)
+        elif isinstance(found, SessionLine) and len(found.id.encode()) > MAX_KEY_BYTES:
+            raise BadArchive(f"the id of the session has more than {MAX_KEY_BYTES:,} bytes")
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise BadArchive(why) from None

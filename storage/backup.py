@@ -27,17 +27,22 @@ def copy(path: Path, target: Path) -> int:
     Raises a StorageError where there is no database, or the copy cannot be made.
     """
     open_snapshot(path)  # refuses what is no database of ours
+    if not target.name or target.is_dir():
+        raise StorageError(target, "it is a directory", "name a file in it")
     part = target.with_name(f"{target.name}.part")
     if target.exists():
-        raise StorageError(target, "there is such a file already", "name another, or delete it")
+        raise _there(target)
     try:
         os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError:
+        problem = "it is there: another copy writes it, or one was killed"
+        raise StorageError(part, problem, "wait for that, or delete it") from None
     except OSError as error:
         raise _unwritable(part, error) from error
     try:
         _copy(path, part)
         _to_disk(part)
-        os.rename(part, target)  # noqa: PTH104 (as the calls beside it)
+        _name(part, target)
         _to_disk(target.absolute().parent)
     except OSError as error:
         part.unlink(missing_ok=True)
@@ -65,6 +70,24 @@ def _copy(path: Path, part: Path) -> None:
         raise refusal(place, error) from error
     if found != "ok":
         raise DatabaseCorrupt(path, f"the copy is damaged, as the database is: {found}")
+
+
+def _name(part: Path, target: Path) -> None:
+    """Give the copy its name, unless another file has it by now."""
+    try:
+        os.link(part, target)  # a rename would overwrite
+    except FileExistsError:
+        raise _there(target) from None
+    except OSError:  # a file system without links
+        if target.exists():
+            raise _there(target) from None
+        part.rename(target)
+    else:
+        part.unlink()
+
+
+def _there(target: Path) -> StorageError:
+    return StorageError(target, "there is such a file already", "name another, or delete it")
 
 
 def _to_disk(path: Path) -> None:

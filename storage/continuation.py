@@ -305,10 +305,12 @@ def begin_anew(tx: Transaction, seqs: Iterable[int]) -> None:
     """Have calls bring all of their input that came into a session without their place."""
     for seq in seqs:
         for _, _, _, input_node_id, instructing, _ in tx.execute(FIND_UPROOTED_CALL, {"seq": seq}):
-            after = len(tx.execute(READ_CHAIN, {"id": input_node_id})) - instructing
+            length = sum(depth for (depth,) in tx.execute(DEPTH, {"id": input_node_id}))
+            after = length - instructing
             tx.execute(REPLANT, {"seq": seq, "base_meaning": None, "fresh_count": after})
 
 
+DEPTH: Final = "SELECT depth FROM nodes WHERE id = :id"
 READ_CHAIN: Final = """
 WITH RECURSIVE up (parent_id, content_id, depth) AS (
   SELECT parent_id, content_id, depth FROM nodes WHERE id = :id

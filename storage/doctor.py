@@ -16,6 +16,7 @@ from storage.aggregates import (
     TRACE_COLUMNS,
     SpanFacts,
     TraceFacts,
+    bounded,
     fold_trace,
     totals,
 )
@@ -290,6 +291,7 @@ async def _sums(db: Readable) -> tuple[int, int]:
             for i, n in enumerate(totals(trace), 1):
                 expected[row[0]][i] += n
         after = {"project_id": project_id, "trace_id": trace_id}
+    expected.update({p: [*map(bounded, sums)] for p, sums in expected.items()})
     for project_id, stored_bytes in await db.read(STORED, {}):
         expected[project_id][0] = stored_bytes
     given = {row[0]: list(row[1:]) for row in await db.read(PROJECT_TOTALS, {})}

@@ -16,6 +16,7 @@ from storage.aggregates import (
     Amounts,
     SpanFacts,
     TraceFacts,
+    bounded_amounts,
     later,
     minus,
     plus,
@@ -153,7 +154,7 @@ class _Moving:
             seq=min(row.seq, now.seq),
             span_count=row.span_count + (before is None),
             last_ended_at_us=ended_at_us,
-            amounts=amounts,
+            amounts=bounded_amounts(amounts),
             **sums,
         )
         self._place(before, now)

@@ -4,11 +4,18 @@ Invariant: nothing else writes either; sums leave them alone, and who folds a se
 them. What moves whole into another session takes them along: see ``inherit``.
 """
 
-from typing import Final, NamedTuple
+from typing import Annotated, Final, NamedTuple
+
+from msgspec import Meta
 
 from storage.database import Params, Transaction
 from storage.events import log_session
 from storage.parameters import clean_text
+
+# In one line, and not of blanks alone. In Python `$` matches before a last line break as well.
+SessionName = Annotated[
+    str, Meta(max_length=200, pattern=r"^(?=.*\S)[^\x00-\x1f\x7f-\x9f\u2028\u2029]+(?!\n)$")
+]
 
 
 class Mark(NamedTuple):

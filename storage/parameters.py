@@ -36,8 +36,8 @@ from storage.squeeze import squeeze
 MAX_COUNT: Final = 10**12
 # Of a text that indexes have whole; as much as a session's id may have.
 MAX_KEY_BYTES: Final = 1_024
-# A million USD for one call.
-MAX_COST_NUSD: Final = 10**15
+# 10,000 USD for one call: sums of 900,000 such still fit 64 bits.
+MAX_COST_NUSD: Final = 10**13
 # 9999-12-31: the last day that ISO 8601 writes with four digits.
 MAX_TIME_US: Final = 253_402_300_799_999_999
 # Set beside the notes of a span of which some text was not storable as it came.

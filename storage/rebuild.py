@@ -11,7 +11,8 @@ from typing import Final
 
 from storage.contents import unpack
 from storage.conversation import MESSAGES, unpack_envelope
-from storage.database import Params, Readable, Row
+from storage.database import DatabaseCorrupt, Params, Readable, Row
+from storage.records import MAX_ENVELOPED_BYTES
 
 # Unpacking this much in messages of a kilobyte takes a millisecond; more would hold up the event
 # loop.
@@ -57,7 +58,8 @@ FIND_RESPONSE: Final = f"{_RESPONSE} {_BY_ID}"
 _BY_SEQ: Final = "WHERE s.seq = :seq"
 REQUEST_OF: Final = f"{_REQUEST} {_BY_SEQ}"
 RESPONSE_OF: Final = f"{_RESPONSE} {_BY_SEQ}"
-# The messages of a body, in order: the whole input, or what stands below it.
+# The messages of a body, in order: the whole input, or what stands below it. Of those that are too
+# many for the memory their sizes alone.
 MESSAGES_OF: Final = """
 WITH RECURSIVE up (parent_id, content_id, lead, depth, above) AS (
   SELECT n.parent_id, n.content_id, n.lead, n.depth, {above}
@@ -67,11 +69,18 @@ WITH RECURSIVE up (parent_id, content_id, lead, depth, above) AS (
   SELECT n.parent_id, n.content_id, n.lead, n.depth, u.above
   FROM up u JOIN nodes n ON n.id = u.parent_id WHERE n.depth > u.above AND n.depth < u.depth
 )
-SELECT u.lead, c.encoding, c.size, c.data FROM up u JOIN contents c ON c.id = u.content_id
+SELECT u.lead, c.encoding, c.size,
+CASE WHEN (SELECT SUM(d.size) FROM up v JOIN contents d ON d.id = v.content_id) <= {most}
+  THEN c.data END
+FROM up u JOIN contents c ON c.id = u.content_id
 ORDER BY u.depth
 """
-INPUT_MESSAGES: Final = MESSAGES_OF.format(last="input_node_id", above="0")
-ANSWER_MESSAGES: Final = MESSAGES_OF.format(last="output_node_id", above="COALESCE(i.depth, 0)")
+INPUT_MESSAGES: Final = MESSAGES_OF.format(
+    last="input_node_id", above="0", most=MAX_ENVELOPED_BYTES
+)
+ANSWER_MESSAGES: Final = MESSAGES_OF.format(
+    last="output_node_id", above="COALESCE(i.depth, 0)", most=MAX_ENVELOPED_BYTES
+)
 
 
 async def request_body(db: Readable, project_id: int, span_id: bytes) -> StoredBody | None:
@@ -153,25 +162,39 @@ WHERE h.content_id = :content_id AND h.span_seq = :seq
 async def _fill(
     db: Readable, seq: int, packed: bytes, messages_of: str | None, length: int
 ) -> bytes | None:
-    """Fill the holes of an envelope; None where what was in them is gone meanwhile."""
+    """Fill the holes of an envelope; None where what was in them is gone meanwhile.
+
+    Raises DatabaseCorrupt where they hold more than any body that was recorded has.
+    """
     pieces, holes = unpack_envelope(packed)
     parts: list[Row] = []
+    size = sum(map(len, pieces))
     for piece, content_id in zip(pieces, holes, strict=False):
         parts.append((piece, "", 0, b""))
         if content_id != MESSAGES:
             rows = await db.read(HOLE, {"content_id": content_id, "seq": seq})
             if not rows:
                 return None
+            size += rows[0][1]
+            _check(size)
             parts.append((b"", *rows[0]))
         elif messages_of is not None:
             rows = await db.read(messages_of, {"seq": seq})
             if len(rows) != length:
                 return None
+            size += sum(len(lead) + length for lead, _, length, _ in rows)
+            _check(size)
             parts += rows
         elif not piece.endswith(b"["):
             parts.append((b'""', "", 0, b""))
     parts.append((pieces[-1], "", 0, b""))
     return await _joined(parts)
+
+
+def _check(size: int) -> None:
+    if size > MAX_ENVELOPED_BYTES:
+        most = f"{MAX_ENVELOPED_BYTES:,}"
+        raise DatabaseCorrupt("spans", f"the parts of a body have more than {most} bytes")
 
 
 async def _joined(parts: list[Row]) -> bytes:

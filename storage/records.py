@@ -58,6 +58,10 @@ def add(a: int | None, b: int | None) -> int | None:
     return a if b is None else a + b
 
 
+# A body that is kept as an envelope and its parts; one that is longer is kept whole.
+MAX_ENVELOPED_BYTES: Final = 64 * 1024 * 1024
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Content:
     """Bytes stored once per project under their SHA-256 (32 bytes)."""

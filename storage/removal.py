@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from storage.aggregates import AMOUNTS, TraceFacts
+from storage.aggregates import AMOUNTS, MAX_SUM, TraceFacts, bounded_amounts
 from storage.database import Params, Transaction, Value
 from storage.keys import SessionKey
 from storage.rollup import (
@@ -18,16 +18,23 @@ from storage.rollup import (
     DELETE_SESSION_MODELS,
     DELETE_UNUSED_MODELS,
     FIND_PLACE,
+    recompute_session,
 )
 from storage.session_sums import DOUBTED, PLACES, SessionChange
 
 # ruff: noqa: S608 (the SQL below is put together from constants of this package, never from values)
 
+
+def _taken_out(c: str) -> str:
+    """Take from what may be unknown; of a sum that ended where sums end, no more than it is."""
+    return f"CASE WHEN {c} + :{c} < 0 THEN 0 ELSE COALESCE({c} + :{c}, {c}) END"
+
+
 _ONE: Final = "project_id = :project_id AND session_id = :session_id"
 READ: Final = f"SELECT trace_count, {', '.join(DOUBTED)} FROM sessions WHERE {_ONE}"
 TAKE_OUT: Final = f"""
 UPDATE sessions SET {", ".join(f"{c} = {c} + :{c}" for c in COUNTS)},
-{", ".join(f"{c} = COALESCE({c} + :{c}, {c})" for c in AMOUNTS)}
+{", ".join(f"{c} = {_taken_out(c)}" for c in AMOUNTS)}
 WHERE {_ONE}
 """
 # A sum of 0 may be that of nothing known.
@@ -62,10 +69,15 @@ def remove_traces(
         tx.execute(DELETE_SESSION_MODELS, key)
         return True
     row = dict(zip(DOUBTED, doubted, strict=True))
+    if any(
+        (row[amount] or 0) >= MAX_SUM for amount in AMOUNTS
+    ):  # nobody knows how much more it was
+        recompute_session(tx, *session)
+        return False
     change = SessionChange.beginning_with(traces[0])
     for trace in traces:
         change.remove(trace)
-    amounts = dict(zip(AMOUNTS, change.amounts, strict=True))
+    amounts = dict(zip(AMOUNTS, bounded_amounts(change.amounts), strict=True))
     counts = {name: getattr(change, name) for name in COUNTS}
     tx.execute(TAKE_OUT, {**key, **counts, **amounts})
     for amount, taken in amounts.items():

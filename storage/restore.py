@@ -4,7 +4,7 @@ Invariants: what is there already and is the same is passed over, so that whatev
 begun again; what is there and is something else is a conflict, found before anything is written.
 After each transaction sums, mentions, full text and events are those of the rows that are there: a
 call is not written before the one that it goes on from. One transaction writes a bounded part of a
-block, unless that order needs more.
+block, and of what that order needs a bounded part as well.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -38,7 +38,7 @@ from storage.budgets import NOTE_LIMIT
 from storage.chain import Message
 from storage.continuation import UPROOTED, begin_anew
 from storage.conversation import store_envelope
-from storage.database import Params, Transaction
+from storage.database import Params, Row, Transaction
 from storage.events import log_changes
 from storage.fulltext import await_index
 from storage.intake import KEEP_EARLY
@@ -64,6 +64,8 @@ from storage.twins import MARK
 # Spans of one transaction, and bytes of lines: the recorder's own figures.
 BATCH_SPANS: Final = 25
 BATCH_BYTES: Final = 512 * 1024
+# Spans of one transaction that waits for calls from which others go on: those are nearer.
+MOST_SPANS: Final = 500
 
 Mark = tuple[SpanKey, bytes]
 
@@ -95,21 +97,20 @@ def write(tx: Transaction, project_id: int, block: Block, at: int) -> Written:
     Where a conflict came up since ``find_conflict``, nothing more is written.
     """
     done = Written(at=at)
-    seqs: list[int] = []
+    lost: list[Row] = []
     while done.at is not None and done.conflict is None:
         part = _Part(tx, project_id, block, done.at)
         part.write(done)
-        seqs += part.seqs
-        if not tx.look_up(UPROOTED_OF, {}, seqs):
+        # Whose place was found keeps it: nothing goes here.
+        lost = tx.look_up(UPROOTED_OF, {}, [*(seq for seq, _ in lost), *part.seqs])
+        if not lost or done.spans >= MOST_SPANS:
             break
-    else:
-        _root(tx, seqs)
+    _root(tx, lost)
     return done
 
 
-def _root(tx: Transaction, seqs: Sequence[int]) -> None:
-    """Have calls bring all of their input whose place nobody holds, at the end of a block."""
-    lost = tx.look_up(UPROOTED_OF, {}, seqs)
+def _root(tx: Transaction, lost: Sequence[Row]) -> None:
+    """Have calls bring all of their input whose place nobody holds, at the end of what may."""
     begin_anew(tx, [seq for seq, _ in lost])
     for seq, session_key in lost:
         await_index(tx, mention_again(tx, session_key, (seq,)))

@@ -16,6 +16,8 @@ from storage.aggregates import (
     TRACE_COLUMNS,
     SpanFacts,
     TraceFacts,
+    added,
+    bounded,
     fold_trace,
     totals,
 )
@@ -216,7 +218,7 @@ ADD_TOTALS: Final = f"""
 INSERT INTO project_totals AS p (project_id, stored_bytes, {", ".join(TOTALS)})
 VALUES (:project_id, :stored_bytes, {", ".join(f":{c}" for c in TOTALS)})
 ON CONFLICT (project_id) DO UPDATE SET
-{", ".join(f"{c} = p.{c} + excluded.{c}" for c in ("stored_bytes", *TOTALS))}
+{", ".join(f"{c} = {added(f'p.{c}', f'excluded.{c}')}" for c in ("stored_bytes", *TOTALS))}
 """
 
 
@@ -226,21 +228,21 @@ def write_totals(
     """Add to the totals of projects: lists in the order of ``TOTALS``, and stored bytes."""
     rows: list[Params] = []
     for project_id in sorted(projects.keys() | stored_bytes.keys()):
-        added = projects.get(project_id, [0] * len(TOTALS))
-        values: dict[str, Value] = dict(zip(TOTALS, added, strict=True))
+        differences = map(bounded, projects.get(project_id, [0] * len(TOTALS)))
+        values: dict[str, Value] = dict(zip(TOTALS, differences, strict=True))
         values["project_id"] = project_id
         values["stored_bytes"] = stored_bytes.get(project_id, 0)
         rows.append(values)
     tx.insert_rows(ADD_TOTALS, rows)
 
 
-def _add_totals(added: list[int], old: TraceFacts | None, new: TraceFacts | None) -> None:
+def _add_totals(sums: list[int], old: TraceFacts | None, new: TraceFacts | None) -> None:
     if new is not None:
         for i, n in enumerate(totals(new)):
-            added[i] += n
+            sums[i] += n
     if old is not None:
         for i, n in enumerate(totals(old)):
-            added[i] -= n
+            sums[i] -= n
 
 
 WRITE_TRACES: Final = f"""
@@ -333,6 +335,15 @@ def _taken(columns: tuple[str, ...], wins: str) -> str:
     return ", ".join(f"{c} = CASE WHEN {taken} THEN excluded.{c} ELSE s.{c} END" for c in columns)
 
 
+def _added_amount(c: str) -> str:
+    """Add what may be unknown: with neither side it stays so."""
+    both = added(f"s.{c}", f"excluded.{c}")
+    return (
+        f"CASE WHEN s.{c} IS NULL THEN excluded.{c} WHEN excluded.{c} IS NULL THEN s.{c}"
+        f" ELSE {both} END"
+    )
+
+
 # CASE instead of min() and max() of two values, which PostgreSQL calls LEAST and GREATEST.
 WRITE_SESSIONS: Final = f"""
 INSERT INTO sessions AS s ({", ".join(INSERTED)})
@@ -342,8 +353,8 @@ seq = CASE WHEN excluded.seq < s.seq THEN excluded.seq ELSE s.seq END,
 last_ended_at_us = CASE
   WHEN s.last_ended_at_us IS NULL OR excluded.last_ended_at_us > s.last_ended_at_us
   THEN excluded.last_ended_at_us ELSE s.last_ended_at_us END,
-{", ".join(f"{c} = s.{c} + excluded.{c}" for c in COUNTS)},
-{", ".join(f"{c} = COALESCE(s.{c} + excluded.{c}, s.{c}, excluded.{c})" for c in AMOUNTS)},
+{", ".join(f"{c} = {added(f's.{c}', f'excluded.{c}')}" for c in COUNTS)},
+{", ".join(f"{c} = {_added_amount(c)}" for c in AMOUNTS)},
 {_taken(FROM_FIRST, "<=")},
 {_taken(FROM_NEWEST, ">=")},
 {_taken(USER, "<=")},

@@ -18,6 +18,8 @@ from storage.aggregates import (
     NOTHING_KNOWN,
     Amounts,
     TraceFacts,
+    bounded,
+    bounded_amounts,
     later,
     minus,
     plus,
@@ -158,7 +160,7 @@ class SessionChange:
             "ended_duration_us": self.ended_duration_us,
             "unpriced_count": self.unpriced_count,
             "estimated_count": self.estimated_count,
-            "received_bytes": self.received_bytes,
+            "received_bytes": bounded(self.received_bytes),
             "stored_bytes": self.stored_bytes,
             "first_started_at_us": first.started_at_us,
             "first_seq": first.seq,
@@ -175,7 +177,7 @@ class SessionChange:
             "first_input": first.input_preview,
             "last_output": None if output is None else output.output_preview,
             "last_error": None if error is None else error.error,
-            **dict(zip(AMOUNTS, self.amounts, strict=True)),
+            **dict(zip(AMOUNTS, bounded_amounts(self.amounts), strict=True)),
         }
 
 

@@ -88,3 +88,31 @@ async def test_of_postgresql_it_names_the_tool_and_no_password(
         "",
         f"traceway: that is a PostgreSQL database, which its own tool copies: {command}\n",
     )
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://h/db?password=geheim",
+        "postgresql://me@h/db?sslpassword=geheim&password=geheim",
+        "postgresql://u:p@geheim@h/db",
+        "postgresql://u:p/geheim@h/db",
+        "postgres://u:geheim@h",
+        "postgresql:/u:geheim",
+    ],
+)
+async def test_no_address_has_its_password_said(capsys: Capsys, tmp_path: Path, url: str) -> None:
+    said = await ask(capsys, "backup", str(tmp_path / "c"), "--db", url)
+    assert said.code != 0
+    assert "geheim" not in said.out + said.err
+
+
+async def test_a_directory_is_no_file_to_copy_to(
+    tw: Running, capsys: Capsys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(tw.config.database.path.resolve())
+    monkeypatch.chdir(tmp_path)
+    for name in (".", "..", str(tmp_path)):
+        said = await ask(capsys, "backup", name, "--db", path)
+        assert said.code == 1
+        assert said.err == f"traceway: {name}: it is a directory; name a file in it\n"

@@ -418,3 +418,12 @@ def test_the_work_on_a_conversation_of_1000_turns_is_linear_in_its_text(
     # 2 new messages of 50 bytes, the tools and the rest of the body, each a few times.
     assert max(costs[1:]) < 6_000
     assert sum(costs[900:]) < 1.05 * sum(costs[100:200])
+
+
+def test_a_body_that_would_be_too_large_to_put_together_is_kept_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    body = chat(user("hello"))
+    monkeypatch.setattr(conversation, "MAX_ENVELOPED_BYTES", len(body))
+    assert Conversations().question(OWNER, body, ()) is not None
+    assert Conversations().question(OWNER, body + b" ", ()) is None

@@ -88,17 +88,17 @@ def test_a_duration_is_microseconds_up_to_a_year() -> None:
             values.duration_us(odd)
 
 
-@given(st.integers(0, 10**15))
-def test_every_nano_usd_is_exact_up_to_a_million_usd(nusd: int) -> None:
+@given(st.integers(0, 10**13))
+def test_every_nano_usd_is_exact_up_to_ten_thousand_usd(nusd: int) -> None:
     assert values.nusd_of(float(f"{nusd}e-9")) == nusd
 
 
-def test_money_is_usd_from_0_to_a_million() -> None:
+def test_money_is_usd_from_0_to_ten_thousand() -> None:
     assert values.nusd_of(0) == 0
     assert values.nusd_of(1e-9) == 1
     assert values.nusd_of(4e-10) == 0
     assert values.nusd_of(0.000123) == 123_000
-    for odd in (-1e-9, 1_000_001, float("inf"), float("nan")):
+    for odd in (-1e-9, 10_001, float("inf"), float("nan")):
         with pytest.raises(BadValue, match="USD"):
             values.nusd_of(odd)
 

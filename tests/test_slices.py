@@ -310,3 +310,13 @@ def test_an_arrays_elements_are_given_with_what_stands_between() -> None:
     for odd in (b"{}", b"5", b"[1", b""):
         with pytest.raises(ValueError, match=r"Expected|truncated|^$"):
             elements(odd)
+
+
+def test_an_answer_that_would_be_too_large_to_put_together_is_kept_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    body = b'{"choices":[{"message":{"role":"assistant"}}]}'
+    path = ("choices", 0, "message")
+    monkeypatch.setattr(slices, "MAX_ENVELOPED_BYTES", len(body))
+    assert split_answer(body, path) is not None
+    assert split_answer(body + b" ", path) is None

@@ -20,6 +20,7 @@ from proxy.api import params
 from proxy.api.answers import json_answer, not_found
 from proxy.api.params import BadParameter
 from proxy.errors import Refused
+from proxy.providers.messages import read_message
 from proxy.reaper import Client, MalformedBody
 from proxy.recorder import Recorder
 from storage import archive, queries, restore
@@ -121,7 +122,7 @@ class Archive:
     async def restore(self, request: web.Request) -> web.Response:
         """POST /api/import: store what archives hold; what is there already is passed over."""
         coming = _Import(self._database, self._recorder, project_id(request))
-        incoming = Incoming()
+        incoming = Incoming(says)
         try:
             async for piece in _pieces(request):
                 incoming.feed(piece)
@@ -137,6 +138,19 @@ class Archive:
         finally:
             incoming.close()
         return json_answer(coming.done)
+
+
+def says(data: bytes, role: str, meaning: bytes) -> bool:
+    """Tell whether a message is of this role and meaning, as a call with it would have them.
+
+    A text of its own is the user's prompt, or the answer to one; what only names another item means
+    what that does, which is not known here.
+    """
+    facts = read_message(data)
+    is_answer = data.startswith(b'"') and role == "assistant"
+    if role != facts.role and not is_answer:
+        return False
+    return facts.refers_to is not None or meaning == facts.meaning
 
 
 class _Import:

@@ -1,11 +1,10 @@
 """Sessions over HTTP: the list and its sums, one with its traces, its name and star, deletion."""
 
 import functools
-from typing import Annotated
 
 import msgspec
 from aiohttp import web
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import UNSET, UnsetType
 
 from proxy.access import project_id
 from proxy.api import lists, params, request_body
@@ -20,14 +19,10 @@ from storage.clauses import Name, Query
 from storage.database import Database, Transaction
 from storage.erasures import Order
 from storage.listing import Order as SortOrder
+from storage.marks import SessionName
 
 # Traces of one session in one answer; more of them go on behind `cursor`.
 MAX_TRACES = 10_000
-
-# In one line, and not of blanks alone. In Python `$` matches before a last line break as well.
-SessionName = Annotated[
-    str, Meta(max_length=200, pattern=r"^(?=.*\S)[^\x00-\x1f\x7f-\x9f\u2028\u2029]+(?!\n)$")
-]
 
 
 class SessionChange(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

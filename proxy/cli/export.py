@@ -63,12 +63,16 @@ def check(options: argparse.Namespace) -> None:
     """Refuse what cannot be meant, before a server is asked.
 
     Raises:
-        Refused: there is neither a query nor `--all`, or both, or the file is there.
+        Refused: there is neither a query nor `--all`, or both, or the file is there, or none.
     """
     if bool(options.query.strip()) == options.all:
         raise Refused(400, "say which sessions: a QUERY, or --all")
     path = options.output
-    if path is not None and path.exists() and not options.force:
+    if path is None:
+        return
+    if not path.name or path.is_dir():
+        raise Refused(400, f"{path} is a directory: name a file in it")
+    if path.exists() and not options.force:
         raise Refused(400, f"{path} is there already: --force overwrites it")
 
 
@@ -81,7 +85,7 @@ async def run(client: Client, options: argparse.Namespace, _: Screen) -> None:
         )
     with _target(options.output, force=options.force) as file:
         progress = _Progress(len(found))
-        done = _Export(client, options.format, file, progress)
+        done = _Export(client, options.format, file, progress, is_ours=options.output is not None)
         for session_id in found:
             await done.session(session_id)
         if options.all and options.format == DEFAULT_FORMAT:
@@ -115,7 +119,15 @@ async def _sessions(client: Client, query: str) -> list[str]:
 class _Export:
     """An export on its way into a file."""
 
-    def __init__(self, client: Client, format: str, file: IO[bytes], progress: "_Progress") -> None:
+    def __init__(
+        self,
+        client: Client,
+        format: str,
+        file: IO[bytes],
+        progress: "_Progress",
+        *,
+        is_ours: bool,
+    ) -> None:
         self.count = 0
         self.running = 0
         self.lines = 0
@@ -123,6 +135,8 @@ class _Export:
         self._client = client
         self._format = format
         self._file = file
+        # Where stdout goes, other things may stand before ours.
+        self._is_ours = is_ours
         self._progress = progress
 
     async def session(self, session_id: str) -> None:
@@ -144,11 +158,13 @@ class _Export:
             try:
                 headers = await self._client.download(path, params, self._take)
             except BrokenOff:
-                if not tries_left or not self._file.seekable():
+                is_begun = self._progress.bytes > start
+                if not tries_left or (is_begun and not self._is_ours):
                     raise
-                self._file.seek(start)
-                self._file.truncate()
-                self._progress.bytes = start
+                if is_begun:
+                    self._file.seek(start)
+                    self._file.truncate()
+                    self._progress.bytes = start
             except Refused as refusal:
                 if refusal.status != 409 or not tries_left:
                     raise
@@ -199,6 +215,27 @@ class _Progress:
         note(text)
 
 
+class _Appeared(Exception):
+    """A file has the name that was to be given, and did not have it before."""
+
+
+def _name(part: Path, path: Path, *, force: bool) -> None:
+    """Give a file its name; without ``force``, never one that another has."""
+    if force:
+        part.rename(path)
+        return
+    try:
+        os.link(part, path)  # a rename would overwrite
+    except FileExistsError:
+        raise _Appeared from None
+    except OSError:  # a file system without links
+        if path.exists():
+            raise _Appeared from None
+        part.rename(path)
+    else:
+        part.unlink()
+
+
 @contextmanager
 def _target(path: Path | None, *, force: bool) -> Iterator[IO[bytes]]:
     """Open what is written to; a file has its name when it is whole.
@@ -220,10 +257,12 @@ def _target(path: Path | None, *, force: bool) -> Iterator[IO[bytes]]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
+                _name(part, path, force=force)
             except BaseException:
                 part.unlink(missing_ok=True)
                 raise
-        part.rename(path)
+    except _Appeared:
+        raise NoAnswer(f"{path} appeared meanwhile: --force overwrites it") from None
     except FileExistsError:
         raise NoAnswer(
             f"{part} is there: another export writes it, or one was killed; --force begins anew"

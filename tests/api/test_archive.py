@@ -10,7 +10,7 @@ import aiohttp
 import orjson
 import pytest
 
-from proxy.providers.messages import text_of
+from proxy.providers.messages import read_message, text_of
 from storage import archive
 from storage.doctor import check
 from storage.forget import delete_session
@@ -19,6 +19,8 @@ from tests.api.watching import watch
 from tests.keyed import Keyed
 from tests.running import CHAT, Running, running
 from tests.storage.calls import T0, spoken, start
+from tests.storage.lines import archive as lines_of
+from tests.storage.lines import content, node
 from tests.wire import ScriptedUpstream, connect
 
 ANSWER = (
@@ -132,7 +134,7 @@ async def test_all_that_the_api_says_comes_back(
 
 
 async def test_who_watches_sees_it_at_once(tw: Running, other: Running) -> None:
-    await save(tw, spoken(start(1, session_id="s"), ["u:1"], ["a:1"]))
+    await save(tw, spoken(start(1, session_id="s"), ["U:1"], ["A:1"]))
     data = await exported(tw, "/api/sessions/s/export")
     async with watch(other) as watcher:
         assert (await imported(other, data))[0] == 200
@@ -158,7 +160,7 @@ async def test_a_session_is_one_document_with_whole_bodies(
 async def test_a_file_has_a_name_that_is_safe_everywhere(tw: Running, name: str) -> None:
     session = '../"a\u202e\r\n; x=é' + "y" * 300
     await save(
-        tw, spoken(start(1, session_id=session), ["u:1"], ["a:1"]), start(2, session_id=session)
+        tw, spoken(start(1, session_id=session), ["U:1"], ["A:1"]), start(2, session_id=session)
     )
     path = f"/api/sessions/by-id/export?format={name}&id={quote(session, safe='')}"
     async with tw.client.get(tw.url + path) as answer:
@@ -200,9 +202,9 @@ async def test_a_session_is_exported_from_its_project_and_imported_into_the_keys
 async def test_what_is_there_and_is_not_the_same_is_a_conflict_that_names_it(
     tw: Running, other: Running
 ) -> None:
-    await save(tw, *(spoken(start(n, session_id=f"s{n}"), ["u:1"], ["a:1"]) for n in (1, 2, 3)))
+    await save(tw, *(spoken(start(n, session_id=f"s{n}"), ["U:1"], ["A:1"]) for n in (1, 2, 3)))
     data = b"".join([await exported(tw, f"/api/sessions/s{n}/export") for n in (1, 2, 3)])
-    await save(other, spoken(start(2, session_id="s2"), ["u:1"], ["a:another"]))
+    await save(other, spoken(start(2, session_id="s2"), ["U:1"], ["A:another"]))
     status, answer = await imported(other, data)
     assert (status, answer["error"]["code"]) == (409, "conflict")
     said = answer["error"]["message"]
@@ -217,7 +219,7 @@ async def test_what_is_there_and_is_not_the_same_is_a_conflict_that_names_it(
     ("change", "reason"),
     [
         (lambda data: data[:-20], "it was cut"),
-        (lambda data: data.replace(b'"a:1', b'"a:2'), "is not of its hash"),
+        (lambda data: data.replace(b'content\\":\\"1', b'content\\":\\"2'), "is not of its hash"),
         (lambda data: data.replace(b'"version":1', b'"version":9'), "of version 9"),
         (lambda data: b"\x00\xff" * 500 + b"\n", "line 1: "),
         (lambda data: b'{"a":' * 40_000 + b"\n" + data, "line 1: "),
@@ -227,7 +229,7 @@ async def test_what_is_there_and_is_not_the_same_is_a_conflict_that_names_it(
 async def test_what_is_no_archive_leaves_nothing(
     tw: Running, other: Running, change: Any, reason: str
 ) -> None:
-    await save(tw, spoken(start(1, session_id="s"), ["u:1"], ["a:1"]))
+    await save(tw, spoken(start(1, session_id="s"), ["U:1"], ["A:1"]))
     data = await exported(tw, "/api/sessions/s/export")
     status, answer = await imported(other, change(data))
     assert (status, answer["error"]["code"]) == (400, "bad_archive")
@@ -250,7 +252,7 @@ async def test_who_leaves_while_an_archive_comes_leaves_nothing_half(
 
 
 async def test_an_archive_that_comes_in_drops_is_taken(tw: Running, other: Running) -> None:
-    await save(tw, spoken(start(1, session_id="s"), ["u:1"], ["a:1"]))
+    await save(tw, spoken(start(1, session_id="s"), ["U:1"], ["A:1"]))
     data = await exported(tw, "/api/sessions/s/export")
 
     async def drops() -> Any:
@@ -268,9 +270,9 @@ async def test_a_session_that_goes_while_it_is_read_is_cut_and_never_ended(
 ) -> None:
     calls, asked = [], ["s:be"]
     for n in range(1, 40):
-        asked = [*asked, f"u:{n}"]
-        calls.append(spoken(start(n, session_id="s", started_at_us=T0 + n), asked, [f"a:{n}"]))
-        asked = [*asked, f"a:{n}"]
+        asked = [*asked, f"U:{n}"]
+        calls.append(spoken(start(n, session_id="s", started_at_us=T0 + n), asked, [f"A:{n}"]))
+        asked = [*asked, f"A:{n}"]
     await save(tw, *calls)
     monkeypatch.setattr("storage.archive.PAGE", 4)
     walk = archive._Block._walk
@@ -288,3 +290,42 @@ async def test_a_session_that_goes_while_it_is_read_is_cut_and_never_ended(
         assert answer.status == 200
         with pytest.raises(aiohttp.ClientPayloadError):
             await answer.read()
+
+
+ASKED = '{"role":"user","content":"Hello"}'
+PROMPT = '"Hello"'
+ITEM = '{"type":"item_reference","id":"msg_1"}'
+
+
+def meaning_of(data: str) -> str:
+    return read_message(data.encode()).meaning.hex()
+
+
+@pytest.mark.parametrize(
+    ("data", "role", "meaning", "status"),
+    [
+        (ASKED, "user", meaning_of(ASKED), 200),
+        (ASKED, "assistant", meaning_of(ASKED), 400),
+        (ASKED, "user", "ab" * 16, 400),
+        (ASKED, "user", "", 400),
+        (PROMPT, "user", meaning_of(PROMPT), 200),
+        (PROMPT, "assistant", meaning_of(PROMPT), 200),
+        (PROMPT, "system", meaning_of(PROMPT), 400),
+        (ITEM, read_message(ITEM.encode()).role, "ab" * 16, 200),
+    ],
+)
+async def test_a_message_comes_in_only_as_what_a_call_with_it_would_be(
+    tw: Running, data: str, role: str, meaning: str, status: int
+) -> None:
+    said = node(data, role=role, meaning=meaning)
+    got, told = await imported(tw, b"".join(lines_of(content(data), said)))
+    assert got == status
+    if status == 400:
+        assert "a role or a meaning that is not its own" in told["error"]["message"]
+
+
+async def test_one_message_is_not_said_in_two_ways(tw: Running) -> None:
+    first = node(PROMPT, role="user", meaning=meaning_of(PROMPT))
+    second = node(PROMPT, first["hash"], role="assistant", meaning=meaning_of(PROMPT))
+    got, _ = await imported(tw, b"".join(lines_of(content(PROMPT), first, second)))
+    assert got == 400

@@ -249,3 +249,14 @@ async def test_a_large_body_does_not_hold_up_others(
     monkeypatch.setattr(bodies, "decode", decode)
     await bodies.json_value(body)
     assert [thread is not threading.main_thread() for thread in threads] == [aside]
+
+
+async def test_a_body_that_is_too_large_to_put_together_is_an_error_and_not_sent(
+    tw: Running, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upstream.answers(ANSWER)
+    path = await called(tw)
+    monkeypatch.setattr("storage.rebuild.MAX_ENVELOPED_BYTES", 50)
+    got = await read(tw, f"{path}/request")
+    assert got.status == 503
+    assert b"the parts of a body have more than 50 bytes" in got.body

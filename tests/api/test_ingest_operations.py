@@ -31,7 +31,7 @@ BODIES: list[tuple[str, object]] = [
     ("NewSpan", {"kind": "llm_call"}),
     ("NewSpan", {"kind": {"type": "llm_call", "input_tokens": 12, "cost": 0.1, "more": [1]}}),
     ("NewSpan", {"kind": {"type": "llm_call", "input_tokens": -1}}),
-    ("NewSpan", {"kind": {"type": "embedding", "cost": 1_000_001}}),
+    ("NewSpan", {"kind": {"type": "embedding", "cost": 10_001}}),
     ("NewSpan", {"kind": {"type": "spam"}}),
     ("NewSpan", {"kind": 5}),
     ("NewSpan", {"input": [1, None], "output": None, "metadata": {"a": []}}),

@@ -1,11 +1,15 @@
 """`traceway export`: what a query finds, or everything, into a file that is whole or not there."""
 
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import orjson
 import pytest
 
+from proxy.cli import export
+from proxy.cli.client import BrokenOff, Client, NoAnswer, Params
 from storage import archive
 from tests.api.asking import save
 from tests.api.test_archive import exported
@@ -19,9 +23,9 @@ Capsys = pytest.CaptureFixture[str]
 
 async def filled(tw: Running) -> None:
     """Make three sessions and a trace without one; a call of the first runs."""
-    calls: list[Any] = [spoken(start(9), ["u:lone"], ["a:1"])]
+    calls: list[Any] = [spoken(start(9), ["U:lone"], ["A:1"])]
     for n, name in enumerate(("b", "a", "Ä"), 1):
-        calls.append(spoken(start(n, session_id=name), [f"u:{n}"], [f"a:{n}"]))
+        calls.append(spoken(start(n, session_id=name), [f"U:{n}"], [f"A:{n}"]))
     await save(tw, *calls, start(7, session_id="b"))
 
 
@@ -104,3 +108,74 @@ async def test_a_session_that_changes_meanwhile_is_read_again(
     said = await manage(tw, capsys, "export", "session:a", "-o", str(target))
     assert (said.code, calls) == (0, 2)
     assert target.read_bytes() == whole
+
+
+class Breaking:
+    """A server whose first answer breaks off behind ``begun``."""
+
+    def __init__(self, begun: bytes) -> None:
+        self.begun: bytes | None = begun
+
+    async def download(
+        self, path: str, params: Params, take: Callable[[bytes], object]
+    ) -> Mapping[str, str]:
+        if (begun := self.begun) is not None:
+            self.begun = None
+            if begun:
+                take(begun)
+            raise BrokenOff("it broke off")
+        take(b"whole")
+        return {}
+
+
+def export_to(file: IO[bytes], begun: bytes, *, is_ours: bool) -> export._Export:
+    client = cast(Client, Breaking(begun))
+    return export._Export(client, "jsonl", file, export._Progress(1), is_ours=is_ours)
+
+
+async def test_what_stood_in_a_file_before_ours_stays_where_an_answer_breaks_off(
+    tmp_path: Path,
+) -> None:
+    target = tmp_path / "all"
+    for is_ours, begun, kept in (
+        (False, b"half", b"minehalf"),
+        (False, b"", b"minewhole"),
+        (True, b"half", b"whole"),
+    ):
+        target.write_bytes(b"" if is_ours else b"mine")
+        with target.open("ab") as file:
+            fetched = export_to(file, begun, is_ours=is_ours).fetch("/", {})
+            if kept.endswith(b"half"):
+                with pytest.raises(BrokenOff):
+                    await fetched
+            else:
+                await fetched
+        assert target.read_bytes() == kept
+
+
+@pytest.mark.parametrize("name", [".", "..", "there"])
+async def test_a_directory_is_no_file_to_write_to(
+    tw: Running, capsys: Capsys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path)
+    said = await manage(tw, capsys, "export", "--all", "-o", name, "--force")
+    assert said.code == 2
+    assert said.err == f"traceway: {name} is a directory: name a file in it\n"
+    assert "there.part" not in os.listdir(tmp_path)  # noqa: PTH208 (a test waits for it)
+
+
+def test_a_file_that_appeared_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+    target = tmp_path / "a"
+
+    def meanwhile() -> None:
+        with export._target(target, force=False) as file:
+            file.write(b"ours")
+            target.write_bytes(b"another")
+
+    with pytest.raises(NoAnswer, match="appeared meanwhile"):
+        meanwhile()
+    assert target.read_bytes() == b"another"
+    with export._target(target, force=True) as file:
+        file.write(b"ours")
+    assert [(one.name, one.read_bytes()) for one in tmp_path.iterdir()] == [("a", b"ours")]

@@ -63,9 +63,9 @@ async def test_files_come_one_behind_the_other_also_from_stdin(tw: Running, tmp_
 async def test_a_conflict_is_said_however_much_would_still_come(
     tw: Running, capsys: Capsys, tmp_path: Path
 ) -> None:
-    await save(tw, spoken(start(1, session_id="s"), ["u:1"], ["a:1"]))
+    await save(tw, spoken(start(1, session_id="s"), ["U:1"], ["A:1"]))
     data = await exported(tw, "/api/sessions/s/export")
-    await save(tw, spoken(start(2, session_id="t"), ["u:1"], ["a:1"]))
+    await save(tw, spoken(start(2, session_id="t"), ["U:1"], ["A:1"]))
     large = tmp_path / "large.jsonl"
     large.write_bytes(data.replace(b'"version":1', b'"version":2') + b" " * 20_000_000)
     said = await manage(tw, capsys, "import", str(large))

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from proxy.providers.messages import read_message
 from storage.chain import BEGINNING, MAX_POINTS, Conversation, Message, Point, extend, node_hash
 from storage.chain import meanings as meaning_after
 from storage.database import Database
@@ -58,8 +59,15 @@ def text_of(data: bytes) -> str:
 
 
 def said(words: str, parent: bytes, *, first: bool = True) -> Message:
-    """Make a message that follows a node; ``first``: none but instructing ones are before it."""
+    """Make a message that follows a node; ``first``: none but instructing ones are before it.
+
+    One that begins with a capital letter is as a provider's client sends it.
+    """
     data = b'{"say": "%b"}' % words.encode()
+    kind, meaning = words[0].lower(), None
+    if words[0].isupper():
+        data = b'{"role":"%b","content":"%b"}' % (ROLES[kind].encode(), words[2:].encode())
+        meaning = read_message(data).meaning
     sha256 = hashlib.sha256(data).digest()
     lead = b"" if parent == BEGINNING else b", "
     own = words.split(";")[0].encode()
@@ -68,10 +76,14 @@ def said(words: str, parent: bytes, *, first: bool = True) -> Message:
         data=data,
         sha256=sha256,
         node=node_hash(parent, lead, sha256),
-        role=ROLES[words[0]],
-        meaning=b"" if words[0] == "r" else hashlib.blake2b(own, digest_size=16).digest(),
-        instructs=words[0] == "s" and first,
+        role=ROLES[kind],
+        meaning=meaning if meaning is not None else _meaning_of(kind, own),
+        instructs=kind == "s" and first,
     )
+
+
+def _meaning_of(kind: str, own: bytes) -> bytes:
+    return b"" if kind == "r" else hashlib.blake2b(own, digest_size=16).digest()
 
 
 def talk(asked: Sequence[str], answer: Sequence[str] = (), *, known: int = 0) -> Conversation:

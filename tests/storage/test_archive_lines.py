@@ -1,5 +1,6 @@
 """The lines of an archive: one value is one line, and what is none of the format is refused."""
 
+import json
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ from storage.archive_lines import (
     Chain,
     ContentLine,
     NodeLine,
+    SessionLine,
     SpanLine,
     data_of,
     decoded,
@@ -112,3 +114,31 @@ def test_spans_are_the_same_whatever_the_calls_beside_them_make_of_them() -> Non
     assert is_the_same(one, other)
     assert not is_the_same(one, span(handed_in=True))
     assert not is_the_same(one, span(chain={"input": "0" * 32}))
+
+
+@pytest.mark.parametrize(
+    "session",
+    [
+        {"id": "x" * 1_025},
+        {"id": "\u00e9" * 513},
+        {"id": "a\nb"},
+        {"id": "a\x85b"},
+        {"id": " a"},
+        {"id": "a "},
+        {"id": "a\u2003"},
+        {"id": ""},
+        {"id": "a", "name": "x" * 201},
+        {"id": "a", "name": "x\ny"},
+        {"id": "a", "name": " "},
+    ],
+)
+def test_a_session_that_nothing_here_could_name_or_call_so_is_refused(
+    session: dict[str, str],
+) -> None:
+    with pytest.raises(BadArchive):
+        decoded(json.dumps({"type": "session", **session}).encode())
+
+
+def test_a_session_has_an_id_and_a_name_as_long_as_they_may_be() -> None:
+    session = {"id": "\u00e9 " * 341 + "x", "name": "\u00e9" * 200}
+    assert isinstance(decoded(json.dumps({"type": "session", **session}).encode()), SessionLine)

@@ -127,3 +127,29 @@ async def test_a_damaged_database_gives_no_copy(tmp_path: Path) -> None:
     with pytest.raises(DatabaseCorrupt):
         copy(db.path, tmp_path / "copy.db")
     assert names(tmp_path) == []
+
+
+def test_what_a_killed_copy_left_is_named_with_what_to_do(
+    db: SqliteDatabase, tmp_path: Path
+) -> None:
+    part = tmp_path / "copy.db.part"
+    part.write_bytes(b"half")
+    with pytest.raises(StorageError, match="one was killed; wait for that, or delete it"):
+        copy(db.path, tmp_path / "copy.db")
+    assert part.read_bytes() == b"half"
+
+
+def test_a_file_that_appeared_meanwhile_is_not_overwritten(
+    db: SqliteDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, copied = tmp_path / "copy.db", backup._copy
+
+    def slowly(path: Path, part: Path) -> None:
+        copied(path, part)
+        target.write_bytes(b"another")
+
+    monkeypatch.setattr(backup, "_copy", slowly)
+    with pytest.raises(StorageError, match="there is such a file already"):
+        copy(db.path, target)
+    assert target.read_bytes() == b"another"
+    assert names(tmp_path) == ["copy.db"]

@@ -18,6 +18,7 @@ from storage.sqlite import SqliteDatabase
 from tests.databases import opened as database
 from tests.storage.archives import exported, restored
 from tests.storage.calls import end, rows, spoken, start, text_of, trace_id, write
+from tests.storage.lines import archive, block_of, content, node, span
 from tests.storage.seen_twice import Handed, hand_in
 from tests.storage.test_any_intake import mark
 from tests.storage.test_archive import talk
@@ -174,6 +175,27 @@ async def test_a_place_that_nobody_holds_leaves_nothing_that_does_not_fit(
     assert (await restored(other, data)).conflict is None
     assert await check(other, text_of) == []
     await other.close()
+
+
+async def test_calls_whose_place_nobody_holds_do_not_make_one_long_transaction(
+    db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restore, "MOST_SPANS", 50)
+    first = node("x", meaning="ab" * 16)
+    chain = {"input": first["hash"], "input_meaning": "ef" * 16}
+    lost = span(1, chain={**chain, "base_meaning": "cd" * 16, "fresh_count": 0})
+    others = [span(n, chain={**chain, "fresh_count": 1}) for n in range(2, 200)]
+    block = block_of(archive(content("x"), first, lost, *others))
+    written_spans: list[int] = []
+    at: int | None = 0
+    while at is not None:
+        with db.transaction() as tx:
+            part = restore.write(tx, 1, block, at)
+        assert await check(db, lambda data: data.decode()) == []
+        written_spans.append(part.spans)
+        at = part.at
+    block.close()
+    assert written_spans == [50, *[25] * 5, 24]
 
 
 async def test_a_mark_waits_for_a_call_of_a_later_block(db: SqliteDatabase, tmp_path: Path) -> None:
