@@ -10,6 +10,7 @@ import asyncio
 import os
 import re
 import tempfile
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
 from itertools import count
@@ -83,6 +84,40 @@ def kept(path: Path) -> bytes:
     return b"".join(files.values())
 
 
+def holding(path: Path, words: bytes) -> list[str]:
+    """Give the files of a database that have these bytes, after the space of rows was given back.
+
+    Of PostgreSQL the tables whose rows have them come first. Its tables and indexes are written
+    anew, and looked at is all that its server keeps, but its log of changes (`pg_wal`) and the
+    databases of other tests.
+    """
+    files = [one for one in path.parent.iterdir() if one.is_file()]
+    found = []
+    if kind() == "postgresql":
+        dumped = postgres.run(_dumped(url_of(path)))
+        found = [table for table, data in sorted(dumped.items()) if words in data]
+        files += _files(*postgres.run(postgres.execute(url_of(path), *_WRITE_ANEW))[0])
+    return found + [one.name for one in sorted(files) if words in _bytes(one)]
+
+
+def _files(folder: str, number: str) -> Iterator[Path]:
+    data = Path(folder)
+    assert data.is_dir(), "the server is on another machine"
+    own = data / "base" / number
+    for one in data.rglob("*"):
+        is_of_others = one.is_relative_to(data / "base") and not one.is_relative_to(own)
+        if not (is_of_others or one.is_relative_to(data / "pg_wal")) and one.is_file():
+            yield one
+
+
+def _bytes(file: Path) -> bytes:
+    # Other tests make and drop what is their own.
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
 async def _dumped(url: str) -> dict[str, bytes]:
     found = {}
     for (table,) in await postgres.execute(url, _TABLES):
@@ -145,6 +180,16 @@ _TABLES = """
 SELECT relname FROM pg_class WHERE relnamespace = CAST('public' AS regnamespace) AND relkind = 'r'
 AND relname <> 'migrations'
 """
+# The planner's figures have values of rows. A checkpoint brings all to the disk.
+_WRITE_ANEW = (
+    "VACUUM (FULL, ANALYZE)",
+    "VACUUM (FULL) pg_statistic",
+    "CHECKPOINT",
+    """
+SELECT current_setting('data_directory'), CAST(oid AS TEXT) FROM pg_database
+WHERE datname = current_database()
+""",
+)
 # What a new database has in its tables is kept beside them.
 _KEEP = (
     f"""

@@ -24,6 +24,7 @@ async def call(peer: Peer) -> Received:
     return await peer.head()
 
 
+@pytest.mark.sqlite_only("nobody else can have the calls that run")
 async def test_calls_of_an_owner_that_is_gone_are_interrupted_at_the_start(
     tmp_path: Path, upstream: ScriptedUpstream
 ) -> None:

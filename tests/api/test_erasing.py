@@ -1,6 +1,5 @@
 """Orders to erase over HTTP: they are carried out, told of, cancelled; nothing is left behind."""
 
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -9,6 +8,7 @@ import pytest
 from storage.doctor import check
 from storage.fulltext import index
 from tests.api.asking import ask, save
+from tests.databases import holding
 from tests.running import Running
 from tests.storage.calls import rows, spoken, start, text_of
 
@@ -54,12 +54,6 @@ async def say(tw: Running, n: int, asked: str, session: str | None = None, **fie
 async def names(tw: Running) -> list[str]:
     found = (await ask(tw, "/api/sessions?limit=1000")).body["sessions"]
     return sorted(session["id"] for session in found)
-
-
-def holding(folder: Path, words: bytes) -> list[str]:
-    """Give the files of a database that have these bytes."""
-    files = (file for file in sorted(folder.iterdir()) if file.is_file())
-    return [file.name for file in files if words in file.read_bytes()]
 
 
 async def test_a_session_is_erased_with_a_star_or_without_and_others_stay(tw: Running) -> None:
@@ -122,7 +116,7 @@ async def test_only_content_is_forgotten_where_that_is_asked_for(tw: Running) ->
     session = (await ask(tw, "/api/sessions/s")).body
     assert (session["cost"], session["trace_count"]) == (7e-9, 1)
     assert session["first_input"] is None
-    assert holding(tw.database.path.parent, CANARY.encode()) == []
+    assert holding(tw.config.database.path, CANARY.encode()) == []
     assert await check(tw.database, text_of) == []
 
 
@@ -151,11 +145,11 @@ async def test_a_canary_is_in_no_file_after_an_erasure(tw: Running, how: str) ->
     )
     rows(tw.database, "UPDATE sessions SET name = :n WHERE session_id = :s", n=CANARY, s=session)
     await tw.server.recorder.write(lambda tx: index(tx, 1_000, text_of))
-    assert holding(tw.database.path.parent, CANARY.encode()) != []
+    assert holding(tw.config.database.path, CANARY.encode()) != []
     given = {"session": session, "user": user, "query": CANARY}[how]
     report = await erased(tw, **{how: given})
     assert report["spans"] == 9
-    assert holding(tw.database.path.parent, CANARY.encode()) == []
+    assert holding(tw.config.database.path, CANARY.encode()) == []
     assert await check(tw.database, text_of) == []
 
 

@@ -10,7 +10,8 @@ from proxy.api.retention import Retention
 from proxy.sections import RetentionConfig
 from storage.doctor import check
 from tests.api.asking import ask, save
-from tests.api.test_erasing import CANARY, CONTENT, holding, names, reading
+from tests.api.test_erasing import CANARY, CONTENT, names, reading
+from tests.databases import holding
 from tests.recorders import Begin
 from tests.running import Running
 from tests.storage.calls import end, rows, spoken, start, text_of
@@ -112,9 +113,9 @@ async def test_a_canary_is_in_no_file_after_it_was_too_old(
         await save(tw, spoken(begun, [f"u:{CANARY} {n}"], [f"a:{CANARY}"], **CONTENT))
     await save(tw, spoken(ago(20, 1, "young"), ["u:other"], ["a:words"]))
     await tw.saved()
-    assert holding(tw.database.path.parent, CANARY.encode()) != []
+    assert holding(tw.config.database.path, CANARY.encode()) != []
     await keeping(tw, **config).run()
-    assert holding(tw.database.path.parent, CANARY.encode()) == []
+    assert holding(tw.config.database.path, CANARY.encode()) == []
     assert await check(tw.database, text_of) == []
 
 

@@ -135,6 +135,29 @@ def test_a_fork_while_other_threads_write_leaves_the_child_no_lock_that_is_held(
     assert names(collector).count("child") == 10
 
 
+def test_the_thread_that_sends_imports_nothing_whose_lock_a_fork_would_leave_held(
+    collector: Collector,
+) -> None:
+    said = run(
+        collector,
+        """
+        import threading
+        class Imports:
+            def find_spec(self, name, *_):
+                if threading.current_thread() is not threading.main_thread():
+                    os.write(1, f"{name} ".encode())
+        sys.meta_path.insert(0, Imports())
+        tw.span("s", input="x" * 50_000).end()
+        assert tw.flush()
+        secure = Traceway(tw.url.replace("http:", "https:"), exit_timeout_s=0)
+        secure.span("s").end()
+        assert not secure.flush(0.2)
+        os._exit(0)
+        """,
+    )
+    assert said == ""
+
+
 def test_the_processes_of_multiprocessing_send_what_is_left_at_their_end(
     collector: Collector,
 ) -> None:

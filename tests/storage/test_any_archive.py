@@ -13,7 +13,7 @@ from storage.doctor import check
 from storage.forget import interrupt_running
 from storage.overdue import end_overdue
 from storage.sqlite import SqliteDatabase
-from tests.databases import opened
+from tests.databases import columns_of, opened
 from tests.storage import test_any_history, test_any_intake
 from tests.storage.archives import exported, restored
 from tests.storage.calls import rows, write
@@ -38,7 +38,7 @@ def told(db: SqliteDatabase) -> dict[str, Any]:
         ("sessions", "session_id"),
         ("session_models", "session_id, model"),
     ):
-        names = [row[1] for row in rows(db, f"PRAGMA table_xinfo({table})")]
+        names = [name for (name,) in rows(db, columns_of(table))]
         found[table] = []
         for row in rows(db, f"SELECT * FROM {table} ORDER BY {order}"):  # noqa: S608
             values = {n: v for n, v in zip(names, row, strict=True) if n not in OWN}

@@ -130,6 +130,7 @@ async def test_contents_are_read_a_bounded_part_at_a_time(db: SqliteDatabase) ->
 _NAMES = ", ".join(f":v{n}" for n in range(archive.AT_ONCE))
 
 
+@pytest.mark.sqlite_only("asks SQLite for its plan")
 @pytest.mark.parametrize(
     "sql",
     [

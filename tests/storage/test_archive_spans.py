@@ -10,6 +10,7 @@ from storage.handed import Said, SpanClosed
 from storage.handed_row import HANDED_IN
 from storage.records import Tokens
 from storage.sqlite import SqliteDatabase
+from tests.databases import columns_of
 from tests.storage.calls import rows
 
 LINE = SpanLine(
@@ -24,7 +25,7 @@ LINE = SpanLine(
 
 
 def test_no_column_of_a_span_is_forgotten(db: SqliteDatabase) -> None:
-    columns = {row[1] for row in rows(db, "PRAGMA table_xinfo(spans)")}
+    columns = {name for (name,) in rows(db, columns_of("spans"))}
     # While a span runs it has one; what is exported has ended.
     assert columns - set(COLUMNS) == {"checkpoint_us"}
 

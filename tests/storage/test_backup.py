@@ -16,6 +16,8 @@ from storage.sqlite import SqliteDatabase, open_database, open_snapshot
 from tests.databases import opened as database
 from tests.storage.calls import end, start, text_of, write
 
+pytestmark = pytest.mark.sqlite_only("a backup of PostgreSQL is made with its own tools")
+
 
 async def checked(path: Path) -> int:
     """See that a copy opens and fits together; give how many calls it has."""

@@ -1,5 +1,7 @@
 """What calls held goes with them, and their session mentions what its other calls bring."""
 
+import pytest
+
 from storage.continuation import FIND_UPROOTED_AT
 from storage.doctor import check
 from storage.forget import delete_trace
@@ -62,6 +64,7 @@ async def test_who_went_on_from_a_deleted_call_goes_on_from_the_one_before(
     assert await check(db, text_of) == []
 
 
+@pytest.mark.sqlite_only("counts what SQLite's own machine does")
 async def test_a_deletion_asks_of_other_calls_only_those_that_may_bring_the_same(
     db: SqliteDatabase,
 ) -> None:
@@ -81,6 +84,7 @@ async def test_a_deletion_asks_of_other_calls_only_those_that_may_bring_the_same
     assert counts[1] <= counts[0] + 5
 
 
+@pytest.mark.sqlite_only("asks SQLite for its plan")
 async def test_who_went_on_from_a_place_is_found_by_it_and_not_in_the_whole_session(
     db: SqliteDatabase,
 ) -> None:

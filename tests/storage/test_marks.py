@@ -99,6 +99,7 @@ async def test_a_mark_stays_when_calls_come_and_go_and_sums_are_made_anew(
     assert marked(db, "s") == NO_MARK  # it was forgotten with all else of the session
 
 
+@pytest.mark.sqlite_only("a damaged PostgreSQL is restored from a backup")
 async def test_a_mark_is_recovered_out_of_a_damaged_database(tmp_path: Path) -> None:
     db = opened(tmp_path / "traceway.db")
     write(db, [end(start(1, session_id="s")), end(start(2, session_id="t"))])

@@ -4,6 +4,10 @@ Invariant: `post` gives an Answer, whatever the network does. Not thread-safe: t
 """
 
 import email.utils
+
+# Names of servers are looked up with it. Its first import must not be the sender's thread's: in the
+# child of a fork meanwhile, the lock of that import is held for ever, and nothing is sent.
+import encodings.idna  # noqa: F401
 import enum
 import gzip
 import http.client
