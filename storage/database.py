@@ -123,7 +123,7 @@ class Database(Readable, Protocol):
         ...
 
     async def size_bytes(self) -> int:
-        """Give how much the database takes, without what waits to be used again."""
+        """Give how much the database takes, without what waits to be used again; or an estimate."""
         ...
 
     def tend(self) -> bool:
