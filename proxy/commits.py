@@ -52,10 +52,13 @@ class Commits:
         work: Callable[[Transaction], object],
         projects: Collection[int] | None,
         item: Item | None = None,
+        *,
+        once: bool = False,
     ) -> tuple[Outcome, Exception | None]:
         """Run work in a transaction of these projects, until it is committed, refused or given up.
 
-        Work of an `item` that is withdrawn is given up.
+        Work of an `item` that is withdrawn is given up; what is to be tried but `once`, after its
+        first failure.
         """
         pause_s = RETRY_S
         while not (self._given_up or (item and item.withdrawn)):
@@ -74,6 +77,8 @@ class Commits:
                 self._failed(error)
                 if is_refusal(error):
                     return "refused", error
+                if once:
+                    return "given up", error
                 self.away_since_us = self.away_since_us or time.time_ns() // 1000
                 self._pause(pause_s, item)
                 pause_s = min(pause_s * 2, RETRY_MAX_S)

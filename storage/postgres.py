@@ -275,7 +275,7 @@ SIZE: Final = f"""
 SELECT CAST(COALESCE(SUM(
   stored_bytes + {SPAN_BYTES} * span_count + {TRACE_BYTES} * trace_count), 0) AS BIGINT)
 FROM project_totals
-"""
+"""  # noqa: S608 (of constants)
 OUR_TABLES: Final = """
 SELECT c.relname FROM pg_class c
 WHERE c.relnamespace = CAST(current_schema() AS regnamespace) AND c.relkind = 'r'

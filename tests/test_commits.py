@@ -115,3 +115,9 @@ def test_at_the_end_it_is_tried_for_a_while_and_then_given_up(
     assert failures == [AWAY]
     assert commits.run(lambda _: None, ()) == ("given up", None)
     assert failures == [AWAY]
+
+
+def test_what_is_to_be_tried_but_once_is_given_up_after_its_first_failure(begin: Begin) -> None:
+    commits, database, failures = begin(AWAY, None)
+    assert commits.run(lambda _: None, (), once=True) == ("given up", AWAY)
+    assert (database.ends, failures, commits.away_since_us) == ([None], [AWAY], None)
