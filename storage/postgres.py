@@ -19,7 +19,7 @@ import asyncpg
 
 from storage.database import StatementRefused, StorageError
 from storage.postgres_address import Address, address_of, connect
-from storage.postgres_errors import REFUSALS, Unreachable, is_stale, line, refusal
+from storage.postgres_errors import REFUSALS, Unreachable, is_of_a_standby, is_stale, line, refusal
 from storage.postgres_migrate import LOCK, migrate
 from storage.postgres_readers import PostgresReaders, PostgresSnapshot
 from storage.postgres_statements import PostgresTransaction
@@ -197,7 +197,10 @@ class PostgresDatabase(PostgresReaders):
                 self._transaction.forget()
             found = refusal(self.place, error)
             is_closed = self._connection is not None and self._connection.is_closed()
-            if is_closed or isinstance(error, asyncpg.InternalClientError):
+            if is_of_a_standby(error):
+                self._drop()
+                self.open_anew()
+            elif is_closed or isinstance(error, asyncpg.InternalClientError):
                 self._drop()
                 found = Unreachable(self.place, line(error))
             raise found from error

@@ -62,6 +62,11 @@ def refusal(place: str, error: BaseException, limit_s: float | None = None) -> S
     return StatementRefused(place, detail)
 
 
+def is_of_a_standby(error: BaseException) -> bool:
+    """Tell whether the server does not write: another has taken over, and may be at its address."""
+    return isinstance(error, asyncpg.ReadOnlySQLTransactionError)
+
+
 def is_stale(error: BaseException) -> bool:
     """Tell whether prepared statements are to be prepared anew: their tables were changed."""
     return isinstance(
