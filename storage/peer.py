@@ -73,12 +73,11 @@ class Peer:
             if pid != own_pid:
                 told(channel)
 
-        try:
+        async def listen(connection: asyncpg.Connection) -> None:
             for channel in (EVENTS, GRANTS):
-                await self._connection.add_listener(channel, heard)
-        except REFUSALS as error:
-            await self._drop()
-            raise refusal(self._address.place, error) from None
+                await connection.add_listener(channel, heard)
+
+        await self._within(listen)
         await self.beat()
         return str((await self._ask(STARTED))[0][0])
 
@@ -135,14 +134,18 @@ class Peer:
         return [tuple(row) for row in await connection.fetch(sql, *values)]
 
     async def _within(self, work: Callable[..., Any], *arguments: Any) -> Any:
-        if self._connection is None or self._connection.is_closed():
+        connection = self._connection
+        if connection is None or connection.is_closed():
             raise Unreachable(self._address.place, "the connection was lost")
+        # To cancel what waits is not enough: it would go on to wait for its ROLLBACK.
+        limit = asyncio.get_running_loop().call_later(ANSWER_S, connection.terminate)
         try:
-            async with asyncio.timeout(ANSWER_S):
-                return await work(self._connection, *arguments)
+            return await work(connection, *arguments)
         except REFUSALS as error:
-            self._connection.terminate()
+            connection.terminate()
             raise refusal(self._address.place, error) from None
+        finally:
+            limit.cancel()
 
     async def _drop(self) -> None:
         connection, self._connection = self._connection, None
