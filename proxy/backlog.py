@@ -35,7 +35,7 @@ class Item:
     space is to be given back after it. ``outside``: the work is done with the database itself, in
     no transaction. ``once``: it is given up after its first failure, as nothing depends on it.
     ``withdrawn``: it is not to happen any more; ``sealed``: it is too late for that, for it is
-    being committed.
+    being committed. ``is_unsure``: a commit of it was begun and nobody knows how that ended.
     """
 
     record: Record | None
@@ -49,6 +49,7 @@ class Item:
     once: bool = False
     withdrawn: bool = False
     sealed: bool = False
+    is_unsure: bool = False
 
     def answer(self, result: object, error: Exception | None) -> None:
         """Tell whoever still waits for it what became of it."""

@@ -13,7 +13,7 @@ from typing import Final
 
 from proxy.backlog import Item, Withdrawn
 from proxy.outcomes import Outcome
-from storage.database import Database, Transaction, is_refusal
+from storage.database import CommitUnknown, Database, Transaction, is_refusal
 
 # A failing commit is tried again after this long, doubling up to the second figure.
 RETRY_S: Final = 0.1
@@ -73,6 +73,7 @@ class Commits:
             except Exception as error:
                 if item is not None:
                     item.sealed = False
+                    item.is_unsure |= isinstance(error, CommitUnknown)
                 self.error = str(error) or repr(error)
                 self._failed(error)
                 if is_refusal(error):

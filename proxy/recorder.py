@@ -160,6 +160,8 @@ class Recorder:
         if item.withdrawn:
             reason = f"it does not take changes now ({self.commits.error or 'it is busy'})"
             remedy = "nothing was changed: try again when /api/health says ok"
+            if item.is_unsure:
+                remedy = "it may have been changed: look when /api/health says ok"
             item.answer(None, StorageError("the database", reason, remedy))
         elif not item.ticket.done():
             self._loop.call_later(MOMENT_S, self._withdraw, item)

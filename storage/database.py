@@ -195,6 +195,14 @@ class DatabaseUnwritable(StorageError):
         super().__init__(place, detail, remedy)
 
 
+class CommitUnknown(DatabaseUnwritable):
+    """The answer to a commit was lost: what was to be committed is there, or is not."""
+
+    def __init__(self, place: object, detail: str) -> None:
+        problem = f"it may or may not have committed ({detail})"
+        StorageError.__init__(self, place, problem, "check that the server runs")
+
+
 class QueryTimeout(StorageError):
     """A read took longer than reads may, and was ended."""
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from storage.database import StatementRefused, StorageError
+from storage.database import CommitUnknown, StatementRefused, StorageError
 from storage.postgres_address import Address, address_of, connect
 from storage.postgres_errors import REFUSALS, Unreachable, is_of_a_standby, is_stale, line, refusal
 from storage.postgres_migrate import LOCK, migrate
@@ -137,7 +137,10 @@ class PostgresDatabase(PostgresReaders):
     def _commit(self) -> None:
         if self._transaction is not None:
             self._transaction.flush()
-        said = self.run(self._connection.execute("COMMIT"))
+        try:
+            said = self.run(self._connection.execute("COMMIT"))
+        except Unreachable as error:
+            raise CommitUnknown(self.place, line(error.__cause__ or error)) from error
         if said != "COMMIT":
             raise StatementRefused(self.place, "the transaction had failed, and was undone")
 
