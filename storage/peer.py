@@ -8,6 +8,7 @@ with what is heard is the server's business.
 
 import asyncio
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 import asyncpg
@@ -25,7 +26,7 @@ ANSWER_S: Final = 5.0
 
 BEAT: Final = """
 INSERT INTO owners (owner, heard_at) VALUES ($1, clock_timestamp())
-ON CONFLICT (owner) DO UPDATE SET heard_at = clock_timestamp()
+ON CONFLICT (owner) DO UPDATE SET heard_at = clock_timestamp() RETURNING heard_at
 """
 LEAVE: Final = "DELETE FROM owners WHERE owner = $1"
 LOOK: Final = """
@@ -81,9 +82,10 @@ class Peer:
         await self.beat()
         return str((await self._ask(STARTED))[0][0])
 
-    async def beat(self) -> None:
-        """Give a sign of life."""
-        await self._ask(BEAT, self._owner)
+    async def beat(self) -> float:
+        """Give a sign of life; return when that was by the database's clock, in seconds."""
+        heard_at: datetime = (await self._ask(BEAT, self._owner))[0][0]
+        return heard_at.timestamp()
 
     async def look(self) -> Seen:
         """See how far the others are."""

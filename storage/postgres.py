@@ -242,13 +242,16 @@ class PostgresDatabase(PostgresReaders):
         with self._taken():
             self._connect()
             self.run(self._connection.execute("SET statement_timeout = 0"))
-            for table in self.run(self._connection.fetch(OUR_TABLES)):
-                self._armed_at_s = time.monotonic() + 24 * 3600.0
-                if self._limit is not None:
-                    self._limit.cancel()
-                self.run(self._connection.execute(f'VACUUM (FULL, ANALYZE) "{table[0]}"'))
-            self._armed_at_s = 0.0
-            self.run(self._connection.execute("RESET statement_timeout"))
+            try:
+                for table in self.run(self._connection.fetch(OUR_TABLES)):
+                    self._armed_at_s = time.monotonic() + 24 * 3600.0
+                    if self._limit is not None:
+                        self._limit.cancel()
+                    self.run(self._connection.execute(f'VACUUM (FULL, ANALYZE) "{table[0]}"'))
+            finally:
+                self._armed_at_s = 0.0
+                if self._connection is not None:
+                    self.run(self._connection.execute("RESET statement_timeout"))
 
     async def close(self) -> None:
         """Close every connection, after the writer's thread has ended."""
@@ -284,7 +287,7 @@ FROM project_totals
 """  # noqa: S608 (of constants)
 OUR_TABLES: Final = """
 SELECT c.relname FROM pg_class c
-WHERE c.relnamespace = CAST(current_schema() AS regnamespace) AND c.relkind = 'r'
+WHERE c.relnamespace = CAST(quote_ident(current_schema()) AS regnamespace) AND c.relkind = 'r'
 """
 
 

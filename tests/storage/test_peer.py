@@ -60,8 +60,9 @@ async def test_each_gives_signs_of_life_and_takes_its_own_away(url: str) -> None
     read = "SELECT owner, heard_at FROM owners ORDER BY heard_at"
     before = await ask_sql(url, read)
     assert [row[0] for row in before] == owners
-    await peers[0].beat()
+    heard_s = await peers[0].beat()
     after = await ask_sql(url, read)
+    assert after[-1][1].timestamp() == heard_s
     assert [row[0] for row in after] == owners[::-1]
     assert after[-1][1] > before[-1][1]
     await peers[0].leave()

@@ -64,3 +64,13 @@ async def test_an_address_that_does_not_answer_is_told_within_the_time_for_it(
             await peer.wait_closed()
     with pytest.raises(DatabaseUnwritable, match=r"127\.0\.0\.1"):
         await asyncio.to_thread(open_postgres, f"postgresql://u:secret@127.0.0.1:{port}/a")
+
+
+async def test_a_vacuum_that_fails_leaves_the_limits_as_they_were(
+    db: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = rows(db, "SHOW statement_timeout")
+    monkeypatch.setattr("storage.postgres.OUR_TABLES", "SELECT 'none'")
+    with pytest.raises(StatementRefused, match="none"):
+        db.vacuum()
+    assert rows(db, "SHOW statement_timeout") == before
