@@ -13,13 +13,15 @@ from typing import Final
 
 from proxy.backlog import Item, Withdrawn
 from proxy.outcomes import Outcome
-from storage.database import CommitUnknown, Database, Transaction, is_refusal
+from storage.database import CommitUnknown, Database, TookTooLong, Transaction, is_refusal
 
 # A failing commit is tried again after this long, doubling up to the second figure.
 RETRY_S: Final = 0.1
 RETRY_MAX_S: Final = 5.0
 # At the end of the process, failing commits are tried for this long, all together.
 LAST_TRY_S: Final = 5.0
+# Other work than records that the database ends so often, as it takes too long, is refused.
+TOO_LONG_ENDS: Final = 3
 
 
 class Commits:
@@ -61,6 +63,7 @@ class Commits:
         first failure.
         """
         pause_s = RETRY_S
+        too_long = 0
         while not (self._given_up or (item and item.withdrawn)):
             try:
                 began_s = time.monotonic()
@@ -76,7 +79,8 @@ class Commits:
                     item.is_unsure |= isinstance(error, CommitUnknown)
                 self.error = str(error) or repr(error)
                 self._failed(error)
-                if is_refusal(error):
+                too_long += item is not None and isinstance(error, TookTooLong)
+                if is_refusal(error) or too_long == TOO_LONG_ENDS:
                     return "refused", error
                 if once:
                     return "given up", error

@@ -165,6 +165,15 @@ class DatabaseLocked(StorageError):
         super().__init__(place, problem, remedy)
 
 
+class TookTooLong(DatabaseLocked):
+    """The database ended a transaction that took longer than any may."""
+
+    def __init__(self, place: object, detail: str) -> None:
+        self.pid = None
+        problem = f"it ended what took too long ({detail})"
+        StorageError.__init__(self, place, problem, "wait, or end what slows it down")
+
+
 class DatabaseNewer(StorageError):
     """A newer version of the program wrote the database."""
 

@@ -17,8 +17,8 @@ from typing import Any, Final
 
 import asyncpg
 
-from storage.database import CommitUnknown, StatementRefused, StorageError
-from storage.postgres_address import Address, address_of, connect
+from storage.database import CommitUnknown, StatementRefused, StorageError, TookTooLong
+from storage.postgres_address import IDLE_MS, Address, address_of, connect
 from storage.postgres_errors import REFUSALS, Unreachable, is_of_a_standby, is_stale, line, refusal
 from storage.postgres_migrate import LOCK, migrate
 from storage.postgres_readers import PostgresReaders, PostgresSnapshot
@@ -36,6 +36,8 @@ GIVE_UP_S: Final = STATEMENT_S + 10.0
 # The limit is set anew when so much of it has passed, as that costs more than to look at a clock.
 REARM_S: Final = 5.0
 CLOSE_S: Final = 2.0
+# The server ends a transaction that did nothing for so long, and only closes its connection.
+IDLE_S: Final = IDLE_MS / 1_000
 
 
 def open_postgres(
@@ -87,6 +89,7 @@ class PostgresDatabase(PostgresReaders):
         self._transaction: PostgresTransaction | None = None
         self._limit: asyncio.TimerHandle | None = None
         self._armed_at_s = 0.0
+        self._ended_at_s = self._idle_s = 0.0
 
     def migrate(self) -> None:
         """Bring the schema up to date.
@@ -117,6 +120,7 @@ class PostgresDatabase(PostgresReaders):
 
     def _begin(self, text: str) -> PostgresTransaction:
         is_new = self._connect()
+        self._ended_at_s = time.monotonic()
         try:
             self.run(self._connection.execute(text))
         except Unreachable:
@@ -200,7 +204,10 @@ class PostgresDatabase(PostgresReaders):
                 self._transaction.forget()
             found = refusal(self.place, error)
             is_closed = self._connection is not None and self._connection.is_closed()
-            if is_of_a_standby(error):
+            if is_closed and self._idle_s >= IDLE_S:
+                self._drop()
+                found = TookTooLong(self.place, f"{self._idle_s:.0f} s between two statements")
+            elif is_of_a_standby(error):
                 self._drop()
                 self.open_anew()
             elif is_closed or isinstance(error, asyncpg.InternalClientError):
@@ -210,12 +217,16 @@ class PostgresDatabase(PostgresReaders):
 
     def _drive(self, work: Coroutine[Any, Any, Any]) -> Any:
         now_s = time.monotonic()
+        self._idle_s = now_s - self._ended_at_s
         if now_s - self._armed_at_s > REARM_S:
             self._armed_at_s = now_s
             if self._limit is not None:
                 self._limit.cancel()
             self._limit = self._loop.call_later(GIVE_UP_S, self._give_up)
-        return self._loop.run_until_complete(work)
+        try:
+            return self._loop.run_until_complete(work)
+        finally:
+            self._ended_at_s = time.monotonic()
 
     def _give_up(self) -> None:
         if self._connection is not None:
