@@ -33,8 +33,9 @@ class Item:
 
     ``projects`` are those that the work writes to, None: maybe all. ``erases``: it deletes, so that
     space is to be given back after it. ``outside``: the work is done with the database itself, in
-    no transaction. ``withdrawn``: it is not to happen any more; ``sealed``: it
-    is too late for that, for it is being committed.
+    no transaction. ``once``: it is given up after its first failure, as nothing depends on it.
+    ``withdrawn``: it is not to happen any more; ``sealed``: it is too late for that, for it is
+    being committed. ``is_unsure``: a commit of it was begun and nobody knows how that ended.
     """
 
     record: Record | None
@@ -45,8 +46,10 @@ class Item:
     projects: Collection[int] | None = None
     erases: bool = False
     outside: bool = False
+    once: bool = False
     withdrawn: bool = False
     sealed: bool = False
+    is_unsure: bool = False
 
     def answer(self, result: object, error: Exception | None) -> None:
         """Tell whoever still waits for it what became of it."""

@@ -13,13 +13,15 @@ from typing import Final
 
 from proxy.backlog import Item, Withdrawn
 from proxy.outcomes import Outcome
-from storage.database import Database, Transaction, is_refusal
+from storage.database import CommitUnknown, Database, TookTooLong, Transaction, is_refusal
 
 # A failing commit is tried again after this long, doubling up to the second figure.
 RETRY_S: Final = 0.1
 RETRY_MAX_S: Final = 5.0
 # At the end of the process, failing commits are tried for this long, all together.
 LAST_TRY_S: Final = 5.0
+# Other work than records that the database ends so often, as it takes too long, is refused.
+TOO_LONG_ENDS: Final = 3
 
 
 class Commits:
@@ -52,12 +54,16 @@ class Commits:
         work: Callable[[Transaction], object],
         projects: Collection[int] | None,
         item: Item | None = None,
+        *,
+        once: bool = False,
     ) -> tuple[Outcome, Exception | None]:
         """Run work in a transaction of these projects, until it is committed, refused or given up.
 
-        Work of an `item` that is withdrawn is given up.
+        Work of an `item` that is withdrawn is given up; what is to be tried but `once`, after its
+        first failure.
         """
         pause_s = RETRY_S
+        too_long = 0
         while not (self._given_up or (item and item.withdrawn)):
             try:
                 began_s = time.monotonic()
@@ -70,10 +76,14 @@ class Commits:
             except Exception as error:
                 if item is not None:
                     item.sealed = False
+                    item.is_unsure |= isinstance(error, CommitUnknown)
                 self.error = str(error) or repr(error)
                 self._failed(error)
-                if is_refusal(error):
+                too_long += item is not None and isinstance(error, TookTooLong)
+                if is_refusal(error) or too_long == TOO_LONG_ENDS:
                     return "refused", error
+                if once:
+                    return "given up", error
                 self.away_since_us = self.away_since_us or time.time_ns() // 1000
                 self._pause(pause_s, item)
                 pause_s = min(pause_s * 2, RETRY_MAX_S)

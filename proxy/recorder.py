@@ -14,6 +14,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Final, TypeVar
 
 from proxy.backlog import Backlog, Item, Key, Record, Ticket, key_of, weight
@@ -54,7 +55,7 @@ MAX_UNINDEXED: Final = 20_000
 GIVE_BACK_S: Final = 0.030
 # A database that is to be tended is looked after this often, also while nothing is to be saved.
 TEND_S: Final = 1.0
-# For a search: so many messages at once, 50 ms, and so long a wait until it goes on without.
+# For a search: so many small messages at once, 50 ms, and so long a wait until it goes on without.
 INDEX_NOW: Final = 1_000
 INDEX_WAIT_S: Final = 0.5
 
@@ -85,7 +86,7 @@ class Recorder:
         self._unindexed = 0
         self._to_tend = False
         self._to_reclaim = False
-        self._indexing: asyncio.Future[int] | None = None
+        self._indexing: asyncio.Task[None] | None = None
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._thread.start()
 
@@ -159,6 +160,8 @@ class Recorder:
         if item.withdrawn:
             reason = f"it does not take changes now ({self.commits.error or 'it is busy'})"
             remedy = "nothing was changed: try again when /api/health says ok"
+            if item.is_unsure:
+                remedy = "it may have been changed: look when /api/health says ok"
             item.answer(None, StorageError("the database", reason, remedy))
         elif not item.ticket.done():
             self._loop.call_later(MOMENT_S, self._withdraw, item)
@@ -166,9 +169,16 @@ class Recorder:
     async def indexed(self) -> None:
         """Have a search find what was saved before it, unless that takes longer than a moment."""
         if self._indexing is None or self._indexing.done():
-            self._indexing = self.write(lambda tx: fulltext.index(tx, INDEX_NOW, text_of), ())
+            self._indexing = self._loop.create_task(self._index_now())
             self._indexing.add_done_callback(lambda done: done.cancelled() or done.exception())
         await asyncio.wait((self._indexing,), timeout=INDEX_WAIT_S)
+
+    async def _index_now(self) -> None:
+        """Index what waits as long as a search does; what others write comes in between."""
+        until_s = self._loop.time() + INDEX_WAIT_S
+        index = partial(fulltext.index, limit=INDEX_NOW, text_of=text_of, most_bytes=INDEX_BYTES)
+        while await self._order(index, (), once=True).ticket and self._loop.time() < until_s:
+            pass
 
     @property
     def queued_bytes(self) -> int:
@@ -307,11 +317,14 @@ class Recorder:
 
     def _index(self) -> None:
         done: list[int] = []
-        self.commits.run(
-            lambda tx: done.append(fulltext.index(tx, INDEX_BATCH, text_of, INDEX_BYTES)), ()
+        outcome, _ = self.commits.run(
+            lambda tx: done.append(fulltext.index(tx, INDEX_BATCH, text_of, INDEX_BYTES)),
+            (),
+            once=True,
         )
         # Until there are none; where it failed, the next call's try again.
-        self._unindexed = max(self._unindexed - done[-1], 1) if done and done[-1] else 0
+        is_done = outcome != "saved" or not done[-1]
+        self._unindexed = 0 if is_done else max(self._unindexed - done[-1], 1)
 
     def _do_work(self, item: Item) -> None:
         results: list[object] = []
@@ -323,9 +336,10 @@ class Recorder:
                 self._tell(item.answer, None, error)
             return
         outcome, refusal = self.commits.run(
-            lambda tx: results.append(work(tx)), item.projects, item
+            lambda tx: results.append(work(tx)), item.projects, item, once=item.once
         )
-        self._unindexed = max(self._unindexed, 1)
+        if outcome == "saved":
+            self._unindexed = max(self._unindexed, 1)
         if item.erases:
             self._settler.forget()  # the messages that it deleted
             with contextlib.suppress(StorageError):  # what is not given back now is later

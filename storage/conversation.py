@@ -98,6 +98,14 @@ def holes_of(packed: bytes | None) -> list[int]:
     return [] if packed is None else [one for one in unpack_envelope(packed)[1] if one != MESSAGES]
 
 
+def known_holes_of(packed: bytes | None) -> list[int]:
+    """Give the contents in the holes of an envelope; none of one that is damaged."""
+    try:
+        return holes_of(packed)
+    except DatabaseCorrupt:
+        return []
+
+
 def look_up(additions: Additions, project_id: int, conversations: Sequence[Conversation]) -> None:
     """Find out at once what is there of the messages of many calls, but for those of long ones."""
     nodes: list[bytes] = []

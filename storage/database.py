@@ -123,7 +123,7 @@ class Database(Readable, Protocol):
         ...
 
     async def size_bytes(self) -> int:
-        """Give how much the database takes, without what waits to be used again."""
+        """Give how much the database takes, without what waits to be used again; or an estimate."""
         ...
 
     def tend(self) -> bool:
@@ -165,6 +165,15 @@ class DatabaseLocked(StorageError):
         super().__init__(place, problem, remedy)
 
 
+class TookTooLong(DatabaseLocked):
+    """The database ended a transaction that took longer than any may."""
+
+    def __init__(self, place: object, detail: str) -> None:
+        self.pid = None
+        problem = f"it ended what took too long ({detail})"
+        StorageError.__init__(self, place, problem, "wait, or end what slows it down")
+
+
 class DatabaseNewer(StorageError):
     """A newer version of the program wrote the database."""
 
@@ -193,6 +202,14 @@ class DatabaseUnwritable(StorageError):
     def __init__(self, place: object, detail: str) -> None:
         remedy = "check that its directory exists, can be written and has space"
         super().__init__(place, detail, remedy)
+
+
+class CommitUnknown(DatabaseUnwritable):
+    """The answer to a commit was lost: what was to be committed is there, or is not."""
+
+    def __init__(self, place: object, detail: str) -> None:
+        problem = f"it may or may not have committed ({detail})"
+        StorageError.__init__(self, place, problem, "check that the server runs")
 
 
 class QueryTimeout(StorageError):

@@ -79,9 +79,20 @@ class Order:
     with_starred: bool = False
 
 
-def ask(tx: Transaction, project_id: int, order: Order, now_us: int) -> Erasure:
-    """Note an order. What comes after this moment is not touched by it."""
+def ask(
+    tx: Transaction, project_id: int, order: Order, now_us: int, tries: list[int] | None = None
+) -> Erasure:
+    """Note an order. What comes after this moment is not touched by it.
+
+    ``tries`` takes the number of each try of one order; one that was committed after all, though
+    its answer was lost, is the order.
+    """
+    tries = [] if tries is None else tries
+    for earlier in tries:
+        if rows := tx.execute(READ_ONE, {"project_id": project_id, "id": earlier}):
+            return _of(rows[0])
     (number,) = tx.take_numbers("erasure", 1)
+    tries.append(number)
     (before_seq,) = tx.take_numbers("seq", 1)
     key: Params = {"project_id": project_id, "id": number}
     values: dict[str, Value] = {

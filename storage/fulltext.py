@@ -3,7 +3,8 @@
 Invariants: each content that mentions.py hands over is either in the index or in the table
 ``unindexed``, where it waits until the writer has nothing more urgent to do: the index costs as
 much as all else that a call stores, and less in larger batches. A row goes by the same text that
-it came with, or its words stay behind. What an index is and how it is asked is each database's:
+it came with, or its words stay behind. What is damaged has no words, and keeps nobody waiting: the
+doctor tells of it. What an index is and how it is asked is each database's:
 fts5.py's and tsvector.py's.
 """
 
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from storage.contents import unpack
-from storage.database import Database, Params, Row, Transaction, Value
+from storage.database import Database, DatabaseCorrupt, Params, Row, Transaction, Value
 from storage.parameters import clean_text
 
 # The newest messages that are looked at for one word: a quarter of a second of a reader's time.
@@ -79,7 +80,10 @@ def leave_index(tx: Transaction, content_id: int, text_of: TextOf) -> None:
 
 def _row(tx: Transaction, row: Row, text_of: TextOf) -> Params:
     content_id, project_id, encoding, size, data = row
-    text = clean_text(text_of(unpack(encoding, size, data)))
+    try:
+        text = clean_text(text_of(unpack(encoding, size, data)))
+    except DatabaseCorrupt:
+        text = ""
     return {"id": content_id, **tx.full_text.words(project_id, text)}
 
 

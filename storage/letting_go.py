@@ -13,7 +13,7 @@ from typing import Final
 from storage.additions import ADD_MENTIONS
 from storage.contents import drop_contents
 from storage.continuation import replant_at
-from storage.conversation import drop_nodes, holes_of
+from storage.conversation import drop_nodes, known_holes_of
 from storage.database import Params, Row, Transaction
 from storage.fulltext import TextOf, await_index, leave_index
 from storage.mentions import WITHDRAW, brought_by_call, mention_calls, unheard
@@ -80,7 +80,7 @@ def _release(tx: Transaction, spans: Sequence[Row]) -> set[int]:
     held: set[int] = set()
     for seq, _, *content_ids, request, response, input_node_id, output_node_id, _, _ in spans:
         held.update(one for one in content_ids if one is not None)
-        for content_id in (*holes_of(request), *holes_of(response)):
+        for content_id in (*known_holes_of(request), *known_holes_of(response)):
             tx.execute(FREED, {"content_id": content_id, "span_seq": seq})
             held.add(content_id)
         held.update(drop_nodes(tx, input_node_id))

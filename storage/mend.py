@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Final
 
 from storage.continuation import replant
-from storage.conversation import drop_nodes, holes_of
-from storage.database import DatabaseCorrupt, Params, Readable, Row, Transaction
+from storage.conversation import drop_nodes, known_holes_of
+from storage.database import Params, Readable, Row, Transaction
 from storage.doctor import STORED
 from storage.fulltext import await_index
 from storage.keys import lone_key, session_key
@@ -131,7 +131,7 @@ async def _drop_bodies(tx: Transaction, db: Readable) -> tuple[int, int]:
         tx.execute(statement, {})
     tx.execute(EMPTY_HOLES, {})
     async for seq, *envelopes in each(db, ENVELOPES):
-        for content_id in {one for packed in envelopes for one in _holes(packed)}:
+        for content_id in {one for packed in envelopes for one in known_holes_of(packed)}:
             row: Params = {"content_id": content_id, "seq": seq}
             if tx.execute(HOLE_IS_THERE, row):
                 tx.execute(HOLD, row)
@@ -161,13 +161,6 @@ SELECT seq, request_envelope, response_envelope FROM spans WHERE seq > :after OR
 """
 
 
-def _holes(packed: bytes | None) -> list[int]:
-    try:
-        return holes_of(packed)
-    except DatabaseCorrupt:
-        return []
-
-
 UNHELD_NODES: Final = """
 SELECT n.id FROM nodes n WHERE NOT EXISTS (SELECT 1 FROM nodes WHERE parent_id = n.id)
   AND NOT EXISTS (SELECT 1 FROM spans WHERE input_node_id = n.id)
@@ -190,7 +183,7 @@ async def _hold(tx: Transaction, db: Readable) -> None:
     """Hold what the calls that are left need, and drop what nobody holds."""
     tx.execute(EMPTY_HOLES, {})
     async for seq, *envelopes in each(db, ENVELOPES):
-        for content_id in {one for packed in envelopes for one in _holes(packed)}:
+        for content_id in {one for packed in envelopes for one in known_holes_of(packed)}:
             tx.execute(HOLD, {"content_id": content_id, "seq": seq})
     for (node_id,) in tx.execute(UNHELD_NODES, {}):
         drop_nodes(tx, node_id)

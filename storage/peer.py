@@ -8,6 +8,7 @@ with what is heard is the server's business.
 
 import asyncio
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 import asyncpg
@@ -25,7 +26,7 @@ ANSWER_S: Final = 5.0
 
 BEAT: Final = """
 INSERT INTO owners (owner, heard_at) VALUES ($1, clock_timestamp())
-ON CONFLICT (owner) DO UPDATE SET heard_at = clock_timestamp()
+ON CONFLICT (owner) DO UPDATE SET heard_at = clock_timestamp() RETURNING heard_at
 """
 LEAVE: Final = "DELETE FROM owners WHERE owner = $1"
 LOOK: Final = """
@@ -73,18 +74,18 @@ class Peer:
             if pid != own_pid:
                 told(channel)
 
-        try:
+        async def listen(connection: asyncpg.Connection) -> None:
             for channel in (EVENTS, GRANTS):
-                await self._connection.add_listener(channel, heard)
-        except REFUSALS as error:
-            await self._drop()
-            raise refusal(self._address.place, error) from None
+                await connection.add_listener(channel, heard)
+
+        await self._within(listen)
         await self.beat()
         return str((await self._ask(STARTED))[0][0])
 
-    async def beat(self) -> None:
-        """Give a sign of life."""
-        await self._ask(BEAT, self._owner)
+    async def beat(self) -> float:
+        """Give a sign of life; return when that was by the database's clock, in seconds."""
+        heard_at: datetime = (await self._ask(BEAT, self._owner))[0][0]
+        return heard_at.timestamp()
 
     async def look(self) -> Seen:
         """See how far the others are."""
@@ -135,14 +136,18 @@ class Peer:
         return [tuple(row) for row in await connection.fetch(sql, *values)]
 
     async def _within(self, work: Callable[..., Any], *arguments: Any) -> Any:
-        if self._connection is None or self._connection.is_closed():
+        connection = self._connection
+        if connection is None or connection.is_closed():
             raise Unreachable(self._address.place, "the connection was lost")
+        # To cancel what waits is not enough: it would go on to wait for its ROLLBACK.
+        limit = asyncio.get_running_loop().call_later(ANSWER_S, connection.terminate)
         try:
-            async with asyncio.timeout(ANSWER_S):
-                return await work(self._connection, *arguments)
+            return await work(connection, *arguments)
         except REFUSALS as error:
-            self._connection.terminate()
+            connection.terminate()
             raise refusal(self._address.place, error) from None
+        finally:
+            limit.cancel()
 
     async def _drop(self) -> None:
         connection, self._connection = self._connection, None

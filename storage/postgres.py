@@ -17,9 +17,9 @@ from typing import Any, Final
 
 import asyncpg
 
-from storage.database import StatementRefused, StorageError
-from storage.postgres_address import Address, address_of, connect
-from storage.postgres_errors import REFUSALS, Unreachable, is_stale, line, refusal
+from storage.database import CommitUnknown, StatementRefused, StorageError, TookTooLong
+from storage.postgres_address import IDLE_MS, Address, address_of, connect
+from storage.postgres_errors import REFUSALS, Unreachable, is_of_a_standby, is_stale, line, refusal
 from storage.postgres_migrate import LOCK, migrate
 from storage.postgres_readers import PostgresReaders, PostgresSnapshot
 from storage.postgres_statements import PostgresTransaction
@@ -36,6 +36,8 @@ GIVE_UP_S: Final = STATEMENT_S + 10.0
 # The limit is set anew when so much of it has passed, as that costs more than to look at a clock.
 REARM_S: Final = 5.0
 CLOSE_S: Final = 2.0
+# The server ends a transaction that did nothing for so long, and only closes its connection.
+IDLE_S: Final = IDLE_MS / 1_000
 
 
 def open_postgres(
@@ -87,6 +89,7 @@ class PostgresDatabase(PostgresReaders):
         self._transaction: PostgresTransaction | None = None
         self._limit: asyncio.TimerHandle | None = None
         self._armed_at_s = 0.0
+        self._ended_at_s = self._idle_s = 0.0
 
     def migrate(self) -> None:
         """Bring the schema up to date.
@@ -117,6 +120,7 @@ class PostgresDatabase(PostgresReaders):
 
     def _begin(self, text: str) -> PostgresTransaction:
         is_new = self._connect()
+        self._ended_at_s = time.monotonic()
         try:
             self.run(self._connection.execute(text))
         except Unreachable:
@@ -137,7 +141,10 @@ class PostgresDatabase(PostgresReaders):
     def _commit(self) -> None:
         if self._transaction is not None:
             self._transaction.flush()
-        said = self.run(self._connection.execute("COMMIT"))
+        try:
+            said = self.run(self._connection.execute("COMMIT"))
+        except Unreachable as error:
+            raise CommitUnknown(self.place, line(error.__cause__ or error)) from error
         if said != "COMMIT":
             raise StatementRefused(self.place, "the transaction had failed, and was undone")
 
@@ -197,19 +204,29 @@ class PostgresDatabase(PostgresReaders):
                 self._transaction.forget()
             found = refusal(self.place, error)
             is_closed = self._connection is not None and self._connection.is_closed()
-            if is_closed or isinstance(error, asyncpg.InternalClientError):
+            if is_closed and self._idle_s >= IDLE_S:
+                self._drop()
+                found = TookTooLong(self.place, f"{self._idle_s:.0f} s between two statements")
+            elif is_of_a_standby(error):
+                self._drop()
+                self.open_anew()
+            elif is_closed or isinstance(error, asyncpg.InternalClientError):
                 self._drop()
                 found = Unreachable(self.place, line(error))
             raise found from error
 
     def _drive(self, work: Coroutine[Any, Any, Any]) -> Any:
         now_s = time.monotonic()
+        self._idle_s = now_s - self._ended_at_s
         if now_s - self._armed_at_s > REARM_S:
             self._armed_at_s = now_s
             if self._limit is not None:
                 self._limit.cancel()
             self._limit = self._loop.call_later(GIVE_UP_S, self._give_up)
-        return self._loop.run_until_complete(work)
+        try:
+            return self._loop.run_until_complete(work)
+        finally:
+            self._ended_at_s = time.monotonic()
 
     def _give_up(self) -> None:
         if self._connection is not None:
@@ -220,7 +237,10 @@ class PostgresDatabase(PostgresReaders):
         return False
 
     async def size_bytes(self) -> int:
-        """Give how much the database takes, with what waits to be used again."""
+        """Give an estimate of what the rows that are kept take, with their indexes.
+
+        The files of the server do not tell: they hardly ever get smaller when rows are deleted.
+        """
         ((size,),) = await self.read(SIZE, {})
         return int(size)
 
@@ -233,13 +253,16 @@ class PostgresDatabase(PostgresReaders):
         with self._taken():
             self._connect()
             self.run(self._connection.execute("SET statement_timeout = 0"))
-            for table in self.run(self._connection.fetch(OUR_TABLES)):
-                self._armed_at_s = time.monotonic() + 24 * 3600.0
-                if self._limit is not None:
-                    self._limit.cancel()
-                self.run(self._connection.execute(f'VACUUM (FULL, ANALYZE) "{table[0]}"'))
-            self._armed_at_s = 0.0
-            self.run(self._connection.execute("RESET statement_timeout"))
+            try:
+                for table in self.run(self._connection.fetch(OUR_TABLES)):
+                    self._armed_at_s = time.monotonic() + 24 * 3600.0
+                    if self._limit is not None:
+                        self._limit.cancel()
+                    self.run(self._connection.execute(f'VACUUM (FULL, ANALYZE) "{table[0]}"'))
+            finally:
+                self._armed_at_s = 0.0
+                if self._connection is not None:
+                    self.run(self._connection.execute("RESET statement_timeout"))
 
     async def close(self) -> None:
         """Close every connection, after the writer's thread has ended."""
@@ -265,10 +288,17 @@ class PostgresDatabase(PostgresReaders):
         self._loop.close()
 
 
-SIZE: Final = "SELECT pg_database_size(current_database())"
+# What a call takes beside its texts: its row, those of its messages and words, and their indexes.
+SPAN_BYTES: Final = 2048
+TRACE_BYTES: Final = SPAN_BYTES // 2
+SIZE: Final = f"""
+SELECT CAST(COALESCE(SUM(
+  stored_bytes + {SPAN_BYTES} * span_count + {TRACE_BYTES} * trace_count), 0) AS BIGINT)
+FROM project_totals
+"""  # noqa: S608 (of constants)
 OUR_TABLES: Final = """
 SELECT c.relname FROM pg_class c
-WHERE c.relnamespace = CAST(current_schema() AS regnamespace) AND c.relkind = 'r'
+WHERE c.relnamespace = CAST(quote_ident(current_schema()) AS regnamespace) AND c.relkind = 'r'
 """
 
 

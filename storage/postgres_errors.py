@@ -16,6 +16,7 @@ from storage.database import (
     QueryTimeout,
     StatementRefused,
     StorageError,
+    TookTooLong,
 )
 
 # What asyncpg raises: for what the server says, for the wrong use of it, for a lost connection, and
@@ -31,12 +32,14 @@ REFUSALS: Final = (
 )
 # SQLSTATE, whole or its class (postgresql.org/docs/current/errcodes-appendix.html). Those of a
 # statement that another connection's work or ours ended, and that may be tried again.
-_LOCKED: Final = frozenset({"55P03", "40P01", "40001", "25P02", "57014", "25P03"})
+_LOCKED: Final = frozenset({"55P03", "40P01", "40001", "25P02"})
 # No connection, or none that may write: down, starting, failed over, full, forbidden.
 _AWAY: Final = frozenset({"25006", "42501", "3D000"})
 _AWAY_CLASSES: Final = frozenset({"08", "28", "53", "57", "58"})
 _DAMAGED: Final = frozenset({"XX001", "XX002"})
 _CANCELLED: Final = "57014"
+# By a limit of time: of a statement, and of the pause between two of a transaction.
+_TOO_LONG: Final = frozenset({_CANCELLED, "25P03"})
 
 
 def refusal(place: str, error: BaseException, limit_s: float | None = None) -> StorageError:
@@ -45,6 +48,8 @@ def refusal(place: str, error: BaseException, limit_s: float | None = None) -> S
     detail = line(error)
     if code == _CANCELLED and limit_s is not None:
         return QueryTimeout(place, limit_s)
+    if code in _TOO_LONG:
+        return TookTooLong(place, detail)
     if code in _DAMAGED:
         return DatabaseCorrupt(place, f"it is damaged ({detail})")
     if code in _LOCKED or is_stale(error):
@@ -60,6 +65,11 @@ def refusal(place: str, error: BaseException, limit_s: float | None = None) -> S
     if is_lost or isinstance(error, asyncpg.InternalClientError):
         return Unreachable(place, detail)
     return StatementRefused(place, detail)
+
+
+def is_of_a_standby(error: BaseException) -> bool:
+    """Tell whether the server does not write: another has taken over, and may be at its address."""
+    return isinstance(error, asyncpg.ReadOnlySQLTransactionError)
 
 
 def is_stale(error: BaseException) -> bool:

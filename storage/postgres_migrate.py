@@ -30,7 +30,8 @@ SELECT pg_advisory_unlock({LOCK[0]}, {LOCK[1]}); RESET lock_timeout; RESET state
 # What belongs to no extension.
 TABLES: Final = """
 SELECT c.relname FROM pg_class c
-WHERE c.relnamespace = CAST(current_schema() AS regnamespace) AND c.relkind IN ('r', 'p', 'v', 'm')
+WHERE c.relnamespace = CAST(quote_ident(current_schema()) AS regnamespace)
+  AND c.relkind IN ('r', 'p', 'v', 'm')
   AND NOT EXISTS (SELECT 1 FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e')
 """
 COLUMNS: Final = """

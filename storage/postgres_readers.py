@@ -47,6 +47,11 @@ class PostgresReaders:
         self._pool_loop: asyncio.AbstractEventLoop | None = None
         self._opening: asyncio.Lock | None = None
         self._closed = False
+        self._is_to_open_anew = False
+
+    def open_anew(self) -> None:
+        """Have later reads open connections of their own. Any thread may call it."""
+        self._is_to_open_anew = True
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.place}>"
@@ -118,6 +123,9 @@ class PostgresReaders:
             async with self._opening:
                 await pool  # once; it does nothing where that was done
             self._opening = None
+        if self._is_to_open_anew:
+            self._is_to_open_anew = False
+            await pool.expire_connections()
         return pool
 
     def _settings(self) -> dict[str, str]:

@@ -1,9 +1,10 @@
 """Whether a database that was moved is what it was: figures of both, side by side.
 
 Owns what is compared: the rows of each table and a digest over all their values in the order of
-their keys; the sums of what is summed; the chain of conversations and the bytes of contents, which
-are hashed anew; the numbers that will be given next. Invariant: each figure of the one is computed
-by the same code as that of the other, out of the rows as the database gives them. Writes nothing.
+their keys, or in any where some had to be fitted; the sums of what is summed; the chain of
+conversations and the bytes of contents, which are hashed anew; the numbers that will be given next.
+Invariant: each figure of the one is computed by the same code as that of the other, out of the rows
+as the database gives them. Writes nothing.
 """
 
 import asyncio
@@ -116,6 +117,23 @@ class _Digest:
         return self._hash.hexdigest()[:32]
 
 
+class _Unordered(_Digest):
+    """A digest over rows, in whatever order they come: those of each by itself, added up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sum = 0
+
+    def take(self, rows: Iterable[Row]) -> None:
+        for row in rows:
+            self.rows += 1
+            self._sum += int.from_bytes(hashlib.sha256(encode(row)).digest(), "big")
+
+    @property
+    def text(self) -> str:
+        return f"{self._sum % 2**256:064x}"[:32]
+
+
 async def _compare(source: Source, target: Target, table: Table) -> list[Line]:
     """Compare a table: its number of rows, and all columns of them."""
     fit = Fit(table)
@@ -124,13 +142,16 @@ async def _compare(source: Source, target: Target, table: Table) -> list[Line]:
         async for rows in rows_of(target, _text_of(table), _at_once(table.name == "contents")):
             there.take(rows)
     if here.text != there.text:
-        # It may have been written without its NULs, which PostgreSQL cannot hold.
-        again, fit = _Digest(), Fit(table)
+        # It may have been written without its NULs, which PostgreSQL cannot hold; and a key that
+        # was fitted stands elsewhere in their order.
+        fitted, again, fit = _Unordered(), _Unordered(), Fit(table)
         async with _beside(
-            source, _take_all, again, source, table, lambda row: fit.without_nuls(fit.cut_row(row))
+            source, _take_all, fitted, source, table, lambda row: fit.without_nuls(fit.cut_row(row))
         ):
-            pass
-        here = again if fit.without_nul else here
+            async for rows in rows_of(target, _text_of(table), _at_once(table.name == "contents")):
+                again.take(rows)
+        if fit.cut or fit.without_nul:
+            here, there = fitted, again
     notes = []
     if fit.cut:
         notes.append(f"{fit.cut:,} texts cut to what an index can hold")

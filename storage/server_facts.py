@@ -34,7 +34,7 @@ SELECT COUNT(*) FROM owners WHERE heard_at > clock_timestamp() - interval '{DEAD
 """
 READ_TABLES: Final = """
 SELECT relname, pg_total_relation_size(oid) FROM pg_class
-WHERE relnamespace = CAST(current_schema() AS regnamespace) AND relkind = 'r'
+WHERE relnamespace = CAST(quote_ident(current_schema()) AS regnamespace) AND relkind = 'r'
 ORDER BY 2 DESC LIMIT 3
 """
 

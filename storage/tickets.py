@@ -25,11 +25,12 @@ EXPIRE: Final = "DELETE FROM tickets WHERE expires_at_us <= :now_us"
 ISSUE: Final = """
 INSERT INTO tickets (sha256, project_id, key_id, sign_in, expires_at_us)
 VALUES (:sha256, :project_id, :key_id, :sign_in, :expires_at_us)
+ON CONFLICT (sha256) DO NOTHING
 """
 
 
 def issue(tx: Transaction, ticket: Ticket, now_us: int) -> None:
-    """Store a ticket, and forget those whose time is over."""
+    """Store a ticket, unless an earlier try did, and forget those whose time is over."""
     tx.execute(EXPIRE, {"now_us": now_us})
     tx.execute(
         ISSUE,

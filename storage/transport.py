@@ -94,9 +94,10 @@ async def _put(
             coming = loop.run_in_executor(None, next, pieces, None)
             rows = [fit.cut_row(row) for row in piece]
             try:
-                await target.put(table, rows)
+                await target.put(table, rows, piece[-1])
             except HasNul:
-                await target.put(table, [fit.without_nuls(row) for row in rows])
+                rows = [fit.without_nuls(row) for row in rows]
+                await target.put(table, rows, piece[-1])
             yield len(rows)
     finally:
         # The connection is closed by whoever called, and a thread must not be reading from it.

@@ -8,7 +8,9 @@ from typing import Any, Final
 
 from storage.database import StorageError
 
-IS_UNFINISHED: Final = "SELECT to_regclass('moves') IS NOT NULL"
+IS_UNFINISHED: Final = """
+SELECT to_regclass(quote_ident(current_schema()) || '.moves') IS NOT NULL
+"""
 
 
 async def refuse_unfinished(connection: Any, place: str) -> None:

@@ -137,12 +137,13 @@ class Target:
                 await self.connection.execute("DELETE FROM projects; DELETE FROM counters")
         return Reached("", None, 0)
 
-    async def put(self, table: Table, rows: Sequence[Row]) -> None:
+    async def put(self, table: Table, rows: Sequence[Row], last: Row) -> None:
         """Take rows of a table, and the place that they reach with them.
 
-        Raises HasNul where a text has a NUL; nothing is taken then.
+        ``last`` is the last of them as the source has it: a key that was fitted is in another place
+        of the order. Raises HasNul where a text has a NUL; nothing is taken then.
         """
-        reached = encode(table.key_of(rows[-1]))
+        reached = encode(table.key_of(last))
         with refusals(self.place):
             async with self.connection.transaction():
                 await self.connection.copy_records_to_table(

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from storage.chain import BEGINNING, node_hash
 from storage.contents import unpack
-from storage.conversation import holes_of
+from storage.conversation import known_holes_of
 from storage.database import DatabaseCorrupt, Readable, Row
 from storage.rebuild import StoredBody, request_of, response_of
 
@@ -82,7 +82,7 @@ async def all_bodies(db: Readable) -> AsyncIterator[Bodies]:
             seq,
             await _request_is_whole(db, seq, bool(has_request)),
             await _response_is_whole(db, seq, bool(has_response), size),
-            _holes(asked) | _holes(answered),
+            {*known_holes_of(asked), *known_holes_of(answered)},
         )
 
 
@@ -105,13 +105,6 @@ async def _response_is_whole(db: Readable, seq: int, has_response: bool, size: i
     if response is not None and not response.content_encoding and len(response.data) != size:
         return True
     return _is_whole(response)
-
-
-def _holes(envelope: bytes | None) -> set[int]:
-    try:
-        return {*holes_of(envelope)}
-    except DatabaseCorrupt:
-        return set()
 
 
 def _is_whole(body: StoredBody | None) -> bool:

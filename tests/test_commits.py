@@ -10,7 +10,7 @@ import pytest
 from proxy import commits as module
 from proxy.backlog import Item
 from proxy.commits import Commits
-from storage.database import Database, StatementRefused, StorageError, Transaction
+from storage.database import Database, StatementRefused, StorageError, TookTooLong, Transaction
 
 AWAY = StorageError("the database", "it is away", "wait")
 
@@ -115,3 +115,18 @@ def test_at_the_end_it_is_tried_for_a_while_and_then_given_up(
     assert failures == [AWAY]
     assert commits.run(lambda _: None, ()) == ("given up", None)
     assert failures == [AWAY]
+
+
+def test_what_is_to_be_tried_but_once_is_given_up_after_its_first_failure(begin: Begin) -> None:
+    commits, database, failures = begin(AWAY, None)
+    assert commits.run(lambda _: None, (), once=True) == ("given up", AWAY)
+    assert (database.ends, failures, commits.away_since_us) == ([None], [AWAY], None)
+
+
+def test_work_that_always_takes_too_long_is_refused_and_records_never_are(begin: Begin) -> None:
+    long = TookTooLong("the database", "60 s")
+    commits, database, _ = begin(long, AWAY, long, long, None)
+    assert commits.run(lambda _: None, (), order()) == ("refused", long)
+    assert database.ends == [None]
+    commits, _, _ = begin(long, long, long, long, None)
+    assert commits.run(lambda _: None, ()) == ("saved", None)

@@ -4,13 +4,17 @@ import asyncio
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
 from proxy import commits
 from proxy import recorder as module
+from proxy.api.erasing import Erasing
 from storage import api_keys
 from storage.database import DatabaseLocked, StorageError, Transaction
+from storage.erasures import Order
+from storage.postgres_errors import Unreachable
 from tests.calling import ANSWER, Gate, a_call
 from tests.conftest import Serve
 from tests.recorders import Begin, Recording
@@ -129,6 +133,50 @@ async def test_a_change_whose_commit_fails_is_withdrawn_as_well(
         await recording.recorder.change(late)
     assert gate.operations == commit[0]
     await only_the_next_is_made(recording)
+
+
+@pytest.mark.postgres_only("its server is elsewhere, and the answer of a commit can be lost")
+@pytest.mark.usefixtures("_impatient")
+async def test_a_change_of_which_nobody_knows_is_not_said_to_be_none(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = await begin()
+    losing(recording, monkeypatch)
+    with pytest.raises(StorageError, match="it may have been changed") as caught:
+        await recording.recorder.change(make("a"))
+    assert "nothing was changed" not in str(caught.value)
+    assert await recording.rows(NAMES) == [("default",), ("a",)]
+
+
+@pytest.mark.postgres_only("its server is elsewhere, and the answer of a commit can be lost")
+async def test_an_order_whose_commit_lost_its_answer_is_given_once(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = await begin()
+    losing(recording, monkeypatch, and_then_away=False)
+    erasing = Erasing(recording.database, recording.recorder, lambda: None)
+    asked = await erasing.ask(1, Order(kind="session", given="s"))
+    assert await recording.rows("SELECT id FROM erasures") == [(asked.id,)]
+
+
+def losing(
+    recording: Recording, monkeypatch: pytest.MonkeyPatch, *, and_then_away: bool = True
+) -> None:
+    """Have the next commit happen, and its answer lost; the tries after it fail, if so wanted."""
+    database: Any = recording.database
+    run = database.run
+
+    def lossy(work: Any) -> Any:
+        said = run(work)
+        if said == "COMMIT":
+            monkeypatch.setattr(database, "run", run)
+            database._drop()
+            if and_then_away:
+                recording.gate.fails_forever = LOCKED
+            raise Unreachable(database.place, "the connection was lost")
+        return said
+
+    monkeypatch.setattr(database, "run", lossy)
 
 
 # Over the API.

@@ -23,6 +23,7 @@ from storage.database import (
 )
 from tests.calling import EVENTS, a_call, delta, ended
 from tests.recorders import Begin, Recording
+from tests.storage.calls import found
 
 LOCKED = DatabaseLocked("traceway.db", None)
 FULL = DatabaseUnwritable("traceway.db", "database or disk is full")
@@ -320,3 +321,31 @@ async def test_each_try_of_a_batch_begins_with_what_came(
     first, second = seen
     assert first is not second
     assert [one.spans[0].key for one in seen] == [second.spans[0].own] * 2
+
+
+async def test_full_text_that_fails_once_waits_for_the_next_call_and_keeps_none_waiting(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "IDLE_S", 3600.0)
+    recording = await begin()
+    await recording.recorder.put(ended())
+    recording.gate.fails_forever = LOCKED
+    await recording.recorder.indexed()  # as a search does
+    recording.gate.fails_forever = None
+    assert recording.recorder.losses.counters.failed_commits == 1
+    assert found(recording.database) == 0
+    await recording.recorder.indexed()
+    assert found(recording.database) == 2
+
+
+async def test_a_search_indexes_few_bytes_at_a_time_and_calls_come_in_between(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "IDLE_S", 3600.0)
+    monkeypatch.setattr(module, "INDEX_BYTES", 1)
+    recording = await begin()
+    await recording.recorder.put(ended())
+    before = recording.gate.commits
+    await recording.recorder.indexed()
+    assert recording.gate.commits == before + 3  # the question, the answer, and none
+    assert found(recording.database) == 2

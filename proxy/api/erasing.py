@@ -93,8 +93,9 @@ class Erasing:
     async def ask(self, project: int, order: Order) -> ErasureView:
         """Take an order."""
         now_us = time.time_ns() // 1000
+        tries: list[int] = []
         erasure = await self._recorder.change(
-            lambda tx: erasures.ask(tx, project, order, now_us), (project,)
+            lambda tx: erasures.ask(tx, project, order, now_us, tries), (project,)
         )
         self._wake()
         return erasure_view(erasure)

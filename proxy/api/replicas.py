@@ -71,6 +71,7 @@ class Replicas:
         self._has_committed = self._has_granted = self._is_granted = False
         self._leads = False
         self._lives_since_s: float | None = None
+        self._clock_ahead_s: float | None = None  # the database's, of ours that never jumps
         self._beat_s = self._look_s = self._size_s = -LOOK_S
         self._looking = asyncio.Lock()
         self._looked_s = 0.0
@@ -226,8 +227,12 @@ class Replicas:
         return max(self._look_s + LOOK_S - time.monotonic(), 0)
 
     async def _beat(self, now_s: float) -> None:
-        await self._peer.beat()
-        if now_s - self._beat_s > 2 * BEAT_S or self._lives_since_s is None:
+        ahead_s = await self._peer.beat() - time.monotonic()
+        was_s = ahead_s if self._clock_ahead_s is None else self._clock_ahead_s
+        self._clock_ahead_s = ahead_s
+        # Where the clock was set, or the host slept, all have been silent for as long.
+        has_jumped = abs(ahead_s - was_s) > BEAT_S
+        if has_jumped or now_s - self._beat_s > 2 * BEAT_S or self._lives_since_s is None:
             self._lives_since_s = now_s
         self._beat_s = now_s
         self._leads = self._leads or await self._peer.lead()
@@ -263,10 +268,15 @@ class Replicas:
         if oldest_id is not None and oldest_id == self._oldest_id:
             await self._recorder.indexed()  # whoever stored it does not come to it
         self._oldest_id = oldest_id
-        since_s = self._lives_since_s
-        if since_s is None or time.monotonic() - since_s < DEAD_S:
-            return  # the others may have been kept from giving a sign of life
-        if await owners.are_some_left(self._database):
+        if self._may_judge() and await owners.are_some_left(self._database):
+            await self._beat(time.monotonic())
+            if not self._may_judge():
+                return
             count = await self._recorder.write(owners.interrupt_dead)
             if count:
                 _log.warning("%d calls of a server that died are marked interrupted", count)
+
+    def _may_judge(self) -> bool:
+        """Tell whether the others have had the time to give a sign of life."""
+        since_s = self._lives_since_s
+        return since_s is not None and time.monotonic() - since_s >= DEAD_S

@@ -382,14 +382,16 @@ class Scripted:
         self.is_away = False
         self.seen = Seen(5, 0)
         self.started = "monday"
+        self.ahead_s = 1e9  # the database's clock, of the test's
 
     async def join(self, _: object) -> str:
         await self.beat()
         return self.started
 
-    async def beat(self) -> None:
+    async def beat(self) -> float:
         if self.is_away:
             raise StorageError("x", "away", "wait")
+        return time.monotonic() + self.ahead_s
 
     async def look(self) -> Seen:
         await self.beat()
@@ -455,6 +457,19 @@ async def test_nobody_is_held_for_dead_by_a_server_that_was_itself_without_the_d
     monkeypatch.setattr(replicas, "DEAD_S", 30)
     await shared.join()
     assert shared.leads()
+    await shared._tidy()
+    assert noted.heard == [interrupt_dead]
+
+
+async def test_a_clock_that_jumped_holds_nobody_for_dead() -> None:
+    shared, peer, noted = scripted()
+    await shared.join()
+    await shared._beat(time.monotonic())
+    shared._lives_since_s = time.monotonic() - 600
+    peer.ahead_s += 40
+    await shared._tidy()
+    assert noted.heard == []
+    shared._lives_since_s = time.monotonic() - 600
     await shared._tidy()
     assert noted.heard == [interrupt_dead]
 

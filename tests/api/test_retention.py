@@ -1,5 +1,6 @@
 """What is too old or too much goes, what has a star stays, and nothing of it is left in a file."""
 
+import random
 import time
 from typing import Any
 
@@ -97,6 +98,22 @@ async def test_above_the_cap_the_oldest_content_goes_first_then_whole_sessions(
     assert await check(tw.database, text_of) == []
 
 
+async def test_a_cap_takes_what_is_too_much_and_not_everything(
+    tw: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(1, 7):
+        noise = random.Random(n).randbytes(75_000).hex()  # noqa: S311 (no secret)
+        await save(tw, spoken(ago(n, 10 - n, f"s{n}"), [f"u:{noise}"], ["a:x"]))
+    monkeypatch.setattr("storage.retention.PAGE", 1)
+    cap_bytes = await tw.database.size_bytes() - 10_000
+    kept = keeping(tw, max_bytes=cap_bytes)
+    await kept.run()
+    assert not kept.done.is_above_cap
+    assert 1 <= kept.done.forgotten_traces <= 3
+    assert len(await names(tw)) == 6
+
+
+@pytest.mark.sqlite_only("looks at the file")
 @pytest.mark.parametrize("config", [{"metadata_days": 30}, {"content_days": 30}])
 async def test_a_canary_is_in_no_file_after_it_was_too_old(
     tw: Running, config: dict[str, int]

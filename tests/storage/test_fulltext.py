@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from storage import fulltext
 from storage.clauses import Query, Words
 from storage.database import Database
+from storage.forget import delete_session
 from storage.fts5 import quoted
 from storage.fulltext import look_up
 from storage.listing import list_sessions
@@ -133,3 +134,20 @@ async def test_large_messages_come_into_the_index_one_at_a_time(db: Database) ->
     with db.transaction() as tx:
         assert fulltext.index(tx, 100, text_of, 1) == 0
     assert (await look_up(db, 1, "word")).hits == 6
+
+
+SPOIL = "UPDATE contents SET encoding = 'zstd' WHERE id = (SELECT MIN(id) FROM contents)"
+
+
+async def test_a_damaged_message_keeps_nobody_waiting_and_has_no_words(db: Database) -> None:
+    for n in (1, 2):
+        call = spoken(start(n, session_id="s"), [f"u:word {n}"], [])
+        write(db, [call], indexed=False)
+    with db.transaction() as tx:
+        tx.execute(SPOIL, {})
+    with db.transaction() as tx:
+        assert fulltext.index(tx, 100, text_of) == 2
+    assert (await look_up(db, 1, "word")).hits == 1
+    with db.transaction() as tx:
+        delete_session(tx, 1, "s", text_of)
+    assert (await look_up(db, 1, "word")).hits == 0

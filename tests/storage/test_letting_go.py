@@ -90,3 +90,12 @@ async def test_who_went_on_from_a_place_is_found_by_it_and_not_in_the_whole_sess
 ) -> None:
     plan = rows(db, f"EXPLAIN QUERY PLAN {FIND_UPROOTED_AT}", session_key=1, place=b"")
     assert "USING INDEX spans_by_base (session_key=? AND base_meaning=?)" in plan[0][3]
+
+
+async def test_a_call_with_a_damaged_envelope_is_deleted_as_one_without_holes(
+    db: SqliteDatabase,
+) -> None:
+    write(db, [spoken(start(1, session_id="s"), ASKED, ["a:hi"], tools=b'["t"]')])
+    rows(db, "UPDATE spans SET request_envelope = :cut", cut=b"\x92\x91")
+    delete(db, 1)
+    assert rows(db, "SELECT COUNT(*) FROM spans") == [(0,)]

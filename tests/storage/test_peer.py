@@ -2,12 +2,15 @@
 
 import asyncio
 import os
+import signal
+from typing import Any
 
 import pytest
 
 from storage.database import StorageError
 from storage.opening import open_at, peer_at
 from storage.peer import EVENTS, GRANTS
+from storage.postgres_address import connect
 from tests.sharing import ask_sql
 
 
@@ -57,8 +60,9 @@ async def test_each_gives_signs_of_life_and_takes_its_own_away(url: str) -> None
     read = "SELECT owner, heard_at FROM owners ORDER BY heard_at"
     before = await ask_sql(url, read)
     assert [row[0] for row in before] == owners
-    await peers[0].beat()
+    heard_s = await peers[0].beat()
     after = await ask_sql(url, read)
+    assert after[-1][1].timestamp() == heard_s
     assert [row[0] for row in after] == owners[::-1]
     assert after[-1][1] > before[-1][1]
     await peers[0].leave()
@@ -95,4 +99,56 @@ async def test_an_answer_that_does_not_come_is_not_waited_for(
         await peer.database_bytes()
     with pytest.raises(StorageError, match="the connection was lost"):
         await peer.look()
+    await peer.leave()
+
+
+async def test_a_server_that_hangs_in_the_middle_is_not_waited_for(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peer = peer_at(url, b"1")
+    await peer.join(silent)
+    assert peer._connection is not None
+    pid = peer._connection.get_server_pid()
+    fetch, asked = peer._fetch, 0
+
+    async def hung_at_the_second(connection: Any, sql: str, *values: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        if asked == 2:
+            os.kill(pid, signal.SIGSTOP)
+        return await fetch(connection, sql, *values)
+
+    monkeypatch.setattr("storage.peer.ANSWER_S", 0.1)
+    monkeypatch.setattr(peer, "_fetch", hung_at_the_second)
+    try:
+        async with asyncio.timeout(10):
+            with pytest.raises(StorageError):
+                await peer.grants()
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    with pytest.raises(StorageError, match="the connection was lost"):
+        await peer.look()
+    await peer.leave()
+
+
+async def test_a_server_that_hangs_when_one_begins_to_listen_is_not_waited_for(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pids: list[int] = []
+
+    async def hung(*of: Any) -> Any:
+        connection = await connect(*of)
+        pids.append(connection.get_server_pid())
+        os.kill(pids[0], signal.SIGSTOP)
+        return connection
+
+    monkeypatch.setattr("storage.peer.ANSWER_S", 0.1)
+    monkeypatch.setattr("storage.peer.connect", hung)
+    peer = peer_at(url, b"1")
+    try:
+        async with asyncio.timeout(10):
+            with pytest.raises(StorageError):
+                await peer.join(silent)
+    finally:
+        os.kill(pids[0], signal.SIGCONT)
     await peer.leave()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from storage import postgres_address
-from storage.database import DatabaseUnwritable, StatementRefused
+from storage.database import DatabaseUnwritable, StatementRefused, TookTooLong
 from storage.postgres import PostgresDatabase, open_postgres, open_postgres_snapshot
 from tests.databases import url_of
 from tests.storage.calls import rows
@@ -64,3 +64,43 @@ async def test_an_address_that_does_not_answer_is_told_within_the_time_for_it(
             await peer.wait_closed()
     with pytest.raises(DatabaseUnwritable, match=r"127\.0\.0\.1"):
         await asyncio.to_thread(open_postgres, f"postgresql://u:secret@127.0.0.1:{port}/a")
+
+
+async def test_a_vacuum_that_fails_leaves_the_limits_as_they_were(
+    db: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = rows(db, "SHOW statement_timeout")
+    monkeypatch.setattr("storage.postgres.OUR_TABLES", "SELECT 'none'")
+    with pytest.raises(StatementRefused, match="none"):
+        db.vacuum()
+    assert rows(db, "SHOW statement_timeout") == before
+
+
+async def test_a_statement_that_the_server_ends_took_too_long(db: PostgresDatabase) -> None:
+    def sleeps() -> None:
+        with db.transaction() as tx:
+            tx.execute("SET LOCAL statement_timeout = 10", {})
+            tx.execute("SELECT 1 FROM pg_sleep(60)", {})
+
+    with pytest.raises(TookTooLong, match="statement timeout"):
+        sleeps()
+
+
+async def test_a_transaction_that_the_server_ends_in_a_pause_took_too_long(
+    db: PostgresDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("storage.postgres.IDLE_S", 0.01)
+    other = open_postgres(url_of(tmp_path / "traceway.db"))
+
+    def pauses() -> None:
+        with db.transaction(()) as tx:
+            tx.execute("SET LOCAL idle_in_transaction_session_timeout = 10", {})
+            ((pid,),) = tx.execute("SELECT pg_backend_pid()", {})
+            while rows(other, f"SELECT 1 FROM pg_stat_activity WHERE pid = {pid}"):  # noqa: S608
+                pass
+            tx.execute("SELECT 1", {})
+
+    with pytest.raises(TookTooLong, match="between two statements"):
+        pauses()
+    assert rows(db, "SELECT 1") == [(1,)]
+    await other.close()

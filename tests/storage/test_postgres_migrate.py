@@ -2,12 +2,14 @@
 
 from pathlib import Path
 from threading import Thread
+from uuid import uuid4
 
 import pytest
 
 from storage import postgres_migrate
 from storage.database import DatabaseForeign, DatabaseNewer, StorageError
 from storage.postgres import PostgresDatabase, open_postgres
+from storage.server_facts import look
 from tests import postgres
 from tests.databases import opened_file, url_of
 from tests.storage.calls import rows
@@ -132,3 +134,22 @@ async def test_a_server_that_is_too_old_is_refused(
     monkeypatch.setattr(postgres_migrate, "OLDEST", 99)
     with pytest.raises(StorageError, match="use 99 or newer"):
         open_postgres(url_of(tmp_path / "traceway.db"))
+
+
+async def test_a_schema_may_have_any_name_and_others_any_tables(bare: str) -> None:
+    name = f"odd_{uuid4().hex}"
+    await postgres.execute(bare, f"CREATE DATABASE {name}", "SELECT 1")
+    url = postgres.named(bare, name)
+    await postgres.execute(
+        url,
+        'CREATE SCHEMA "team-B"',
+        f'ALTER DATABASE {name} SET search_path = "team-B", public',
+        "CREATE TABLE public.moves (x INT)",
+        "SELECT 1",
+    )
+    database = open_postgres(url)
+    database.vacuum()
+    assert rows(database, "SHOW statement_timeout") == [("1min",)]
+    await database.close()
+    assert (await look(url)).facts[0].value == f"version {postgres_migrate.latest()}"
+    await postgres.execute(bare, f"DROP DATABASE {name} WITH (FORCE)", "SELECT 1")

@@ -299,3 +299,16 @@ async def test_a_server_that_is_stopped_and_started_is_written_to_again() -> Non
         await db.close()
     finally:
         server.end()
+
+
+async def test_a_server_that_writes_no_more_is_left_for_the_one_at_its_address(
+    two: tuple[PostgresDatabase, PostgresDatabase],
+) -> None:
+    db = two[0]
+    ((reader,),) = await db.read("SELECT pg_backend_pid()", {})
+    standby = "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"
+    db.run(db._connection.execute(standby))
+    with pytest.raises(Unreachable, match="read-only"):
+        rows(db, "UPDATE counters SET value = value + 1")
+    rows(db, "UPDATE counters SET value = value + 1")
+    assert await db.read("SELECT pg_backend_pid()", {}) != [(reader,)]

@@ -14,6 +14,7 @@ async def test_a_ticket_is_taken_once_within_its_time_and_forgotten_after_it(url
     database = open_at(Path(), url)
     with database.transaction(()) as tx:
         issue(tx, ONE, 0)
+        issue(tx, ONE, 0)  # where the answer to the first was lost
         issue(tx, OTHER, 20)
         assert take(tx, b"c" * 32, 20) is None
         assert take(tx, ONE.sha256, 20) == ONE

@@ -16,7 +16,7 @@ from storage.postgres import open_postgres
 from storage.queries import get_span
 from storage.sqlite import open_database
 from storage.transport import index_all, move
-from storage.transport_source import open_source
+from storage.transport_source import Source, open_source
 from storage.transport_target import Target, open_target
 from tests.databases import opened_file as opened
 from tests.storage.calls import end, rows, span_id, start, text_of, write
@@ -101,14 +101,14 @@ def _killed_after(monkeypatch: pytest.MonkeyPatch, n: Callable[[], int]) -> Any:
         done = 0
         return await begin(self, *given)
 
-    async def killed(self: Target, table: Any, piece: Any) -> None:
+    async def killed(self: Target, *given: Any) -> None:
         nonlocal done
         if done == 1:
             if n() % 2:
-                await put(self, table, piece)
+                await put(self, *given)
             raise Killed
         done += 1
-        await put(self, table, piece)
+        await put(self, *given)
 
     with monkeypatch.context() as patched:
         patched.setattr(Target, "begin", begun)
@@ -197,6 +197,40 @@ async def test_of_a_text_that_postgresql_refuses_the_rest_is_moved_and_counted(
     assert f"{result.without_nul['spans']} texts with U+FFFD for NUL" in note
     assert await read(url, "SELECT COUNT(*) FROM spans WHERE error = E'a\\uFFFDb'") > 2
     assert await read(url, "SELECT MAX(LENGTH(response_id)) FROM spans") == 512
+
+
+async def test_keys_that_had_to_be_fitted_are_there_after_a_move_that_was_killed_at_each(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = "INSERT INTO session_models (project_id, session_id, model, n) VALUES (1, ?, 'm', 1)"
+    for session_id in ("a\0b", "a!", "a~", "b"):
+        _change(source, models, session_id)
+    whole = await new_target()
+    await moved(source, whole)
+    assert differing(await proved(source, whole)) == []
+    monkeypatch.setattr(transport_source, "PIECE_ROWS", 40)
+    monkeypatch.setattr(Source, "pieces", _singly("session_models"))
+    url = await new_target()
+    n = 0
+    with _killed_after(monkeypatch, lambda: n):
+        while True:
+            try:
+                await moved(source, url)
+                break
+            except Killed:
+                n += 1
+    assert differing(await proved(source, url)) == []
+
+
+def _singly(name: str) -> Any:
+    """Have each row of a table be a piece."""
+    pieces = Source.pieces
+
+    def taken(self: Source, table: Any, after: Any = None) -> Any:
+        for piece in pieces(self, table, after):
+            yield from [[row] for row in piece] if table.name == name else [piece]
+
+    return taken
 
 
 def _change(path: Path, text: str, *values: Any) -> None:
