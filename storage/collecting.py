@@ -116,9 +116,10 @@ IS_STARRED: Final = """
 SELECT starred FROM sessions WHERE project_id = :project_id AND session_id = :session_id
 """
 OF_ANOTHER: Final = """
-SELECT 1 FROM traces t JOIN spans s ON s.project_id = t.project_id AND s.trace_id = t.trace_id
-WHERE t.project_id = :project_id AND t.session_id = :session_id
-  AND s.user_id IS NOT NULL AND s.user_id <> :user_id LIMIT 1
+SELECT 1 FROM traces t WHERE t.project_id = :project_id AND t.session_id = :session_id
+  AND (t.opened_user_id <> :user_id OR EXISTS (
+    SELECT 1 FROM spans s WHERE s.project_id = t.project_id AND s.trace_id = t.trace_id
+    AND s.user_id <> :user_id)) LIMIT 1
 """
 
 

@@ -52,6 +52,16 @@ async def test_of_a_user_all_pages_are_looked_at(
     assert await all_of(db, Order(kind="user", given="nobody")) == ([], set())
 
 
+async def test_a_session_with_a_trace_that_was_opened_for_another_user_does_not_go_whole(
+    db: SqliteDatabase,
+) -> None:
+    write(db, [end(start(1, session_id="shared", user_id="alice"))])
+    hand_in(db, [opened(2, user_id="bob", session_id="shared")])
+    found, _ = await all_of(db, Order(kind="user", given="alice"))
+    assert found == [(None, trace_id(1))]
+    assert (await all_of(db, Order(kind="user", given="bob")))[0] == [(None, trace_id(2))]
+
+
 async def test_sessions_with_a_star_are_kept_unless_they_are_asked_for(db: SqliteDatabase) -> None:
     write(db, [end(start(n, session_id=f"s{n}", user_id="u")) for n in (1, 2)])
     rows(db, "UPDATE sessions SET starred = 1 WHERE session_id = 's1'")
