@@ -18,8 +18,11 @@ from storage.fulltext import TextOf
 # ruff: noqa: S608 (the SQL below is put together from constants of this file, never from values)
 
 Kind = Literal["session", "user", "query"]
-# An order that was cancelled cleans up behind itself, too, and has ended then.
-State = Literal["collecting", "erasing", "cleaning", "done", "cancelled"]
+# An order that was cancelled cleans up behind itself, too, and has ended then; so has one that
+# failed, or that cannot find all it is of.
+State = Literal["collecting", "erasing", "cleaning", "done", "cancelled", "failed", "incomplete"]
+# Why an order did not do all it was asked to; in the table behind its state, "failed:error".
+Reason = Literal["error", "excludes_too_common", "too_common"]
 # Targets that are dropped at a time.
 DROPPED: Final = 200
 
@@ -30,6 +33,7 @@ class Erasure:
 
     ``target_count`` are the sessions, and the traces, that were found so far; of them
     ``done_count`` are erased. ``kept_starred_count`` are sessions that were found and kept.
+    ``reason``: why not all is erased.
     """
 
     project_id: int
@@ -52,9 +56,10 @@ class Erasure:
     content_count: int
     content_bytes: int
     kept_starred_count: int
+    reason: Reason | None = None
 
 
-COLUMNS: Final = tuple(Erasure.__dataclass_fields__)
+COLUMNS: Final = tuple(Erasure.__dataclass_fields__)[:-1]
 _SELECT: Final = f"SELECT {', '.join(COLUMNS)} FROM erasures"
 _ONE: Final = "project_id = :project_id AND id = :id"
 ADD: Final = f"""
@@ -152,13 +157,14 @@ def add_targets(
     state: State,
     place: str | None = None,
     kept_starred: int = 0,
+    reason: Reason | None = None,
 ) -> None:
     """Add sessions, or traces, to what an order is to erase, and say how it goes on."""
     key: Params = {"project_id": project_id, "id": number}
     asked: dict[str, Value] = {
         "n": len(targets),
         "place": place,
-        "state": state,
+        "state": _noted(state, reason),
         "kept_starred": kept_starred,
     }
     rows = tx.execute(COUNT_TARGETS, {**key, **asked})
@@ -178,6 +184,10 @@ def add_targets(
             for i, (session_id, trace_id) in enumerate(targets)
         ],
     )
+
+
+def _noted(state: State, reason: Reason | None) -> str:
+    return state if reason is None else f"{state}:{reason}"
 
 
 _TARGETS: Final = "erasure_targets WHERE project_id = :project_id AND erasure_id = :id"
@@ -259,7 +269,7 @@ NOTE_PLACE: Final = f"UPDATE erasures SET place = :place WHERE {_ONE}"
 FORGET_GIVEN: Final = f"UPDATE erasures SET given = NULL, place = NULL WHERE {_ONE}"
 END: Final = f"""
 UPDATE erasures SET given = NULL, place = NULL, ended_at_us = :now_us,
-state = CASE WHEN state = 'cancelled' THEN state ELSE 'done' END
+state = CASE WHEN state IN ('collecting', 'erasing', 'cleaning') THEN 'done' ELSE state END
 WHERE {_ONE} AND ended_at_us IS NULL
 """
 
@@ -271,11 +281,10 @@ def clean(tx: Transaction, project_id: int, number: int) -> bool:
     """
     key: Params = {"project_id": project_id, "id": number}
     rows = tx.execute(READ_ONE, key)
-    if not rows or rows[0][COLUMNS.index("state")] not in ("cleaning", "cancelled"):
+    if not rows or (erasure := _of(rows[0])).state in ("collecting", "erasing", "done"):
         return False
     if tx.execute(DROP_TARGETS, key):
         return True
-    erasure = _of(rows[0])
     after = forget_sessions(tx, int(erasure.place or 0), project_id)
     if after is None:
         return False
@@ -296,4 +305,5 @@ def end(tx: Transaction, project_id: int, number: int, now_us: int) -> None:
 def _of(row: Sequence[object]) -> Erasure:
     values = dict(zip(COLUMNS, row, strict=True))
     values["with_starred"] = bool(values["with_starred"])
-    return Erasure(**values)  # type: ignore[arg-type]
+    state, _, reason = str(values["state"]).partition(":")
+    return Erasure(**values | {"state": state, "reason": reason or None})  # type: ignore[arg-type]

@@ -101,9 +101,9 @@ class Eraser:
             )
             while await self.pace.step(index, (), adapt=False):
                 pass
-        found = await collect(self._database, erasure)
         known = self._found.setdefault((erasure.project_id, erasure.id), set())
-        targets = [one for one in dict.fromkeys(found.targets) if one not in known]
+        found = await collect(self._database, erasure, known)
+        targets = found.targets
         kept = [one for one in found.kept_starred if one not in known]
         if found.state == "erasing":  # another pass may find the same again
             known = {one for one in known if isinstance(one, str)}
@@ -120,6 +120,7 @@ class Eraser:
                 state=found.state,
                 place=found.place,
                 kept_starred=len(kept),
+                reason=found.reason,
             )
 
         await self.pace.step(work, (erasure.project_id,), adapt=False)

@@ -20,15 +20,25 @@ from proxy.api.params import BadParameter
 from proxy.api.units import iso, iso_or_none
 from proxy.recorder import Recorder
 from storage import erasures
+from storage.collecting import excludes_too_common
 from storage.database import Database
 from storage.erase import Extent
-from storage.erasures import Erasure, Kind, Order, State
+from storage.erasures import Erasure, Kind, Order, Reason, State
 from storage.parameters import clean_text
 from storage.search import SearchError, parse
 
 # A session of more than this is erased part by part, and the answer to its deletion is the order.
 LARGE_TRACES: Final = 200
 LARGE_SPANS: Final = 1_000
+
+# Without anything of what was asked for.
+REASONS: Final[dict[Reason, str]] = {
+    "error": "it failed, as the log of the server says; what was erased stays so",
+    "excludes_too_common": "the query excludes a word that is too common for all messages with it"
+    " to be looked at, so what it finds may hold the word",
+    "too_common": "a word of the query is so common that only its newest messages are looked at,"
+    " and of those nothing more is to be erased; older ones may be left",
+}
 
 Given = Annotated[str, Meta(min_length=1, max_length=2_000)]
 
@@ -48,7 +58,7 @@ class ErasureView:
     """An order to erase, how far it is, and what was erased by it.
 
     `found` are the sessions, and the traces without or out of one, that were found so far; of them
-    `done` are erased. `given` is null once it has ended.
+    `done` are erased. `given` is null once it has ended. `reason` says why it did not do all of it.
     """
 
     id: int
@@ -57,6 +67,7 @@ class ErasureView:
     extent: Extent
     include_starred: bool
     state: State
+    reason: str | None
     asked_at: str
     began_at: str | None
     ended_at: str | None
@@ -88,7 +99,12 @@ class Erasing:
     async def create(self, request: web.Request) -> web.Response:
         """POST /api/erasures: have the calls of a session, a user or a query erased."""
         order = _order(await request_body.read(request, NewErasure))
-        return json_answer(await self.ask(project_id(request), order), status=202)
+        project = project_id(request)
+        if order.kind == "query" and await excludes_too_common(
+            self._database, project, parse(order.given, "sessions")
+        ):
+            raise BadParameter(REASONS["excludes_too_common"], "query")
+        return json_answer(await self.ask(project, order), status=202)
 
     async def ask(self, project: int, order: Order) -> ErasureView:
         """Take an order."""
@@ -155,6 +171,7 @@ def erasure_view(erasure: Erasure) -> ErasureView:
         extent=erasure.extent,
         include_starred=erasure.with_starred,
         state=erasure.state,
+        reason=None if erasure.reason is None else REASONS[erasure.reason],
         asked_at=iso(erasure.asked_at_us),
         began_at=iso_or_none(erasure.began_at_us),
         ended_at=iso_or_none(erasure.ended_at_us),
