@@ -217,6 +217,9 @@ def step(
         tx.execute(GO_ON, {**key, "state": "cleaning" if erasure.place is None else "collecting"})
         return False
     n, session_id, trace_id = targets[0]
+    if erasure.kind != "session" and not erasure.with_starred and _keep(tx, key, *targets[0][1:]):
+        return True
+    was_there = session_id is not None and _is_there(tx, project_id, session_id)
     if session_id is not None:
         part = erase_session(
             tx,
@@ -239,20 +242,61 @@ def step(
             most_spans=most_spans,
             now_us=now_us,
         )
-    _count(tx, key, part, now_us, is_session=session_id is not None)
+    is_done = was_there and part.finished
+    if was_there and session_id is not None and erasure.extent == "all":
+        is_done = not _is_there(tx, project_id, session_id)
+    _count(tx, key, part, now_us, sessions=int(is_done))
     if part.finished:
         tx.execute(DROP_TARGET, {**key, "n": n})
     return True
 
 
-def _count(tx: Transaction, key: Params, part: Part, now_us: int, *, is_session: bool) -> None:
+# What is given to a session while it waits to be erased counts as well.
+STARRED: Final = """
+SELECT s.session_id FROM sessions s WHERE s.project_id = :project_id AND s.starred = 1
+AND s.session_id = COALESCE(CAST(:session_id AS TEXT), (
+  SELECT t.session_id FROM traces t WHERE t.project_id = :project_id AND t.trace_id = :trace_id))
+"""
+DROP_OF_SESSION: Final = """
+DELETE FROM erasure_targets WHERE project_id = :project_id AND erasure_id = :id
+AND (session_id = :session_id OR trace_id IN (
+  SELECT t.trace_id FROM traces t WHERE t.project_id = :project_id AND t.session_id = :session_id))
+RETURNING n
+"""
+KEEP: Final = f"""
+UPDATE erasures SET done_count = done_count + :dropped, kept_starred_count = kept_starred_count + 1
+WHERE {_ONE}
+"""
+
+
+def _keep(tx: Transaction, key: Params, session_id: str | None, trace_id: bytes | None) -> bool:
+    """Have a session stay that got a star since it was found; tell whether it did."""
+    of = {"project_id": key["project_id"]}
+    starred = tx.execute(STARRED, {**of, "session_id": session_id, "trace_id": trace_id})
+    if not starred:
+        return False
+    dropped = tx.execute(DROP_OF_SESSION, {**key, "session_id": starred[0][0]})
+    tx.execute(KEEP, {**key, "dropped": len(dropped)})
+    return True
+
+
+IS_THERE: Final = """
+SELECT 1 FROM sessions WHERE project_id = :project_id AND session_id = :session_id
+"""
+
+
+def _is_there(tx: Transaction, project_id: int, session_id: str) -> bool:
+    return bool(tx.execute(IS_THERE, {"project_id": project_id, "session_id": session_id}))
+
+
+def _count(tx: Transaction, key: Params, part: Part, now_us: int, *, sessions: int) -> None:
     tx.execute(
         COUNT,
         {
             **key,
             "now_us": now_us,
             "done": int(part.finished),
-            "sessions": int(part.finished and is_session),
+            "sessions": sessions,
             "traces": part.traces,
             "spans": part.spans,
             "contents": part.contents,

@@ -6,7 +6,7 @@ eraser.py's.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Final
 
 import msgspec
@@ -19,12 +19,14 @@ from proxy.api.answers import json_answer, not_found
 from proxy.api.params import BadParameter
 from proxy.api.units import iso, iso_or_none
 from proxy.recorder import Recorder
-from storage import erasures
+from proxy.session import ControlCharacter, session_id_of
+from storage import erasures, queries
 from storage.collecting import excludes_too_common
 from storage.database import Database
 from storage.erase import Extent
 from storage.erasures import Erasure, Kind, Order, Reason, State
 from storage.parameters import clean_text
+from storage.records import Session
 from storage.search import SearchError, parse
 
 # A session of more than this is erased part by part, and the answer to its deletion is the order.
@@ -100,11 +102,24 @@ class Erasing:
         """POST /api/erasures: have the calls of a session, a user or a query erased."""
         order = _order(await request_body.read(request, NewErasure))
         project = project_id(request)
+        if order.kind == "session":
+            session = await self._session(project, order.given)
+            if session is None:
+                return not_found("session")
+            order = replace(order, given=session.session_id)
         if order.kind == "query" and await excludes_too_common(
             self._database, project, parse(order.given, "sessions")
         ):
             raise BadParameter(REASONS["excludes_too_common"], "query")
         return json_answer(await self.ask(project, order), status=202)
+
+    async def _session(self, project: int, given: str) -> Session | None:
+        """Read a session by its id, also as a call may say it."""
+        session = await queries.get_session(self._database, project, given)
+        if session is None:
+            said = _as_said(given)
+            session = await queries.get_session(self._database, project, said)
+        return session
 
     async def ask(self, project: int, order: Order) -> ErasureView:
         """Take an order."""
@@ -155,6 +170,14 @@ def _order(asked: NewErasure) -> Order:
         if not query.conditions:
             raise BadParameter("query must say what is to be erased", "query")
     return Order(kind=kind, given=text, extent=asked.extent, with_starred=asked.include_starred)
+
+
+def _as_said(session: str) -> str:
+    """Give the id by which calls that say this are stored."""
+    try:
+        return session_id_of(session.encode("utf-8", "replace")) or session
+    except ControlCharacter:
+        return session
 
 
 def _number(request: web.Request) -> int:

@@ -215,6 +215,16 @@ async def test_an_order_whose_newest_hits_are_all_kept_says_that_it_is_incomplet
     assert await check(tw.database, text_of) == []
 
 
+async def test_a_session_that_is_not_there_is_none_and_its_id_is_read_as_calls_say_it(
+    tw: Running,
+) -> None:
+    await say(tw, 1, "one", "s")
+    async with tw.client.post(f"{tw.url}/api/erasures", json={"session": "typo"}) as answer:
+        assert (answer.status, answer.headers["X-Traceway-Error"]) == (404, "not_found")
+    assert (await ask(tw, "/api/erasures")).body["count"] == 0
+    assert (await erased(tw, session=" s "))["sessions"] == 1
+
+
 @pytest.mark.parametrize(
     "asked",
     [
