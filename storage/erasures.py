@@ -336,6 +336,21 @@ def clean(tx: Transaction, project_id: int, number: int) -> bool:
     return True
 
 
+FAIL: Final = f"""
+UPDATE erasures SET state = :state, place = NULL
+WHERE {_ONE} AND ended_at_us IS NULL AND state <> :state RETURNING id
+"""
+DROP_ALL: Final = f"DELETE FROM {_TARGETS}"
+
+
+def fail(tx: Transaction, project_id: int, number: int, now_us: int) -> None:
+    """Have an order that failed erase no more and clean up; where that failed as well, end it."""
+    key: Params = {"project_id": project_id, "id": number}
+    if not tx.execute(FAIL, {**key, "state": _noted("failed", "error")}):
+        tx.execute(DROP_ALL, key)
+        end(tx, project_id, number, now_us)
+
+
 def forget_given(tx: Transaction, project_id: int, number: int) -> None:
     """Forget what an order was asked for, when all of it is erased."""
     tx.execute(FORGET_GIVEN, {"project_id": project_id, "id": number})

@@ -6,7 +6,7 @@ What is due is storage.retention's.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -48,6 +48,10 @@ class Done:
     is_above_cap: bool = False
 
 
+async def _nothing() -> None:
+    """Do nothing between the steps."""
+
+
 class Retention:
     """Erases what is too old, or too much."""
 
@@ -58,6 +62,9 @@ class Retention:
         self._pace = pace
         self._due_at_s = 0.0
         self._deep_at_s: float | None = None
+        # What went wrong, in a sentence; and what is to go on after each step.
+        self.failed: str | None = None
+        self.between: Callable[[], Awaitable[None]] = _nothing
 
     @property
     def is_on(self) -> bool:
@@ -78,6 +85,7 @@ class Retention:
         try:
             await self._run(time.time_ns() // 1000)
             self.done.last_ran_at_us = time.time_ns() // 1000
+            self.failed = None
         except BaseException:
             self._due_at_s = 0.0  # it goes on as soon as it can
             raise
@@ -129,6 +137,7 @@ class Retention:
                 )
 
             part, taken = await self._pace.step(work, (traces[0][0],))
+            await self.between()
             self.done.forgotten_traces += part.traces
             self.done.freed_content_bytes += part.content_bytes
             if part.finished:  # else some of them are left
@@ -182,6 +191,7 @@ class Retention:
         part = Part(finished=False)
         while not part.finished:
             part = await self._pace.step(work, (project_id,))
+            await self.between()
             self.done.erased_traces += part.traces
             self.done.erased_spans += part.spans
             self.done.freed_content_bytes += part.content_bytes
