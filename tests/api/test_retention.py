@@ -9,6 +9,7 @@ from proxy.api import retention
 from proxy.api.retention import Retention
 from proxy.sections import RetentionConfig
 from storage.doctor import check
+from storage.fulltext import index
 from tests.api.asking import ask, save
 from tests.api.test_erasing import CANARY, CONTENT, holding, names, reading
 from tests.recorders import Begin
@@ -75,7 +76,7 @@ async def test_above_the_cap_the_oldest_content_goes_first_then_whole_sessions(
     await save(tw, spoken(ago(9, 0.001, "young"), ["u:9"], ["a:x"], input_preview="text"))
     monkeypatch.setattr("storage.retention.PAGE", 2)
     monkeypatch.setattr("storage.retention.SESSIONS", 2)
-    sizes = iter([100, 100, 100, 94] + [94] * 9)
+    sizes = iter([100] * 6 + [94] * 9)
 
     async def size() -> int:
         return next(sizes)
@@ -94,6 +95,53 @@ async def test_above_the_cap_the_oldest_content_goes_first_then_whole_sessions(
     assert kept.done.is_above_cap
     assert rows(tw.database, "SELECT input_preview FROM spans") == [("text",)]
     assert await check(tw.database, text_of) == []
+
+
+async def test_no_more_is_taken_for_the_cap_than_is_too_much(
+    tw: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(1, 9):
+        fields = {"input_preview": "text"}
+        await save(tw, spoken(ago(n, 10 - n, f"s{n}"), [f"u:{n}"], ["a:x"], **fields))
+
+    async def content() -> int:
+        ((left,),) = rows(tw.database, "SELECT COUNT(input_preview) FROM spans")
+        return int(left) * 10
+
+    async def sessions() -> int:
+        return int(rows(tw.database, "SELECT COUNT(*) FROM sessions")[0][0]) * 10
+
+    monkeypatch.setattr(tw.database, "size_bytes", content)
+    await keeping(tw, max_bytes=64).run()
+    assert await content() == 60
+    monkeypatch.setattr(tw.database, "size_bytes", sessions)
+    await keeping(tw, max_bytes=64).run()
+    assert await names(tw) == [f"s{n}" for n in range(3, 9)]
+
+
+@pytest.mark.parametrize("config", [{"metadata_days": 30}, {"content_days": 30}])
+async def test_what_is_damaged_is_left_and_told_and_the_rest_goes(
+    tw: Running, config: dict[str, int]
+) -> None:
+    words = "words " * 2_000
+    for n in range(1, 5):
+        await save(tw, spoken(ago(n, 50 - n, f"s{n % 2}"), [f"u:{words}{n}"], ["a:x"]))
+    await save(tw, spoken(ago(9, 40), ["u:lone"], ["a:y"]))
+    await tw.server.recorder.write(lambda tx: index(tx, 1_000, text_of))
+    rows(
+        tw.database,
+        "UPDATE contents SET data = :d WHERE id = (SELECT MIN(id) FROM contents WHERE size > 9000)",
+        d=b"damaged",
+    )
+    kept = keeping(tw, **config)
+    await kept.run()
+    assert kept.failed is not None
+    assert kept.failed.startswith("1 sessions and traces")
+    assert kept.done.last_ran_at_us is not None
+    if "metadata_days" in config:
+        assert await names(tw) == ["s1"]
+    else:
+        assert rows(tw.database, "SELECT seq FROM traces WHERE forgotten_at_us IS NULL") == [(1,)]
 
 
 @pytest.mark.parametrize("config", [{"metadata_days": 30}, {"content_days": 30}])
