@@ -84,7 +84,9 @@ async def test_above_the_cap_the_oldest_content_goes_first_then_whole_sessions(
     monkeypatch.setattr(tw.database, "size_bytes", size)
     kept = keeping(tw, max_bytes=99)
     await kept.run()
-    assert rows(tw.database, "SELECT COUNT(*) FROM spans WHERE input_preview IS NULL") == [(4,)]
+    assert await tw.database.read("SELECT COUNT(*) FROM spans WHERE input_preview IS NULL", {}) == [
+        (4,)
+    ]
     assert len(await names(tw)) == 6
     assert not kept.done.is_above_cap
     # What is left of content is not enough.
@@ -93,7 +95,7 @@ async def test_above_the_cap_the_oldest_content_goes_first_then_whole_sessions(
     await kept.run()
     assert await names(tw) == ["young"]
     assert kept.done.is_above_cap
-    assert rows(tw.database, "SELECT input_preview FROM spans") == [("text",)]
+    assert await tw.database.read("SELECT input_preview FROM spans", {}) == [("text",)]
     assert await check(tw.database, text_of) == []
 
 
@@ -105,11 +107,12 @@ async def test_no_more_is_taken_for_the_cap_than_is_too_much(
         await save(tw, spoken(ago(n, 10 - n, f"s{n}"), [f"u:{n}"], ["a:x"], **fields))
 
     async def content() -> int:
-        ((left,),) = rows(tw.database, "SELECT COUNT(input_preview) FROM spans")
+        ((left,),) = await tw.database.read("SELECT COUNT(input_preview) FROM spans", {})
         return int(left) * 10
 
     async def sessions() -> int:
-        return int(rows(tw.database, "SELECT COUNT(*) FROM sessions")[0][0]) * 10
+        ((left,),) = await tw.database.read("SELECT COUNT(*) FROM sessions", {})
+        return int(left) * 10
 
     monkeypatch.setattr(tw.database, "size_bytes", content)
     await keeping(tw, max_bytes=64).run()
@@ -128,11 +131,10 @@ async def test_what_is_damaged_is_left_and_told_and_the_rest_goes(
         await save(tw, spoken(ago(n, 50 - n, f"s{n % 2}"), [f"u:{words}{n}"], ["a:x"]))
     await save(tw, spoken(ago(9, 40), ["u:lone"], ["a:y"]))
     await tw.server.recorder.write(lambda tx: index(tx, 1_000, text_of))
-    rows(
-        tw.database,
-        "UPDATE contents SET data = :d WHERE id = (SELECT MIN(id) FROM contents WHERE size > 9000)",
-        d=b"damaged",
+    spoil = (
+        "UPDATE contents SET data = :d WHERE id = (SELECT MIN(id) FROM contents WHERE size > 9000)"
     )
+    await tw.server.recorder.write(lambda tx: tx.execute(spoil, {"d": b"damaged"}))
     kept = keeping(tw, **config)
     await kept.run()
     assert kept.failed is not None
@@ -141,7 +143,9 @@ async def test_what_is_damaged_is_left_and_told_and_the_rest_goes(
     if "metadata_days" in config:
         assert await names(tw) == ["s1"]
     else:
-        assert rows(tw.database, "SELECT seq FROM traces WHERE forgotten_at_us IS NULL") == [(1,)]
+        assert await tw.database.read(
+            "SELECT seq FROM traces WHERE forgotten_at_us IS NULL", {}
+        ) == [(1,)]
 
 
 @pytest.mark.parametrize("config", [{"metadata_days": 30}, {"content_days": 30}])
