@@ -41,7 +41,7 @@ async def test_content_goes_by_the_start_of_its_trace_and_metadata_stays(tw: Run
     rows(tw.database, "UPDATE sessions SET starred = 1 WHERE session_id = 'starred'")
     kept = keeping(tw, content_days=30)
     await kept.run()
-    assert rows(tw.database, "SELECT input_preview FROM spans ORDER BY seq") == [
+    assert await tw.database.read("SELECT input_preview FROM spans ORDER BY seq", {}) == [
         (None,),
         ("young",),
         ("kept",),
@@ -63,7 +63,9 @@ async def test_sessions_go_by_their_last_activity_and_lone_traces_by_their_start
     kept = keeping(tw, metadata_days=365)
     await kept.run()
     assert await names(tw) == ["goes on", "starred"]
-    assert rows(tw.database, "SELECT COUNT(*) FROM traces WHERE session_id IS NULL") == [(1,)]
+    assert await tw.database.read("SELECT COUNT(*) FROM traces WHERE session_id IS NULL", {}) == [
+        (1,)
+    ]
     assert (kept.done.erased_sessions, kept.done.erased_traces) == (1, 3)
     assert await check(tw.database, text_of) == []
 
