@@ -183,6 +183,7 @@ async def assemble(
         config,
         retention,
         replicas,
+        eraser.reasons,
     )
     granting = Granting(keyring, recorder)
     access = Access(keyring, granting.note_use, lambda *denied: sign_in.refused(*denied))

@@ -1,21 +1,23 @@
 """Finds what an order to erase is of: the sessions and traces of a user, or those of a query.
 
 Invariant: each look reads a bounded part and says where the next goes on, until all has been looked
-at; what is relative in a query (``since:24h``) counts from the moment of the asking. Of a user go
-the sessions in which no other user is named, whole, and of others the traces with a call of the
-user. Sessions with a star are kept and counted, unless they are asked for. It only reads.
+at, and a last look at all of it finds nothing new; what is relative in a query (``since:24h``)
+counts from the moment of the asking. Of a user go the sessions in which no other user is named,
+whole, and of others the traces with a call of the user. Sessions with a star are kept and counted,
+unless they are asked for. One that has a word is never taken for one without it. It only reads.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
 
+from storage import fulltext
 from storage.clauses import Query
 from storage.database import Database, Params, Row
-from storage.erasures import Erasure, State
-from storage.listing import list_sessions, list_traces
+from storage.erasures import Erasure, Reason, State
+from storage.listing import Order, list_sessions, list_traces
 from storage.search import SearchError, parse
 
 # Calls, or traces, that are looked at for a user at a time; and found rows of a query: some 10 ms
@@ -23,15 +25,18 @@ from storage.search import SearchError, parse
 LOOKED_AT: Final = 20_000
 PAGE: Final = 200
 
+# A session that somebody goes on with meanwhile moves forward, where it is found again.
+ORDER: Final = Order("last_active", descending=False)
+
 Target = tuple[str | None, bytes | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a search goes on. ``where`` names what is looked at.
+    """Where a search goes on. ``where`` names what is looked at; "end": nothing any more.
 
     ``cut``: a word was too common for all to be found. ``spans`` are those that the order had
-    erased when this pass began.
+    erased when it began to look anew, and ``targets`` what it had found when this pass began.
     """
 
     where: str
@@ -39,32 +44,39 @@ class Place:
     behind: str = ""
     cut: bool = False
     spans: int = 0
+    targets: int = -1
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A part of what an order is of, and how the order goes on."""
+    """A part of what an order is of, and how the order goes on; ``reason``: why no further."""
 
     targets: Sequence[Target]
     kept_starred: Sequence[str]
     state: State
     place: str | None
+    reason: Reason | None = None
 
 
 _encode: Final = msgspec.json.encode
 _decode: Final = msgspec.json.Decoder(Place).decode
 
 
-async def collect(db: Database, erasure: Erasure) -> Found:
-    """Look at the next part of what may be meant."""
+async def collect(db: Database, erasure: Erasure, known: Collection[object] = ()) -> Found:
+    """Look at the next part of what may be meant, of which ``known`` targets are found already."""
     place = None if erasure.place is None else _decode(erasure.place)
     given = erasure.given or ""
     if erasure.kind == "user":
-        return await _of_user(db, erasure, given, place or Place("spans"))
+        found = await _of_user(db, erasure, given, place or Place("spans"))
+        return replace(found, targets=_new(found.targets, known))
     if erasure.kind == "query":
         place = place or Place("sessions", spans=-1)
-        return await _of_query(db, erasure, given, place)
+        return await _of_query(db, erasure, given, place, known)
     return Found([(given, None)], (), "erasing", None)
+
+
+def _new(targets: Sequence[Target], known: Collection[object]) -> list[Target]:
+    return [one for one in dict.fromkeys(targets) if one not in known]
 
 
 def _on(found: Sequence[Target], kept: Sequence[str], place: Place) -> Found:
@@ -116,9 +128,10 @@ IS_STARRED: Final = """
 SELECT starred FROM sessions WHERE project_id = :project_id AND session_id = :session_id
 """
 OF_ANOTHER: Final = """
-SELECT 1 FROM traces t JOIN spans s ON s.project_id = t.project_id AND s.trace_id = t.trace_id
-WHERE t.project_id = :project_id AND t.session_id = :session_id
-  AND s.user_id IS NOT NULL AND s.user_id <> :user_id LIMIT 1
+SELECT 1 FROM traces t WHERE t.project_id = :project_id AND t.session_id = :session_id
+  AND (t.opened_user_id <> :user_id OR EXISTS (
+    SELECT 1 FROM spans s WHERE s.project_id = t.project_id AND s.trace_id = t.trace_id
+    AND s.user_id <> :user_id)) LIMIT 1
 """
 
 
@@ -153,17 +166,23 @@ async def _is_starred(db: Database, key: Params) -> bool:
     return bool(rows and rows[0][0])
 
 
-async def _of_query(db: Database, erasure: Erasure, given: str, place: Place) -> Found:
+async def _of_query(
+    db: Database, erasure: Erasure, given: str, place: Place, known: Collection[object]
+) -> Found:
     after = place.after if place.after != (0, 0) else None
     kept: list[str] = []
     found: list[Target] = []
     project_id, now_us = erasure.project_id, erasure.asked_at_us
+    if place.where == "end":
+        return Found((), (), "incomplete", None, "too_common")
     try:
         query = parse(given, "sessions")
     except SearchError:  # it was one when it was asked for, in an older version of the language
         return Found((), (), "erasing", None)
     if place.where == "sessions":
-        page = await list_sessions(db, project_id, PAGE, after, query=query, now_us=now_us)
+        page = await list_sessions(
+            db, project_id, PAGE, after, query=query, order=ORDER, now_us=now_us
+        )
         for session in page.rows:
             if session.starred and not erasure.with_starred:
                 kept.append(session.session_id)
@@ -176,15 +195,37 @@ async def _of_query(db: Database, erasure: Erasure, given: str, place: Place) ->
         )
         found = [(None, trace.trace_id) for trace in traces.rows if trace.session_id is None]
         next_after, cut = traces.next_after, place.cut or traces.truncated
+    # After the page, so that what made a word too common meanwhile is seen.
+    if await excludes_too_common(db, project_id, query):
+        return Found((), (), "failed", None, "excludes_too_common")
+    found = _new(found, known)
     if next_after is not None:
         return _on(found, kept, replace(place, after=next_after, cut=cut))
     if place.where == "sessions" and _of_traces(given) is not None:
         return _on(found, kept, replace(place, where="traces", after=(0, 0), cut=cut))
-    # Where not all was found, another pass finds what this one's took the place of, as long as
-    # anything goes.
-    again = cut and erasure.span_count > place.spans
-    following = Place("sessions", spans=erasure.span_count)
-    return Found(found, kept, "erasing", _encode(following).decode() if again else None)
+    count = erasure.target_count + len(found)
+    if count != max(place.targets, 0):
+        # What moved meanwhile may have been passed by.
+        return _on(found, kept, Place("sessions", cut=cut, spans=place.spans, targets=count))
+    if not cut:
+        return Found(found, kept, "erasing", None)
+    # Where not all was found, looking anew finds what this took the place of, as long as anything
+    # goes; after that nobody knows whether there is more.
+    following = Place("sessions", spans=erasure.span_count, targets=count)
+    if erasure.span_count <= place.spans:
+        following = Place("end")
+    return Found(found, kept, "erasing", _encode(following).decode())
+
+
+async def excludes_too_common(db: Database, project_id: int, query: Query) -> bool:
+    """Tell whether a query excludes a word of which not all messages are looked at.
+
+    What it finds then may hold the word.
+    """
+    for words in query.words:
+        if words.negated and (await fulltext.look_up(db, project_id, words.text)).is_truncated:
+            return True
+    return False
 
 
 def _of_traces(given: str) -> Query | None:

@@ -18,8 +18,11 @@ from storage.fulltext import TextOf
 # ruff: noqa: S608 (the SQL below is put together from constants of this file, never from values)
 
 Kind = Literal["session", "user", "query"]
-# An order that was cancelled cleans up behind itself, too, and has ended then.
-State = Literal["collecting", "erasing", "cleaning", "done", "cancelled"]
+# An order that was cancelled cleans up behind itself, too, and has ended then; so has one that
+# failed, or that cannot find all it is of.
+State = Literal["collecting", "erasing", "cleaning", "done", "cancelled", "failed", "incomplete"]
+# Why an order did not do all it was asked to; in the table behind its state, "failed:error".
+Reason = Literal["error", "excludes_too_common", "too_common"]
 # Targets that are dropped at a time.
 DROPPED: Final = 200
 
@@ -30,6 +33,7 @@ class Erasure:
 
     ``target_count`` are the sessions, and the traces, that were found so far; of them
     ``done_count`` are erased. ``kept_starred_count`` are sessions that were found and kept.
+    ``reason``: why not all is erased.
     """
 
     project_id: int
@@ -52,9 +56,10 @@ class Erasure:
     content_count: int
     content_bytes: int
     kept_starred_count: int
+    reason: Reason | None = None
 
 
-COLUMNS: Final = tuple(Erasure.__dataclass_fields__)
+COLUMNS: Final = tuple(Erasure.__dataclass_fields__)[:-1]
 _SELECT: Final = f"SELECT {', '.join(COLUMNS)} FROM erasures"
 _ONE: Final = "project_id = :project_id AND id = :id"
 ADD: Final = f"""
@@ -163,13 +168,14 @@ def add_targets(
     state: State,
     place: str | None = None,
     kept_starred: int = 0,
+    reason: Reason | None = None,
 ) -> None:
     """Add sessions, or traces, to what an order is to erase, and say how it goes on."""
     key: Params = {"project_id": project_id, "id": number}
     asked: dict[str, Value] = {
         "n": len(targets),
         "place": place,
-        "state": state,
+        "state": _noted(state, reason),
         "kept_starred": kept_starred,
     }
     rows = tx.execute(COUNT_TARGETS, {**key, **asked})
@@ -189,6 +195,10 @@ def add_targets(
             for i, (session_id, trace_id) in enumerate(targets)
         ],
     )
+
+
+def _noted(state: State, reason: Reason | None) -> str:
+    return state if reason is None else f"{state}:{reason}"
 
 
 _TARGETS: Final = "erasure_targets WHERE project_id = :project_id AND erasure_id = :id"
@@ -218,6 +228,9 @@ def step(
         tx.execute(GO_ON, {**key, "state": "cleaning" if erasure.place is None else "collecting"})
         return False
     n, session_id, trace_id = targets[0]
+    if erasure.kind != "session" and not erasure.with_starred and _keep(tx, key, *targets[0][1:]):
+        return True
+    was_there = session_id is not None and _is_there(tx, project_id, session_id)
     if session_id is not None:
         part = erase_session(
             tx,
@@ -240,20 +253,61 @@ def step(
             most_spans=most_spans,
             now_us=now_us,
         )
-    _count(tx, key, part, now_us, is_session=session_id is not None)
+    is_done = was_there and part.finished
+    if was_there and session_id is not None and erasure.extent == "all":
+        is_done = not _is_there(tx, project_id, session_id)
+    _count(tx, key, part, now_us, sessions=int(is_done))
     if part.finished:
         tx.execute(DROP_TARGET, {**key, "n": n})
     return True
 
 
-def _count(tx: Transaction, key: Params, part: Part, now_us: int, *, is_session: bool) -> None:
+# What is given to a session while it waits to be erased counts as well.
+STARRED: Final = """
+SELECT s.session_id FROM sessions s WHERE s.project_id = :project_id AND s.starred = 1
+AND s.session_id = COALESCE(CAST(:session_id AS TEXT), (
+  SELECT t.session_id FROM traces t WHERE t.project_id = :project_id AND t.trace_id = :trace_id))
+"""
+DROP_OF_SESSION: Final = """
+DELETE FROM erasure_targets WHERE project_id = :project_id AND erasure_id = :id
+AND (session_id = :session_id OR trace_id IN (
+  SELECT t.trace_id FROM traces t WHERE t.project_id = :project_id AND t.session_id = :session_id))
+RETURNING n
+"""
+KEEP: Final = f"""
+UPDATE erasures SET done_count = done_count + :dropped, kept_starred_count = kept_starred_count + 1
+WHERE {_ONE}
+"""
+
+
+def _keep(tx: Transaction, key: Params, session_id: str | None, trace_id: bytes | None) -> bool:
+    """Have a session stay that got a star since it was found; tell whether it did."""
+    of = {"project_id": key["project_id"]}
+    starred = tx.execute(STARRED, {**of, "session_id": session_id, "trace_id": trace_id})
+    if not starred:
+        return False
+    dropped = tx.execute(DROP_OF_SESSION, {**key, "session_id": starred[0][0]})
+    tx.execute(KEEP, {**key, "dropped": len(dropped)})
+    return True
+
+
+IS_THERE: Final = """
+SELECT 1 FROM sessions WHERE project_id = :project_id AND session_id = :session_id
+"""
+
+
+def _is_there(tx: Transaction, project_id: int, session_id: str) -> bool:
+    return bool(tx.execute(IS_THERE, {"project_id": project_id, "session_id": session_id}))
+
+
+def _count(tx: Transaction, key: Params, part: Part, now_us: int, *, sessions: int) -> None:
     tx.execute(
         COUNT,
         {
             **key,
             "now_us": now_us,
             "done": int(part.finished),
-            "sessions": int(part.finished and is_session),
+            "sessions": sessions,
             "traces": part.traces,
             "spans": part.spans,
             "contents": part.contents,
@@ -270,7 +324,7 @@ NOTE_PLACE: Final = f"UPDATE erasures SET place = :place WHERE {_ONE}"
 FORGET_GIVEN: Final = f"UPDATE erasures SET given = NULL, place = NULL WHERE {_ONE}"
 END: Final = f"""
 UPDATE erasures SET given = NULL, place = NULL, ended_at_us = :now_us,
-state = CASE WHEN state = 'cancelled' THEN state ELSE 'done' END
+state = CASE WHEN state IN ('collecting', 'erasing', 'cleaning') THEN 'done' ELSE state END
 WHERE {_ONE} AND ended_at_us IS NULL
 """
 
@@ -282,16 +336,30 @@ def clean(tx: Transaction, project_id: int, number: int) -> bool:
     """
     key: Params = {"project_id": project_id, "id": number}
     rows = tx.execute(READ_ONE, key)
-    if not rows or rows[0][COLUMNS.index("state")] not in ("cleaning", "cancelled"):
+    if not rows or (erasure := _of(rows[0])).state in ("collecting", "erasing", "done"):
         return False
     if tx.execute(DROP_TARGETS, key):
         return True
-    erasure = _of(rows[0])
     after = forget_sessions(tx, int(erasure.place or 0), project_id)
     if after is None:
         return False
     tx.execute(NOTE_PLACE, {**key, "place": str(after)})
     return True
+
+
+FAIL: Final = f"""
+UPDATE erasures SET state = :state, place = NULL
+WHERE {_ONE} AND ended_at_us IS NULL AND state <> :state RETURNING id
+"""
+DROP_ALL: Final = f"DELETE FROM {_TARGETS}"
+
+
+def fail(tx: Transaction, project_id: int, number: int, now_us: int) -> None:
+    """Have an order that failed erase no more and clean up; where that failed as well, end it."""
+    key: Params = {"project_id": project_id, "id": number}
+    if not tx.execute(FAIL, {**key, "state": _noted("failed", "error")}):
+        tx.execute(DROP_ALL, key)
+        end(tx, project_id, number, now_us)
 
 
 def forget_given(tx: Transaction, project_id: int, number: int) -> None:
@@ -307,4 +375,5 @@ def end(tx: Transaction, project_id: int, number: int, now_us: int) -> None:
 def _of(row: Sequence[object]) -> Erasure:
     values = dict(zip(COLUMNS, row, strict=True))
     values["with_starred"] = bool(values["with_starred"])
-    return Erasure(**values)  # type: ignore[arg-type]
+    state, _, reason = str(values["state"]).partition(":")
+    return Erasure(**values | {"state": state, "reason": reason or None})  # type: ignore[arg-type]

@@ -1,9 +1,9 @@
 """What is too old to be kept: which traces lose their content, which sessions go.
 
 Two clocks: content by the start of its trace, also in a session that goes on; metadata by the last
-activity of the session, or by the start of a trace without one. A cap of the size takes the oldest
-first. Invariant: a session with a star is kept by all of them. What is found is looked at again in
-the transaction that erases it, since meanwhile somebody may have gone on with it.
+activity of the session, or of a trace without one, which is now while it runs. A cap of the size
+takes the oldest first. Invariant: a session with a star is kept by all of them. What is found is
+looked at again in the transaction that erases it: meanwhile somebody may have gone on with it.
 """
 
 from collections.abc import Sequence
@@ -21,6 +21,8 @@ PAGE: Final = 500
 LONE_PAGE: Final = 5_000
 SESSIONS: Final = 50
 
+# ruff: noqa: S608 (the SQL below is put together from constants of this file, never from values)
+
 
 @dataclass(frozen=True, slots=True)
 class Due:
@@ -35,8 +37,9 @@ class Due:
 
 _OLD: Final = """
 SELECT t.project_id, t.trace_id, t.session_id, t.started_at_us, t.seq, COALESCE(s.starred, 0),
-CASE WHEN t.status = 'running' THEN 1 ELSE 0 END
-FROM (SELECT project_id, trace_id, session_id, started_at_us, seq, status FROM traces
+CASE WHEN t.status = 'running' THEN 1 ELSE 0 END, COALESCE(t.last_ended_at_us, 0)
+FROM (SELECT project_id, trace_id, session_id, started_at_us, seq, status, last_ended_at_us
+  FROM traces
   WHERE forgotten_at_us IS NULL AND started_at_us < :before_us {place}
   ORDER BY started_at_us {order}, seq {order} LIMIT :limit) AS t
 LEFT JOIN sessions s ON s.project_id = t.project_id AND s.session_id = t.session_id
@@ -51,7 +54,10 @@ NEXT_OLDEST: Final = _OLD.format(place="AND (started_at_us, seq) > (:at_us, :seq
 async def old_content(
     db: Database, before_us: int, place: tuple[int, int] | None = None, *, oldest: bool = False
 ) -> Due:
-    """Find traces that began before a moment and have content; the newest, or the oldest, first."""
+    """Find traces that began before a moment and have content, the newest first.
+
+    ``oldest``: the oldest first, and only those that went on no later than that.
+    """
     key: dict[str, int | str | bytes | None] = {"before_us": before_us, "limit": PAGE}
     if place is None:
         rows = await db.read(OLDEST if oldest else NEWEST_OLD, key)
@@ -61,8 +67,8 @@ async def old_content(
             NEXT_OLDEST if oldest else NEXT_OLD, {**key, "at_us": at_us, "seq": seq}
         )
     traces: dict[tuple[int, str | bytes], list[TraceKey]] = {}
-    for project_id, trace_id, session_id, _, _, starred, runs in rows:
-        if not starred and not runs:
+    for project_id, trace_id, session_id, _, _, starred, runs, ended_at_us in rows:
+        if not starred and not runs and not (oldest and ended_at_us >= before_us):
             own = trace_id if session_id is None else session_id
             traces.setdefault((project_id, own), []).append((project_id, trace_id))
     last = None
@@ -111,13 +117,23 @@ def forget_old(
 
 
 PROJECTS: Final = "SELECT id FROM projects ORDER BY id"
+# `last_active_at_us` is the start of the newest trace, which may go on for long, as may others.
+_IS_OLD: Final = """
+s.last_active_at_us < :before_us AND s.starred = 0 AND s.status <> 'running'
+AND COALESCE(s.last_ended_at_us, 0) < :before_us AND NOT EXISTS (
+  SELECT 1 FROM traces t WHERE t.project_id = s.project_id AND t.session_id = s.session_id
+  AND t.status = 'running')
+"""
 OLD_SESSIONS: Final = f"""
-SELECT session_id FROM sessions
-WHERE project_id = :project_id AND last_active_at_us < :before_us AND starred = 0
-ORDER BY last_active_at_us, seq LIMIT {SESSIONS}
-"""  # noqa: S608 (a constant of this file)
-OLD_LONE_TRACES: Final = """
-SELECT trace_id, started_at_us, seq, CASE WHEN session_id IS NULL THEN 1 ELSE 0 END
+SELECT s.session_id FROM sessions s
+WHERE s.project_id = :project_id AND {_IS_OLD}
+ORDER BY s.last_active_at_us, s.seq LIMIT {SESSIONS} OFFSET :skipped
+"""
+_IS_OLD_TRACE: Final = """
+session_id IS NULL AND status <> 'running' AND COALESCE(last_ended_at_us, 0) < :before_us
+"""
+OLD_LONE_TRACES: Final = f"""
+SELECT trace_id, started_at_us, seq, CASE WHEN {_IS_OLD_TRACE} THEN 1 ELSE 0 END
 FROM traces WHERE project_id = :project_id AND started_at_us < :before_us
   AND (started_at_us, seq) > (:at_us, :seq)
 ORDER BY started_at_us, seq LIMIT :limit
@@ -129,9 +145,11 @@ async def projects(db: Database) -> list[int]:
     return [row[0] for row in await db.read(PROJECTS, {})]
 
 
-async def old_sessions(db: Database, project_id: int, before_us: int) -> list[str]:
-    """Give sessions whose last activity was before a moment, the oldest first."""
-    key: Params = {"project_id": project_id, "before_us": before_us}
+async def old_sessions(
+    db: Database, project_id: int, before_us: int, skipped: int = 0
+) -> list[str]:
+    """Give sessions whose last activity was before a moment, the oldest first, behind some."""
+    key: Params = {"project_id": project_id, "before_us": before_us, "skipped": skipped}
     return [row[0] for row in await db.read(OLD_SESSIONS, key)]
 
 
@@ -154,9 +172,9 @@ async def old_lone_traces(
     return [row[0] for row in rows if row[3]], last
 
 
-IS_OLD: Final = """
-SELECT 1 FROM sessions WHERE project_id = :project_id AND session_id = :session_id
-  AND starred = 0 AND last_active_at_us < :before_us
+IS_OLD: Final = f"""
+SELECT 1 FROM sessions s
+WHERE s.project_id = :project_id AND s.session_id = :session_id AND {_IS_OLD}
 """
 
 
@@ -186,9 +204,9 @@ def erase_old_session(
     )
 
 
-IS_ALONE: Final = """
+IS_ALONE: Final = f"""
 SELECT 1 FROM traces
-WHERE project_id = :project_id AND trace_id = :trace_id AND session_id IS NULL
+WHERE project_id = :project_id AND trace_id = :trace_id AND {_IS_OLD_TRACE}
 """
 
 
@@ -198,11 +216,12 @@ def erase_lone_trace(
     trace_id: bytes,
     text_of: TextOf,
     *,
+    before_us: int,
     most_spans: int,
     now_us: int,
 ) -> Part:
-    """Erase a part of a trace, unless it has come into a session."""
-    key: Params = {"project_id": project_id, "trace_id": trace_id}
+    """Erase a part of a trace, unless it goes on, or has come into a session."""
+    key: Params = {"project_id": project_id, "trace_id": trace_id, "before_us": before_us}
     if not tx.execute(IS_ALONE, key):
         return Part()
     return erase_trace(

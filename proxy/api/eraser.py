@@ -1,13 +1,15 @@
 """The background work that erases: orders, then what is too old, between the calls.
 
-Owns that there is one of it, and that it goes on after a restart. Invariants: it never stands in
-the way of a call; what was erased and that it was is of one transaction. Where several processes
-share a database, only one does it (pace.py). What is erased is storage's.
+Owns that there is one of it, that it goes on after a restart, and that orders take turns.
+Invariants: it never stands in the way of a call; what was erased and that it was is of one
+transaction; an order that fails ends, and holds up nothing else. Where several processes share a
+database, only one does it (pace.py). What is erased is storage's.
 """
 
 import asyncio
 import logging
 import time
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Final
 
@@ -25,6 +27,8 @@ LOOK_S: Final = 5.0
 # Messages that come into full text at a time, so that a search by words finds all there are.
 INDEXED: Final = 200
 INDEXED_BYTES: Final = 256 * 1024
+# An order works for so long, or for one step, before it is another's turn.
+SLICE_S: Final = 1.0
 
 _log = logging.getLogger("traceway")
 
@@ -46,6 +50,13 @@ class Eraser:
         self._asked = asyncio.Event()
         # The sessions that an order has found, of which its search may find more calls.
         self._found: dict[tuple[int, int], set[object]] = {}
+        self._failed: str | None = None
+        self._turn_at_s = 0.0
+        retention.between = self._take_turns
+
+    def reasons(self) -> list[str]:
+        """Say in sentences what failed, until an order, or a run of the retention, went well."""
+        return [one for one in (self._failed, self.retention.failed) if one is not None]
 
     def wake(self) -> None:
         """Have it look for orders at once."""
@@ -62,6 +73,9 @@ class Eraser:
                     pass  # it goes on where it was
                 except StorageError as error:
                     _log.warning("erasing waits for the database: %s", error)
+                except Exception:  # it is not to be the last that is erased
+                    self.retention.failed = "what is too old could not be erased: the log says why"
+                    _log.exception("erasing failed")
             try:
                 async with asyncio.timeout(LOOK_S):
                     await self._asked.wait()
@@ -74,36 +88,89 @@ class Eraser:
         Raises:
             Stopped, StorageError: it cannot be done now; it goes on where it was.
         """
+        more = True
+        while more:
+            more = await self._round()
+            await self.retention.run()
+
+    async def _take_turns(self) -> None:
+        """Let the orders go on while the retention runs, after each slice of it."""
+        if time.monotonic() - self._turn_at_s >= SLICE_S:
+            await self._round()
+
+    async def _round(self) -> bool:
+        """Carry out a slice of each order; tell whether any can go on at once."""
+        more = False
         for erasure in await erasures.open_orders(self._database):
-            now: Erasure | None = erasure
             try:
-                while now is not None and now.ended_at_us is None:
-                    await self._carry_out(now)
-                    now = await erasures.order_of(self._database, now.project_id, now.id)
+                more |= await self._slice(erasure)
+            except Stopped:
+                raise
             except StorageError as error:
                 _log.warning("order %d to erase waits: %s", erasure.id, error)
-        await self.retention.run()
+            except Exception:
+                _log.exception("order %d to erase failed", erasure.id)
+                self._failed = f"order {erasure.id} to erase failed: the log says why"
+                await self._fail(erasure)
+                more = True
+        self._turn_at_s = time.monotonic()
+        return more
 
-    async def _carry_out(self, erasure: Erasure) -> None:
+    async def _slice(self, erasure: Erasure) -> bool:
+        """Carry out an order for its time; tell whether it can go on."""
+        until_s = time.monotonic() + SLICE_S
+        now: Erasure | None = erasure
+        while now is not None and now.ended_at_us is None:
+            await self._carry_out(now, until_s)
+            now = await erasures.order_of(self._database, now.project_id, now.id)
+            if time.monotonic() >= until_s:
+                break
+        return now is not None and now.ended_at_us is None
+
+    async def _carry_out(self, erasure: Erasure, until_s: float) -> None:
         """Do the next of what an order needs: search, erase, or clean up behind it."""
         if erasure.state == "collecting":
-            await self._collect(erasure)
+            await self._collect(erasure, until_s)
         elif erasure.state == "erasing":
-            while await self.pace.step(partial(self._step, erasure), (erasure.project_id,)):
-                pass
+            await self._repeat(partial(self._step, erasure), (erasure.project_id,), until_s)
         else:
-            await self._clean(erasure)
+            await self._clean(erasure, until_s)
 
-    async def _collect(self, erasure: Erasure) -> None:
+    async def _repeat(
+        self,
+        work: Callable[[Transaction], object],
+        projects: Collection[int],
+        until_s: float,
+        *,
+        adapt: bool = True,
+    ) -> bool:
+        """Do steps until one finds nothing to do; False where it is another's turn before."""
+        while await self.pace.step(work, projects, adapt=adapt):
+            if time.monotonic() >= until_s:
+                return False
+        return True
+
+    async def _fail(self, erasure: Erasure) -> None:
+        """End an order that failed; one that fails again while it cleans up, at once."""
+        key = erasure.project_id, erasure.id
+        self._found.pop(key, None)
+        now_us = time.time_ns() // 1000
+        work = partial(erasures.fail, project_id=key[0], number=key[1], now_us=now_us)
+        try:
+            await self.pace.step(work, key[:1], adapt=False)
+        except StorageError as error:
+            _log.warning("order %d to erase waits: %s", erasure.id, error)
+
+    async def _collect(self, erasure: Erasure, until_s: float) -> None:
         if erasure.kind == "query" and erasure.place is None:
             index = partial(
                 fulltext.index, limit=INDEXED, text_of=text_of, most_bytes=INDEXED_BYTES
             )
-            while await self.pace.step(index, (), adapt=False):
-                pass
-        found = await collect(self._database, erasure)
+            if not await self._repeat(index, (), until_s, adapt=False):
+                return
         known = self._found.setdefault((erasure.project_id, erasure.id), set())
-        targets = [one for one in dict.fromkeys(found.targets) if one not in known]
+        found = await collect(self._database, erasure, known)
+        targets = found.targets
         kept = [one for one in found.kept_starred if one not in known]
         if found.state == "erasing":  # another pass may find the same again
             known = {one for one in known if isinstance(one, str)}
@@ -120,6 +187,7 @@ class Eraser:
                 state=found.state,
                 place=found.place,
                 kept_starred=len(kept),
+                reason=found.reason,
             )
 
         await self.pace.step(work, (erasure.project_id,), adapt=False)
@@ -134,11 +202,11 @@ class Eraser:
             now_us=time.time_ns() // 1000,
         )
 
-    async def _clean(self, erasure: Erasure) -> None:
+    async def _clean(self, erasure: Erasure, until_s: float) -> None:
         key = erasure.project_id, erasure.id
         clean = partial(erasures.clean, project_id=key[0], number=key[1])
-        while await self.pace.step(clean, key[:1], adapt=False):
-            pass
+        if not await self._repeat(clean, key[:1], until_s, adapt=False):
+            return
         # Also what was asked for is to leave the files, before it is said that all is done.
         forget = partial(erasures.forget_given, project_id=key[0], number=key[1])
         await self.pace.step(forget, key[:1], adapt=False)
@@ -147,3 +215,5 @@ class Eraser:
         now_us = time.time_ns() // 1000
         end = partial(erasures.end, project_id=key[0], number=key[1], now_us=now_us)
         await self._recorder.write(end, key[:1])
+        if erasure.reason != "error":
+            self._failed = None

@@ -6,7 +6,7 @@ eraser.py's.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Final
 
 import msgspec
@@ -19,16 +19,28 @@ from proxy.api.answers import json_answer, not_found
 from proxy.api.params import BadParameter
 from proxy.api.units import iso, iso_or_none
 from proxy.recorder import Recorder
-from storage import erasures
+from proxy.session import ControlCharacter, session_id_of
+from storage import erasures, queries
+from storage.collecting import excludes_too_common
 from storage.database import Database
 from storage.erase import Extent
-from storage.erasures import Erasure, Kind, Order, State
+from storage.erasures import Erasure, Kind, Order, Reason, State
 from storage.parameters import clean_text
+from storage.records import Session
 from storage.search import SearchError, parse
 
 # A session of more than this is erased part by part, and the answer to its deletion is the order.
 LARGE_TRACES: Final = 200
 LARGE_SPANS: Final = 1_000
+
+# Without anything of what was asked for.
+REASONS: Final[dict[Reason, str]] = {
+    "error": "it failed, as the log of the server says; what was erased stays so",
+    "excludes_too_common": "the query excludes a word that is too common for all messages with it"
+    " to be looked at, so what it finds may hold the word",
+    "too_common": "a word of the query is so common that only its newest messages are looked at,"
+    " and of those nothing more is to be erased; older ones may be left",
+}
 
 Given = Annotated[str, Meta(min_length=1, max_length=2_000)]
 
@@ -48,7 +60,7 @@ class ErasureView:
     """An order to erase, how far it is, and what was erased by it.
 
     `found` are the sessions, and the traces without or out of one, that were found so far; of them
-    `done` are erased. `given` is null once it has ended.
+    `done` are erased. `given` is null once it has ended. `reason` says why it did not do all of it.
     """
 
     id: int
@@ -57,6 +69,7 @@ class ErasureView:
     extent: Extent
     include_starred: bool
     state: State
+    reason: str | None
     asked_at: str
     began_at: str | None
     ended_at: str | None
@@ -88,7 +101,25 @@ class Erasing:
     async def create(self, request: web.Request) -> web.Response:
         """POST /api/erasures: have the calls of a session, a user or a query erased."""
         order = _order(await request_body.read(request, NewErasure))
-        return json_answer(await self.ask(project_id(request), order), status=202)
+        project = project_id(request)
+        if order.kind == "session":
+            session = await self._session(project, order.given)
+            if session is None:
+                return not_found("session")
+            order = replace(order, given=session.session_id)
+        if order.kind == "query" and await excludes_too_common(
+            self._database, project, parse(order.given, "sessions")
+        ):
+            raise BadParameter(REASONS["excludes_too_common"], "query")
+        return json_answer(await self.ask(project, order), status=202)
+
+    async def _session(self, project: int, given: str) -> Session | None:
+        """Read a session by its id, also as a call may say it."""
+        session = await queries.get_session(self._database, project, given)
+        if session is None:
+            said = _as_said(given)
+            session = await queries.get_session(self._database, project, said)
+        return session
 
     async def ask(self, project: int, order: Order) -> ErasureView:
         """Take an order."""
@@ -142,6 +173,14 @@ def _order(asked: NewErasure) -> Order:
     return Order(kind=kind, given=text, extent=asked.extent, with_starred=asked.include_starred)
 
 
+def _as_said(session: str) -> str:
+    """Give the id by which calls that say this are stored."""
+    try:
+        return session_id_of(session.encode("utf-8", "replace")) or session
+    except ControlCharacter:
+        return session
+
+
 def _number(request: web.Request) -> int:
     text = request.match_info["id"]
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
@@ -156,6 +195,7 @@ def erasure_view(erasure: Erasure) -> ErasureView:
         extent=erasure.extent,
         include_starred=erasure.with_starred,
         state=erasure.state,
+        reason=None if erasure.reason is None else REASONS[erasure.reason],
         asked_at=iso(erasure.asked_at_us),
         began_at=iso_or_none(erasure.began_at_us),
         ended_at=iso_or_none(erasure.ended_at_us),

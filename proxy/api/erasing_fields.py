@@ -24,9 +24,10 @@ ERASED: Final[dict[str, About]] = {
     "given": About("what was asked for; null once it has ended", "user_123"),
     "Erasure.state": About(
         "`collecting`: it is looked for; `erasing`; `cleaning`: ids leave the log, and the space is"
-        " given back",
+        " given back; at last `done`, `cancelled`, `failed` or `incomplete`",
         "erasing",
     ),
+    "Erasure.reason": About("why not all of it is erased; null: it is, or is going to be", NULL),
     "asked_at": About("when it was asked for; what came later stays", _AT, _TIME),
     "began_at": About("when the first part was erased; null: not yet", _AT, _TIME),
     "Erasure.ended_at": About("when it ended; null: not yet", NULL, _TIME),

@@ -29,7 +29,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         need=ADMIN,
         body=NewErasure,
         answers={"202": Answer(meaning="The order.", body=ErasureView)},
-        codes=("bad_parameter",),
+        codes=("bad_parameter", "not_found"),
     ),
     Operation(
         method="GET",

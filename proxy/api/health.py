@@ -1,7 +1,7 @@
 """Whether the server works, and what was lost if it did not; totals of the project."""
 
 import time
-from collections.abc import Set
+from collections.abc import Callable, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -55,7 +55,8 @@ class RetentionView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthView:
-    """`degraded` means: calls are forwarded, and not all of them are recorded as they should be.
+    """`degraded` means: calls are forwarded, and not all of them are recorded as they should be, or
+    not all is erased that is to be.
 
     `retention` is null where all is kept for ever.
     `refused_calls` were over their key's calls per minute: they went nowhere and are not recorded.
@@ -93,6 +94,7 @@ class Health:
         config: Config,
         retention: Retention,
         replicas: "Replicas | None" = None,
+        erasing: Callable[[], list[str]] = list,
     ) -> None:
         self._database = database
         self._recorder = recorder
@@ -103,6 +105,7 @@ class Health:
         self._database_path = None if config.database.url else config.database.path
         self._replicas = replicas
         self._retention = retention
+        self._erasing = erasing
         self.figures = Metrics(config.upstreams, self._states)
 
     async def health(self, _: web.Request) -> web.Response:
@@ -178,7 +181,8 @@ class Health:
     def reasons(self) -> list[str]:
         """Say in sentences what is not as it should be; empty when all is."""
         replicas = self._replicas
-        return [*self._recorder.reasons(), *(replicas.reasons() if replicas else ())]
+        own = replicas.reasons() if replicas else ()
+        return [*self._recorder.reasons(), *own, *self._erasing()]
 
     def _away_since_us(self) -> int | None:
         replicas = self._replicas

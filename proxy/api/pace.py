@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from typing import Final, TypeVar
 
 from proxy.recorder import Recorder
-from storage.database import Transaction
+from storage.database import DatabaseCorrupt, Transaction
 
 T = TypeVar("T")
 
@@ -31,6 +31,10 @@ class Stopped(Exception):
     """It is not for this process to go on: another erases now, or nobody."""
 
 
+class Unreadable(Exception):
+    """What is to be erased holds something that cannot be read: the step is undone."""
+
+
 class Pace:
     """Runs steps of the one writer, with pauses. ``spans`` is how many calls a step is to have.
 
@@ -49,6 +53,7 @@ class Pace:
 
         Raises:
             Stopped: it does not lead.
+            Unreadable: something is damaged.
             StorageError: it cannot be done now.
         """
         self._check()
@@ -58,7 +63,10 @@ class Pace:
             nonlocal took_s, worked_s
             # A machine that is busy with something else does not make the step a larger one.
             began_s, began_working_s = time.perf_counter(), time.thread_time()
-            result = work(tx)
+            try:
+                result = work(tx)
+            except DatabaseCorrupt as error:  # waiting heals it no more than a bug of ours
+                raise Unreadable(str(error)) from error
             took_s = time.perf_counter() - began_s
             worked_s = time.thread_time() - began_working_s
             return result

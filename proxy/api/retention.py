@@ -5,13 +5,14 @@ star stay; a run that is broken off goes on with the next, since what is left sa
 What is due is storage.retention's.
 """
 
+import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from proxy.api.pace import Pace
+from proxy.api.pace import Pace, Unreadable
 from proxy.providers.messages import text_of
 from proxy.sections import RetentionConfig
 from storage import retention
@@ -32,6 +33,8 @@ MARGIN: Final = 0.95
 YOUNG_US: Final = 3600 * 1_000_000
 _DAY_US: Final = 24 * 3600 * 1_000_000
 
+_log = logging.getLogger("traceway")
+
 
 @dataclass(slots=True)
 class Done:
@@ -48,6 +51,10 @@ class Done:
     is_above_cap: bool = False
 
 
+async def _nothing() -> None:
+    """Do nothing between the steps."""
+
+
 class Retention:
     """Erases what is too old, or too much."""
 
@@ -58,6 +65,10 @@ class Retention:
         self._pace = pace
         self._due_at_s = 0.0
         self._deep_at_s: float | None = None
+        self._skipped = 0  # what could not be erased in this run
+        # What went wrong, in a sentence; and what is to go on after each step.
+        self.failed: str | None = None
+        self.between: Callable[[], Awaitable[None]] = _nothing
 
     @property
     def is_on(self) -> bool:
@@ -75,9 +86,16 @@ class Retention:
             return
         self._due_at_s = now_s + CHECK_S
         self.done.is_running = True
+        self._skipped = 0
         try:
             await self._run(time.time_ns() // 1000)
             self.done.last_ran_at_us = time.time_ns() // 1000
+            self.failed = None
+            if self._skipped:
+                self.failed = (
+                    f"{self._skipped} sessions and traces that are too old hold something damaged,"
+                    " and stay: traceway doctor looks for it"
+                )
         except BaseException:
             self._due_at_s = 0.0  # it goes on as soon as it can
             raise
@@ -128,7 +146,17 @@ class Retention:
                     tx, traces, text_of, most_spans=self._pace.spans, now_us=now_us
                 )
 
-            part, taken = await self._pace.step(work, (traces[0][0],))
+            try:
+                part, taken = await self._pace.step(work, (traces[0][0],))
+            except Unreadable as error:
+                # By a smaller part of it, until only what is damaged is left out.
+                if len(traces) > 1:
+                    await self._forget_traces(traces[:1], now_us)
+                    traces = traces[1:]
+                    continue
+                self._skip(error)
+                return
+            await self.between()
             self.done.forgotten_traces += part.traces
             self.done.freed_content_bytes += part.content_bytes
             if part.finished:  # else some of them are left
@@ -137,25 +165,31 @@ class Retention:
     async def _erase(self, before_us: int, now_us: int, most_bytes: int | None = None) -> None:
         """Erase what was last active before a moment; with a cap, until it fits."""
         for project_id in await retention.projects(self._database):
-            was: list[str] = []
+            kept = 0
             while not await self._fits(most_bytes):
-                found = await retention.old_sessions(self._database, project_id, before_us)
-                if found == was:  # none, or none that could be erased
+                found = await retention.old_sessions(self._database, project_id, before_us, kept)
+                if not found:
                     break
                 for session_id in found:
-                    await self._erase_session(project_id, session_id, before_us, now_us)
-                was = found
+                    if not await self._erase_session(project_id, session_id, before_us, now_us):
+                        kept += 1
+                    if await self._fits(most_bytes):
+                        break
             place: tuple[int, int] | None = (-1, -1)
             while place is not None and not await self._fits(most_bytes):
                 lone, place = await retention.old_lone_traces(
                     self._database, project_id, before_us, place
                 )
                 for trace_id in lone:
-                    await self._erase_trace(project_id, trace_id, now_us)
+                    await self._erase_trace(project_id, trace_id, before_us, now_us)
+                    if await self._fits(most_bytes):
+                        break
 
     async def _erase_session(
         self, project_id: int, session_id: str, before_us: int, now_us: int
-    ) -> None:
+    ) -> bool:
+        """Erase a session; tell whether it went."""
+
         def work(tx: Transaction) -> Part:
             return retention.erase_old_session(
                 tx,
@@ -167,24 +201,46 @@ class Retention:
                 now_us=now_us,
             )
 
-        await self._parts(work, project_id)
-        self.done.erased_sessions += 1
+        is_gone = await self._parts(work, project_id)
+        self.done.erased_sessions += is_gone
+        return is_gone
 
-    async def _erase_trace(self, project_id: int, trace_id: bytes, now_us: int) -> None:
+    async def _erase_trace(
+        self, project_id: int, trace_id: bytes, before_us: int, now_us: int
+    ) -> None:
         def work(tx: Transaction) -> Part:
             return retention.erase_lone_trace(
-                tx, project_id, trace_id, text_of, most_spans=self._pace.spans, now_us=now_us
+                tx,
+                project_id,
+                trace_id,
+                text_of,
+                before_us=before_us,
+                most_spans=self._pace.spans,
+                now_us=now_us,
             )
 
         await self._parts(work, project_id)
 
-    async def _parts(self, work: Callable[[Transaction], Part], project_id: int) -> None:
-        part = Part(finished=False)
+    async def _parts(self, work: Callable[[Transaction], Part], project_id: int) -> bool:
+        """Erase part by part; tell whether anything went, and nothing had to be left."""
+        part, traces = Part(finished=False), 0
         while not part.finished:
-            part = await self._pace.step(work, (project_id,))
+            try:
+                part = await self._pace.step(work, (project_id,))
+            except Unreadable as error:
+                self._skip(error)
+                return False
+            await self.between()
+            traces += part.traces
             self.done.erased_traces += part.traces
             self.done.erased_spans += part.spans
             self.done.freed_content_bytes += part.content_bytes
+        return traces > 0
+
+    def _skip(self, error: Unreadable) -> None:
+        """Leave something as it is, and go on."""
+        self._skipped += 1
+        _log.warning("something that is too old cannot be erased, and stays: %s", error)
 
     async def _make_smaller(self, now_us: int) -> None:
         """Keep the database below its cap: the oldest content goes first, then whole sessions."""
@@ -198,6 +254,8 @@ class Retention:
         while not await self._fits(most):
             for traces in due.traces:
                 await self._forget_traces(traces, now_us)
+                if await self._fits(most):
+                    break
             if due.place is None:
                 break
             due = await retention.old_content(self._database, before_us, due.place, oldest=True)

@@ -113,9 +113,12 @@ def _progress(erasure: ErasureView) -> str:
     )
 
 
+_ENDS: Final = {"cancelled": "was cancelled", "failed": "failed", "incomplete": "is incomplete"}
+
+
 def _report(erasure: ErasureView) -> str:
     did = "forgot the content of" if erasure.extent == "content" else "erased"
-    ended = "was cancelled" if erasure.state == "cancelled" else "is done"
+    ended = _ENDS.get(erasure.state, "is done")
     lines = [
         f"order {erasure.id} {ended}; it"
         f" {did} {erasure.sessions:,} sessions, {erasure.traces:,} traces, {erasure.spans:,} calls",
@@ -123,6 +126,8 @@ def _report(erasure: ErasureView) -> str:
     ]
     if erasure.kept_starred:
         lines.append(f"{erasure.kept_starred:,} sessions with a star are kept (--include-starred)")
+    if erasure.reason is not None:
+        lines.append(erasure.reason)
     return "\n".join(lines)
 
 

@@ -105,7 +105,9 @@ async def _sessions(client: Client, query: str) -> list[str]:
     cursor: str | None = None
     while True:
         page = await client.read(
-            _Page, "/api/sessions", {"q": query, "limit": MAX_LIMIT, "cursor": cursor}
+            _Page,
+            "/api/sessions",
+            {"q": query, "sort_order": "asc", "limit": MAX_LIMIT, "cursor": cursor},
         )
         found.update(row.id for row in page.sessions)
         if page.truncated:

@@ -2,15 +2,16 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from proxy.api import eraser
 from storage import erasures
-from storage.database import DatabaseLocked
+from storage.database import DatabaseLocked, Transaction
 from storage.doctor import check
 from storage.erasures import Order
-from tests.api.asking import save
+from tests.api.asking import ask, save
 from tests.api.test_erasing import ended, names, order, reading
 from tests.databases import opened
 from tests.running import Running, running
@@ -71,6 +72,78 @@ async def test_it_goes_on_when_the_database_can_be_written_again(
     assert not failed.is_set()
     report = await ended(tw, (await order(tw, session="s"))["id"])
     assert report["traces"] == 1
+
+
+async def test_an_order_that_fails_ends_and_says_so_and_the_others_go_on(
+    tw: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = erasures.step
+    bad: list[int] = []
+
+    def failing(tx: Transaction, project_id: int, number: int, *others: Any, **how: Any) -> bool:
+        if not bad or number == bad[0]:
+            bad.append(number)
+            raise ValueError("a bug")
+        return step(tx, project_id, number, *others, **how)
+
+    monkeypatch.setattr(erasures, "step", failing)
+    await save(tw, end(start(1, session_id="s")), end(start(2, session_id="t")))
+    first = await ended(tw, (await order(tw, session="s"))["id"])
+    assert (first["state"], first["given"]) == ("failed", None)
+    assert first["reason"].startswith("it failed")
+    told = f"order {first['id']} to erase failed: the log says why"
+    assert told in (await ask(tw, "/api/health")).body["reasons"]
+    assert (await ended(tw, (await order(tw, session="t"))["id"]))["state"] == "done"
+    assert await names(tw) == ["s"]
+    assert tw.server.eraser.reasons() == []
+    assert await check(tw.database, text_of) == []
+
+
+async def test_a_retention_that_fails_is_told_and_orders_go_on(
+    tw: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(eraser, "LOOK_S", 0.01)
+
+    async def failing() -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(tw.server.eraser.retention, "run", failing)
+    await save(tw, end(start(1, session_id="s")))
+    assert (await ended(tw, (await order(tw, session="s"))["id"]))["state"] == "done"
+    while not (reasons := (await ask(tw, "/api/health")).body["reasons"]):
+        tw.server.eraser.wake()
+    assert "what is too old could not be erased: the log says why" in reasons
+
+
+async def test_orders_take_turns_and_so_does_the_retention(
+    tw: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(eraser, "SLICE_S", 0.0)
+    monkeypatch.setattr("proxy.api.pace.MOST_SPANS", 1)
+    tw.server.eraser.pace.spans = 1
+    turns: list[int] = []
+    step, run = erasures.step, tw.server.eraser.retention.run
+
+    def noting(tx: Transaction, project_id: int, number: int, *others: Any, **how: Any) -> bool:
+        turns.append(number)
+        return step(tx, project_id, number, *others, **how)
+
+    async def running_too() -> None:
+        turns.append(0)
+        await run()
+
+    leads = [False]
+    monkeypatch.setattr(tw.server.eraser.pace, "leads", lambda: leads[0])
+    monkeypatch.setattr(erasures, "step", noting)
+    monkeypatch.setattr(tw.server.eraser.retention, "run", running_too)
+    await save(tw, *(end(start(n, session_id=f"s{n % 2}")) for n in range(1, 21)))
+    first, second = [(await order(tw, session=f"s{n}"))["id"] for n in (0, 1)]
+    leads[0] = True
+    tw.server.eraser.wake()
+    await ended(tw, first)
+    await ended(tw, second)
+    last_of_first = len(turns) - turns[::-1].index(first)
+    assert {second, 0} <= {*turns[turns.index(first) : last_of_first]}
 
 
 async def test_a_session_that_is_found_twice_is_erased_and_counted_once(

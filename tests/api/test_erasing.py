@@ -182,6 +182,43 @@ async def test_an_order_that_is_cancelled_erases_no_more_and_cleans_up(tw: Runni
         assert (await ask(tw, "/api/erasures/77", method)).error == (404, "not_found")
 
 
+async def test_a_query_that_excludes_a_word_of_too_many_messages_is_refused(
+    tw: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("storage.fulltext.MAX_HITS", 2)
+    for n in range(1, 4):
+        await say(tw, n, f"contract {n}", f"s{n}")
+    await tw.server.recorder.write(lambda tx: index(tx, 1_000, text_of))
+    async with tw.client.post(f"{tw.url}/api/erasures", json={"query": "-contract"}) as answer:
+        assert answer.status == 400
+        assert "too common" in (await answer.text())
+    assert len(await names(tw)) == 3
+
+
+async def test_an_order_whose_newest_hits_are_all_kept_says_that_it_is_incomplete(
+    tw: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("storage.fulltext.MAX_HITS", 4)
+    for n in range(1, 7):
+        await say(tw, n, f"alpha {n}", f"s{n}")
+    rows(tw.database, "UPDATE sessions SET starred = 1 WHERE session_id IN ('s5', 's6')")
+    report = await erased(tw, query="alpha")
+    assert (report["state"], report["kept_starred"]) == ("incomplete", 2)
+    assert "older ones may be left" in report["reason"]
+    assert report["given"] is None
+    assert await check(tw.database, text_of) == []
+
+
+async def test_a_session_that_is_not_there_is_none_and_its_id_is_read_as_calls_say_it(
+    tw: Running,
+) -> None:
+    await say(tw, 1, "one", "s")
+    async with tw.client.post(f"{tw.url}/api/erasures", json={"session": "typo"}) as answer:
+        assert (answer.status, answer.headers["X-Traceway-Error"]) == (404, "not_found")
+    assert (await ask(tw, "/api/erasures")).body["count"] == 0
+    assert (await erased(tw, session=" s "))["sessions"] == 1
+
+
 @pytest.mark.parametrize(
     "asked",
     [

@@ -10,6 +10,7 @@ from proxy.api import retention
 from proxy.api.retention import Retention
 from proxy.sections import RetentionConfig
 from storage.doctor import check
+from storage.fulltext import index
 from tests.api.asking import ask, save
 from tests.api.test_erasing import CANARY, CONTENT, names, reading
 from tests.databases import holding
@@ -42,7 +43,7 @@ async def test_content_goes_by_the_start_of_its_trace_and_metadata_stays(tw: Run
     rows(tw.database, "UPDATE sessions SET starred = 1 WHERE session_id = 'starred'")
     kept = keeping(tw, content_days=30)
     await kept.run()
-    assert rows(tw.database, "SELECT input_preview FROM spans ORDER BY seq") == [
+    assert await tw.database.read("SELECT input_preview FROM spans ORDER BY seq", {}) == [
         (None,),
         ("young",),
         ("kept",),
@@ -64,7 +65,9 @@ async def test_sessions_go_by_their_last_activity_and_lone_traces_by_their_start
     kept = keeping(tw, metadata_days=365)
     await kept.run()
     assert await names(tw) == ["goes on", "starred"]
-    assert rows(tw.database, "SELECT COUNT(*) FROM traces WHERE session_id IS NULL") == [(1,)]
+    assert await tw.database.read("SELECT COUNT(*) FROM traces WHERE session_id IS NULL", {}) == [
+        (1,)
+    ]
     assert (kept.done.erased_sessions, kept.done.erased_traces) == (1, 3)
     assert await check(tw.database, text_of) == []
 
@@ -77,7 +80,7 @@ async def test_above_the_cap_the_oldest_content_goes_first_then_whole_sessions(
     await save(tw, spoken(ago(9, 0.001, "young"), ["u:9"], ["a:x"], input_preview="text"))
     monkeypatch.setattr("storage.retention.PAGE", 2)
     monkeypatch.setattr("storage.retention.SESSIONS", 2)
-    sizes = iter([100, 100, 100, 94] + [94] * 9)
+    sizes = iter([100] * 6 + [94] * 9)
 
     async def size() -> int:
         return next(sizes)
@@ -85,7 +88,9 @@ async def test_above_the_cap_the_oldest_content_goes_first_then_whole_sessions(
     monkeypatch.setattr(tw.database, "size_bytes", size)
     kept = keeping(tw, max_bytes=99)
     await kept.run()
-    assert rows(tw.database, "SELECT COUNT(*) FROM spans WHERE input_preview IS NULL") == [(4,)]
+    assert await tw.database.read("SELECT COUNT(*) FROM spans WHERE input_preview IS NULL", {}) == [
+        (4,)
+    ]
     assert len(await names(tw)) == 6
     assert not kept.done.is_above_cap
     # What is left of content is not enough.
@@ -94,7 +99,7 @@ async def test_above_the_cap_the_oldest_content_goes_first_then_whole_sessions(
     await kept.run()
     assert await names(tw) == ["young"]
     assert kept.done.is_above_cap
-    assert rows(tw.database, "SELECT input_preview FROM spans") == [("text",)]
+    assert await tw.database.read("SELECT input_preview FROM spans", {}) == [("text",)]
     assert await check(tw.database, text_of) == []
 
 
@@ -111,6 +116,55 @@ async def test_a_cap_takes_what_is_too_much_and_not_everything(
     assert not kept.done.is_above_cap
     assert 1 <= kept.done.forgotten_traces <= 3
     assert len(await names(tw)) == 6
+
+
+async def test_no_more_is_taken_for_the_cap_than_is_too_much(
+    tw: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(1, 9):
+        fields = {"input_preview": "text"}
+        await save(tw, spoken(ago(n, 10 - n, f"s{n}"), [f"u:{n}"], ["a:x"], **fields))
+
+    async def content() -> int:
+        ((left,),) = await tw.database.read("SELECT COUNT(input_preview) FROM spans", {})
+        return int(left) * 10
+
+    async def sessions() -> int:
+        ((left,),) = await tw.database.read("SELECT COUNT(*) FROM sessions", {})
+        return int(left) * 10
+
+    monkeypatch.setattr(tw.database, "size_bytes", content)
+    await keeping(tw, max_bytes=64).run()
+    assert await content() == 60
+    monkeypatch.setattr(tw.database, "size_bytes", sessions)
+    await keeping(tw, max_bytes=64).run()
+    assert await names(tw) == [f"s{n}" for n in range(3, 9)]
+
+
+@pytest.mark.parametrize("config", [{"metadata_days": 30}, {"content_days": 30}])
+async def test_what_is_damaged_is_left_and_told_and_the_rest_goes(
+    tw: Running, config: dict[str, int]
+) -> None:
+    words = "words " * 2_000
+    for n in range(1, 5):
+        await save(tw, spoken(ago(n, 50 - n, f"s{n % 2}"), [f"u:{words}{n}"], ["a:x"]))
+    await save(tw, spoken(ago(9, 40), ["u:lone"], ["a:y"]))
+    await tw.server.recorder.write(lambda tx: index(tx, 1_000, text_of))
+    spoil = (
+        "UPDATE contents SET data = :d WHERE id = (SELECT MIN(id) FROM contents WHERE size > 9000)"
+    )
+    await tw.server.recorder.write(lambda tx: tx.execute(spoil, {"d": b"damaged"}))
+    kept = keeping(tw, **config)
+    await kept.run()
+    assert kept.failed is not None
+    assert kept.failed.startswith("1 sessions and traces")
+    assert kept.done.last_ran_at_us is not None
+    if "metadata_days" in config:
+        assert await names(tw) == ["s1"]
+    else:
+        assert await tw.database.read(
+            "SELECT seq FROM traces WHERE forgotten_at_us IS NULL", {}
+        ) == [(1,)]
 
 
 @pytest.mark.sqlite_only("looks at the file")

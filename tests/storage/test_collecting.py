@@ -1,5 +1,7 @@
 """What an order is of is found to the end, part by part, and nothing else is."""
 
+from collections.abc import Callable
+
 import pytest
 
 from storage import collecting, erasures
@@ -11,19 +13,29 @@ from tests.storage.handing import hand_in, opened
 
 
 async def all_of(
-    db: SqliteDatabase, order: Order, now_us: int = T0
+    db: SqliteDatabase,
+    order: Order,
+    now_us: int = T0,
+    meanwhile: Callable[[int], object] = lambda _: None,
 ) -> tuple[list[Target], set[str]]:
-    """Look until all was looked at; give what was found, and what was kept."""
+    """Look until all was looked at; give what was found, and what was kept.
+
+    ``meanwhile`` is called after each look with the number of it.
+    """
     with db.transaction() as tx:
         erasure = erasures.ask(tx, 1, order, now_us)
     found: list[Target] = []
     kept: set[str] = set()
+    looks: list[Found] = []
     while erasure.state == "collecting":
-        part: Found = await collect(db, erasure)
+        part: Found = await collect(db, erasure, found)
         found += part.targets
+        meanwhile(len(looks := [*looks, part]))
         kept.update(part.kept_starred)
         with db.transaction() as tx:
-            erasures.add_targets(tx, 1, erasure.id, [], state=part.state, place=part.place)
+            erasures.add_targets(
+                tx, 1, erasure.id, part.targets, state=part.state, place=part.place
+            )
         erasure = await _read(db, erasure)
     return list(dict.fromkeys(found)), kept
 
@@ -50,6 +62,16 @@ async def test_of_a_user_all_pages_are_looked_at(
         [("s1", None), ("s3", None), (None, trace_id(13)), *lone], key=str
     )
     assert await all_of(db, Order(kind="user", given="nobody")) == ([], set())
+
+
+async def test_a_session_with_a_trace_that_was_opened_for_another_user_does_not_go_whole(
+    db: SqliteDatabase,
+) -> None:
+    write(db, [end(start(1, session_id="shared", user_id="alice"))])
+    hand_in(db, [opened(2, user_id="bob", session_id="shared")])
+    found, _ = await all_of(db, Order(kind="user", given="alice"))
+    assert found == [(None, trace_id(1))]
+    assert (await all_of(db, Order(kind="user", given="bob")))[0] == [(None, trace_id(2))]
 
 
 async def test_sessions_with_a_star_are_kept_unless_they_are_asked_for(db: SqliteDatabase) -> None:
@@ -84,16 +106,49 @@ async def test_a_word_that_is_too_common_is_looked_for_again_as_long_as_somethin
     write(db, [spoken(start(1, session_id="s"), ["u:word"], ["a:x"])])
     with db.transaction() as tx:
         erasure = erasures.ask(tx, 1, Order(kind="query", given="word"), T0)
-    places = []
-    for erased in (0, 5, 5):
+    ends = []
+    for erased in (0, 5, 5, 5):
         rows(db, "UPDATE erasures SET span_count = :n", n=erased)
         found = Found([], (), "collecting", None)
         erasure = await _read(db, erasure)
         while found.state == "collecting":
             found = await collect(db, erasure)
             with db.transaction() as tx:
-                erasures.add_targets(tx, 1, erasure.id, [], state=found.state, place=found.place)
+                erasures.add_targets(
+                    tx, 1, erasure.id, [], state=found.state, place=found.place, reason=found.reason
+                )
             erasure = await _read(db, erasure)
-        places.append(found.place is not None)
+        ends.append((found.place is not None, erasure.state, erasure.reason))
         rows(db, "UPDATE erasures SET state = 'collecting'")
-    assert places == [True, True, False]
+    assert ends == [(True, "erasing", None)] * 3 + [(False, "incomplete", "too_common")]
+
+
+async def test_a_session_that_somebody_goes_on_with_meanwhile_is_found(
+    db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collecting, "PAGE", 2)
+    write(db, [end(start(n, session_id=f"s{n}", user_id="u")) for n in range(1, 9)])
+
+    def go_on(look: int) -> None:
+        for n in (1, 4, 8):
+            if look < 4:
+                write(db, [end(start(100 * look + n, session_id=f"s{n}"))])
+
+    found, _ = await all_of(db, Order(kind="query", given="user:u"), meanwhile=go_on)
+    assert sorted(found, key=str) == [(f"s{n}", None) for n in range(1, 9)]
+
+
+async def test_of_a_query_that_excludes_a_word_of_too_many_messages_nothing_is_found(
+    db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(1, 7):
+        words = f"u:contract {n}" if n < 6 else "u:else"
+        write(db, [spoken(start(n, session_id=f"s{n}"), [words], ["a:x"])])
+    order = Order(kind="query", given="-contract")
+    assert await all_of(db, order) == ([("s6", None)], set())
+    monkeypatch.setattr("storage.fulltext.MAX_HITS", 3)
+    with db.transaction() as tx:
+        erasure = erasures.ask(tx, 1, order, T0)
+    found = await collect(db, erasure)
+    assert (found.state, found.reason) == ("failed", "excludes_too_common")
+    assert found.targets == ()

@@ -8,7 +8,7 @@ from storage.doctor import check
 from storage.erasures import Erasure, Order
 from storage.events import decoded
 from storage.sqlite import SqliteDatabase
-from tests.storage.calls import end, rows, start, text_of, write
+from tests.storage.calls import end, rows, start, text_of, trace_id, write
 
 
 def ask(db: SqliteDatabase, order: Order) -> Erasure:
@@ -46,7 +46,8 @@ async def test_an_order_goes_on_where_it_was_and_counts_each_call_once(db: Sqlit
         assert await check(db, text_of) == []
     found = await erasures.order_of(db, 1, asked.id)
     assert found is not None
-    assert (found.state, found.done_count, found.session_count) == ("cleaning", 1, 1)
+    # The session has a later call, and stays.
+    assert (found.state, found.done_count, found.session_count) == ("cleaning", 1, 0)
     assert (found.trace_count, found.span_count, found.began_at_us) == (7, 7, 9)
     assert rows(db, "SELECT trace_count FROM sessions") == [(1,)]
 
@@ -97,6 +98,38 @@ async def test_an_order_that_is_cancelled_erases_no_more(db: SqliteDatabase) -> 
     assert found is not None
     assert (found.state, found.given) == ("cancelled", None)
     assert await check(db, text_of) == []
+
+
+async def test_a_session_that_got_a_star_since_it_was_found_is_kept_and_counted_once(
+    db: SqliteDatabase,
+) -> None:
+    write(db, [end(start(n, session_id=f"s{n % 3}")) for n in range(1, 7)])
+    asked = ask(db, Order(kind="user", given="u"))
+    targets = [("s0", None), (None, trace_id(1)), (None, trace_id(4)), ("s2", None)]
+    with db.transaction() as tx:
+        erasures.add_targets(tx, 1, asked.id, targets, state="erasing")
+    rows(db, "UPDATE sessions SET starred = 1 WHERE session_id <> 's2'")
+    for _ in range(9):
+        with db.transaction() as tx:
+            step(tx, asked.id)
+    found = await erasures.order_of(db, 1, asked.id)
+    assert found is not None
+    assert (found.state, found.kept_starred_count, found.session_count) == ("cleaning", 2, 1)
+    assert found.done_count == found.target_count
+    assert rows(db, "SELECT session_id FROM sessions ORDER BY 1") == [("s0",), ("s1",)]
+    assert rows(db, "SELECT COUNT(*) FROM traces") == [(4,)]
+
+
+async def test_a_session_that_is_not_there_is_not_counted(db: SqliteDatabase) -> None:
+    write(db, [end(start(1, session_id="s"))])
+    for given, extent, count in (("typo", "all", 0), ("s", "content", 1), ("s", "all", 1)):
+        asked = ask(db, Order(kind="session", given=given, extent=extent))
+        for _ in range(4):
+            with db.transaction() as tx:
+                step(tx, asked.id)
+        found = await erasures.order_of(db, 1, asked.id)
+        assert found is not None
+        assert (found.session_count, found.done_count) == (count, 1)
 
 
 async def test_targets_come_to_an_order_only_while_it_looks_for_them(db: SqliteDatabase) -> None:

@@ -69,6 +69,32 @@ async def test_sessions_are_due_by_their_last_activity_the_oldest_first(db: Sqli
         assert rows(db, "SELECT COUNT(*) FROM traces") == [(left,)]
 
 
+async def test_what_runs_or_went_on_after_the_moment_is_not_old(db: SqliteDatabase) -> None:
+    began = start(2, trace=1, session_id="runs")
+    write(db, [end(start(1, session_id="runs")), began, start(3)])
+    write(db, [end(start(4, session_id="long")), end(start(5)), end(start(6, session_id="old"))])
+    write(db, [end(start(90, trace=4, session_id="long")), end(start(91, trace=5))])
+    before_us = T0 + 50 * SECOND_US
+    assert await retention.old_sessions(db, 1, before_us) == ["old"]
+    assert await retention.old_lone_traces(db, 1, before_us) == ([], None)
+    due = await retention.old_content(db, before_us, oldest=True)
+    assert list(due.traces) == [keys(6)]
+    for session in ("runs", "long"):
+        with db.transaction() as tx:
+            retention.erase_old_session(
+                tx, 1, session, text_of, before_us=before_us, most_spans=9, now_us=5
+            )
+    for n in (3, 5):
+        with db.transaction() as tx:
+            retention.erase_lone_trace(
+                tx, 1, trace_id(n), text_of, before_us=before_us, most_spans=9, now_us=5
+            )
+    assert rows(db, "SELECT COUNT(*) FROM spans") == [(8,)]
+    write(db, [end(began)])
+    assert await retention.old_sessions(db, 1, before_us) == ["runs", "old"]
+    assert await retention.old_sessions(db, 1, before_us, 1) == ["old"]
+
+
 async def test_traces_without_a_session_are_due_by_their_start(
     db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,5 +109,7 @@ async def test_traces_without_a_session_are_due_by_their_start(
     assert found == [trace_id(n) for n in (1, 3, 4)]
     for n, left in ((2, 5), (1, 4)):
         with db.transaction() as tx:
-            retention.erase_lone_trace(tx, 1, trace_id(n), text_of, most_spans=9, now_us=5)
+            retention.erase_lone_trace(
+                tx, 1, trace_id(n), text_of, before_us=before_us, most_spans=9, now_us=5
+            )
         assert rows(db, "SELECT COUNT(*) FROM traces") == [(left,)]
