@@ -9,6 +9,7 @@ fts5.py's and tsvector.py's.
 """
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -60,7 +61,11 @@ def index(tx: Transaction, limit: int, text_of: TextOf, most_bytes: int | None =
     waiting = tx.execute(INDEX_NEXT, key)
     # Another server may have taken some of them meanwhile.
     mine = {row[0] for row in tx.look_up(INDEXED, {}, [row[0] for row in waiting])}
-    found = [_row(tx, row, text_of) for row in waiting if row[0] in mine]
+    found = []
+    for row in waiting:
+        if row[0] in mine:
+            with suppress(DatabaseCorrupt):  # it says nothing: the doctor tells of it
+                found.append(_row(tx, row, text_of))
     # Last: FTS5 writes what it has gathered, as a segment that is to be merged later, before each
     # statement on other tables that can fail half way.
     tx.execute_many(tx.full_text.add, found)
@@ -68,22 +73,28 @@ def index(tx: Transaction, limit: int, text_of: TextOf, most_bytes: int | None =
 
 
 def leave_index(tx: Transaction, content_id: int, text_of: TextOf) -> None:
-    """Take a content out of the index, or from among those that wait."""
+    """Take a content out of the index, or from among those that wait.
+
+    Raises DatabaseCorrupt for one that was damaged since it came in, where it goes by its words.
+    """
     if tx.look_up(INDEXED, {}, (content_id,)):
         return
     key: Params = {"id": content_id}
     if tx.full_text.removes_by_words:
         (row,) = tx.execute(READ_CONTENT, key)
-        key = _row(tx, row, text_of)
+        try:
+            key = _row(tx, row, text_of)
+        except DatabaseCorrupt:
+            any_word = tx.full_text.search(row[1], None)
+            if tx.execute(tx.full_text.held, {**key, "term": any_word}) == [(0,)]:
+                return  # it was damaged before, and never came in
+            raise
     tx.execute(tx.full_text.remove, key)
 
 
 def _row(tx: Transaction, row: Row, text_of: TextOf) -> Params:
     content_id, project_id, encoding, size, data = row
-    try:
-        text = clean_text(text_of(unpack(encoding, size, data)))
-    except DatabaseCorrupt:
-        text = ""
+    text = clean_text(text_of(unpack(encoding, size, data)))
     return {"id": content_id, **tx.full_text.words(project_id, text)}
 
 
