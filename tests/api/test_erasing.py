@@ -108,6 +108,7 @@ async def test_a_query_erases_what_it_finds_also_without_a_session(tw: Running) 
     assert (report["sessions"], report["traces"], report["spans"]) == (1, 3, 3)
 
 
+@pytest.mark.sqlite_only("looks at the files")
 async def test_only_content_is_forgotten_where_that_is_asked_for(tw: Running) -> None:
     await say(tw, 1, CANARY, "s", input_preview=CANARY, cost_nusd=7)
     await say(tw, 2, "kept", "t")
@@ -130,6 +131,7 @@ CONTENT = {
 }
 
 
+@pytest.mark.sqlite_only("looks at the files")
 @pytest.mark.parametrize("how", ["session", "user", "query"])
 async def test_a_canary_is_in_no_file_after_an_erasure(tw: Running, how: str) -> None:
     session = f"session-{CANARY}"

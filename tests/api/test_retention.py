@@ -141,6 +141,7 @@ async def test_no_more_is_taken_for_the_cap_than_is_too_much(
     assert await names(tw) == [f"s{n}" for n in range(3, 9)]
 
 
+@pytest.mark.sqlite_only("PostgreSQL lets a message go without reading it")
 @pytest.mark.parametrize("config", [{"metadata_days": 30}, {"content_days": 30}])
 async def test_what_is_damaged_is_left_and_told_and_the_rest_goes(
     tw: Running, config: dict[str, int]
@@ -167,7 +168,7 @@ async def test_what_is_damaged_is_left_and_told_and_the_rest_goes(
         ) == [(1,)]
 
 
-@pytest.mark.sqlite_only("looks at the file")
+@pytest.mark.sqlite_only("looks at the files")
 @pytest.mark.parametrize("config", [{"metadata_days": 30}, {"content_days": 30}])
 async def test_a_canary_is_in_no_file_after_it_was_too_old(
     tw: Running, config: dict[str, int]
