@@ -26,6 +26,7 @@ from proxy.outcomes import Ended, Outcome, ends
 from proxy.providers.messages import text_of
 from proxy.sections import Durability
 from proxy.settle import Settler
+from proxy.tasks import spawn
 from proxy.waits import Waits
 from storage import fulltext, parameters, writes
 from storage.database import Database, StorageError, Transaction, is_refusal
@@ -169,16 +170,17 @@ class Recorder:
     async def indexed(self) -> None:
         """Have a search find what was saved before it, unless that takes longer than a moment."""
         if self._indexing is None or self._indexing.done():
-            self._indexing = self._loop.create_task(self._index_now())
-            self._indexing.add_done_callback(lambda done: done.cancelled() or done.exception())
+            self._indexing = spawn(self._index_now(), "full text for a search")
         await asyncio.wait((self._indexing,), timeout=INDEX_WAIT_S)
 
     async def _index_now(self) -> None:
         """Index what waits as long as a search does; what others write comes in between."""
         until_s = self._loop.time() + INDEX_WAIT_S
         index = partial(fulltext.index, limit=INDEX_NOW, text_of=text_of, most_bytes=INDEX_BYTES)
-        while await self._order(index, (), once=True).ticket and self._loop.time() < until_s:
-            pass
+        # What cannot be done now is done later; at the end of the process, at the next start.
+        with contextlib.suppress(StorageError, RuntimeError):
+            while await self._order(index, (), once=True).ticket and self._loop.time() < until_s:
+                pass
 
     @property
     def queued_bytes(self) -> int:
