@@ -170,23 +170,15 @@ class Recorder:
     async def indexed(self) -> None:
         """Have a search find what was saved before it, unless that takes longer than a moment."""
         if self._indexing is None or self._indexing.done():
-<<<<<<< HEAD
-            self._indexing = spawn(self._index_now(), "index for a search")
-=======
             self._indexing = spawn(self._index_now(), "full text for a search")
->>>>>>> fix-pg
         await asyncio.wait((self._indexing,), timeout=INDEX_WAIT_S)
 
     async def _index_now(self) -> None:
         """Index what waits as long as a search does; what others write comes in between."""
         until_s = self._loop.time() + INDEX_WAIT_S
         index = partial(fulltext.index, limit=INDEX_NOW, text_of=text_of, most_bytes=INDEX_BYTES)
-<<<<<<< HEAD
-        with contextlib.suppress(StorageError, asyncio.CancelledError):  # then it finds less
-=======
         # What cannot be done now is done later; at the end of the process, at the next start.
         with contextlib.suppress(StorageError, RuntimeError):
->>>>>>> fix-pg
             while await self._order(index, (), once=True).ticket and self._loop.time() < until_s:
                 pass
 
