@@ -175,6 +175,8 @@ async def _interrupted(
         *(sys.executable, "-m", "proxy", "migrate", str(path), url),
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
+        # As from a terminal: what a shell starts in the background is deaf to Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     connection = await asyncpg.connect(url)
     async with asyncio.timeout(60):
