@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 from urllib.parse import quote, urlencode
 
 import aiohttp
@@ -158,24 +158,9 @@ class Client:
         """
         data = None if body is None else orjson.dumps(body)
         headers = {} if data is None else {"Content-Type": "application/json"}
-        try:
-            # One that is led elsewhere would arrive there as something else.
-            async with self._session.request(
-                method,
-                self._at(path, {}),
-                data=data,
-                headers=headers,
-                timeout=CHANGING,
-                allow_redirects=False,
-            ) as answer:
-                return await self._read(answer)
-        except aiohttp.ClientConnectorError as error:
-            raise self._nobody(error) from None
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise NoAnswer(
-                f"{self.place} did not say whether it is done ({str(error) or 'it takes long'}):"
-                " look at what it lists, and at its log"
-            ) from None
+        unknown = "did not say whether it is done ({}): look at what it lists, and at its log"
+        how: dict[str, Any] = {"data": data, "headers": headers, "timeout": CHANGING}
+        return await self._sent(method, path, unknown, **how)
 
     async def download(
         self, path: str, params: Params, take: Callable[[bytes], object]
@@ -206,22 +191,23 @@ class Client:
             NoAnswer, Refused: it did not take all of it, or nobody knows.
         """
         headers = {"Content-Type": content_type}
+        unknown = "broke off ({}): send it again, what is there already is passed over"
+        how: dict[str, Any] = {"data": pieces, "headers": headers, "timeout": _LONG}
+        return await self._sent("POST", path, unknown, **how)
+
+    async def _sent(self, method: str, path: str, unknown: str, **how: Any) -> bytes:
+        """Send something, and read the JSON of the answer; `unknown` is said where none came."""
         try:
-            async with self._session.post(
-                self._at(path, {}),
-                data=pieces,
-                headers=headers,
-                timeout=_LONG,
-                allow_redirects=False,
+            # One that is led elsewhere would arrive there as something else.
+            async with self._session.request(
+                method, self._at(path, {}), allow_redirects=False, **how
             ) as answer:
                 return await self._read(answer)
         except aiohttp.ClientConnectorError as error:
             raise self._nobody(error) from None
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise NoAnswer(
-                f"{self.place} broke off ({str(error) or 'no answer'}): send it again, what is"
-                " there already is passed over"
-            ) from None
+            why = str(error) or "no answer in time"
+            raise NoAnswer(f"{self.place} {unknown.format(why)}") from None
 
     async def _read(self, answer: aiohttp.ClientResponse) -> bytes:
         body = await answer.read()
