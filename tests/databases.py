@@ -135,7 +135,7 @@ def written(sql: str) -> str:
 def columns_of(table: str) -> str:
     """Give what asks for the names of a table's columns, in their order."""
     if kind() == "sqlite":
-        return f"SELECT name FROM pragma_table_xinfo('{table}') ORDER BY cid"
+        return f"SELECT name FROM pragma_table_xinfo('{table}') WHERE hidden <> 1 ORDER BY cid"
     return f"""
 SELECT CAST(column_name AS TEXT) FROM information_schema.columns
 WHERE table_schema = 'public' AND table_name = '{table}' ORDER BY ordinal_position

@@ -31,8 +31,9 @@ ADDRESSES = re.compile(r"http://127\.0\.0\.1:3000|https://traceway\.example\.com
 KEY = re.compile(r"tw_sk_[A-Za-z0-9_-]{43}")
 SHELL_S = 30.0
 ENDLESS = re.compile(r"curl -N|traceway tail")
-# These start what runs already; tests/test_main.py has them.
-STARTS = re.compile(r"make run|traceway serve|(npm|pip) install")
+# These start what runs already, or need a PostgreSQL that is installed; tests/test_main.py and
+# tests/test_transporting.py have them.
+STARTS = re.compile(r"make run|traceway serve|(npm|pip) install|createdb|traceway migrate")
 # What is left out of an example cannot be read.
 LEFT_OUT = re.compile(r"\.\.\.|…")
 

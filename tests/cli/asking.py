@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -80,6 +81,8 @@ async def started(
         stderr=asyncio.subprocess.PIPE,
         # Away from the terminal of whoever runs the tests, where it would ask for secrets.
         start_new_session=keyboard != asyncio.subprocess.DEVNULL,
+        # As from a terminal: what a shell starts in the background is deaf to Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         yield Started(process)
