@@ -25,8 +25,9 @@ from proxy.api.traces import Traces
 from proxy.forward import Forwarder
 from proxy.routes import Route
 
-# Not a list's totals: what is called so is neither read nor deleted there.
+# Not a list's totals, nor its archive: what is called so is neither read nor deleted there.
 _ID: Final = "{id:(?!totals$)[^/]+}"
+_TRACE_ID: Final = "{id:(?!(?:totals|export)$)[^/]+}"
 
 
 def routes(
@@ -50,7 +51,7 @@ def routes(
 
     Patterns match the path with all decoded but `%2F` and `%25`: a line feed, too, needs no dot.
     """
-    session, trace = f"/api/sessions/{_ID}", f"/api/traces/{_ID}"
+    session, trace = f"/api/sessions/{_ID}", f"/api/traces/{_TRACE_ID}"
     return [
         Route("*", r"/api/proxy/{target:[\s\S]+}", forwarder.forward, WRITE),
         Route("GET", "/api/sessions", sessions.list, READ),
