@@ -273,7 +273,7 @@ async def upstream() -> AsyncIterator[str]:
         return web.json_response({"id": "x", "object": "list", "data": []})
 
     app = web.Application()
-    app.router.add_route("*", "/{path:.*}", answer)
+    app.router.add_route("*", r"/{path:[\s\S]*}", answer)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     try:
