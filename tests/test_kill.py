@@ -17,6 +17,7 @@ import os
 import random
 import signal
 import sqlite3
+import statistics
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -256,8 +257,10 @@ async def test_what_a_client_saw_complete_survives_many_kills(
 async def test_a_kill_costs_half_a_second_at_most_where_the_writer_is_behind(
     tmp_path: Path, upstream: ScriptedUpstream, seed: int
 ) -> None:
-    boots, _ = await torture(tmp_path, upstream, ["safe", "strict"] * 5, seed, STALL_S)
+    boots, windows = await torture(tmp_path, upstream, ["safe", "strict"] * 5, seed, STALL_S)
     assert max(boots) < BOOT_S, boots
+    if not QUICK:  # which runs where other programs take the processor
+        assert statistics.median(windows) <= GRACE_S, windows
 
 
 @pytest.mark.kill
