@@ -1,7 +1,8 @@
 """What the commands have in common: their options, their exit codes, failures in a line.
 
-Exit codes: 0; 1 no server answers, or it cannot; 2 what was asked is wrong; 130 interrupted; 141
-whoever read the output has left, as a shell says of a program that ends by SIGPIPE.
+Exit codes: 0; 1 no server answers, or it cannot, or not all of it was done; 2 what was asked is
+wrong; 130 interrupted; 141 whoever read the output has left, as a shell says of a program that ends
+by SIGPIPE.
 """
 
 import argparse
@@ -22,6 +23,10 @@ from proxy.config import Config
 Work = Callable[[Client, argparse.Namespace, Screen], Awaitable[None]]
 Run = Callable[[Config, argparse.Namespace], int]
 Before = Callable[[argparse.Namespace], None]
+
+
+class Undone(Exception):
+    """The work did not come to its end, or not all of it was done; the output says why."""
 
 
 class Add(Protocol):
@@ -97,6 +102,9 @@ def asking(work: Work, alone: Alone | None = None, before: Before | None = None)
         except Refused as refusal:
             _explain(refusal, getattr(options, "query", ""))
             return 2 if refusal.status < 500 else 1
+        except Undone:
+            sys.stdout.flush()
+            return 1
         except BrokenPipeError:
             # What is still to be written goes nowhere, also at the interpreter's end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

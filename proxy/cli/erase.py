@@ -16,7 +16,7 @@ import msgspec
 
 from proxy.api.erasing import ErasureView
 from proxy.cli.client import Client
-from proxy.cli.command import count, note
+from proxy.cli.command import Undone, count, note
 from proxy.cli.terminal import Column, Screen, safe, safe_json, table
 from proxy.ui import view
 
@@ -62,7 +62,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 async def run(client: Client, options: argparse.Namespace, screen: Screen) -> None:
-    """Give an order and watch it, or say how far orders are."""
+    """Give an order and watch it, or say how far orders are.
+
+    Raises:
+        Undone: the order that was watched ended before all of it was done.
+    """
     if options.status == 0:
         await _list(client, options, screen)
     elif options.status is not None:
@@ -95,6 +99,8 @@ async def _erase(client: Client, options: argparse.Namespace) -> None:
     if is_watched:
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
     _say(client, answer, options)
+    if erasure.state != "done":
+        raise Undone
 
 
 def _say(client: Client, answer: bytes, options: argparse.Namespace) -> None:

@@ -1,10 +1,12 @@
 """`traceway erase`: an order is given and watched, listed, shown and cancelled."""
 
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
 
+from storage import erasures
 from tests.api.asking import save
 from tests.cli.asking import started
 from tests.cli.test_keys import manage
@@ -49,6 +51,21 @@ async def test_orders_are_listed_shown_and_cancelled(tw: Running, capsys: Capsys
     assert (await manage(tw, capsys, "erase", "--cancel", "1")).out == forgot.out
     missing = await manage(tw, capsys, "erase", "--cancel", "9")
     assert (missing.code, missing.err) == (2, "traceway: there is no such erasure\n")
+
+
+async def test_an_order_that_is_not_done_whole_is_no_success(
+    tw: Running, capsys: Capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: Any, **_how: Any) -> bool:
+        raise ValueError("a bug")
+
+    await save(tw, end(start(1, session_id="a")))
+    monkeypatch.setattr(erasures, "step", failing)
+    said = await manage(tw, capsys, "erase", "--session", "a")
+    assert said.code == 1
+    assert said.out.startswith("order 1 failed; it erased 0 sessions")
+    assert "it failed" in said.out
+    assert (await manage(tw, capsys, "erase", "--status", "1")).code == 0
 
 
 async def test_a_query_that_is_none_is_pointed_at(tw: Running, capsys: Capsys) -> None:
