@@ -34,7 +34,7 @@ from proxy.api.conversation import Conversations
 from proxy.pricing import Prices
 from proxy.providers.messages import text_of
 from proxy.settle import Settler
-from storage import fulltext, listing, queries, writes
+from storage import breakdown, fulltext, listing, queries, writes
 from storage.database import Database, FullText, Params, Row
 from storage.parameters import Change, prepare
 from storage.postgres import open_postgres
@@ -141,6 +141,7 @@ async def _asked(db: Database) -> list[Question]:
     async def opened() -> None:
         turn.rotate()
         await queries.get_session(db, 1, turn[0])
+        await breakdown.model_shares(db, 1, turn[0])
         await listing.list_traces(db, 1, 50, query=_of_session(turn[0]))
 
     async def conversation() -> None:
@@ -150,7 +151,8 @@ async def _asked(db: Database) -> list[Question]:
     longest = await listing.list_sessions(db, 1, 1, order=listing.Order("traces"))
     return [
         *await questions(db),
-        Question("a session with its traces", opened),
+        Question("the figures of the project", lambda: queries.stats(db, 1)),
+        Question("a session with its models and traces", opened),
         Question("a page of its conversation", conversation),
         Question(
             "a page of the longest conversation",

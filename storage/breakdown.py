@@ -47,8 +47,9 @@ SUM(CASE WHEN s.cost_status = 'unpriced' THEN 1 ELSE 0 END),
 SUM(CASE WHEN s.usage_source = 'estimated' THEN 1 ELSE 0 END),
 CAST(SUM(s.duration_us) AS BIGINT) / COUNT(s.duration_us),
 CAST(SUM(s.first_token_us) AS BIGINT) / COUNT(s.first_token_us)
-FROM traces t JOIN spans s ON s.project_id = t.project_id AND s.trace_id = t.trace_id
-WHERE t.project_id = :project_id AND t.session_id = :session_id AND s.same_call IS NULL
+FROM traces t CROSS JOIN spans s
+WHERE s.project_id = t.project_id AND s.trace_id = t.trace_id
+  AND t.project_id = :project_id AND t.session_id = :session_id AND s.same_call IS NULL
   AND (s.kind IN ('llm_call', 'embedding')
     OR COALESCE(s.input_tokens, s.output_tokens, s.cost_nusd) IS NOT NULL)
 GROUP BY COALESCE(s.model, s.model_requested)

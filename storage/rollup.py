@@ -166,11 +166,10 @@ READ_SESSION_TRACES: Final = f"""
 SELECT {", ".join(TRACE_COLUMNS)} FROM traces
 WHERE project_id = :project_id AND session_id = :session_id
 """
-# The table on the left is the smaller one and is read by index.
 READ_SESSION_MODELS: Final = """
-SELECT COALESCE(s.model, s.model_requested), COUNT(*)
-FROM traces t JOIN spans s ON s.project_id = t.project_id AND s.trace_id = t.trace_id
-WHERE t.project_id = :project_id AND t.session_id = :session_id
+SELECT COALESCE(s.model, s.model_requested), COUNT(*) FROM traces t CROSS JOIN spans s
+WHERE s.project_id = t.project_id AND s.trace_id = t.trace_id
+  AND t.project_id = :project_id AND t.session_id = :session_id
   AND COALESCE(s.model, s.model_requested) IS NOT NULL
 GROUP BY 1
 """
