@@ -116,7 +116,7 @@ class Conversations:
             found = split_skeleton(skeleton, path)
         if found is None or head.count + len(found.slices) > MAX_SLICES:
             return None
-        facts = read_request(owner.operation, data, _JSON)
+        facts = read_request(owner.operation, found.rest, _JSON)
         # Of a call that goes on from what the provider holds all messages are needed: storage
         # extends their meanings from another place than the beginning.
         chained = facts.previous_response_id is not None or facts.keeps_state
@@ -129,17 +129,18 @@ class Conversations:
         head, messages = followed
         sha256 = None
         if prefix is not None or data is body:  # nothing was cut out
-            state.update(body[hashed : found.end])
+            whole = memoryview(body)
+            state.update(whole[hashed : found.end])
             if found.end and not chained:
                 kept = Prefix(
-                    data=memoryview(body)[: found.end],
+                    data=whole[: found.end],
                     opened=found.opened,
                     sha256=state.copy(),
                     clean=frozenset(secrets),
                     head=head,
                 )
                 self._prefixes.put(owner, kept, prefix)
-            state.update(body[found.end :])
+            state.update(whole[found.end :])
             sha256 = state.digest()
         return Question(
             facts=facts,

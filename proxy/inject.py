@@ -38,6 +38,8 @@ _KEY: Final = re.compile(rb'[ \t\r\n]*,?[ \t\r\n]*("[^"\\]*(?:\\.[^"\\]*)*")[ \t
 _CLOSE: Final = re.compile(rb"[ \t\r\n]*\}[ \t\r\n]*\Z")
 # What msgspec raises: for no JSON, for a text that is not UTF-8, for JSON nested too deep.
 _UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_STREAM: Final = b'"stream"'
+_TRUE: Final = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*true")
 _EMPTY_ARRAY: Final = re.compile(rb"\[[ \t\r\n]*\]")
 
 
@@ -133,7 +135,7 @@ def plan(body: bytes) -> Injection | None:
     It is left alone when it is no stream, when the client has set `include_usage` itself (to false,
     too: that is a choice), and when anything about it is uncertain.
     """
-    if b'"stream"' not in body or len(body) > MAX_BODY_BYTES:
+    if len(body) > MAX_BODY_BYTES or not _may_stream(body):
         return None
     members = _members(body)
     stream = members and members.get("stream")
@@ -150,6 +152,14 @@ def plan(body: bytes) -> Injection | None:
             return None
         put = value
     return Injection(body, start, end, put, _model(body, members))
+
+
+def _may_stream(body: bytes) -> bool:
+    """Tell whether `"stream": true` stands anywhere: to find its place takes five times as long."""
+    at = body.find(_STREAM)
+    while at >= 0 and not _TRUE.match(body, at + len(_STREAM)):
+        at = body.find(_STREAM, at + len(_STREAM))
+    return at >= 0
 
 
 def _with_include_usage(options: bytes) -> bytes | None:

@@ -60,12 +60,14 @@ class Slice(NamedTuple):
 class Split(NamedTuple):
     """A body as its messages and what stands round them.
 
-    Where they stood in an array, ``opened`` is the offset behind its bracket and ``end`` the one
-    behind its last message; otherwise both are 0.
+    ``rest`` is the body for reading what is not in its messages: without those of an array, which
+    are most of it. Where they stood in one, ``opened`` is the offset behind its bracket and ``end``
+    the one behind its last message; otherwise both are 0.
     """
 
     envelope: Envelope
     slices: list[Slice]
+    rest: bytes
     opened: int = 0
     end: int = 0
 
@@ -115,7 +117,7 @@ def split_answer(body: bytes, path: Path) -> Split | None:
         start = body.find(data)
         if body.find(data, start + 1) < 0:
             pieces = (body[:start], body[start + len(data) :])
-            return Split(Envelope(pieces, (None,)), [Slice(b"", data)])
+            return Split(Envelope(pieces, (None,)), [Slice(b"", data)], body)
     return split(body, path, LARGE_IN_ANSWER_BYTES)
 
 
@@ -169,7 +171,7 @@ def elements(array: bytes) -> list[Slice]:
 
 def _split(body: bytes, path: Path, large_bytes: int, *, known: bool) -> Split | None:
     if not path:
-        return Split(Envelope((b"", b""), (None,)), [Slice(b"", body)])
+        return Split(Envelope((b"", b""), (None,)), [Slice(b"", body)], body)
     members = _members(body) if isinstance(path[0], str) else []
     holes = [
         _Hole(start, end, content_of(body[start:end]))
@@ -185,7 +187,7 @@ def _split(body: bytes, path: Path, large_bytes: int, *, known: bool) -> Split |
         holes.append(_Hole(start, end, None))
     elif opening == b"[":
         opened = last = start + 1
-        for _, first, behind in _elements(body[start:end]):
+        for _, first, behind in _elements(memoryview(body)[start:end]):
             lead = body[last : start + first]
             last = start + behind
             data = body[start + first : last]
@@ -202,7 +204,10 @@ def _split(body: bytes, path: Path, large_bytes: int, *, known: bool) -> Split |
     elif end - start > large_bytes and len(path) == 1:
         holes.append(_Hole(start, end, content_of(body[start:end])))
     envelope = _envelope(body, sorted(holes))
-    return Split(envelope, slices, opened, last) if envelope is not None else None
+    if envelope is None:
+        return None
+    rest = body[:opened] + body[last:] if slices and opened else body
+    return Split(envelope, slices, rest, opened, last)
 
 
 def _find(body: bytes, path: Path, members: Sequence[_Place]) -> tuple[int, int]:
@@ -239,7 +244,7 @@ def _members(data: bytes) -> list[_Place]:
     return places
 
 
-def _elements(data: bytes) -> list[_Place]:
+def _elements(data: bytes | memoryview) -> list[_Place]:
     """Give each element's number in an array, and where it begins and ends."""
     places: list[_Place] = []
     values = _ARRAY.decode(data)
@@ -253,7 +258,7 @@ def _elements(data: bytes) -> list[_Place]:
     return places
 
 
-def _end(pattern: re.Pattern[bytes], data: bytes, at: int) -> int:
+def _end(pattern: re.Pattern[bytes], data: bytes | memoryview, at: int) -> int:
     match = pattern.match(data, at)
     if match is None:
         raise ValueError
