@@ -124,7 +124,7 @@ class Call:
     have a reservation. `place` is where it is recorded, and the session there, as far as that is
     known before its start is saved; `joins_others`: that may be a trace that others made. `sent`:
     its request may have begun to leave. `body_wait_us` is how long its client took to send its body
-    where that had to be there first.
+    where that had to be there first, `held_s` how long its answer waited for the recorder.
     """
 
     def __init__(
@@ -166,6 +166,7 @@ class Call:
         self.reserved = False
         self.sent = False
         self.body_wait_us = 0
+        self.held_s = 0.0
         self._added_us: int | None = None
         self._heard_us = 0
         self.injected = False

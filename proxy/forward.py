@@ -183,7 +183,7 @@ class Forwarder:
             response.headers.extend((name.decode(), value.decode()) for name, value in _marks(call))
             return response, _ending_of(fault)
         try:
-            await self._recorder.waits.started(saved)
+            call.held_s = await self._recorder.waits.started(saved)
             call.recorded(saved)
             delivered = await self._deliver(request, call, sent)
         finally:
@@ -217,11 +217,18 @@ class Forwarder:
                 return response, await self._deliver_strictly(request, call, sent, response)
             await response.prepare(request)
             call.handed_on()
+            held: list[bytes] = []
             async for piece, received in sent.pieces():
-                if received:
+                if held or (answer.complete and self._recorder.is_behind):
+                    held.append(received)
+                elif received:
                     await response.write(received)
                 await call.watched(piece, received)
-            await response.write_eof()
+            if held or self._recorder.is_behind:
+                # What its client has seen whole is to be saved soon after: for that it waits.
+                ended = self._recorder.put(call.finish(COMPLETE), urgent=True)
+                await self._recorder.waits.ended(ended, call.held_s)
+            await response.write_eof(b"".join(held))
         except (ClientFault, UpstreamFault) as fault:
             cut(request)
             return response, _ending_of(fault)

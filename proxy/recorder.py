@@ -2,8 +2,8 @@
 
 Owns when a record counts as saved; what is kept when not everything can be is backlog.py's, how
 long calls wait for it waits.py's, and how often a commit is tried commits.py's.
-Invariants: `put` never raises and never waits; records are saved in the order in which they came,
-in batches; one bound in bytes covers those that wait.
+Invariants: `put` never raises and never waits; records are saved in batches, in the order that
+backlog.py gives; one bound in bytes covers those that wait.
 The thread reads records for their meaning (settle.py) before a transaction begins, and writes them
 in it (storage.writes). The budget, the counters and the tickets are touched on the loop only, and a
 record that waits is replaced only under the lock under which the thread takes it.
@@ -93,9 +93,12 @@ class Recorder:
 
     # On the event loop.
 
-    def put(self, record: Record) -> Ticket:
-        """Queue a record; its ticket is done when it is committed, cancelled if it is lost."""
-        urgent = isinstance(record, SpanStart) or self.durability == "strict"
+    def put(self, record: Record, *, urgent: bool = False) -> Ticket:
+        """Queue a record; its ticket is done when it is committed, cancelled if it is lost.
+
+        `urgent`: somebody waits for that.
+        """
+        urgent = urgent or isinstance(record, SpanStart) or self.durability == "strict"
         item = Item(record, None, self._loop.create_future(), weight(record), urgent)
         with self._wake:
             self._backlog.add(item)
@@ -104,6 +107,14 @@ class Recorder:
             if self._backlog.bytes > limit_bytes:
                 self._backlog.make_room(item, limit_bytes)
         return item.ticket
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether a call that ends now may be saved later than `safe` allows, so that it waits."""
+        if self.durability != "safe":
+            return False
+        with self._wake:
+            return self._backlog.is_late
 
     def write(
         self,

@@ -1,12 +1,14 @@
 """How long calls wait for what is recorded of them.
 
 Owns the bounds of these waits. Invariant: with `fast` nobody waits; with `safe` an answer's first
-byte waits for `START_WAIT_S`, whatever the database does, and not at all while waiting is in vain;
+byte waits for `START_WAIT_S`, where the recorder is behind its end as well, for `HELD_S` in all,
+whatever the database does, and not at all while waiting is in vain;
 `strict` waits for `STRICT_WAIT_S` each time, and what is not saved then is refused. On the event
 loop only.
 """
 
 import asyncio
+import time
 from typing import Final
 
 from proxy.backlog import Ticket
@@ -15,7 +17,10 @@ from proxy.sections import Durability
 
 # An answer's first byte waits at most this long for the commit of its start.
 START_WAIT_S: Final = 0.040
-# So many waits in vain in a row, and calls stop waiting until a commit succeeds.
+# What a call is held in all: 50 ms may be seen, and a busy event loop is some milliseconds late.
+HELD_S: Final = 0.045
+# So many waits in a row during which nothing was saved, and calls stop waiting until a commit
+# succeeds.
 MAX_VAIN_WAITS: Final = 3
 STRICT_WAIT_S: Final = 2.0
 
@@ -27,22 +32,34 @@ class Waits:
         self._losses = losses
         self._durability = durability
         self._vain = 0
+        self._saves = 0
 
     @property
     def are_vain(self) -> bool:
         """Whether commits take longer than calls may wait for them."""
         return self._vain >= MAX_VAIN_WAITS
 
-    async def started(self, ticket: Ticket) -> None:
-        """Hold an answer's first byte until its start is saved, a short while at most (`safe`)."""
+    async def started(self, ticket: Ticket) -> float:
+        """Hold an answer's first byte until its start is saved, a short while at most (`safe`).
+
+        Give for how long, in seconds.
+        """
         if self._durability == "fast":
-            return
+            return 0.0
+        began_s = time.monotonic()
         if not ticket.done() and not self.are_vain:
+            saves = self._saves
             await asyncio.wait((ticket,), timeout=START_WAIT_S)
-            if not ticket.done():
-                self._vain += 1
+            # Where others were saved meanwhile, the recorder is behind, and waits let it catch up.
+            self._vain += not ticket.done() and self._saves == saves
         if not _is_saved(ticket):
             self._losses.counters.late_starts += 1
+        return time.monotonic() - began_s
+
+    async def ended(self, ticket: Ticket, held_s: float) -> None:
+        """Hold the end of an answer that was held for `held_s` until it is saved (`safe`)."""
+        if not ticket.done() and not self.are_vain and held_s < HELD_S:
+            await asyncio.wait((ticket,), timeout=HELD_S - held_s)
 
     async def committed(self, ticket: Ticket) -> bool:
         """Wait until a record is saved (`strict`); False when it is not in time, or never will."""
@@ -53,6 +70,7 @@ class Waits:
     def saved(self) -> None:
         """Note that a commit succeeded: to wait is worth it again."""
         self._vain = 0
+        self._saves += 1
 
 
 def _is_saved(ticket: Ticket) -> bool:

@@ -3,9 +3,11 @@
 import asyncio
 import logging
 import random
+from typing import Any
 
 import pytest
 
+from proxy import backlog as module
 from proxy import losses
 from proxy.backlog import RECORD_BYTES, Backlog, Item, weight
 from proxy.call import COMPLETE, CallEnd
@@ -203,13 +205,64 @@ async def test_whatever_happened_everything_is_given_back_when_all_is_saved(
     ]
 
 
+def queued(*records: Any) -> Backlog:
+    """Give a backlog of these; a function is other work."""
+    backlog, loop = Backlog(Budget(64 << 20), losses.Losses()), asyncio.get_running_loop()
+    for one in records:
+        ticket = loop.create_future()
+        if callable(one):
+            backlog.add(Item(None, one, ticket, 0, urgent=True))
+        else:
+            backlog.add(Item(one, None, ticket, weight(one), urgent=False))
+    return backlog
+
+
+def taken(backlog: Backlog, most: int = 10, most_bytes: int = 20_000) -> list[list[Any]]:
+    """Take all of it, batch by batch."""
+    found = []
+    while backlog:
+        found.append([item.record or item.work for item in backlog.take(most, most_bytes)])
+    return found
+
+
+async def test_starts_go_before_ends_and_what_they_went_before_is_next() -> None:
+    huge = answered(a_call(Budget(64 << 20), request=b"x" * 50_000), ANSWER)
+    end, after = ended(), ended()
+    starts = [a_call().start for _ in range(8)]
+    assert taken(queued(end, *starts, after), most=4) == [
+        [*starts[:2], end, starts[2]],
+        [*starts[3:5], starts[5], starts[6]],
+        [starts[7], after],
+    ]
+    assert taken(queued(huge, *starts), most=8) == [starts[:4], [huge], starts[4:]]
+
+
+async def test_nothing_goes_before_other_work() -> None:
+    end, late, later = ended(), a_call().start, a_call().start
+
+    def work(_: object) -> None: ...
+
+    assert taken(queued(end, work, late, work, later)) == [[end], [work], [late], [work], [later]]
+
+
+async def test_it_is_late_where_a_record_waited_long_or_much_is_not_saved_yet(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert not queued().is_late
+    backlog = queued(ended())
+    assert not backlog.is_late
+    monkeypatch.setattr(module, "BEHIND_S", -1.0)
+    assert backlog.is_late
+    (item,) = backlog.take(1, 1)
+    assert not backlog.is_late  # it is being saved
+    monkeypatch.setattr(module, "BEHIND_BYTES", item.weight - 1)
+    assert backlog.is_late
+    backlog.end(item, is_saved=True)
+    assert not backlog.is_late
+
+
 async def test_what_stands_before_a_large_record_is_taken_without_it() -> None:
-    budget = Budget(64 << 20)
-    backlog = Backlog(budget, losses.Losses())
-    loop = asyncio.get_running_loop()
-    small, also_small, after = (ended(budget) for _ in range(3))
-    huge = answered(a_call(budget, request=b"x" * 50_000), ANSWER)
-    for record in (small, also_small, huge, after):
-        backlog.add(Item(record, None, loop.create_future(), weight(record), urgent=False))
-    taken = [[item.record for item in backlog.take(10, 20_000)] for _ in range(3)]
-    assert taken == [[small, also_small], [huge], [after]]
+    small, also_small, after = (ended() for _ in range(3))
+    huge = answered(a_call(Budget(64 << 20), request=b"x" * 50_000), ANSWER)
+    backlog = queued(small, also_small, huge, after)
+    assert taken(backlog) == [[small, also_small], [huge], [after]]

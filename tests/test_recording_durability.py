@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from proxy import waits as module
+from proxy.backlog import RECORD_BYTES
 from storage.database import DatabaseLocked
-from tests.calling import ANSWER, DONE, Gate, delta
+from tests.calling import ANSWER, DONE, Gate, a_call, delta
 from tests.conftest import Serve
 from tests.running import CHAT, Running
 from tests.wire import Peer, ScriptedUpstream, connect
@@ -106,6 +107,54 @@ async def test_safe_calls_go_on_while_commits_fail_and_their_rows_appear_later(
     assert health["reasons"][0] == f"the last commit failed: {LOCKED}"
     gate.fails_forever = None
     assert [span["status"] for span in await tw.spans()] == ["completed"] * 5
+
+
+@pytest.mark.parametrize("framed", ["length", "stream"])
+async def test_safe_where_the_recorder_is_behind_an_end_is_seen_when_it_is_saved(
+    gated: Gated, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch, framed: str
+) -> None:
+    monkeypatch.setattr("proxy.backlog.BEHIND_S", -1.0)
+    monkeypatch.setattr(module, "START_WAIT_S", 0.001)
+    monkeypatch.setattr(module, "HELD_S", 3600.0)
+    tw, gate = await gated("safe")
+    gate.shut()
+    tw.server.recorder.put(a_call().start)  # the writer is at it
+    await gate.waiting.wait()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        if framed == "length":
+            await peer.respond(ANSWER)
+        else:
+            await peer.send(HEAD + chunk(delta("Hi")) + chunk(DONE) + b"0\r\n\r\n")
+
+    upstream.script = script
+    async with connect(tw.port) as client:
+        await client.send(REQUEST)
+        answer = asyncio.ensure_future(client.response())
+        while tw.server.recorder.queued_bytes < 3 * RECORD_BYTES:  # its end is put as well
+            await (await tw.client.get(f"{tw.url}/api/health")).read()
+        assert not answer.done()
+        gate.open()
+        assert (await answer).status == 200
+        assert "completed" in await states(tw)  # no waiting: it is committed
+
+
+async def test_safe_an_end_is_not_held_for_longer_than_that_and_else_not_at_all(
+    gated: Gated, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "START_WAIT_S", 0.001)
+    tw, gate = await gated("safe")
+    gate.shut()
+    upstream.answers(ANSWER)
+    monkeypatch.setattr("proxy.backlog.BEHIND_S", 3600.0)
+    monkeypatch.setattr(module, "HELD_S", 3600.0)
+    assert (await tw.raw(body=b"{}")).body == ANSWER
+    monkeypatch.setattr("proxy.backlog.BEHIND_S", -1.0)
+    monkeypatch.setattr(module, "HELD_S", 0.010)
+    assert (await tw.raw(body=b"{}")).body == ANSWER
+    gate.open()
+    assert [span["status"] for span in await tw.spans()] == ["completed"] * 2
 
 
 # strict

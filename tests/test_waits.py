@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from proxy import recorder, waits
+from proxy.backlog import Ticket
 from tests.calling import a_call, ended
 from tests.recorders import Begin, Recording
 
@@ -54,6 +55,33 @@ async def test_safe_stops_waiting_after_three_in_a_row_until_a_commit_succeeds(
     assert not waiting.done()  # it waits again
     recording.gate.open()
     await waiting
+
+
+async def test_a_wait_while_others_are_saved_is_not_in_vain(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waits, "START_WAIT_S", 0.001)
+    waiting = waits.Waits((await begin()).recorder.losses, "safe")
+    never: Ticket = asyncio.get_running_loop().create_future()
+    for _ in range(waits.MAX_VAIN_WAITS):
+        asyncio.get_running_loop().call_soon(waiting.saved)
+        await waiting.started(never)
+    assert not waiting.are_vain
+    for _ in range(waits.MAX_VAIN_WAITS):
+        await waiting.started(never)
+    assert waiting.are_vain
+
+
+async def test_an_end_waits_for_what_its_start_left_of_45_ms(begin: Begin) -> None:
+    assert waits.HELD_S <= 0.045
+    recording = await begin()
+    await recording.recorder.waits.ended(recording.recorder.put(ended(), urgent=True), 0.0)
+    assert await recording.rows("SELECT state FROM spans") == [("completed",)]
+    recording.gate.shut()
+    async with asyncio.timeout(5):
+        await recording.recorder.waits.ended(recording.recorder.put(ended()), 0.044)
+        await recording.recorder.waits.ended(recording.recorder.put(ended()), 0.046)
+    recording.gate.open()
 
 
 @pytest.mark.parametrize("durability", ["safe", "strict", "fast"])
