@@ -204,15 +204,15 @@ class Progress:
         self._clock_s = clock_s
         self._is_terminal = out.isatty()
         self._said_s: float | None = None
-        self._began: tuple[float, int] | None = None
+        self._began: tuple[float, int, int] | None = None
         self._width = 0
 
     def rows(self, what: str, done: int, of: int) -> None:
         """Say how many rows there are of all, how fast they come, and how long it will take."""
         now_s = self._clock_s()
-        if self._began is None or done < self._began[1]:
-            self._began = now_s, done
-        since_s, before = self._began
+        if self._began is None or of != self._began[2]:  # other rows, at another pace
+            self._began = now_s, done, of
+        since_s, before, _ = self._began
         per_s = (done - before) / (now_s - since_s) if now_s > since_s else 0.0
         left = f"{_duration((of - done) / per_s)} left" if per_s else ""
         percent = 100 * done // of if of else 100

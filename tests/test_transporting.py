@@ -352,3 +352,16 @@ def test_what_goes_on_is_not_counted_as_fast() -> None:
     clock.now_s += 10
     shown.rows("spans", 1_000_010, 1_000_100)
     assert out.getvalue().endswith("99%  1/s  1:30 left\n")
+
+
+def test_how_long_other_rows_take_is_told_by_their_own_pace() -> None:
+    out, clock = io.StringIO(), _Clock()
+    shown = Progress(out, clock)
+    shown.rows("spans", 0, 1_000_000)
+    clock.now_s += 10
+    shown.rows("spans", 1_000_000, 1_000_000)
+    clock.now_s += 90
+    shown.rows("search", 0, 5_000)
+    clock.now_s += 10
+    shown.rows("search", 100, 5_000)
+    assert out.getvalue().endswith("2%  10/s  8:10 left\n")
