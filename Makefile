@@ -50,7 +50,7 @@ test: tools
 
 # Its server comes out of a wheel. Forwarding, pages and commands are the same on both.
 test-postgres: tools
-	@$(PYTHON) -m pytest -n auto --database postgresql -m "not kill and not torture and not slow" \
+	@$(PYTHON) -m pytest -n auto --database postgresql -m "not kill and not torture" \
 		tests/storage tests/api tests/test_recorder*.py tests/test_recording*.py tests/test_backlog.py \
 		tests/test_forward_budget.py tests/test_budget.py tests/test_app.py $(ARGS)
 

@@ -97,7 +97,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.purge", description=__doc__)
     parser.add_argument("--traces", type=int, default=20_000, help="to be erased (20,000)")
     parser.add_argument("--rate", type=float, default=100.0, help="calls a second (100)")
-    parser.add_argument("--turn", type=float, default=5.0, help="seconds between switches (5)")
+    parser.add_argument("--turn", type=float, default=5.0, help="seconds that it erases (5)")
+    parser.add_argument("--rest", type=float, default=5.0, help="seconds that it does not (5)")
     parser.add_argument("--folder", type=Path, help="where the database is made (a temporary one)")
     parser.add_argument("--content-only", action="store_true", help="forget content alone")
     parser.add_argument("--serve", nargs=2, metavar=("DB", "UPSTREAM"), help=argparse.SUPPRESS)
@@ -182,13 +183,16 @@ async def purge(path: Path, tool: Path, options: argparse.Namespace) -> int:
         running = asyncio.create_task(calls.run())
         erasing_s, began_s = 0.0, time.monotonic()
         while order["ended_at"] is None:
-            for phase, mark in ((with_purge, signal.SIGUSR1), (without, signal.SIGUSR2)):
+            for phase, mark, seconds in (
+                (with_purge, signal.SIGUSR1, options.turn),
+                (without, signal.SIGUSR2, options.rest),
+            ):
                 server.send_signal(mark)
                 calls.phase = None
                 await asyncio.sleep(SETTLES_S)
                 calls.phase = phase
-                await asyncio.sleep(options.turn)
-                phase.seconds += options.turn
+                await asyncio.sleep(seconds)
+                phase.seconds += seconds
             erasing_s += options.turn + SETTLES_S
             order = await asyncio.to_thread(_ask, port, "GET", None, number)
             print(

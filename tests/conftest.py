@@ -30,18 +30,17 @@ Serve = Callable[..., Awaitable[Running]]
 ServeKeyed = Callable[..., Awaitable[Keyed]]
 
 
-# They start browsers or whole servers by the dozen, or play long histories: `make test-slow`.
+# They start whole servers by the dozen, or play long histories: `make test-slow`, with whatever
+# opens a browser.
 SLOW = (
     *("tests/acceptance/test_canary.py", "tests/acceptance/test_examples.py"),
     *("tests/acceptance/test_seed_curl.py", "tests/acceptance/test_separation.py"),
-    *("tests/cli/test_command.py", "tests/cli/test_tail.py"),
-    *("tests/test_faults_at_each_step.py", "tests/test_forward_streams.py", "tests/test_main.py"),
-    *("tests/test_recording_sessions.py", "tests/test_forward_proxied.py"),
-    *("tests/ui/test_attacks.py", "tests/ui/test_ended.py", "tests/ui/test_handed_hostile.py"),
-    *("tests/ui/test_hostile.py", "tests/ui/test_live.py", "tests/ui/test_projects.py"),
-    *("tests/ui/test_session.py", "tests/ui/test_session_handed.py"),
-    *("tests/ui/test_session_hostile.py", "tests/ui/test_settings.py"),
-    "tests/ui/test_trace_handed.py",
+    *("tests/cli/test_command.py", "tests/cli/test_provider_keys.py", "tests/cli/test_reach.py"),
+    *("tests/cli/test_tail.py", "tests/storage/test_any_archive.py", "tests/test_backing_up.py"),
+    *("tests/test_database_away.py", "tests/test_faults_at_each_step.py"),
+    *("tests/test_forward_proxied.py", "tests/test_forward_streams.py", "tests/test_kill.py"),
+    *("tests/test_main.py", "tests/test_recording_exact.py", "tests/test_recording_sessions.py"),
+    "tests/test_transporting.py",
 )
 
 
@@ -80,7 +79,7 @@ def pytest_configure_node(node: Any) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what takes long by its file, and take out what the databases are not for."""
     for item in items:
-        if item.nodeid.startswith(SLOW):
+        if item.nodeid.startswith(SLOW) or "browser" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.slow)
     is_wanted = _runs_on_sqlite if databases.kind() == "sqlite" else _runs_on_postgres
     if others := [item for item in items if not is_wanted(item)]:
