@@ -1,10 +1,11 @@
 """What waits to be saved: records in their order, but starts first, within one bound of bytes.
 
 Owns what is kept when not everything can be, and when that is late. Invariants: what is lost to the
-bound is counted and logged, never silent; no record is passed over twice, none by one of its own
-call, and nothing passes other work; the bytes of a record go back to the budget when it leaves,
-however it does. Whoever calls holds the recorder's lock wherever the writer's thread may come in
-between. Tickets, budget and counters are touched on the event loop only.
+bound is counted and logged, never silent; the oldest record goes with each batch or the next one;
+nothing passes other work, and a start that names a trace passes nothing, since what stands before
+it may decide whose that is; the bytes of a record go back to the budget when it leaves, however it
+does. Whoever calls holds the recorder's lock wherever the writer's thread may come in between.
+Tickets, budget and counters are touched on the event loop only.
 """
 
 import asyncio
@@ -83,6 +84,8 @@ class Backlog:
         # What can be dropped, oldest first; those that are no longer in the queue do not count.
         self._with_bodies: deque[Item] = deque()
         self._starts: deque[Item] = deque()
+        # Starts that may go before what came before them; the same holds for these.
+        self._first: deque[Item] = deque()
         self._works = 0
         self._passed_over = False
 
@@ -112,16 +115,18 @@ class Backlog:
                 self._with_bodies.append(item)
             if isinstance(item.record, SpanStart):
                 self._starts.append(item)
+                if not self._works and not _names_a_trace(item.record):
+                    self._first.append(item)
 
     def take(self, most: int, most_bytes: int) -> list[Item]:
-        """Take up to ``most`` of the oldest records, or one piece of other work.
+        """Take up to ``most`` records, or one piece of other work: some starts, then the oldest.
 
         They weigh ``most_bytes`` together, or there is only one of them. They weigh until they are
         ended.
         """
-        # Starts hold up answers and take no time. What they went before is next, whatever comes.
-        in_order = self._works or self._passed_over
-        batch = [] if in_order else self._take_starts(most // 2)
+        # Starts hold up answers and take no time. Where nothing went with them, the next batch has
+        # none before the oldest.
+        batch = [] if self._passed_over else self._take_first(most // 2)
         starts = len(batch)
         taken_bytes = starts * RECORD_BYTES
         while self._items and len(batch) < most:
@@ -135,15 +140,15 @@ class Backlog:
                 self._works -= 1
                 break
         self._passed_over = len(batch) == starts > 0 < len(self._items)
-        for droppable in (self._with_bodies, self._starts):
-            while droppable and droppable[0] not in self._items:
-                droppable.popleft()
+        for some in (self._with_bodies, self._starts, self._first):
+            while some and some[0] not in self._items:
+                some.popleft()
         return batch
 
-    def _take_starts(self, most: int) -> list[Item]:
+    def _take_first(self, most: int) -> list[Item]:
         taken: list[Item] = []
-        while self._starts and len(taken) < most:
-            start = self._starts.popleft()
+        while self._first and len(taken) < most:
+            start = self._first.popleft()
             if start in self._items:
                 del self._items[start]
                 taken.append(start)
@@ -192,6 +197,10 @@ class Backlog:
     def _give_back(self, record: Record | None) -> None:
         if isinstance(record, CallEnd | CallProgress):
             self._budget.give(record.held_bytes)
+
+
+def _names_a_trace(start: SpanStart) -> bool:
+    return start.joins is not None or start.external_trace_id is not None
 
 
 def key_of(record: Record) -> Key:

@@ -266,7 +266,7 @@ class Call:
             await asyncio.sleep(0)
 
     def _watching(self, sent: bytes, received: bytes) -> Iterator[None]:
-        if self.tap is None:
+        if self.tap is None or self.finished:
             return
         yield from self.tap.steps(sent, received)
         if self._first_token_us is None and self.tap.first_token:

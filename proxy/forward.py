@@ -207,7 +207,11 @@ class Forwarder:
     async def _deliver(
         self, request: web.Request, call: Call, sent: Sent
     ) -> tuple[web.StreamResponse, Ending]:
-        """Hand the answer on as it comes; the tap sees each piece after the client has it."""
+        """Hand the answer on as it comes; the tap sees each piece after the client has it.
+
+        But where recording is behind, its end waits for its record: with what a client of a stream
+        takes for the end, or the last piece.
+        """
         answer, editor = sent.exchange.answer, sent.editor
         reframed = editor is not None and editor.reframes
         call.answered(answer.status, answer.headers, edited=reframed)
@@ -217,22 +221,34 @@ class Forwarder:
                 return response, await self._deliver_strictly(request, call, sent, response)
             await response.prepare(request)
             call.handed_on()
-            held: list[bytes] = []
+            last = b""
             async for piece, received in sent.pieces():
-                if held or (answer.complete and self._recorder.is_behind):
-                    held.append(received)
-                elif received:
-                    await response.write(received)
+                if last and received:
+                    await response.write(last)
+                    last = b""
+                if call.finished or not self._recorder.is_behind:
+                    await _write(response, received)
+                    await call.watched(piece, received)
+                    continue
                 await call.watched(piece, received)
-            if held or self._recorder.is_behind:
-                # What its client has seen whole is to be saved soon after: for that it waits.
-                ended = self._recorder.put(call.finish(COMPLETE), urgent=True)
-                await self._recorder.waits.ended(ended, call.held_s)
-            await response.write_eof(b"".join(held))
+                if call.at_its_end:
+                    await self._hold(call)
+                elif answer.complete and received:
+                    last = received
+                    continue
+                await _write(response, received)
+            if not call.finished and (last or answer.length is None) and self._recorder.is_behind:
+                await self._hold(call)
+            await response.write_eof(last)
         except (ClientFault, UpstreamFault) as fault:
             cut(request)
             return response, _ending_of(fault)
         return response, COMPLETE
+
+    async def _hold(self, call: Call) -> None:
+        await self._recorder.waits.ended(
+            self._recorder.put(call.finish(COMPLETE), urgent=True), call.held_s
+        )
 
     async def _deliver_strictly(
         self, request: web.Request, call: Call, sent: Sent, response: RelayedResponse
@@ -266,6 +282,11 @@ class Forwarder:
         return Ending(
             ended_by="client", phase=phase, code=CLIENT_LEFT, error="the client left before the end"
         )
+
+
+async def _write(response: RelayedResponse, piece: bytes) -> None:
+    if piece:
+        await response.write(piece)
 
 
 def _check_our_key(raw: headers.RawHeaders, raw_target: bytes, principal: Principal) -> None:

@@ -19,7 +19,8 @@ _log = logging.getLogger("traceway")
 class Counters:
     """What went wrong since the start of the process; shown by /api/health.
 
-    `late_starts` are answers that went out before the start of their call was saved, and
+    `late_starts` are answers that went out before the start of their call was saved, `late_ends`
+    those that ended before that was, as recording was behind, and
     `unreadable_records` those of which at most the bare fact of the call could be saved.
     """
 
@@ -27,6 +28,7 @@ class Counters:
     dropped_records: int = 0
     unreadable_records: int = 0
     late_starts: int = 0
+    late_ends: int = 0
     failed_commits: int = 0
 
 

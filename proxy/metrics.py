@@ -40,6 +40,7 @@ _COUNTERS: Final = {
     "dropped_records": "Calls that were not recorded, for want of memory or of time at the end.",
     "unreadable_records": "Calls of which at most the bare fact could be saved.",
     "late_starts": "Answers that went out before the start of their call was saved.",
+    "late_ends": "Answers that ended before that was saved, since recording was behind.",
     "failed_commits": "Transactions that failed, and were tried again or given up.",
     "dropped_log_lines": "Lines of the log that were not written, since nobody read them in time.",
     "refused_calls": "Calls that were refused since their key had made too many.",

@@ -11,13 +11,14 @@ record that waits is replaced only under the lock under which the thread takes i
 
 import asyncio
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Final, TypeVar
 
-from proxy.backlog import Backlog, Item, Key, Record, Ticket, key_of, weight
+from proxy.backlog import BEHIND_S, Backlog, Item, Key, Record, Ticket, key_of, weight
 from proxy.call import CallEnd, CallProgress
 from proxy.capture import Budget
 from proxy.commits import Commits
@@ -84,6 +85,7 @@ class Recorder:
         self.commits = Commits(database, self._wake, lambda error: self._tell(self._failed, error))
         self._closing = False
         self._closed = False
+        self._busy_since_s = math.inf  # the thread, with what it took last
         self._unindexed = 0
         self._to_tend = False
         self._to_reclaim = False
@@ -114,7 +116,8 @@ class Recorder:
         if self.durability != "safe":
             return False
         with self._wake:
-            return self._backlog.is_late
+            busy_s = time.monotonic() - self._busy_since_s
+            return self._backlog.is_late or busy_s > BEHIND_S
 
     def write(
         self,
@@ -258,6 +261,7 @@ class Recorder:
         It is empty where nothing else is to be done than full text, or tending the database.
         """
         with self._wake:
+            self._busy_since_s = math.inf
             while not self._backlog:
                 if self._closing:
                     self._closed = True
@@ -267,10 +271,12 @@ class Recorder:
                 pause_s = IDLE_S if has_more else TEND_S if self._to_tend else None
                 idle = not self._wake.wait(pause_s)
                 if idle and not self._backlog and not self._closing:
+                    self._busy_since_s = time.monotonic()
                     return []
             lonely = len(self._backlog) < MAX_BATCH and not self._backlog.is_urgent
             if lonely and not self._closing:
                 self._wake.wait(LINGER_S)
+            self._busy_since_s = time.monotonic()
             return self._backlog.take(MAX_BATCH, BATCH_BYTES)
 
     def _save(self, batch: list[Item]) -> None:

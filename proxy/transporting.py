@@ -210,7 +210,8 @@ class Progress:
     def rows(self, what: str, done: int, of: int) -> None:
         """Say how many rows there are of all, how fast they come, and how long it will take."""
         now_s = self._clock_s()
-        if self._began is None or of != self._began[2]:  # other rows, at another pace
+        # Other rows have another pace.
+        if self._began is None or of != self._began[2] or done < self._began[1]:
             self._began = now_s, done, of
         since_s, before, _ = self._began
         per_s = (done - before) / (now_s - since_s) if now_s > since_s else 0.0

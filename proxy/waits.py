@@ -60,6 +60,8 @@ class Waits:
         """Hold the end of an answer that was held for `held_s` until it is saved (`safe`)."""
         if not ticket.done() and not self.are_vain and held_s < HELD_S:
             await asyncio.wait((ticket,), timeout=HELD_S - held_s)
+        if not _is_saved(ticket):
+            self._losses.counters.late_ends += 1
 
     async def committed(self, ticket: Ticket) -> bool:
         """Wait until a record is saved (`strict`); False when it is not in time, or never will."""

@@ -40,6 +40,7 @@ class ModelShare:
 
 # Means are cut to a whole number; AVG would be rounded by one database and cut by the other.
 # What is billed, once: neither steps of an agent that took nothing, nor what saw a call as well.
+# CROSS: SQLite would begin with all spans of the project.
 MODEL_SHARES: Final = """
 SELECT COALESCE(s.model, s.model_requested), COUNT(*), CAST(SUM(s.input_tokens) AS BIGINT),
 CAST(SUM(s.output_tokens) AS BIGINT), CAST(SUM(s.cost_nusd) AS BIGINT),

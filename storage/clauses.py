@@ -128,7 +128,14 @@ class Holds:
     negated: Literal[False] = False
 
 
-Condition = Words | Name | Amount | Starred | Time | Ids | Holds
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """Traces of no session; no clause of the language."""
+
+    negated: Literal[False] = False
+
+
+Condition = Words | Name | Amount | Starred | Time | Ids | Holds | Alone
 
 
 @dataclass(frozen=True, slots=True)

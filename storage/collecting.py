@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from storage import fulltext
-from storage.clauses import Query
+from storage.clauses import Alone, Query
 from storage.database import Database, Params, Row
 from storage.erasures import Erasure, Reason, State
 from storage.listing import Order, list_sessions, list_traces
@@ -190,10 +190,10 @@ async def _of_query(
                 found.append((session.session_id, None))
         next_after, cut = page.next_after, place.cut or page.truncated
     else:
-        traces = await list_traces(
-            db, project_id, PAGE, after, query=parse(given, "traces"), now_us=now_us
-        )
-        found = [(None, trace.trace_id) for trace in traces.rows if trace.session_id is None]
+        asked = parse(given, "traces")
+        alone = replace(asked, conditions=(*asked.conditions, Alone()))
+        traces = await list_traces(db, project_id, PAGE, after, query=alone, now_us=now_us)
+        found = [(None, trace.trace_id) for trace in traces.rows]
         next_after, cut = traces.next_after, place.cut or traces.truncated
     # After the page, so that what made a word too common meanwhile is seen.
     if await excludes_too_common(db, project_id, query):

@@ -10,7 +10,19 @@ from typing import Final
 
 import msgspec
 
-from storage.clauses import Amount, Condition, Holds, Ids, Name, Query, Rows, Starred, Time, Words
+from storage.clauses import (
+    Alone,
+    Amount,
+    Condition,
+    Holds,
+    Ids,
+    Name,
+    Query,
+    Rows,
+    Starred,
+    Time,
+    Words,
+)
 from storage.database import Value
 from storage.fulltext import Match
 from storage.parameters import clean_text
@@ -232,6 +244,8 @@ def _condition(
             names = ", ".join(f":{found.name(one)}" for one in condition.ids)
             column = "s.trace_id" if condition.key == "trace" else _IDS[rows]
             return f"{column} IN ({names})"
+        case Alone():
+            return "s.session_id IS NULL"
         case Holds():
             # Not LIKE, of which each database has its own idea of case, and which has wildcards.
             # In ASCII only, as the column's: of a parameter a database may lower more.

@@ -213,8 +213,8 @@ def _body(
     )
 
 
-# Running spans have an index of their own, so that counting them reads no others.
-# Few calls run: by the index of those (`+ 0`), not by that of all calls of the project.
+# Running spans have an index of their own, so that counting them reads no others (`+ 0`: SQLite
+# would take that of all spans of the project).
 GET_STATS: Final = """
 SELECT (SELECT COUNT(*) FROM sessions WHERE project_id = :project_id),
 (SELECT COUNT(*) FROM spans WHERE state = 'running' AND project_id + 0 = :project_id),

@@ -166,6 +166,7 @@ READ_SESSION_TRACES: Final = f"""
 SELECT {", ".join(TRACE_COLUMNS)} FROM traces
 WHERE project_id = :project_id AND session_id = :session_id
 """
+# CROSS: SQLite would begin with all spans of the project.
 READ_SESSION_MODELS: Final = """
 SELECT COALESCE(s.model, s.model_requested), COUNT(*) FROM traces t CROSS JOIN spans s
 WHERE s.project_id = t.project_id AND s.trace_id = t.trace_id

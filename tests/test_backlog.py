@@ -12,6 +12,7 @@ from proxy import losses
 from proxy.backlog import RECORD_BYTES, Backlog, Item, weight
 from proxy.call import COMPLETE, CallEnd
 from proxy.capture import Budget
+from proxy.joining import Joining
 from tests.calling import ANSWER, EVENTS, LEFT, a_call, answered, delta, ended
 from tests.recorders import Begin, Recording
 
@@ -237,12 +238,21 @@ async def test_starts_go_before_ends_and_what_they_went_before_is_next() -> None
     assert taken(queued(huge, *starts), most=8) == [starts[:4], [huge], starts[4:]]
 
 
+def work(_: object) -> None: ...
+
+
 async def test_nothing_goes_before_other_work() -> None:
-    end, late, later = ended(), a_call().start, a_call().start
+    end, first, late, later = ended(), a_call().start, a_call().start, a_call().start
+    batches = [[first, end], [work], [late], [work], [later]]
+    assert taken(queued(end, first, work, late, work, later)) == batches
 
-    def work(_: object) -> None: ...
 
-    assert taken(queued(end, work, late, work, later)) == [[end], [work], [late], [work], [later]]
+async def test_a_start_that_names_a_trace_goes_before_nothing() -> None:
+    # The trace may have the session that an end before it says; then the call is of that.
+    end, first = ended(), a_call().start
+    joins = a_call(joining=Joining(trace_id=bytes(16))).start
+    told = a_call(joining=Joining(external_trace_id=bytes(16))).start
+    assert taken(queued(end, joins, told, first)) == [[first, end, joins, told]]
 
 
 async def test_it_is_late_where_a_record_waited_long_or_much_is_not_saved_yet(

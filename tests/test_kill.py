@@ -94,20 +94,31 @@ class Load:
             b"X-Traceway-Session-Id: %b\r\nContent-Length: %d\r\n\r\n%b"
             % (CHAT.encode(), session.encode(), len(body), body)
         )
+        answer = await peer.head()
         if kind == "left":
-            if (await peer.head()).status == 200:
+            if answer.status == 200:
                 await peer.reader.read(1)
             return False
-        answer = await peer.response()
         if answer.status != 200:
+            answer.body = await peer.body(answer)
             assert answer.get(b"X-Traceway-Error") == b"stopping", answer
             raise ConnectionError
         wanted = {"stream": STREAM_WITH_USAGE, "injected": STREAM}.get(kind, ANSWER)
+        if wanted is ANSWER:
+            answer.body = await peer.body(answer)
+            self._saw(session)
+        else:
+            async for piece in peer.chunks():
+                answer.body += piece
+                if piece.endswith(DONE):  # for which clients take it, whatever follows
+                    self._saw(session)
         assert answer.body == wanted, kind
+        return True
+
+    def _saw(self, session: str) -> None:
         self.seen[session] = time.monotonic()
         if len(self.seen) >= self.wanted:
             self.enough.set()
-        return True
 
     def surely_saved(self, killed_at: float) -> dict[str, float]:
         """Give the calls that must be there, each with how long before the end it was complete."""

@@ -44,6 +44,36 @@ async def test_put_does_not_wait_for_a_database_that_hangs(begin: Begin) -> None
     await asyncio.gather(started, finished)
 
 
+async def test_it_is_behind_where_its_writer_is_long_at_something(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = await begin()
+    monkeypatch.setattr(module, "BEHIND_S", 0.0)
+    assert not recording.recorder.is_behind
+    recording.gate.shut()
+    saved = recording.recorder.put(ended())
+    await recording.gate.waiting.wait()
+    assert recording.recorder.is_behind
+    recording.gate.open()
+    await saved
+    await recording.flush()
+    while recording.recorder.is_behind:  # the moment until it waits again
+        await asyncio.to_thread(lambda: None)
+
+
+@pytest.mark.parametrize("durability", ["strict", "fast"])
+async def test_only_with_safe_it_is_ever_behind(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch, durability: str
+) -> None:
+    monkeypatch.setattr(module, "BEHIND_S", -1.0)
+    recording = await begin(durability=durability)
+    recording.gate.shut()
+    recording.recorder.put(ended())
+    await recording.gate.waiting.wait()
+    assert not recording.recorder.is_behind
+    recording.gate.open()
+
+
 async def test_records_are_saved_in_the_order_in_which_they_came(begin: Begin) -> None:
     recording = await begin()
     recording.gate.shut()

@@ -109,7 +109,7 @@ async def test_safe_calls_go_on_while_commits_fail_and_their_rows_appear_later(
     assert [span["status"] for span in await tw.spans()] == ["completed"] * 5
 
 
-@pytest.mark.parametrize("framed", ["length", "stream"])
+@pytest.mark.parametrize("framed", ["length", "stream", "open stream"])
 async def test_safe_where_the_recorder_is_behind_an_end_is_seen_when_it_is_saved(
     gated: Gated, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch, framed: str
 ) -> None:
@@ -120,24 +120,58 @@ async def test_safe_where_the_recorder_is_behind_an_end_is_seen_when_it_is_saved
     gate.shut()
     tw.server.recorder.put(a_call().start)  # the writer is at it
     await gate.waiting.wait()
+    began, seen = asyncio.Event(), asyncio.Event()
 
     async def script(peer: Peer) -> None:
         await peer.request()
         if framed == "length":
             await peer.respond(ANSWER)
+            return
+        await peer.send(HEAD + chunk(delta("Hi")))
+        await began.wait()
+        if framed == "stream":
+            await peer.send(chunk(DONE) + b"0\r\n\r\n")
         else:
-            await peer.send(HEAD + chunk(delta("Hi")) + chunk(DONE) + b"0\r\n\r\n")
+            await peer.send(chunk(DONE))
+            await seen.wait()  # it says that it is done, and ends later
+            await peer.send(b"0\r\n\r\n")
 
     upstream.script = script
     async with connect(tw.port) as client:
         await client.send(REQUEST)
-        answer = asyncio.ensure_future(client.response())
+        answer = await client.head()
+        chunks = client.chunks()
+        if framed != "length":
+            assert await anext(chunks) == delta("Hi")  # only the end waits
+            began.set()
+        end = asyncio.ensure_future(client.body(answer) if framed == "length" else anext(chunks))
         while tw.server.recorder.queued_bytes < 3 * RECORD_BYTES:  # its end is put as well
             await (await tw.client.get(f"{tw.url}/api/health")).read()
-        assert not answer.done()
+        assert not end.done()
         gate.open()
-        assert (await answer).status == 200
+        assert await end == (ANSWER if framed == "length" else DONE)
         assert "completed" in await states(tw)  # no waiting: it is committed
+        seen.set()
+        assert [piece async for piece in chunks] == [] if framed != "length" else True
+    assert tw.server.recorder.losses.counters.late_ends == 0
+
+
+async def test_safe_who_leaves_while_the_end_waits_has_left_a_call_that_was_complete(
+    gated: Gated, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy.backlog.BEHIND_S", -1.0)
+    monkeypatch.setattr(module, "START_WAIT_S", 0.001)
+    monkeypatch.setattr(module, "HELD_S", 3600.0)
+    tw, gate = await gated("safe")
+    gate.shut()
+    upstream.answers(ANSWER)
+    async with connect(tw.port) as client:
+        await client.send(REQUEST)
+        await client.head()
+        while tw.server.recorder.queued_bytes < 2 * RECORD_BYTES:
+            await (await tw.client.get(f"{tw.url}/api/health")).read()
+    gate.open()
+    assert [span["status"] for span in await tw.spans()] == ["completed"]
 
 
 async def test_safe_an_end_is_not_held_for_longer_than_that_and_else_not_at_all(

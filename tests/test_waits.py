@@ -72,15 +72,20 @@ async def test_a_wait_while_others_are_saved_is_not_in_vain(
     assert waiting.are_vain
 
 
-async def test_an_end_waits_for_what_its_start_left_of_45_ms(begin: Begin) -> None:
+async def test_an_end_waits_for_what_its_start_left_of_45_ms(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert waits.HELD_S <= 0.045
     recording = await begin()
     await recording.recorder.waits.ended(recording.recorder.put(ended(), urgent=True), 0.0)
     assert await recording.rows("SELECT state FROM spans") == [("completed",)]
+    assert recording.recorder.losses.counters.late_ends == 0
+    monkeypatch.setattr(waits, "HELD_S", 3600.0)
     recording.gate.shut()
     async with asyncio.timeout(5):
-        await recording.recorder.waits.ended(recording.recorder.put(ended()), 0.044)
-        await recording.recorder.waits.ended(recording.recorder.put(ended()), 0.046)
+        await recording.recorder.waits.ended(recording.recorder.put(ended()), 3599.99)
+        await recording.recorder.waits.ended(recording.recorder.put(ended()), 3600.0)
+    assert recording.recorder.losses.counters.late_ends == 2
     recording.gate.open()
 
 

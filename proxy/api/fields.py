@@ -343,6 +343,7 @@ FIELDS: Final[dict[str, About]] = {
     "dropped_records": About("calls that were not recorded", 0),
     "unreadable_records": About("calls of which at most the bare fact was saved", 0),
     "late_starts": About("answers that went out before the start of their call was saved", 0),
+    "late_ends": About("answers that ended before that was saved, as recording was behind", 0),
     "failed_commits": About("commits that failed", 0),
     "dropped_log_lines": About("lines of the log that nobody took in time", 0),
     # MCP.

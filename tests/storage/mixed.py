@@ -8,7 +8,19 @@ from typing import Any
 
 import msgspec
 
-from storage.clauses import Amount, Condition, Holds, Ids, Name, Query, Rows, Starred, Time, Words
+from storage.clauses import (
+    Alone,
+    Amount,
+    Condition,
+    Holds,
+    Ids,
+    Name,
+    Query,
+    Rows,
+    Starred,
+    Time,
+    Words,
+)
 from storage.conditions import LOOKS_BACK_US
 from storage.database import Database, Transaction
 from storage.listing import list_sessions, list_spans, list_traces
@@ -121,6 +133,8 @@ class World:
                 return _overlaps(row, condition)
             case Ids():
                 return (row.trace_id if condition.key == "trace" else row.span_id) in condition.ids
+            case Alone():
+                return row.session_id is None
             case Holds():
                 return _lower(condition.text) in _lower(row.name)
 

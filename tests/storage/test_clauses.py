@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storage.amounts import MAX_AMOUNT
-from storage.clauses import Amount, Holds, Ids, Name, Query, Starred, Time, Words
+from storage.clauses import Alone, Amount, Holds, Ids, Name, Query, Starred, Time, Words
 from storage.search import MAX_CHARS, parse
 
 NAMES = st.sampled_from(["session", "model", "provider", "user", "source", "kind", "tag"])
@@ -84,5 +84,5 @@ def test_rows_of_some_ids_are_few() -> None:
 
 
 def test_what_no_query_can_say_is_printed_so_that_it_differs() -> None:
-    conditions = (Holds("a"), Holds("b"), Ids((b"a",)), Ids((b"a",), "trace"), Words("a"))
+    conditions = (Alone(), Holds("a"), Holds("b"), Ids((b"a",)), Ids((b"a",), "trace"), Words("a"))
     assert len({str(Query("spans", (one,))) for one in conditions}) == len(conditions)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storage import conditions, listing
-from storage.clauses import STATUSES, Holds, Ids, Name, Query, Rows
+from storage.clauses import STATUSES, Alone, Holds, Ids, Name, Query, Rows
 from storage.conditions import LOOKS_BACK_US, where
 from storage.database import Database
 from storage.fulltext import Match
@@ -234,6 +234,13 @@ async def test_rows_are_found_by_their_ids_as_far_as_they_fulfil_the_rest(
         assert await found(db, Query(rows, (one_of,))) == [1, 4]
         assert await found(db, Query(rows, (Name("model", "gpt-5"), one_of))) == [1, 4]
         assert await found(db, Query(rows, (Name("model", "gpt-6"), one_of))) == []
+
+
+async def test_traces_of_no_session_are_found(db: Database) -> None:
+    write(db, [end(start(1)), end(start(2, session_id="s")), end(start(3))])
+    write(db, [end(start(4, project_id=2))])
+    assert await found(db, Query("traces", (Alone(),))) == [1, 3]
+    assert await found(db, Query("traces", (Alone(), Name("model", "gpt-6")))) == []
 
 
 async def test_spans_are_found_by_a_part_of_their_name_in_any_case(db: Database) -> None:

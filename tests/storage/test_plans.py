@@ -20,7 +20,9 @@ LARGE: Final = ("sessions", "traces", "spans", "contents", "nodes", "messages", 
 NAMED: Final = re.compile(
     rf"\b(?:FROM|JOIN|UPDATE|INTO)\s+({'|'.join(LARGE)})\b(?:\s+(?:AS\s+)?(\w+))?"
 )
-STEP: Final = re.compile(r"(SEARCH|SCAN) (\w+)(?: USING .*?(?:INDEX|KEY) ?(\w*))?(?: \((.*)\))?$")
+STEP: Final = re.compile(
+    r"(SEARCH|SCAN) (\w+)(?: USING .*?(?:INDEX|KEY) ?(\w*))?(?: \((.*?)\))?(?: LEFT-JOIN| EXISTS)?$"
+)
 STATEMENT: Final = re.compile(r"\s*(?:SELECT|INSERT|UPDATE|DELETE|WITH)\b")
 # They look at everything, and no call waits for them.
 READ_ALL: Final = frozenset(("doctor", "doctor_erasures", "mend", "proof"))
@@ -64,7 +66,11 @@ def wide_steps(database: sqlite3.Connection, sql: str) -> list[str]:
     found = []
     for *_, detail in plan:
         step = STEP.match(detail)
-        if step is None or step[2] not in tables or step[3] in of_few(database):
+        if step is None:
+            is_of_a_table = detail.startswith(("SEARCH", "SCAN")) and "VIRTUAL TABLE" not in detail
+            assert "CONSTANT ROW" in detail or not is_of_a_table, detail
+            continue
+        if step[2] not in tables or step[3] in of_few(database):
             continue
         if step[1] == "SCAN" or step[4] == "project_id=?":
             found.append(detail)
