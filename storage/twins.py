@@ -96,7 +96,7 @@ SELECT response_id, trace_id, span_id, started_at_us, seq FROM spans
 WHERE project_id = :project_id AND {CALLS} AND response_id IN (:keys)
 """
 FIND_CHILDREN: Final = f"""
-SELECT parent_id, span_id FROM spans
+SELECT parent_id, span_id, started_at_us, seq FROM spans
 WHERE project_id = :project_id AND trace_id = :trace_id AND {CALLS} AND parent_id IN (:keys)
 """
 
@@ -123,7 +123,9 @@ def _match_handed_in(ledger: Ledger, handed_in: Sequence[Seen]) -> None:
         traces.setdefault(one.key[:2], []).append(one.key[2])
     for (project_id, trace_id), span_ids in traces.items():
         key: dict[str, Value] = {"project_id": project_id, "trace_id": trace_id}
-        for parent_id, span_id in ledger.tx.look_up(FIND_CHILDREN, key, span_ids):
+        rows = ledger.tx.look_up(FIND_CHILDREN, key, span_ids)
+        # Of several tries below one span it is marked by the oldest.
+        for parent_id, span_id, *_ in sorted(rows, key=lambda row: row[2:]):
             found.append(((project_id, trace_id, parent_id), (project_id, trace_id, span_id)))
     _mark(ledger, [*by_response, *found])
     _follow(ledger, by_response)

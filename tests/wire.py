@@ -168,7 +168,10 @@ class ScriptedUpstream:
 
         async def script(peer: Peer) -> None:
             while True:
-                self.requests.append(await peer.request())
+                try:
+                    self.requests.append(await peer.request())
+                except TimeoutError:  # a connection that nobody needs any more
+                    return
                 await peer.respond(body, **how)
 
         self.script = script

@@ -13,6 +13,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 import storage
 from tests.databases import opened
 
@@ -83,6 +85,7 @@ def of_few(database: sqlite3.Connection) -> set[str]:
     return {name for (name,) in database.execute(sql)}
 
 
+@pytest.mark.sqlite_only("PostgreSQL knows the sizes; `make bench-databases` looks at its plans")
 async def test_no_statement_reads_all_of_a_project(tmp_path: Path) -> None:
     path = tmp_path / "traceway.db"
     await opened(path).close()
