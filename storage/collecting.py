@@ -1,10 +1,11 @@
 """Finds what an order to erase is of: the sessions and traces of a user, or those of a query.
 
 Invariant: each look reads a bounded part and says where the next goes on, until all has been looked
-at, and a last look at all of it finds nothing new; what is relative in a query (``since:24h``)
-counts from the moment of the asking. Of a user go the sessions in which no other user is named,
-whole, and of others the traces with a call of the user. Sessions with a star are kept and counted,
-unless they are asked for. One that has a word is never taken for one without it. It only reads.
+at, and a last look at all of it finds nothing new. What came after the asking is not found, or it
+would not end while calls come; what is relative in a query (``since:24h``) counts from then. Of a
+user go the sessions in which no other user is named, whole, and of others the traces with a call of
+the user. Sessions with a star are kept and counted, unless they are asked for. One that has a word
+is never taken for one without it. It only reads.
 """
 
 from collections.abc import Collection, Sequence
@@ -18,6 +19,7 @@ from storage.clauses import Alone, Query
 from storage.database import Database, Params, Row
 from storage.erasures import Erasure, Reason, State
 from storage.listing import Order, list_sessions, list_traces
+from storage.records import Session
 from storage.search import SearchError, parse
 
 # Calls, or traces, that are looked at for a user at a time; and found rows of a query: some 10 ms
@@ -184,6 +186,8 @@ async def _of_query(
             db, project_id, PAGE, after, query=query, order=ORDER, now_us=now_us
         )
         for session in page.rows:
+            if await _is_younger(db, erasure, session):
+                continue
             if session.starred and not erasure.with_starred:
                 kept.append(session.session_id)
             else:
@@ -193,7 +197,7 @@ async def _of_query(
         asked = parse(given, "traces")
         alone = replace(asked, conditions=(*asked.conditions, Alone()))
         traces = await list_traces(db, project_id, PAGE, after, query=alone, now_us=now_us)
-        found = [(None, trace.trace_id) for trace in traces.rows]
+        found = [(None, one.trace_id) for one in traces.rows if one.seq <= erasure.before_seq]
         next_after, cut = traces.next_after, place.cut or traces.truncated
     # After the page, so that what made a word too common meanwhile is seen.
     if await excludes_too_common(db, project_id, query):
@@ -215,6 +219,24 @@ async def _of_query(
     if erasure.span_count <= place.spans:
         following = Place("end")
     return Found(found, kept, "erasing", _encode(following).decode())
+
+
+HAS_OLDER: Final = """
+SELECT 1 FROM traces
+WHERE project_id = :project_id AND session_id = :session_id AND seq <= :before_seq LIMIT 1
+"""
+
+
+async def _is_younger(db: Database, erasure: Erasure, session: Session) -> bool:
+    """Tell whether all of a session came after the order: of those there is no end."""
+    if session.seq <= erasure.before_seq:
+        return False
+    key: Params = {
+        "project_id": erasure.project_id,
+        "session_id": session.session_id,
+        "before_seq": erasure.before_seq,
+    }
+    return not await db.read(HAS_OLDER, key)
 
 
 async def excludes_too_common(db: Database, project_id: int, query: Query) -> bool:

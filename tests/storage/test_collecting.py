@@ -152,3 +152,25 @@ async def test_of_a_query_that_excludes_a_word_of_too_many_messages_nothing_is_f
     found = await collect(db, erasure)
     assert (found.state, found.reason) == ("failed", "excludes_too_common")
     assert found.targets == ()
+
+
+async def test_what_comes_after_the_order_is_not_found_and_does_not_keep_it_from_ending(
+    db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collecting, "PAGE", 2)
+    write(db, [end(start(n, session_id=f"s{n}")) for n in range(1, 6)])
+    write(db, [end(start(6))])
+    looks = 0
+
+    def go_on(look: int) -> None:
+        nonlocal looks
+        looks = look
+        n = 100 * look
+        write(db, [end(start(n, session_id=f"new{look}")), end(start(n + 1))])
+        write(db, [end(start(n + 2, session_id="s1"))])
+        assert look < 50
+
+    found, _ = await all_of(db, Order(kind="query", given="cost:>=0"), meanwhile=go_on)
+    old = [*((f"s{n}", None) for n in range(1, 6)), (None, trace_id(6))]
+    assert sorted(found, key=str) == sorted(old, key=str)
+    assert looks > 5
