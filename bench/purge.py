@@ -3,7 +3,9 @@
 A database is made with so many traces, each with two messages, their nodes and their words. A
 server erases all of them while calls come at a steady rate; by turns it erases for some seconds and
 does not, so that both are measured in the same run. At the end what is freed is given back. The
-upstream answers at once: what a call takes is what the proxy adds.
+upstream takes 100 ms, as the fastest models do, in which the start of a call is saved; what a call
+takes beyond that is what the proxy adds. With `--think-ms 0` it answers at once, and what a start
+waits for is added as well.
 """
 
 import argparse
@@ -18,8 +20,9 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -36,7 +39,7 @@ PATH: Final = "/api/proxy/openai/v1/chat/completions"
 PADDING: Final = 600
 # Behind a switch, calls are not counted for so long.
 SETTLES_S: Final = 0.5
-CONNECTIONS: Final = 16
+CONNECTIONS: Final = 32
 GIVES_BACK_S: Final = 0.25
 BOUND_MS: Final = 1.0
 
@@ -99,6 +102,7 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=100.0, help="calls a second (100)")
     parser.add_argument("--turn", type=float, default=5.0, help="seconds that it erases (5)")
     parser.add_argument("--rest", type=float, default=5.0, help="seconds that it does not (5)")
+    parser.add_argument("--think-ms", type=float, default=100.0, help="of the upstream (100)")
     parser.add_argument("--folder", type=Path, help="where the database is made (a temporary one)")
     parser.add_argument("--content-only", action="store_true", help="forget content alone")
     parser.add_argument("--serve", nargs=2, metavar=("DB", "UPSTREAM"), help=argparse.SUPPRESS)
@@ -120,9 +124,9 @@ def main() -> int:
             f" {path.stat().st_size / 1e6:,.0f} MB",
             flush=True,
         )
-        upstream = folder / "upstream"
-        subprocess.run([compiler, "-O2", "-o", upstream, HERE / "upstream.c"], check=True)
-        return asyncio.run(purge(path, upstream, options))
+        tool = folder / "upstream"
+        subprocess.run([compiler, "-O2", "-o", tool, HERE / "upstream.c"], check=True)
+        return asyncio.run(purge(path, tool, options))
 
 
 def make(path: Path, traces: int) -> None:
@@ -165,9 +169,12 @@ async def purge(path: Path, tool: Path, options: argparse.Namespace) -> int:
     """Measure the calls of a server that erases by turns."""
     upstream_port, before_bytes = _free_port(), _size(path)
     upstream = await asyncio.create_subprocess_exec(tool, str(upstream_port))
+    think_s = options.think_ms / 1000
+    slow = await asyncio.start_server(partial(_late, upstream_port, think_s), "127.0.0.1", 0)
+    asked_port = slow.sockets[0].getsockname()[1] if think_s else upstream_port
     server = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bench.purge"),
-        *("--serve", path, f"http://127.0.0.1:{upstream_port}"),
+        *("--serve", path, f"http://127.0.0.1:{asked_port}"),
         stdout=subprocess.PIPE,
     )
     try:
@@ -179,7 +186,7 @@ async def purge(path: Path, tool: Path, options: argparse.Namespace) -> int:
         # Everything that the made calls said; those that come now are younger.
         order = _ask(port, "POST", {"query": "until:2027-01-01", "extent": extent})
         number = order["id"]
-        calls = Calls(port, options.rate)
+        calls = Calls(port, options.rate, options.think_ms)
         running = asyncio.create_task(calls.run())
         erasing_s, began_s = 0.0, time.monotonic()
         while order["ended_at"] is None:
@@ -207,6 +214,7 @@ async def purge(path: Path, tool: Path, options: argparse.Namespace) -> int:
         await server.wait()
         upstream.kill()
         await upstream.wait()
+        slow.close()
     return _report(path, before_bytes, order, (with_purge, without), health)
 
 
@@ -236,8 +244,9 @@ def _report(
 class Calls:
     """Calls at a steady rate, whatever the earlier ones take. ``phase`` gets their times."""
 
-    def __init__(self, port: int, rate: float) -> None:
+    def __init__(self, port: int, rate: float, think_ms: float) -> None:
         self.phase: Phase | None = None
+        self._think_ms = think_ms
         self._port = port
         self._rate = rate
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
@@ -273,13 +282,34 @@ class Calls:
             reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
         phase, began_s = self.phase, time.perf_counter()
         writer.write(head.encode() + body)
-        answer = await reader.readuntil(b"\r\n\r\n")
+        answer = await _message(reader)
         assert answer.startswith(b"HTTP/1.1 200"), answer  # noqa: S101
-        length = int(answer.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
-        await reader.readexactly(length)
         if phase is not None:
-            phase.times_ms.append((time.perf_counter() - began_s) * 1000)
+            phase.times_ms.append((time.perf_counter() - began_s) * 1000 - self._think_ms)
         self._idle.append((reader, writer))
+
+
+async def _late(
+    port: int, think_s: float, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    """Hand each request of a connection on to the upstream, and its answer back, but later."""
+    there, out = await asyncio.open_connection("127.0.0.1", port)
+    with suppress(asyncio.IncompleteReadError, ConnectionError):
+        while True:
+            request = await _message(reader)
+            due_s = time.perf_counter() + think_s
+            out.write(request)
+            answer = await _message(there)
+            await asyncio.sleep(due_s - time.perf_counter())
+            writer.write(answer)
+    writer.close()
+    out.close()
+
+
+async def _message(reader: asyncio.StreamReader) -> bytes:
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
+    return head + await reader.readexactly(length)
 
 
 def _ask(
