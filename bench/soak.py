@@ -30,6 +30,8 @@ import uvloop
 
 from bench.callers import KINDS, Client, Ledger
 
+# Counters of what was only late: nothing was lost.
+LATE: Final = ("late_starts", "late_ends")
 ROOT: Final = Path(__file__).parent.parent
 BODY_BYTES: Final = 500_000
 # Bounds. The slope is that of memory behind the first part of the time, in which what is kept of
@@ -178,9 +180,10 @@ async def soak(folder: Path, minutes: float, streams: int, verdicts: Verdicts) -
     verdicts.say("queue at most", f"{queued / 1e6:.2f} MB", "", None)
     left = {name: health[name] for name in ("calls_in_flight", "queued_bytes", "held_bytes")}
     verdicts.say("left in memory", str(sum(left.values())), "0", not sum(left.values()))
-    lost = {k: v for k, v in health["counters"].items() if v and k != "late_starts"}
+    lost = {k: v for k, v in health["counters"].items() if v and k not in LATE}
     verdicts.say("counted as lost", str(lost or 0), "0", not lost)
-    verdicts.say("late starts", str(health["counters"]["late_starts"]), "", None)
+    for late in LATE:
+        verdicts.say(late.replace("_", " "), str(health["counters"][late]), "", None)
     verdicts.say("exit code after SIGTERM", str(code), "0", code == 0)
     tracebacks = server.log.read_text().count("Traceback")
     verdicts.say("tracebacks in the log", str(tracebacks), "0", not tracebacks)
