@@ -10,6 +10,7 @@ waits for is added as well.
 
 import argparse
 import asyncio
+import os
 import shutil
 import signal
 import socket
@@ -19,19 +20,19 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections import deque
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Final
 
 import orjson
+import uvloop
 
 from bench import large
+from proxy import __main__ as command
 from proxy.app import Traceway
-from proxy.config import load
-from storage.sqlite import open_database
 
 HERE: Final = Path(__file__).parent
 PATH: Final = "/api/proxy/openai/v1/chat/completions"
@@ -102,14 +103,13 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=100.0, help="calls a second (100)")
     parser.add_argument("--turn", type=float, default=5.0, help="seconds that it erases (5)")
     parser.add_argument("--rest", type=float, default=5.0, help="seconds that it does not (5)")
-    parser.add_argument("--think-ms", type=float, default=100.0, help="of the upstream (100)")
+    parser.add_argument("--think-ms", type=int, default=100, help="of the upstream (100)")
     parser.add_argument("--folder", type=Path, help="where the database is made (a temporary one)")
     parser.add_argument("--content-only", action="store_true", help="forget content alone")
-    parser.add_argument("--serve", nargs=2, metavar=("DB", "UPSTREAM"), help=argparse.SUPPRESS)
+    parser.add_argument("--serve", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        asyncio.run(serve(Path(options.serve[0]), options.serve[1]))
-        return 0
+        return serve(*options.serve)
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         print("skipped: no C compiler for the upstream (Debian: apt-get install gcc libc6-dev)")
@@ -126,7 +126,7 @@ def main() -> int:
         )
         tool = folder / "upstream"
         subprocess.run([compiler, "-O2", "-o", tool, HERE / "upstream.c"], check=True)
-        return asyncio.run(purge(path, tool, options))
+        return uvloop.run(purge(path, tool, options))
 
 
 def make(path: Path, traces: int) -> None:
@@ -140,52 +140,52 @@ def make(path: Path, traces: int) -> None:
     connection.execute("COMMIT")
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.close()
+    os.sync()  # or the server's first flush would be that of all of it
 
 
-async def serve(path: Path, upstream: str) -> None:
-    """Serve until a signal comes; another one has it erase, or not."""
-    overrides = {"server.port": "0", "upstreams.openai.url": upstream, "server.log_calls": "false"}
-    config = load(None, {}, {**overrides, "database.path": str(path)})
-    database = open_database(path, query_timeout_s=60.0)
-    server = Traceway(config, database)
-    port = await server.start()
-    erases, stop, loop = [False], asyncio.Event(), asyncio.get_running_loop()
-    server.eraser.pace.leads = lambda: erases[0]
+def serve(path: str, port: str, upstream: str) -> int:
+    """Serve as users do, but that it erases by turns: a signal has it erase, another one not."""
+    erases = [True]
 
-    def begin() -> None:
-        erases[0] = True
-        server.eraser.wake()
+    class ByTurns(Traceway):
+        async def start(
+            self, sockets: Sequence[socket.socket] = (), private: socket.socket | None = None
+        ) -> int:
+            bound = await super().start(sockets, private)
+            self.eraser.pace.leads = lambda: erases[0]
+            loop = asyncio.get_running_loop()
+            loop.add_signal_handler(signal.SIGUSR1, self._erase)
+            loop.add_signal_handler(signal.SIGUSR2, lambda: erases.__setitem__(0, False))
+            return bound
 
-    loop.add_signal_handler(signal.SIGTERM, stop.set)
-    loop.add_signal_handler(signal.SIGUSR1, begin)
-    loop.add_signal_handler(signal.SIGUSR2, lambda: erases.__setitem__(0, False))
-    print(port, flush=True)
-    await stop.wait()
-    await server.stop(1.0, stop)
-    await database.close()
+        def _erase(self) -> None:
+            erases[0] = True
+            self.eraser.wake()
+
+    command.Traceway = ByTurns  # type: ignore[attr-defined]
+    return command.main(["serve", "--db", path, "--port", port, "--upstream", f"openai={upstream}"])
 
 
 async def purge(path: Path, tool: Path, options: argparse.Namespace) -> int:
     """Measure the calls of a server that erases by turns."""
     upstream_port, before_bytes = _free_port(), _size(path)
-    upstream = await asyncio.create_subprocess_exec(tool, str(upstream_port))
-    think_s = options.think_ms / 1000
-    slow = await asyncio.start_server(partial(_late, upstream_port, think_s), "127.0.0.1", 0)
-    asked_port = slow.sockets[0].getsockname()[1] if think_s else upstream_port
+    upstream = await asyncio.create_subprocess_exec(tool, str(upstream_port), str(options.think_ms))
+    port = _free_port()
     server = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bench.purge"),
-        *("--serve", path, f"http://127.0.0.1:{asked_port}"),
-        stdout=subprocess.PIPE,
+        *("--serve", path, str(port), f"http://127.0.0.1:{upstream_port}"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
-        assert server.stdout is not None  # noqa: S101
-        port = int(await server.stdout.readline())
+        await _ready(port)
         with_purge, without = Phase(), Phase()
         server.send_signal(signal.SIGUSR1)
         extent = "content" if options.content_only else "all"
         # Everything that the made calls said; those that come now are younger.
-        order = _ask(port, "POST", {"query": "until:2027-01-01", "extent": extent})
-        number = order["id"]
+        asked = {"query": "until:2027-01-01", "extent": extent}
+        order = await asyncio.to_thread(_ask, port, "POST", "/api/erasures", asked)
+        at = f"/api/erasures/{order['id']}"
         calls = Calls(port, options.rate, options.think_ms)
         running = asyncio.create_task(calls.run())
         erasing_s, began_s = 0.0, time.monotonic()
@@ -201,20 +201,19 @@ async def purge(path: Path, tool: Path, options: argparse.Namespace) -> int:
                 await asyncio.sleep(seconds)
                 phase.seconds += seconds
             erasing_s += options.turn + SETTLES_S
-            order = await asyncio.to_thread(_ask, port, "GET", None, number)
+            order = await asyncio.to_thread(_ask, port, "GET", at)
             print(
                 f"  {time.monotonic() - began_s:6.0f} s: {order['state']:10} {order['traces']:,}"
                 f" traces erased, {erasing_s:.0f} s of it erasing, {_size(path) / 1e6:,.0f} MB",
                 flush=True,
             )
         running.cancel()
-        health = await asyncio.to_thread(_get, port, "/api/health")
+        health = await asyncio.to_thread(_ask, port, "GET", "/api/health")
     finally:
         server.terminate()
         await server.wait()
         upstream.kill()
         await upstream.wait()
-        slow.close()
     return _report(path, before_bytes, order, (with_purge, without), health)
 
 
@@ -244,12 +243,13 @@ def _report(
 class Calls:
     """Calls at a steady rate, whatever the earlier ones take. ``phase`` gets their times."""
 
-    def __init__(self, port: int, rate: float, think_ms: float) -> None:
+    def __init__(self, port: int, rate: float, think_ms: int) -> None:
         self.phase: Phase | None = None
         self._think_ms = think_ms
         self._port = port
         self._rate = rate
-        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        # The one that was idle longest goes first, so that none is for longer than a server allows.
+        self._idle: deque[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = deque()
         self._n = 0
         self._open: set[asyncio.Task[None]] = set()
 
@@ -277,7 +277,7 @@ class Calls:
             f"X-Traceway-Session-Id: now-{self._n // 10}\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         if self._idle:
-            reader, writer = self._idle.pop()
+            reader, writer = self._idle.popleft()
         else:
             reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
         phase, began_s = self.phase, time.perf_counter()
@@ -289,21 +289,13 @@ class Calls:
         self._idle.append((reader, writer))
 
 
-async def _late(
-    port: int, think_s: float, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> None:
-    """Hand each request of a connection on to the upstream, and its answer back, but later."""
-    there, out = await asyncio.open_connection("127.0.0.1", port)
-    with suppress(asyncio.IncompleteReadError, ConnectionError):
-        while True:
-            request = await _message(reader)
-            due_s = time.perf_counter() + think_s
-            out.write(request)
-            answer = await _message(there)
-            await asyncio.sleep(due_s - time.perf_counter())
-            writer.write(answer)
-    writer.close()
-    out.close()
+async def _ready(port: int) -> None:
+    for _ in range(600):
+        with suppress(OSError):
+            await asyncio.to_thread(_ask, port, "GET", "/api/health")
+            return
+        await asyncio.sleep(0.1)
+    raise SystemExit("the server does not answer")
 
 
 async def _message(reader: asyncio.StreamReader) -> bytes:
@@ -313,21 +305,15 @@ async def _message(reader: asyncio.StreamReader) -> bytes:
 
 
 def _ask(
-    port: int, method: str, body: dict[str, str] | None, number: int | None = None
+    port: int, method: str, path: str, body: dict[str, str] | None = None
 ) -> dict[str, object]:
-    at = "/api/erasures" if number is None else f"/api/erasures/{number}"
     request = urllib.request.Request(
-        f"http://127.0.0.1:{port}{at}",
+        f"http://127.0.0.1:{port}{path}",
         method=method,
         data=None if body is None else orjson.dumps(body),
         headers={"Content-Type": "application/json"},
     )
     with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
-        return dict(orjson.loads(answer.read()))
-
-
-def _get(port: int, path: str) -> dict[str, object]:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=60) as answer:
         return dict(orjson.loads(answer.read()))
 
 

@@ -1,7 +1,8 @@
 /* An upstream that costs next to nothing: epoll, one thread, keep-alive.
  *
- *     upstream PORT
+ *     upstream PORT [THINK_MS]
  *
+ * It thinks for so long before each answer (0).
  * A POST is answered with a chat completion of about 1 KB, in words of its own; one whose body has "stream":true with a
  * stream of 50 events, each a chunk and a write of its own. Knows just enough HTTP for bench/load.c
  * and for the proxies between them, which frame a request with Content-Length.
@@ -16,13 +17,18 @@
 #include <strings.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "words.h"
 
-enum { ROOM = 1 << 16, EVENTS = 50, MAX_FDS = 1 << 16, TEXT = 640 };
+enum { ROOM = 1 << 16, EVENTS = 50, MAX_FDS = 1 << 16, TEXT = 640, THOUGHTS = 1 << 16 };
 
-static struct { char *bytes; size_t used; } conns[MAX_FDS];
+static struct { char *bytes; size_t used; unsigned turn; } conns[MAX_FDS];
+/* Answers that are thought about, the next one first. A connection that ends meanwhile has another turn. */
+static struct { long due_us; int fd, streams; unsigned turn; } thoughts[THOUGHTS];
+static unsigned first, after_last;
+static long think_us;
 static char json[4096], event[512], usage[512];
 static size_t json_size, event_size, usage_size;
 static char *text; /* the place of the answer's words in it */
@@ -66,8 +72,8 @@ static void put(int fd, const char *bytes, size_t size) {
     }
 }
 
-static void answer(int fd, const char *body, size_t size) {
-    if (!memmem(body, size, "\"stream\":true", 13)) {
+static void answer(int fd, int streams) {
+    if (!streams) {
         words(text, TEXT);
         put(fd, json, json_size);
         return;
@@ -76,6 +82,31 @@ static void answer(int fd, const char *body, size_t size) {
     for (int i = 0; i < EVENTS; i++) put(fd, event, event_size);
     put(fd, usage, usage_size);
     put(fd, STREAM_END, sizeof STREAM_END - 1);
+}
+
+static long now_us(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000000L + now.tv_nsec / 1000;
+}
+
+static void asked(int fd, const char *body, size_t size) {
+    int streams = memmem(body, size, "\"stream\":true", 13) != NULL;
+    if (!think_us) return answer(fd, streams);
+    unsigned place = after_last++ % THOUGHTS;
+    thoughts[place].due_us = now_us() + think_us;
+    thoughts[place].fd = fd, thoughts[place].streams = streams, thoughts[place].turn = conns[fd].turn;
+}
+
+static int think(void) { /* milliseconds until there is more to say, rounded up; -1: nothing */
+    for (; first != after_last; first++) {
+        unsigned place = first % THOUGHTS;
+        long left_us = thoughts[place].due_us - now_us();
+        if (left_us > 0) return left_us / 1000 + 1;
+        int fd = thoughts[place].fd;
+        if (conns[fd].turn == thoughts[place].turn) answer(fd, thoughts[place].streams);
+    }
+    return -1;
 }
 
 static int take(int fd) { /* 0 when the connection is over */
@@ -93,7 +124,7 @@ static int take(int fd) { /* 0 when the connection is over */
         size_t body = length && length < end ? strtoul(length + 16, NULL, 10) : 0;
         if (head + body > ROOM) return 0;
         if (conns[fd].used < head + body) return 1;
-        answer(fd, bytes + head, body);
+        asked(fd, bytes + head, body);
         conns[fd].used -= head + body;
         memmove(bytes, bytes + head + body, conns[fd].used);
     }
@@ -103,17 +134,18 @@ int main(int argc, char **argv) {
     int one = 1, listener = socket(AF_INET, SOCK_STREAM, 0), poll = epoll_create1(0);
     struct sockaddr_in at = {AF_INET, htons(argc > 1 ? atoi(argv[1]) : 0), {htonl(INADDR_LOOPBACK)}, {0}};
     struct epoll_event ready[256], watch = {EPOLLIN, {.fd = listener}};
+    think_us = argc > 2 ? atol(argv[2]) * 1000 : 0;
     signal(SIGPIPE, SIG_IGN);
     prepare();
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
     if (bind(listener, (void *)&at, sizeof at) || listen(listener, 4096)) return perror("listen"), 1;
     epoll_ctl(poll, EPOLL_CTL_ADD, listener, &watch);
     for (;;) {
-        int count = epoll_wait(poll, ready, 256, -1);
+        int count = epoll_wait(poll, ready, 256, think());
         for (int i = 0; i < count; i++) {
             int fd = ready[i].data.fd;
             if (fd != listener) {
-                if (!take(fd)) conns[fd].used = 0, close(fd);
+                if (!take(fd)) conns[fd].used = 0, conns[fd].turn++, close(fd);
                 continue;
             }
             fd = accept(listener, NULL, NULL);

@@ -50,7 +50,7 @@ MOMENT_S: Final = 0.05
 # Messages, and their bytes, that come into full text at a time, while nothing else is to be done:
 # 10 ms. Under load they wait, up to so many, since the index takes as long as all else of a call.
 INDEX_BATCH: Final = 200
-INDEX_BYTES: Final = 256 * 1024
+INDEX_BYTES: Final = 64 * 1024
 IDLE_S: Final = 0.020
 MAX_UNINDEXED: Final = 20_000
 # So long space is given back after a deletion, before anything else; the rest when there is time.
@@ -251,7 +251,7 @@ class Recorder:
             elif batch:
                 self._save(batch)
             with contextlib.suppress(StorageError):  # what cannot be done now is done later
-                self._to_tend = self._database.tend()
+                self._to_tend = self._database.tend(idle=not self._backlog)
                 if self._to_reclaim and not batch:
                     self._to_reclaim = self._database.reclaim()
 

@@ -27,7 +27,8 @@ class FullText:
     needs the words only where ``removes_by_words``. ``empty`` takes all out. ``search`` makes what
     finds a word or phrase, None: any, in a project, None: in all. ``hits`` gives the content ids
     of what such a search in the parameter ``{term}`` finds, the newest ``{most}``; ``count`` how
-    many ``:term`` finds, up to ``:most``; ``held`` whether ``:id`` is among them.
+    many ``:term`` finds, up to ``:most``; ``held`` whether ``:id`` is among them. ``merge`` puts
+    up to ``:pages`` in order of what came and went, None: the database does that by itself.
     ``names_project``: to name it costs a search little.
     """
 
@@ -37,6 +38,7 @@ class FullText:
     hits: str
     count: str
     held: str
+    merge: str | None
     words: Callable[[int, str], "Params"]
     search: Callable[[int | None, str | None], str]
     removes_by_words: bool
@@ -126,10 +128,11 @@ class Database(Readable, Protocol):
         """Give how much the database takes, without what waits to be used again; or an estimate."""
         ...
 
-    def tend(self) -> bool:
+    def tend(self, *, idle: bool = False) -> bool:
         """Cut back what grew while somebody read; tell whether to try again in a second.
 
-        In the writer's thread, outside of a transaction, between others: it hardly ever waits.
+        ``idle``: nothing waits to be saved, so that what has to be done some time is done now. In
+        the writer's thread, outside of a transaction, between others: it hardly ever waits.
         """
         ...
 

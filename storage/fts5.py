@@ -4,6 +4,8 @@ The word of a project is in a column of its own in all its messages, and takes l
 than all others. A row goes by the words that it came with.
 """
 
+from typing import Final
+
 from storage.database import FullText, Params
 
 
@@ -30,6 +32,10 @@ def quoted(term: str) -> str:
     return '"' + term.replace('"', '""') + '"'
 
 
+# Up to so many pages, where there are four segments of a level. Source: sqlite.org/fts5.html, "The
+# 'merge' Command".
+MERGE: Final = "INSERT INTO messages_fts (messages_fts, rank) VALUES ('merge', :pages)"
+
 FTS5 = FullText(
     add="INSERT INTO messages_fts (rowid, scope, text) VALUES (:id, :scope, :text)",
     remove="""
@@ -45,6 +51,7 @@ SELECT COUNT(*) FROM (
   SELECT rowid FROM messages_fts WHERE messages_fts MATCH :term LIMIT :most) AS found
 """,
     held="SELECT COUNT(*) FROM messages_fts WHERE messages_fts MATCH :term AND rowid = :id",
+    merge=MERGE,
     words=_words,
     search=search,
     removes_by_words=True,

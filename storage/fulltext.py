@@ -8,7 +8,7 @@ doctor tells of it. What an index is and how it is asked is each database's:
 fts5.py's and tsvector.py's.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -19,6 +19,11 @@ from storage.parameters import clean_text
 
 # The newest messages that are looked at for one word: a quarter of a second of a reader's time.
 MAX_HITS: Final = 50_000
+
+# For so many bytes of messages a page of the index is merged, and at least so many: as a text takes
+# a tenth of its bytes, in each of ten levels, the index never falls behind.
+MERGED_BYTES: Final = 1024
+LEAST_MERGED: Final = 16
 
 # The text by which a message is found, from its bytes; the same for the same bytes.
 TextOf = Callable[[bytes], str]
@@ -69,27 +74,45 @@ def index(tx: Transaction, limit: int, text_of: TextOf, most_bytes: int | None =
     # Last: FTS5 writes what it has gathered, as a segment that is to be merged later, before each
     # statement on other tables that can fail half way.
     tx.execute_many(tx.full_text.add, found)
+    _merge(tx, sum(row[3] for row in waiting))
     return len(waiting)
 
 
-def leave_index(tx: Transaction, content_id: int, text_of: TextOf) -> None:
-    """Take a content out of the index, or from among those that wait.
+def leave_index(tx: Transaction, content_ids: Sequence[int], text_of: TextOf) -> None:
+    """Take contents out of the index, or from among those that wait.
 
     Raises DatabaseCorrupt for one that was damaged since it came in, where it goes by its words.
     """
-    if tx.look_up(INDEXED, {}, (content_id,)):
-        return
+    waited = {row[0] for row in tx.look_up(INDEXED, {}, content_ids)}
+    left = [content_id for content_id in content_ids if content_id not in waited]
+    left_bytes = sum(_leave(tx, content_id, text_of) for content_id in left)
+    if left:
+        _merge(tx, left_bytes)
+
+
+def _leave(tx: Transaction, content_id: int, text_of: TextOf) -> int:
+    """Take one content out of the index; give the bytes that it has, where it goes by them."""
     key: Params = {"id": content_id}
+    size = 0
     if tx.full_text.removes_by_words:
         (row,) = tx.execute(READ_CONTENT, key)
+        size = row[3]
         try:
             key = _row(tx, row, text_of)
         except DatabaseCorrupt:
             any_word = tx.full_text.search(row[1], None)
             if tx.execute(tx.full_text.held, {**key, "term": any_word}) == [(0,)]:
-                return  # it was damaged before, and never came in
+                return 0  # it was damaged before, and never came in
             raise
     tx.execute(tx.full_text.remove, key)
+    return size
+
+
+def _merge(tx: Transaction, changed_bytes: int) -> None:
+    """Keep the index in order, as far as messages of so many bytes have put it out of it."""
+    if tx.full_text.merge is not None:
+        pages = max(changed_bytes // MERGED_BYTES, LEAST_MERGED)
+        tx.execute(tx.full_text.merge, {"pages": pages})
 
 
 def _row(tx: Transaction, row: Row, text_of: TextOf) -> Params:

@@ -68,8 +68,7 @@ def let_go(
     again = mention_calls(tx, session_key, replanted.seqs)
     _find_others(tx, session_key, min(leaving.seqs, default=0), taken)
     mentioned = {row[0] for row in tx.look_up(ANYWHERE, {}, sorted(taken))}
-    for content_id in sorted(taken - mentioned):
-        leave_index(tx, content_id, text_of)
+    leave_index(tx, sorted(taken - mentioned), text_of)
     await_index(tx, unheard(tx, session_key, sorted(again - taken)))
     contents, freed_bytes = drop_contents(tx, sorted(held))
     return contents, freed_bytes + sum(len(body) for s in spans for body in s[4:6] if body)

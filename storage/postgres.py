@@ -244,7 +244,7 @@ class PostgresDatabase(PostgresReaders):
         ((size,),) = await self.read(SIZE, {})
         return int(size)
 
-    def tend(self) -> bool:
+    def tend(self, *, idle: bool = False) -> bool:
         """Tend nothing: the server does."""
         return False
 

@@ -30,6 +30,7 @@ from storage.database import (
     DatabaseUnwritable,
     StorageError,
 )
+from storage.fts5 import MERGE
 from storage.migrate import latest, migrate
 from storage.readers import BUSY_TIMEOUT_MS, SqliteReaders, uri
 from storage.statements import REFUSALS, SqliteTransaction, refusal
@@ -48,6 +49,8 @@ WAL_TRIES: Final = 20
 # Pages of 4 KiB after which a commit checkpoints: as much as the limit above. SQLite's own 1,000
 # copy the pages that every batch touches four times as often, a tenth of the writer's time.
 CHECKPOINT_PAGES: Final = 4_000
+# Changed rows after which the writer uses a moment in which nothing waits for it to checkpoint.
+COPIED_ROWS: Final = 300
 # Pages that are given back at a time, and those of a full-text index that are merged at a time:
 # some milliseconds each. Up to so many pages it is merged at once, in 10 ms.
 RECLAIM_PAGES: Final = 100
@@ -57,9 +60,6 @@ INDEX_PAGES: Final = f"""
 SELECT COUNT(*) FROM (SELECT 1 FROM messages_fts_data LIMIT {OPTIMIZE_PAGES + 1})
 """
 OPTIMIZE_INDEX: Final = "INSERT INTO messages_fts (messages_fts) VALUES ('optimize')"
-# A negative number takes all segments there are, whatever their level; a deleted word is gone when
-# they are one. Source: sqlite.org/fts5.html, "The 'merge' Command".
-MERGE_INDEX: Final = "INSERT INTO messages_fts (messages_fts, rank) VALUES ('merge', ?)"
 # Of the writer; each length of a list is a statement of its own.
 CACHED_STATEMENTS: Final = 512
 
@@ -125,6 +125,8 @@ class SqliteDatabase(SqliteReaders):
         self._to_merge: int | None = None
         self._to_empty_wal = False
         self._wal_tries = 0
+        # Rows changed and pages moved; at the last checkpoint that was made in a pause.
+        self._copied_changes = self._moved_pages = 0
 
     @contextmanager
     def transaction(
@@ -166,6 +168,7 @@ class SqliteDatabase(SqliteReaders):
             if self._free_pages():
                 # Gives back one page for each step, and execute() takes only one.
                 self._writer.executescript(f"PRAGMA incremental_vacuum({RECLAIM_PAGES:d});")
+                self._moved_pages += RECLAIM_PAGES
                 return True
             self._to_empty_wal = not self._empty_wal()
         self._wal_tries -= 1
@@ -178,7 +181,9 @@ class SqliteDatabase(SqliteReaders):
             self._writer.execute(OPTIMIZE_INDEX)
             self._to_merge = None
             return
-        self._writer.execute(MERGE_INDEX, (pages,))
+        # A negative number takes all segments there are, whatever their level; a deleted word is
+        # gone when they are one.
+        self._writer.execute(MERGE, {"pages": pages})
         # One that changes fewer than two rows had nothing to do (sqlite.org/fts5.html).
         is_done = pages > 0 and self._writer.total_changes - before < 2
         self._to_merge = None if is_done else MERGED_PAGES
@@ -203,12 +208,18 @@ class SqliteDatabase(SqliteReaders):
         ((page_bytes,),) = await self.read("PRAGMA page_size", {})
         return int((pages - free) * page_bytes)
 
-    def tend(self) -> bool:
+    def tend(self, *, idle: bool = False) -> bool:
         """Empty a WAL that a reader made grow; tell whether to try again in a second.
 
         While the reader is there this takes ``TEND_WAIT_MS`` at most. After it, as long as it takes
-        to write what it kept: calls are forwarded meanwhile.
+        to write what it kept: calls are forwarded meanwhile. Where the writer is ``idle``, a part
+        of the WAL is copied before it is so large that a commit has to.
         """
+        changes = self._writer.total_changes + self._moved_pages
+        if idle and changes - self._copied_changes > COPIED_ROWS:
+            self._copied_changes = changes
+            with self._outside():
+                self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         try:
             size = os.stat(self._wal).st_size  # noqa: PTH116 (a Path takes thrice as long)
         except OSError:  # it was deleted with the database

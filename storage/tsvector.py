@@ -119,6 +119,7 @@ SELECT COUNT(*) FROM (
   SELECT content_id FROM messages_fts WHERE {_FINDS.format("term")} LIMIT :most) AS found
 """,
     held=f"SELECT COUNT(*) FROM messages_fts WHERE {_FINDS.format('term')} AND content_id = :id",
+    merge=None,
     words=_words,
     search=search,
     removes_by_words=False,

@@ -249,6 +249,24 @@ async def test_only_what_erases_gives_space_back(
     assert reclaimed == [True, False, False, True]
 
 
+async def test_the_database_is_told_of_a_pause_where_nothing_waits_to_be_saved(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = await begin()
+    told: list[bool] = []
+    monkeypatch.setattr(recording.database, "tend", lambda *, idle: told.append(idle))
+    recording.gate.shut()
+    first = recording.recorder.put(ended())
+    await recording.gate.waiting.wait()
+    second = recording.recorder.put(ended())
+    recording.gate.open()
+    await asyncio.gather(first, second)
+    async with asyncio.timeout(10):
+        while len(told) < 2:
+            await asyncio.to_thread(lambda: None)
+    assert told[:2] == [False, True]
+
+
 @pytest.mark.sqlite_only("only SQLite has a log that readers make grow")
 async def test_a_recorder_without_calls_cuts_back_what_a_foreign_reader_made_grow(
     begin: Begin, monkeypatch: pytest.MonkeyPatch
@@ -266,10 +284,10 @@ async def test_a_recorder_without_calls_cuts_back_what_a_foreign_reader_made_gro
     assert wal.stat().st_size > 1 << 16
     tend, looked = recording.database.tend, 0
 
-    def looking() -> bool:
+    def looking(*, idle: bool) -> bool:
         nonlocal looked
         looked += 1
-        return tend()
+        return tend(idle=idle)
 
     monkeypatch.setattr(recording.database, "tend", looking)
     async with asyncio.timeout(10):

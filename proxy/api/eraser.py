@@ -26,7 +26,7 @@ from storage.erasures import Erasure
 LOOK_S: Final = 5.0
 # Messages that come into full text at a time, so that a search by words finds all there are.
 INDEXED: Final = 200
-INDEXED_BYTES: Final = 256 * 1024
+INDEXED_BYTES: Final = 64 * 1024
 # An order works for so long, or for one step, before it is another's turn.
 SLICE_S: Final = 1.0
 
