@@ -41,8 +41,9 @@ PADDING: Final = 600
 # Behind a switch, calls are not counted for so long.
 SETTLES_S: Final = 0.5
 CONNECTIONS: Final = 32
-GIVES_BACK_S: Final = 0.25
 BOUND_MS: Final = 1.0
+# An order in these states can be cancelled.
+GOES_ON: Final = ("collecting", "erasing")
 
 # What large.py leaves out: bodies are not read by lists, but are what a purge deletes.
 CONTENT: Final = tuple(
@@ -104,6 +105,7 @@ def main() -> int:
     parser.add_argument("--turn", type=float, default=5.0, help="seconds that it erases (5)")
     parser.add_argument("--rest", type=float, default=5.0, help="seconds that it does not (5)")
     parser.add_argument("--think-ms", type=int, default=100, help="of the upstream (100)")
+    parser.add_argument("--minutes", type=float, help="after which the order is cancelled (never)")
     parser.add_argument("--folder", type=Path, help="where the database is made (a temporary one)")
     parser.add_argument("--content-only", action="store_true", help="forget content alone")
     parser.add_argument("--serve", nargs=3, help=argparse.SUPPRESS)
@@ -201,9 +203,13 @@ async def purge(path: Path, tool: Path, options: argparse.Namespace) -> int:
                 await asyncio.sleep(seconds)
                 phase.seconds += seconds
             erasing_s += options.turn + SETTLES_S
-            order = await asyncio.to_thread(_ask, port, "GET", at)
+            spent_s = time.monotonic() - began_s
+            late = options.minutes is not None and spent_s > options.minutes * 60
+            # What is erased by then is given back all the same.
+            method = "DELETE" if late and order["state"] in GOES_ON else "GET"
+            order = await asyncio.to_thread(_ask, port, method, at)
             print(
-                f"  {time.monotonic() - began_s:6.0f} s: {order['state']:10} {order['traces']:,}"
+                f"  {spent_s:6.0f} s: {order['state']:10} {order['traces']:,}"
                 f" traces erased, {erasing_s:.0f} s of it erasing, {_size(path) / 1e6:,.0f} MB",
                 flush=True,
             )
