@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from storage.chain import BEGINNING, node_hash
+from storage.fts5 import MERGE
 from storage.keys import session_key
 from storage.sqlite import open_database
 
@@ -27,6 +28,8 @@ STATES: Final = ("completed", "failed", "cancelled")
 # Words of which the rare one is in 1 of 10,000 messages, the frequent one in 1 of 100.
 RARE, FREQUENT, COMMON = "sapphire", "invoice", "please"
 TRACES_A_BATCH: Final = 20_000
+# Of the index of words, for each of these: enough to keep it in order.
+MERGED_PAGES: Final = 5_000
 
 TRACE: Final = (
     *("project_id", "trace_id", "seq", "status", "started_at_us", "last_ended_at_us", "span_count"),
@@ -206,6 +209,7 @@ def _write_calls(
         _insert("messages_fts", ("rowid", "scope", "text")),
         ((content, "p1", text) for content, _, text, *_ in texts),
     )
+    connection.execute(MERGE, {"pages": MERGED_PAGES})
 
 
 def _write_messages(connection: sqlite3.Connection, batch: Sequence[tuple[int, int, int]]) -> None:

@@ -153,11 +153,11 @@ def serve(path: str, port: str, upstream: str) -> int:
         async def start(
             self, sockets: Sequence[socket.socket] = (), private: socket.socket | None = None
         ) -> int:
-            bound = await super().start(sockets, private)
-            self.eraser.pace.leads = lambda: erases[0]
             loop = asyncio.get_running_loop()
             loop.add_signal_handler(signal.SIGUSR1, self._erase)
             loop.add_signal_handler(signal.SIGUSR2, lambda: erases.__setitem__(0, False))
+            bound = await super().start(sockets, private)
+            self.eraser.pace.leads = lambda: erases[0]
             return bound
 
         def _erase(self) -> None:
@@ -173,14 +173,16 @@ async def purge(path: Path, tool: Path, options: argparse.Namespace) -> int:
     upstream_port, before_bytes = _free_port(), _size(path)
     upstream = await asyncio.create_subprocess_exec(tool, str(upstream_port), str(options.think_ms))
     port = _free_port()
+    log = (path.parent / "log").open("wb")
     server = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bench.purge"),
         *("--serve", path, str(port), f"http://127.0.0.1:{upstream_port}"),
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=log,
     )
+    log.close()
     try:
-        await _ready(port)
+        await _ready(server, port)
         with_purge, without = Phase(), Phase()
         server.send_signal(signal.SIGUSR1)
         extent = "content" if options.content_only else "all"
@@ -295,13 +297,13 @@ class Calls:
         self._idle.append((reader, writer))
 
 
-async def _ready(port: int) -> None:
-    for _ in range(600):
+async def _ready(server: asyncio.subprocess.Process, port: int) -> None:
+    while server.returncode is None:
         with suppress(OSError):
             await asyncio.to_thread(_ask, port, "GET", "/api/health")
             return
         await asyncio.sleep(0.1)
-    raise SystemExit("the server does not answer")
+    raise SystemExit("the server ended before it answered: `log` in --folder says why")
 
 
 async def _message(reader: asyncio.StreamReader) -> bytes:

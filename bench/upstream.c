@@ -92,7 +92,10 @@ static long now_us(void) {
 
 static void asked(int fd, const char *body, size_t size) {
     int streams = memmem(body, size, "\"stream\":true", 13) != NULL;
-    if (!think_us) return answer(fd, streams);
+    if (!think_us) {
+        answer(fd, streams);
+        return;
+    }
     unsigned place = after_last++ % THOUGHTS;
     thoughts[place].due_us = now_us() + think_us;
     thoughts[place].fd = fd, thoughts[place].streams = streams, thoughts[place].turn = conns[fd].turn;

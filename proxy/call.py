@@ -173,7 +173,7 @@ class Call:
         self.status: int | None = None
         self.tap: Tap | None = None
         self.finished = False
-        self.checkpointed_bytes = 0
+        self._checkpointed_bytes = self._checkpointed_us = 0
         self.checkpoint: asyncio.Future[Taken | None] | None = None
         self.media_type = ""
         self._answer_headers: RawHeaders = ()
@@ -283,23 +283,30 @@ class Call:
             return None
         return Overheard(self._received_encoding(), self._secrets, self.tap.capture)
 
-    def progress(self) -> CallProgress | None:
-        """Give the stream so far if it grew since the last time, and there is room for a copy."""
+    def progress(self, after_s: float = 0.0) -> CallProgress | None:
+        """Give the stream so far if it grew since the last time, and there is room for a copy.
+
+        Not before so much time has passed since then, or since its first byte.
+        """
         if self.tap is None or not self.tap.is_stream or self.finished:
+            return None
+        elapsed_us = self._elapsed_us()
+        if elapsed_us - max(self._checkpointed_us, self._first_byte_us or 0) < after_s * 1e6:
             return None
         if self.checkpoint is not None and not self.checkpoint.done():
             return None  # the last one still waits: two would only take each other's room
-        if self.tap.capture.head_bytes == self.checkpointed_bytes:
+        if self.tap.capture.head_bytes == self._checkpointed_bytes:
             return None
         if (so_far := self.tap.capture.so_far()) is None:
             return None
-        self.checkpointed_bytes = so_far.held_bytes
+        self._checkpointed_bytes = so_far.held_bytes
+        self._checkpointed_us = elapsed_us
         return CallProgress(
             start=self.start,
             capture=self._capture,
             secrets=self._secrets,
             response=self._response(so_far),
-            elapsed_us=self._elapsed_us(),
+            elapsed_us=elapsed_us,
             first_byte_us=self._first_byte_us,
             first_token_us=self._first_token_us,
         )

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
+from typing import Final
 from urllib.parse import quote
 
 from aiohttp import web
@@ -28,6 +29,9 @@ from proxy.recorder import Recorder
 from proxy.send import Sender, Sent
 from proxy.target import BadTarget, Target, proxied
 from proxy.vault import Vault
+
+# Streams are looked at so many times in the time in which each is to be saved again.
+CHECKPOINT_LOOKS: Final = 8
 
 _log = logging.getLogger("traceway")
 
@@ -97,11 +101,17 @@ class Forwarder:
         return response
 
     async def checkpoint_forever(self) -> None:
-        """Have what running streams delivered saved from time to time, so that a crash keeps it."""
+        """Have what running streams delivered saved from time to time, so that a crash keeps it.
+
+        Each in its own time: all at once would keep the writer from what calls wait for, and one
+        that is over by then needs no checkpoint.
+        """
+        checkpoint_s = self._config.recording.checkpoint_s
+        look_s = checkpoint_s / CHECKPOINT_LOOKS
         while True:
-            await asyncio.sleep(self._config.recording.checkpoint_s)
+            await asyncio.sleep(look_s)
             for call in self.in_flight:
-                if (progress := call.progress()) is not None:
+                if (progress := call.progress(after_s=checkpoint_s - look_s)) is not None:
                     call.checkpoint = self._recorder.put(progress)
                     call.checkpoint.add_done_callback(call.recorded)
 

@@ -57,8 +57,10 @@ MAX_UNINDEXED: Final = 20_000
 GIVE_BACK_S: Final = 0.030
 # A database that is to be tended is looked after this often, also while nothing is to be saved.
 TEND_S: Final = 1.0
-# For a search: so many small messages at once, 50 ms, and so long a wait until it goes on without.
+# For a search: so many bytes of messages at once, 50 ms, and so long a wait until it goes on
+# without.
 INDEX_NOW: Final = 1_000
+INDEX_NOW_BYTES: Final = 256 * 1024
 INDEX_WAIT_S: Final = 0.5
 
 
@@ -190,7 +192,9 @@ class Recorder:
     async def _index_now(self) -> None:
         """Index what waits as long as a search does; what others write comes in between."""
         until_s = self._loop.time() + INDEX_WAIT_S
-        index = partial(fulltext.index, limit=INDEX_NOW, text_of=text_of, most_bytes=INDEX_BYTES)
+        index = partial(
+            fulltext.index, limit=INDEX_NOW, text_of=text_of, most_bytes=INDEX_NOW_BYTES
+        )
         # What cannot be done now is done later; at the end of the process, at the next start.
         with contextlib.suppress(StorageError, RuntimeError):
             while await self._order(index, (), once=True).ticket and self._loop.time() < until_s:
@@ -245,7 +249,8 @@ class Recorder:
     def _run(self) -> None:
         while (batch := self._take()) is not None:
             if self._unindexed > (MAX_UNINDEXED if batch else 0):
-                self._index()
+                # As much as a batch may bring.
+                self._index(BATCH_BYTES if batch else INDEX_BYTES)
             if batch and batch[0].work is not None:
                 self._do_work(batch[0])
             elif batch:
@@ -334,10 +339,10 @@ class Recorder:
         self._unindexed += sum(one.unindexed for one in written)
         return *outcome, written[-1].taken if written else {}
 
-    def _index(self) -> None:
+    def _index(self, most_bytes: int) -> None:
         done: list[int] = []
         outcome, _ = self.commits.run(
-            lambda tx: done.append(fulltext.index(tx, INDEX_BATCH, text_of, INDEX_BYTES)),
+            lambda tx: done.append(fulltext.index(tx, INDEX_BATCH, text_of, most_bytes)),
             (),
             once=True,
         )

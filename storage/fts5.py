@@ -8,6 +8,12 @@ from typing import Final
 
 from storage.database import FullText, Params
 
+# Merges up to so many pages, where there are four segments of a level or more; a negative number
+# takes all segments there are, whatever their level. A deleted word is gone when they are one.
+# Source: sqlite.org/fts5.html, "The 'merge' Command".
+MERGE: Final = "INSERT INTO messages_fts (messages_fts, rank) VALUES ('merge', :pages)"
+OPTIMIZE: Final = "INSERT INTO messages_fts (messages_fts) VALUES ('optimize')"
+
 
 def _words(project_id: int, text: str) -> Params:
     return {"scope": _scope(project_id), "text": text}
@@ -31,10 +37,6 @@ def quoted(term: str) -> str:
     """
     return '"' + term.replace('"', '""') + '"'
 
-
-# Up to so many pages, where there are four segments of a level. Source: sqlite.org/fts5.html, "The
-# 'merge' Command".
-MERGE: Final = "INSERT INTO messages_fts (messages_fts, rank) VALUES ('merge', :pages)"
 
 FTS5 = FullText(
     add="INSERT INTO messages_fts (rowid, scope, text) VALUES (:id, :scope, :text)",

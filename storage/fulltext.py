@@ -20,10 +20,12 @@ from storage.parameters import clean_text
 # The newest messages that are looked at for one word: a quarter of a second of a reader's time.
 MAX_HITS: Final = 50_000
 
-# For so many bytes of messages a page of the index is merged, and at least so many: as a text takes
-# a tenth of its bytes, in each of ten levels, the index never falls behind.
-MERGED_BYTES: Final = 1024
+# For so many bytes of messages a page of the index is merged. A text takes half of its bytes there,
+# and is merged once in each level of four segments: that is seven for a gigabyte of texts. At least
+# so many pages, for small texts, and at most so many, 20 ms, however large the messages are.
+MERGED_BYTES: Final = 512
 LEAST_MERGED: Final = 16
+MOST_MERGED: Final = 256
 
 # The text by which a message is found, from its bytes; the same for the same bytes.
 TextOf = Callable[[bytes], str]
@@ -111,7 +113,7 @@ def _leave(tx: Transaction, content_id: int, text_of: TextOf) -> int:
 def _merge(tx: Transaction, changed_bytes: int) -> None:
     """Keep the index in order, as far as messages of so many bytes have put it out of it."""
     if tx.full_text.merge is not None:
-        pages = max(changed_bytes // MERGED_BYTES, LEAST_MERGED)
+        pages = min(max(changed_bytes // MERGED_BYTES, LEAST_MERGED), MOST_MERGED)
         tx.execute(tx.full_text.merge, {"pages": pages})
 
 

@@ -30,7 +30,7 @@ from storage.database import (
     DatabaseUnwritable,
     StorageError,
 )
-from storage.fts5 import MERGE
+from storage.fts5 import MERGE, OPTIMIZE
 from storage.migrate import latest, migrate
 from storage.readers import BUSY_TIMEOUT_MS, SqliteReaders, uri
 from storage.statements import REFUSALS, SqliteTransaction, refusal
@@ -49,8 +49,10 @@ WAL_TRIES: Final = 20
 # Pages of 4 KiB after which a commit checkpoints: as much as the limit above. SQLite's own 1,000
 # copy the pages that every batch touches four times as often, a tenth of the writer's time.
 CHECKPOINT_PAGES: Final = 4_000
-# Changed rows after which the writer uses a moment in which nothing waits for it to checkpoint.
-COPIED_ROWS: Final = 300
+# Rows and pages that are written before the writer checkpoints in a moment in which nothing waits,
+# 5 to 10 ms on an SSD. Where the disk is slow, it takes a tenth of the writer's time at most.
+COPIED_CHANGES: Final = 300
+COPY_PAUSES: Final = 9
 # Pages that are given back at a time, and those of a full-text index that are merged at a time:
 # some milliseconds each. Up to so many pages it is merged at once, in 10 ms.
 RECLAIM_PAGES: Final = 100
@@ -59,7 +61,6 @@ OPTIMIZE_PAGES: Final = 500
 INDEX_PAGES: Final = f"""
 SELECT COUNT(*) FROM (SELECT 1 FROM messages_fts_data LIMIT {OPTIMIZE_PAGES + 1})
 """
-OPTIMIZE_INDEX: Final = "INSERT INTO messages_fts (messages_fts) VALUES ('optimize')"
 # Of the writer; each length of a list is a statement of its own.
 CACHED_STATEMENTS: Final = 512
 
@@ -125,8 +126,9 @@ class SqliteDatabase(SqliteReaders):
         self._to_merge: int | None = None
         self._to_empty_wal = False
         self._wal_tries = 0
-        # Rows changed and pages moved; at the last checkpoint that was made in a pause.
-        self._copied_changes = self._moved_pages = 0
+        # At the last checkpoint in a pause, and when the next one may be made.
+        self._copied_changes = 0
+        self._copy_at_s = 0.0
 
     @contextmanager
     def transaction(
@@ -168,21 +170,31 @@ class SqliteDatabase(SqliteReaders):
             if self._free_pages():
                 # Gives back one page for each step, and execute() takes only one.
                 self._writer.executescript(f"PRAGMA incremental_vacuum({RECLAIM_PAGES:d});")
-                self._moved_pages += RECLAIM_PAGES
                 return True
             self._to_empty_wal = not self._empty_wal()
         self._wal_tries -= 1
         return self._to_empty_wal and self._wal_tries > 0
 
+    def _copy(self) -> None:
+        """Checkpoint, if enough was written since the last time: rows, or pages of large ones."""
+        ((pages,),) = self._writer.execute("PRAGMA page_count").fetchall()
+        changes = self._writer.total_changes + pages
+        # SQLite's count is of 32 bits and begins anew, and pages are given back.
+        if abs(changes - self._copied_changes) <= COPIED_CHANGES:
+            return
+        self._copied_changes = changes
+        began_s = time.monotonic()
+        self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        now_s = time.monotonic()
+        self._copy_at_s = now_s + COPY_PAUSES * (now_s - began_s)
+
     def _merge(self, pages: int) -> None:
         ((size,),) = self._writer.execute(INDEX_PAGES).fetchall()
         before = self._writer.total_changes
         if size <= OPTIMIZE_PAGES:
-            self._writer.execute(OPTIMIZE_INDEX)
+            self._writer.execute(OPTIMIZE)
             self._to_merge = None
             return
-        # A negative number takes all segments there are, whatever their level; a deleted word is
-        # gone when they are one.
         self._writer.execute(MERGE, {"pages": pages})
         # One that changes fewer than two rows had nothing to do (sqlite.org/fts5.html).
         is_done = pages > 0 and self._writer.total_changes - before < 2
@@ -209,17 +221,15 @@ class SqliteDatabase(SqliteReaders):
         return int((pages - free) * page_bytes)
 
     def tend(self, *, idle: bool = False) -> bool:
-        """Empty a WAL that a reader made grow; tell whether to try again in a second.
+        """Copy the WAL into the file where the writer is ``idle``, before a commit has to.
 
-        While the reader is there this takes ``TEND_WAIT_MS`` at most. After it, as long as it takes
-        to write what it kept: calls are forwarded meanwhile. Where the writer is ``idle``, a part
-        of the WAL is copied before it is so large that a commit has to.
+        Empty one that a reader made grow; tell whether to try again in a second. While the reader
+        is there this takes ``TEND_WAIT_MS`` at most. After it, as long as it takes to write what it
+        kept: calls are forwarded meanwhile.
         """
-        changes = self._writer.total_changes + self._moved_pages
-        if idle and changes - self._copied_changes > COPIED_ROWS:
-            self._copied_changes = changes
+        if idle and time.monotonic() >= self._copy_at_s:
             with self._outside():
-                self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+                self._copy()
         try:
             size = os.stat(self._wal).st_size  # noqa: PTH116 (a Path takes thrice as long)
         except OSError:  # it was deleted with the database
@@ -240,7 +250,7 @@ class SqliteDatabase(SqliteReaders):
         """
         with self._outside():
             # Deleted words stay in the index until what it was merged from is merged again.
-            self._writer.execute(OPTIMIZE_INDEX)
+            self._writer.execute(OPTIMIZE)
             self._writer.execute("VACUUM")
             self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 

@@ -197,6 +197,20 @@ def test_a_stream_that_grew_has_a_checkpoint_and_one_that_did_not_has_none() -> 
     assert call.progress().response.body.head == delta("Hi") + delta(" you")
 
 
+def test_a_stream_has_a_checkpoint_so_long_after_its_first_byte_or_after_the_last() -> None:
+    call = streaming()
+    call._began_ns -= 60 * 10**9  # it thought for a minute
+    call.answered(200, EVENTS, edited=False)
+    show(call, delta("Hi"))
+    assert call.progress(after_s=60) is None
+    call._began_ns -= 60 * 10**9
+    assert call.progress(after_s=60) is not None
+    show(call, delta(" you"))
+    assert call.progress(after_s=60) is None
+    call._began_ns -= 60 * 10**9
+    assert call.progress(after_s=60) is not None
+
+
 async def test_there_is_no_checkpoint_while_the_last_one_waits() -> None:
     call = streaming()
     show(call, delta("Hi"))

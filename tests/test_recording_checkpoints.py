@@ -5,7 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 
+from proxy.call import Call, CallProgress
+from proxy.forward import CHECKPOINT_LOOKS
 from tests.calling import DONE, delta
 from tests.conftest import Serve
 from tests.running import CHAT, Running
@@ -81,6 +84,30 @@ async def test_the_text_of_a_running_stream_can_be_read(
     span = await tw.ended()
     assert span["status"] == "completed"
     assert span["metadata"]["response"]["truncated"] is False
+
+
+async def test_a_stream_is_saved_when_its_time_is_over_not_when_it_is_over_for_all(
+    serve: Serve, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked_s: set[float] = set()
+    progress = Call.progress
+
+    def asking(call: Call, after_s: float) -> CallProgress | None:
+        asked_s.add(after_s)
+        return progress(call, after_s)
+
+    monkeypatch.setattr(Call, "progress", asking)
+    tw = await serve(OFTEN)
+    dictation = Dictation(upstream)
+    async with connect(tw.port) as client:
+        head = await asked(client)
+        dictation.say("Once")
+        await shown(tw, "Once")
+        dictation.end()
+        await client.body(head)
+    # It is looked at often, so that it is saved every 0.1 s, and not each time that it is.
+    (after_s,) = asked_s
+    assert after_s == pytest.approx(0.1 - 0.1 / CHECKPOINT_LOOKS)
 
 
 async def test_only_the_last_checkpoint_is_stored_and_the_end_replaces_it(

@@ -16,7 +16,7 @@ from typing import Final
 from proxy.api.pace import Pace, Stopped
 from proxy.api.retention import Retention
 from proxy.providers.messages import text_of
-from proxy.recorder import Recorder
+from proxy.recorder import INDEX_BATCH, INDEX_BYTES, Recorder
 from storage import erasures, fulltext
 from storage.collecting import collect
 from storage.database import Database, StorageError, Transaction
@@ -24,9 +24,6 @@ from storage.erasures import Erasure
 
 # It looks so often for orders that another process took, and for what became too old.
 LOOK_S: Final = 5.0
-# Messages that come into full text at a time, so that a search by words finds all there are.
-INDEXED: Final = 200
-INDEXED_BYTES: Final = 64 * 1024
 # An order works for so long, or for one step, before it is another's turn.
 SLICE_S: Final = 1.0
 
@@ -163,8 +160,9 @@ class Eraser:
 
     async def _collect(self, erasure: Erasure, until_s: float) -> None:
         if erasure.kind == "query" and erasure.place is None:
+            # A search by words is to find all there are.
             index = partial(
-                fulltext.index, limit=INDEXED, text_of=text_of, most_bytes=INDEXED_BYTES
+                fulltext.index, limit=INDEX_BATCH, text_of=text_of, most_bytes=INDEX_BYTES
             )
             if not await self._repeat(index, (), until_s, adapt=False):
                 return

@@ -1,5 +1,6 @@
 """The writer's pauses are used to copy the WAL into the file, before a commit has to."""
 
+import os
 import shutil
 import sqlite3
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 
 from storage import sqlite
 from storage.sqlite import SqliteDatabase
-from tests.storage.calls import start, write
+from tests.storage.calls import body, end, start, write
 
 pytestmark = pytest.mark.sqlite_only("the WAL is SQLite's own")
 
@@ -16,7 +17,8 @@ pytestmark = pytest.mark.sqlite_only("the WAL is SQLite's own")
 @pytest.fixture
 def few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a few calls be enough to copy."""
-    monkeypatch.setattr(sqlite, "COPIED_ROWS", 30)
+    monkeypatch.setattr(sqlite, "COPIED_CHANGES", 30)
+    monkeypatch.setattr(sqlite, "COPY_PAUSES", 0)
 
 
 def calls_in_file(db: SqliteDatabase) -> int:
@@ -44,6 +46,12 @@ async def test_a_pause_is_used_to_copy_what_many_calls_wrote(db: SqliteDatabase)
     save(db, 1)
     assert not db.tend(idle=True)
     assert calls_in_file(db) == 20
+
+
+async def test_large_bodies_count_by_their_pages(db: SqliteDatabase) -> None:
+    write(db, [end(start(1), response=body(os.urandom(2 << 20)))])
+    db.tend(idle=True)
+    assert calls_in_file(db) == 1
 
 
 @pytest.mark.usefixtures("few_rows")
@@ -77,3 +85,15 @@ async def test_what_is_read_meanwhile_waits_for_the_next_pause(db: SqliteDatabas
     assert not db.tend(idle=True)
     assert calls_in_file(db) == 60
     reader.close()
+
+
+@pytest.mark.usefixtures("few_rows")
+async def test_where_the_disk_is_slow_a_tenth_of_the_time_goes_into_it(
+    db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "COPY_PAUSES", 10**9)
+    save(db, 1)
+    db.tend(idle=True)
+    save(db, 21)
+    db.tend(idle=True)
+    assert calls_in_file(db) == 20
