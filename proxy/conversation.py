@@ -108,7 +108,7 @@ class Conversations:
             data = redact(body, secrets)
             found = split(data, path)
         else:
-            head, state, hashed = prefix.head, prefix.sha256.copy(), len(prefix.data)
+            head, state, hashed = prefix.head, prefix.sha256.copy(), prefix.end
             skeleton = without_known(body, prefix.opened, hashed)
             if skeleton is None:
                 return None
@@ -133,10 +133,11 @@ class Conversations:
             state.update(whole[hashed : found.end])
             if found.end and not chained:
                 kept = Prefix(
-                    data=whole[: found.end],
+                    body=body,
+                    end=found.end,
                     opened=found.opened,
                     sha256=state.copy(),
-                    clean=frozenset(secrets),
+                    clean=tuple(secrets),
                     head=head,
                 )
                 self._prefixes.put(owner, kept, prefix)
@@ -181,8 +182,8 @@ class Conversations:
                 asked = newest if facts.role == "user" else asked
         points.reverse()
         points += [
-            Point(place, after + len(slices), answered)
-            for place, after, answered in head.points[: max(0, MAX_POINTS - len(points))]
+            Point(point.meaning, point.after + len(slices), point.answered)
+            for point in head.points[: max(0, MAX_POINTS - len(points))]
         ]
         shown = preview(asked) or head.asked
         return Head(

@@ -3,13 +3,18 @@
 Owns what of a request may be taken over from an earlier one: a cache, bounded in bytes. Invariant:
 what is found holds for the new body as it did for the old: the bytes are the same (compared, not
 hashed), and the new ones hold no secret. It does not read messages.
+
+It may hold tens of thousands of conversations, through which the garbage collector would walk while
+all calls wait: what is held is none of its business (``gc=False``, bytes, strings, tuples of them),
+since nothing of it leads back to where it is held.
 """
 
 import hashlib
 from collections import OrderedDict
 from collections.abc import Collection
-from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from proxy.headers import redact
 from proxy.providers.facts import Operation
@@ -25,7 +30,7 @@ _POINT_BYTES: Final = 160
 _OUR_KEY_BYTES: Final = len(b"tw_sk_")
 
 
-class Owner(NamedTuple):
+class Owner(msgspec.Struct, frozen=True, gc=False):
     """Whose calls may go on from each other."""
 
     project_id: int
@@ -34,8 +39,7 @@ class Owner(NamedTuple):
     operation: Operation
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
+class Head(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Where a conversation stands after ``count`` messages, of which the last is ``node``.
 
     ``leading``: all of them instruct. ``points`` are the furthest, as seen from here. ``asked`` is
@@ -49,30 +53,41 @@ class Head:
     leading: bool = True
     count: int = 0
     points: tuple[Point, ...] = ()
-    asked: str | None = field(default=None, repr=False)
-    newest: str | None = field(default=None, repr=False)
+    asked: str | None = None
+    newest: str | None = None
+
+    def __repr__(self) -> str:
+        """Show no text."""
+        return f"Head(count={self.count})"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Prefix:
-    """The beginning of a body up to the end of its last message, and what is known of it.
+class Prefix(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
+    """The beginning of a ``body`` up to the ``end`` of its last message, and what is known of it.
 
-    ``data`` is a view, as a copy of 2 MiB would take longer than all else. ``opened`` is the offset
-    behind the bracket of the array of messages. ``sha256`` has taken in ``data``, which holds none
-    of the secrets in ``clean``, nor a key of ours.
+    ``opened`` is the offset behind the bracket of the array of messages. ``sha256`` has taken in
+    ``data``, which holds none of the secrets in ``clean``, nor a key of ours.
     """
 
-    data: memoryview = field(repr=False)
+    body: bytes
+    end: int
     opened: int
     sha256: "hashlib._Hash"
-    clean: frozenset[bytes] = field(repr=False)
+    clean: tuple[bytes, ...]
     head: Head
+
+    def __repr__(self) -> str:
+        """Show no text."""
+        return f"Prefix(end={self.end}, head={self.head})"
+
+    @property
+    def data(self) -> memoryview:
+        """The beginning; a view, as a copy of 2 MiB would take longer than all else."""
+        return memoryview(self.body)[: self.end]
 
     @property
     def weight(self) -> int:
-        """Bytes of memory that it takes, about."""
-        body_bytes = memoryview(self.data.obj).nbytes  # a view holds all of it
-        return body_bytes + _ENTRY_BYTES + _POINT_BYTES * len(self.head.points)
+        """Bytes of memory that it takes, about: it holds all of the body."""
+        return len(self.body) + _ENTRY_BYTES + _POINT_BYTES * len(self.head.points)
 
 
 class Prefixes:
@@ -87,7 +102,7 @@ class Prefixes:
         """Give the longest prefix with which the body begins, if what is new has no secret."""
         found = None
         for prefix in self._of.get(owner, ()):
-            longer = found is None or len(prefix.data) > len(found.data)
+            longer = found is None or prefix.end > found.end
             if longer and body.startswith(prefix.data):
                 found = prefix
         return found if found is not None and _is_clean(found, body, secrets) else None
@@ -118,7 +133,7 @@ class Prefixes:
 def _is_clean(prefix: Prefix, body: bytes, secrets: Collection[bytes]) -> bool:
     # A secret may begin in what is known.
     overlap_bytes = max(map(len, secrets), default=0) + _OUR_KEY_BYTES
-    new = body[max(0, len(prefix.data) - overlap_bytes) :]
+    new = body[max(0, prefix.end - overlap_bytes) :]
     if redact(new, secrets) is not new:
         return False
     # An answer may set a cookie, a secret that the last call did not have.

@@ -50,7 +50,7 @@ MOMENT_S: Final = 0.05
 # Messages, and their bytes, that come into full text at a time, while nothing else is to be done:
 # 10 ms. Under load they wait, up to so many, since the index takes as long as all else of a call.
 INDEX_BATCH: Final = 200
-INDEX_BYTES: Final = 64 * 1024
+INDEX_BYTES: Final = 32 * 1024
 IDLE_S: Final = 0.020
 MAX_UNINDEXED: Final = 20_000
 # So long space is given back after a deletion, before anything else; the rest when there is time.
@@ -87,7 +87,7 @@ class Recorder:
         self.commits = Commits(database, self._wake, lambda error: self._tell(self._failed, error))
         self._closing = False
         self._closed = False
-        self._busy_since_s = math.inf  # the thread, with what it took last
+        self._busy_since_s = math.inf  # the thread, with what it took last, or behind that
         self._unindexed = 0
         self._to_tend = False
         self._to_reclaim = False
@@ -255,6 +255,7 @@ class Recorder:
                 self._do_work(batch[0])
             elif batch:
                 self._save(batch)
+            self._busy_since_s = time.monotonic()
             with contextlib.suppress(StorageError):  # what cannot be done now is done later
                 self._to_tend = self._database.tend(idle=not self._backlog)
                 if self._to_reclaim and not batch:

@@ -11,6 +11,8 @@ import hashlib
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
+import msgspec
+
 # 128 bits: 10^12 nodes have a chance of 10^-15 that any two of them share a hash.
 HASH_BYTES: Final = 16
 # What every conversation extends: before its first message, and before what instructs the model.
@@ -50,7 +52,7 @@ class Message(NamedTuple):
     instructs: bool = False
 
 
-class Point(NamedTuple):
+class Point(msgspec.Struct, frozen=True, gc=False):
     """A place in a call's input at which an earlier call may have stood.
 
     ``meaning`` is that of the conversation up to there, ``after`` the number of messages behind

@@ -24,7 +24,7 @@ MAX_HITS: Final = 50_000
 # and is merged once in each level of four segments: that is seven for a gigabyte of texts. At least
 # so many pages, for small texts, and at most so many, 20 ms, however large the messages are.
 MERGED_BYTES: Final = 512
-LEAST_MERGED: Final = 16
+LEAST_MERGED: Final = 8
 MOST_MERGED: Final = 256
 
 # The text by which a message is found, from its bytes; the same for the same bytes.

@@ -50,9 +50,9 @@ WAL_TRIES: Final = 20
 # copy the pages that every batch touches four times as often, a tenth of the writer's time.
 CHECKPOINT_PAGES: Final = 4_000
 # Rows and pages that are written before the writer checkpoints in a moment in which nothing waits,
-# 5 to 10 ms on an SSD. Where the disk is slow, it takes a tenth of the writer's time at most.
+# 5 to 10 ms on an SSD. Where the disk is slow, it takes a fifth of the writer's time at most.
 COPIED_CHANGES: Final = 300
-COPY_PAUSES: Final = 9
+COPY_PAUSES: Final = 4
 # Pages that are given back at a time, and those of a full-text index that are merged at a time:
 # some milliseconds each. Up to so many pages it is merged at once, in 10 ms.
 RECLAIM_PAGES: Final = 100

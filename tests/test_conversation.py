@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import orjson
 import pytest
 from hypothesis import given, settings
@@ -178,7 +179,7 @@ def test_what_cannot_be_split_is_no_question(body: bytes) -> None:
 
 
 def test_a_call_of_another_kind_is_no_question() -> None:
-    owner = OWNER._replace(operation=operation_of("POST", "/v1/embeddings"))
+    owner = msgspec.structs.replace(OWNER, operation=operation_of("POST", "/v1/embeddings"))
     assert Conversations().question(owner, b'{"input":["a"]}', ()) is None
 
 
@@ -193,7 +194,7 @@ def test_an_id_in_place_of_a_message_means_the_message() -> None:
     reference = {"type": "item_reference", "id": "msg_1"}
     body = orjson.dumps({"input": [user("a"), reference, user("c")]})
     assert asked(body, known, AGENT).head.points[1].meaning == ended.output_meaning
-    other = asked(body, known, AGENT._replace(project_id=2))
+    other = asked(body, known, msgspec.structs.replace(AGENT, project_id=2))
     assert other.head.points[1].meaning != ended.output_meaning
 
 

@@ -1,7 +1,9 @@
 """The cache of beginnings: what is found, for whom, and how much it holds."""
 
+import gc
 import hashlib
 
+import msgspec
 import pytest
 
 from proxy import prefixes
@@ -17,10 +19,11 @@ SECRET = b"sk-canary-0123456789"
 
 def a_prefix(data: bytes, *clean: bytes, points: int = 0) -> Prefix:
     return Prefix(
-        data=memoryview(data),
+        body=data,
+        end=len(data),
         opened=0,
         sha256=hashlib.sha256(data),
-        clean=frozenset(clean),
+        clean=clean,
         head=Head(points=(Point(b"m", 0, True),) * points),
     )
 
@@ -39,10 +42,10 @@ def test_the_longest_beginning_is_found_and_only_where_it_is_one() -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        OWNER._replace(project_id=2),
-        OWNER._replace(caller=None),
-        OWNER._replace(session_id=""),
-        OWNER._replace(operation=RESPONSES),
+        msgspec.structs.replace(OWNER, project_id=2),
+        msgspec.structs.replace(OWNER, caller=None),
+        msgspec.structs.replace(OWNER, session_id=""),
+        msgspec.structs.replace(OWNER, operation=RESPONSES),
     ],
 )
 def test_nothing_is_taken_over_from_another_owner(other: Owner) -> None:
@@ -86,7 +89,7 @@ def test_a_secret_that_the_last_call_did_not_have_is_looked_for_in_all() -> None
 def test_the_bytes_held_are_bounded_and_who_was_longest_without_a_call_goes_first() -> None:
     one = a_prefix(b"x" * 1000, points=3)
     cache = Prefixes(max_bytes=3 * one.weight)
-    owners = [OWNER._replace(session_id=str(n)) for n in range(4)]
+    owners = [msgspec.structs.replace(OWNER, session_id=str(n)) for n in range(4)]
     for owner in owners[:3]:
         cache.put(owner, a_prefix(b"x" * 1000, points=3))
     cache.put(owners[0], one, cache.find(owners[0], b"x" * 1000, ()))
@@ -100,10 +103,21 @@ def test_the_bytes_held_are_bounded_and_who_was_longest_without_a_call_goes_firs
 def test_a_view_weighs_as_much_as_the_body_that_it_keeps() -> None:
     body = b"x" * 5000
     whole, part = a_prefix(body), a_prefix(b"")
-    view = Prefix(
-        data=memoryview(body)[:10], opened=0, sha256=part.sha256, clean=part.clean, head=part.head
-    )
+    view = msgspec.structs.replace(whole, end=10)
+    assert bytes(view.data) == body[:10]
     assert view.weight == whole.weight == part.weight + 5000
+
+
+def test_what_is_kept_does_not_keep_the_garbage_collector_busy() -> None:
+    cache = Prefixes()
+    gc.collect()
+    before = len(gc.get_objects())
+    for n in range(1000):
+        owner = Owner(1, b"caller", f"session {n}", CHAT)
+        cache.put(owner, a_prefix(b"%04d" % n, b"secret", points=3))
+    gc.collect()
+    # The list of an owner's, and nothing of what is in it.
+    assert len(gc.get_objects()) - before < 1100
 
 
 def test_one_larger_than_all_room_is_not_kept() -> None:

@@ -342,7 +342,7 @@ async def test_a_search_indexes_few_bytes_at_a_time_and_calls_come_in_between(
     begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "IDLE_S", 3600.0)
-    monkeypatch.setattr(module, "INDEX_BYTES", 1)
+    monkeypatch.setattr(module, "INDEX_NOW_BYTES", 1)
     recording = await begin()
     await recording.recorder.put(ended())
     before = recording.gate.commits

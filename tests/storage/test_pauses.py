@@ -88,7 +88,7 @@ async def test_what_is_read_meanwhile_waits_for_the_next_pause(db: SqliteDatabas
 
 
 @pytest.mark.usefixtures("few_rows")
-async def test_where_the_disk_is_slow_a_tenth_of_the_time_goes_into_it(
+async def test_where_the_disk_is_slow_a_fifth_of_the_time_goes_into_it(
     db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sqlite, "COPY_PAUSES", 10**9)
