@@ -28,8 +28,8 @@ STATES: Final = ("completed", "failed", "cancelled")
 # Words of which the rare one is in 1 of 10,000 messages, the frequent one in 1 of 100.
 RARE, FREQUENT, COMMON = "sapphire", "invoice", "please"
 TRACES_A_BATCH: Final = 20_000
-# Of the index of words, for each of these: enough to keep it in order.
-MERGED_PAGES: Final = 5_000
+# Of the index of words, for each of these: all that there are to merge.
+MERGED_PAGES: Final = 10**9
 
 TRACE: Final = (
     *("project_id", "trace_id", "seq", "status", "started_at_us", "last_ended_at_us", "span_count"),

@@ -249,8 +249,8 @@ class Recorder:
     def _run(self) -> None:
         while (batch := self._take()) is not None:
             if self._unindexed > (MAX_UNINDEXED if batch else 0):
-                # As much as a batch may bring.
-                self._index(BATCH_BYTES if batch else INDEX_BYTES)
+                # At least as much as this batch may bring.
+                self._index(max(INDEX_BYTES, sum(item.weight for item in batch)))
             if batch and batch[0].work is not None:
                 self._do_work(batch[0])
             elif batch:
