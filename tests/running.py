@@ -14,7 +14,10 @@ from proxy.app import Traceway
 from proxy.config import Config, load
 from proxy.pricing import CustomPrice
 from storage.database import Database
-from storage.opening import open_at
+from storage.doctor import Finding, check
+from storage.fulltext import TextOf
+from storage.opening import open_at, snapshot_at
+from storage.sqlite import open_snapshot
 from tests import databases
 from tests.databases import opened
 from tests.wire import Received, connect
@@ -43,6 +46,15 @@ class Running:
     async def saved(self) -> None:
         """Wait until everything that was queued is in the database."""
         await self.server.recorder.write(lambda _: None)
+
+    async def findings(self, text_of: TextOf) -> list[Finding]:
+        """Give what the doctor finds, who looks at one state of a database that is in use."""
+        url = self.config.database.url
+        snapshot = snapshot_at(url) if url else open_snapshot(self.config.database.path)
+        try:
+            return await check(snapshot, text_of)
+        finally:
+            await snapshot.close()
 
     async def api(self, path: str) -> Any:
         """Read from the API what was saved."""

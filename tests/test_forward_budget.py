@@ -14,7 +14,6 @@ import pytest
 from proxy import budget as session_budgets
 from proxy.pricing import CustomPrice
 from proxy.providers.messages import text_of
-from storage.doctor import check
 from tests.running import CHAT, Running, running
 from tests.served import Served, served
 from tests.wire import Peer, Received, ScriptedUpstream, connect
@@ -125,7 +124,7 @@ async def test_fifty_calls_at_once_spend_no_more_than_the_budget_but_for_their_i
     assert session["cost"] <= 1
     assert session["budget"] == {"limit_usd": 1.0, "spent_usd": session["cost"], "reserved_usd": 0}
     assert session["failed_trace_count"] == 26
-    assert await check(tw.database, text_of) == []
+    assert await tw.findings(text_of) == []
 
 
 async def test_a_refused_call_has_the_figures_and_is_recorded_as_ended_by_us(

@@ -22,7 +22,6 @@ import pytest
 from yarl import URL
 
 from proxy.providers.messages import text_of
-from storage.doctor import check
 from storage.parameters import Change, prepare
 from storage.records import SpanStart
 from storage.writes import apply
@@ -355,7 +354,7 @@ async def test_all_that_a_project_reads_is_as_if_it_were_alone(
         assert (await alpha.api("/api/stats"))["trace_count"] == 0
         after = await everything(beta)
         assert {path for path in after if after[path] != alone[path]} == set()
-        assert await check(team.tw.database, text_of) == []
+        assert await team.tw.findings(text_of) == []
 
 
 async def test_deleting_leaves_the_same_bodies_of_the_other_project_whole(
@@ -374,7 +373,7 @@ async def test_deleting_leaves_the_same_bodies_of_the_other_project_whole(
             assert await bodies_of(keeper) == bodies
             found = await keeper.api("/api/sessions?q=zebra")
             assert found["count"] >= 2
-            assert await check(team.tw.database, text_of) == []
+            assert await team.tw.findings(text_of) == []
             await make_calls(team, deleting, ["shared", "a/b"])
 
 

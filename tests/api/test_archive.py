@@ -12,7 +12,6 @@ import pytest
 
 from proxy.providers.messages import read_message, text_of
 from storage import archive
-from storage.doctor import check
 from storage.forget import delete_session
 from tests.api.asking import ask, save
 from tests.api.watching import watch
@@ -126,7 +125,7 @@ async def test_all_that_the_api_says_comes_back(
     assert status == 200
     assert answer == {"sessions": 2, "traces": 8, "spans": 9, "known_spans": 0}
     assert await everything(other) == await everything(tw)
-    assert await check(other.database, text_of) == []
+    assert await other.findings(text_of) == []
     again = [await exported(other, path), await exported(other, "/api/sessions/handed%20in/export")]
     assert [*again, await exported(other, "/api/traces/export")] == archives
     status, answer = await imported(other, b"".join(archives))
@@ -196,7 +195,7 @@ async def test_a_session_is_exported_from_its_project_and_imported_into_the_keys
         assert (await imported(await team.by("beta", scope), data))[0] == 403  # type: ignore[arg-type]
     assert (await imported(await team.by("beta", "admin"), data))[0] == 200
     assert await exported(other, "/api/sessions/s/export") == data
-    assert await check(team.tw.database, text_of) == []
+    assert await team.tw.findings(text_of) == []
 
 
 async def test_what_is_there_and_is_not_the_same_is_a_conflict_that_names_it(
@@ -212,7 +211,7 @@ async def test_what_is_there_and_is_not_the_same_is_a_conflict_that_names_it(
     assert said.endswith("what is before it was imported: 1 sessions")
     listed = await other.api("/api/sessions")
     assert sorted(one["id"] for one in listed["sessions"]) == ["s1", "s2"]
-    assert await check(other.database, text_of) == []
+    assert await other.findings(text_of) == []
 
 
 @pytest.mark.parametrize(
@@ -236,7 +235,7 @@ async def test_what_is_no_archive_leaves_nothing(
     assert reason in answer["error"]["message"]
     assert answer["error"]["message"].endswith("; nothing was imported")
     assert (await other.api("/api/traces"))["traces"] == []
-    assert await check(other.database, text_of) == []
+    assert await other.findings(text_of) == []
 
 
 async def test_who_leaves_while_an_archive_comes_leaves_nothing_half(

@@ -9,7 +9,6 @@ import pytest
 from proxy.api import eraser
 from storage import erasures
 from storage.database import DatabaseLocked, Transaction
-from storage.doctor import check
 from storage.erasures import Order
 from tests.api.asking import ask, save
 from tests.api.test_erasing import ended, names, order, reading
@@ -33,7 +32,7 @@ async def test_orders_of_a_process_that_died_go_on_with_the_next(
     async with running(tmp_path, upstream.url) as tw:
         report = await ended(tw, asked.id)
         assert (report["traces"], report["state"]) == (11, "done")
-        assert await check(tw.database, text_of) == []
+        assert await tw.findings(text_of) == []
 
 
 async def test_nothing_is_erased_by_who_does_not_lead(
@@ -96,7 +95,7 @@ async def test_an_order_that_fails_ends_and_says_so_and_the_others_go_on(
     assert (await ended(tw, (await order(tw, session="t"))["id"]))["state"] == "done"
     assert await names(tw) == ["s"]
     assert tw.server.eraser.reasons() == []
-    assert await check(tw.database, text_of) == []
+    assert await tw.findings(text_of) == []
 
 
 async def test_a_retention_that_fails_is_told_and_orders_go_on(

@@ -5,7 +5,6 @@ from typing import Any
 import orjson
 import pytest
 
-from storage.doctor import check
 from storage.fulltext import index
 from tests.api.asking import ask, save
 from tests.databases import holding
@@ -77,7 +76,7 @@ async def test_a_session_is_erased_with_a_star_or_without_and_others_stay(tw: Ru
     }
     assert report["given"] is None
     assert report["content_bytes"] > 0
-    assert await check(tw.database, text_of) == []
+    assert await tw.findings(text_of) == []
 
 
 async def test_of_a_user_go_whole_sessions_and_of_shared_ones_the_traces(tw: Running) -> None:
@@ -95,7 +94,7 @@ async def test_of_a_user_go_whole_sessions_and_of_shared_ones_the_traces(tw: Run
     again = await erased(tw, user="u", include_starred=True)
     assert (again["sessions"], again["kept_starred"]) == (1, 0)
     assert rows(tw.database, "SELECT user_id FROM spans") == [("v",)]
-    assert await check(tw.database, text_of) == []
+    assert await tw.findings(text_of) == []
 
 
 async def test_a_query_erases_what_it_finds_also_without_a_session(tw: Running) -> None:
@@ -118,7 +117,7 @@ async def test_only_content_is_forgotten_where_that_is_asked_for(tw: Running) ->
     assert (session["cost"], session["trace_count"]) == (7e-9, 1)
     assert session["first_input"] is None
     assert holding(tw.config.database.path, CANARY.encode()) == []
-    assert await check(tw.database, text_of) == []
+    assert await tw.findings(text_of) == []
 
 
 CONTENT = {
@@ -152,7 +151,7 @@ async def test_a_canary_is_in_no_file_after_an_erasure(tw: Running, how: str) ->
     report = await erased(tw, **{how: given})
     assert report["spans"] == 9
     assert holding(tw.config.database.path, CANARY.encode()) == []
-    assert await check(tw.database, text_of) == []
+    assert await tw.findings(text_of) == []
 
 
 async def test_a_large_session_is_deleted_by_an_order(
@@ -208,7 +207,7 @@ async def test_an_order_whose_newest_hits_are_all_kept_says_that_it_is_incomplet
     assert (report["state"], report["kept_starred"]) == ("incomplete", 2)
     assert "older ones may be left" in report["reason"]
     assert report["given"] is None
-    assert await check(tw.database, text_of) == []
+    assert await tw.findings(text_of) == []
 
 
 async def test_a_session_that_is_not_there_is_none_and_its_id_is_read_as_calls_say_it(

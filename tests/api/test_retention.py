@@ -9,7 +9,6 @@ import pytest
 from proxy.api import retention
 from proxy.api.retention import Retention
 from proxy.sections import RetentionConfig
-from storage.doctor import check
 from storage.fulltext import index
 from tests.api.asking import ask, save
 from tests.api.test_erasing import CANARY, CONTENT, names, reading
@@ -52,7 +51,7 @@ async def test_content_goes_by_the_start_of_its_trace_and_metadata_stays(tw: Run
     assert (kept.done.forgotten_traces, kept.done.erased_traces) == (2, 0)
     assert kept.done.last_ran_at_us is not None
     assert await names(tw) == ["s", "starred"]
-    assert await check(tw.database, text_of) == []
+    assert await tw.findings(text_of) == []
 
 
 async def test_sessions_go_by_their_last_activity_and_lone_traces_by_their_start(
@@ -69,7 +68,7 @@ async def test_sessions_go_by_their_last_activity_and_lone_traces_by_their_start
         (1,)
     ]
     assert (kept.done.erased_sessions, kept.done.erased_traces) == (1, 3)
-    assert await check(tw.database, text_of) == []
+    assert await tw.findings(text_of) == []
 
 
 async def test_above_the_cap_the_oldest_content_goes_first_then_whole_sessions(
@@ -100,7 +99,7 @@ async def test_above_the_cap_the_oldest_content_goes_first_then_whole_sessions(
     assert await names(tw) == ["young"]
     assert kept.done.is_above_cap
     assert await tw.database.read("SELECT input_preview FROM spans", {}) == [("text",)]
-    assert await check(tw.database, text_of) == []
+    assert await tw.findings(text_of) == []
 
 
 async def test_a_cap_takes_what_is_too_much_and_not_everything(
@@ -188,7 +187,7 @@ async def test_a_canary_is_in_no_file_after_it_was_too_old(
     assert holding(tw.config.database.path, CANARY.encode()) != []
     await keeping(tw, **config).run()
     assert holding(tw.config.database.path, CANARY.encode()) == []
-    assert await check(tw.database, text_of) == []
+    assert await tw.findings(text_of) == []
 
 
 async def test_it_looks_again_only_after_a_while_and_never_where_all_is_kept(
