@@ -28,9 +28,9 @@ Ticket = asyncio.Future[Taken | None]
 
 # What a queued record weighs beside its bodies.
 RECORD_BYTES: Final = 2048
-# Where a record has waited for so long, or so much is not saved yet, one that is put now may be
-# saved later than `safe` allows. Ends give each other 10 ms to join a batch; of 512 KiB come 5 ms.
-BEHIND_S: Final = 0.015
+# Where a record has waited for so long, half of what `safe` allows, or so much is not saved yet,
+# one that is put now may be saved later than that. Of 512 KiB come 5 ms.
+BEHIND_S: Final = 0.025
 BEHIND_BYTES: Final = 512 * 1024
 
 

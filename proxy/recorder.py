@@ -43,6 +43,10 @@ LINGER_S: Final = 0.010
 # the oldest wait neither for the newest, nor for a body of megabytes that comes after them.
 MAX_BATCH: Final = 25
 BATCH_BYTES: Final = 512 * 1024
+# An end waits for the batch that has just begun, for others to join its own, and for that. Where
+# one took longer than this, these may be more than the 50 ms of `safe`, until so many took less.
+SLOW_BATCH_S: Final = 0.020
+SLOW_BATCHES: Final = 8
 # A change that somebody waits for is made within this time, or never. One that is being committed
 # just then has its answer in moments.
 CHANGE_WAIT_S: Final = 2.0
@@ -88,6 +92,7 @@ class Recorder:
         self._closing = False
         self._closed = False
         self._busy_since_s = math.inf  # the thread, with what it took last, or behind that
+        self._since_slow = SLOW_BATCHES  # batches behind one that was slow
         self._unindexed = 0
         self._to_tend = False
         self._to_reclaim = False
@@ -119,7 +124,8 @@ class Recorder:
             return False
         with self._wake:
             busy_s = time.monotonic() - self._busy_since_s
-            return self._backlog.is_late or busy_s > BEHIND_S
+            late = self._backlog.is_late or busy_s > BEHIND_S
+            return late or self._since_slow < SLOW_BATCHES
 
     def write(
         self,
@@ -255,6 +261,8 @@ class Recorder:
                 self._do_work(batch[0])
             elif batch:
                 self._save(batch)
+                was_slow = time.monotonic() - self._busy_since_s > SLOW_BATCH_S
+                self._since_slow = 0 if was_slow else self._since_slow + 1
             self._busy_since_s = time.monotonic()
             with contextlib.suppress(StorageError):  # what cannot be done now is done later
                 self._to_tend = self._database.tend(idle=not self._backlog)

@@ -8,6 +8,7 @@ loop only.
 """
 
 import asyncio
+import math
 import time
 from typing import Final
 
@@ -19,8 +20,8 @@ from proxy.sections import Durability
 START_WAIT_S: Final = 0.040
 # What a call is held in all: 50 ms may be seen, and a busy event loop is some milliseconds late.
 HELD_S: Final = 0.045
-# So many waits in a row during which nothing was saved, and calls stop waiting until a commit
-# succeeds.
+# So many waits, one behind the other, during which nothing was saved, and calls stop waiting until
+# a commit succeeds. Those at the same time are one: a single commit that is slow.
 MAX_VAIN_WAITS: Final = 3
 STRICT_WAIT_S: Final = 2.0
 
@@ -32,6 +33,7 @@ class Waits:
         self._losses = losses
         self._durability = durability
         self._vain = 0
+        self._vain_at_s = -math.inf
         self._saves = 0
 
     @property
@@ -51,7 +53,9 @@ class Waits:
             saves = self._saves
             await asyncio.wait((ticket,), timeout=START_WAIT_S)
             # Where others were saved meanwhile, the recorder is behind, and waits let it catch up.
-            self._vain += not ticket.done() and self._saves == saves
+            if not ticket.done() and self._saves == saves and began_s >= self._vain_at_s:
+                self._vain += 1
+                self._vain_at_s = time.monotonic()
         if not _is_saved(ticket):
             self._losses.counters.late_starts += 1
         return time.monotonic() - began_s

@@ -8,7 +8,7 @@ from typing import Final
 
 from storage.database import FullText, Params
 
-# Merges up to so many pages, where there are four segments of a level or more; a negative number
+# Merges up to so many pages, where there are sixteen segments of a level or more; a negative number
 # takes all segments there are, whatever their level. A deleted word is gone when they are one.
 # Source: sqlite.org/fts5.html, "The 'merge' Command".
 MERGE: Final = "INSERT INTO messages_fts (messages_fts, rank) VALUES ('merge', :pages)"

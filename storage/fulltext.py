@@ -21,9 +21,9 @@ from storage.parameters import clean_text
 MAX_HITS: Final = 50_000
 
 # For so many bytes of messages a page of the index is merged. A text takes half of its bytes there,
-# and is merged once in each level of four segments: that is seven for a gigabyte of texts. At least
-# so many pages, for small texts, and at most so many, 20 ms, however large the messages are.
-MERGED_BYTES: Final = 512
+# and is merged once in each level of sixteen segments: that is four for a gigabyte of texts. At
+# least so many pages, for small texts, and at most so many, 20 ms, however large the messages are.
+MERGED_BYTES: Final = 1024
 LEAST_MERGED: Final = 8
 MOST_MERGED: Final = 256
 

