@@ -28,9 +28,9 @@ Ticket = asyncio.Future[Taken | None]
 
 # What a queued record weighs beside its bodies.
 RECORD_BYTES: Final = 2048
-# Where a record has waited for so long, half of what `safe` allows, or so much is not saved yet,
-# one that is put now may be saved later than that. Of 512 KiB come 5 ms.
-BEHIND_S: Final = 0.025
+# Where a record has waited for so long, or so much is not saved yet, one that is put now may be
+# saved later than `safe` allows. Ends give each other 10 ms to join a batch; of 512 KiB come 5 ms.
+BEHIND_S: Final = 0.015
 BEHIND_BYTES: Final = 512 * 1024
 
 
@@ -97,13 +97,12 @@ class Backlog:
         """Whether somebody waits for anything in it."""
         return any(item.urgent for item in self._items)
 
-    @property
-    def is_late(self) -> bool:
-        """Whether what is added now may be saved late."""
+    def is_late(self, spare_s: float) -> bool:
+        """Whether what is added now may be saved late; there is time to spare in one case."""
         if self.bytes > BEHIND_BYTES:
             return True
         oldest = next(iter(self._items), None)
-        return oldest is not None and time.monotonic() - oldest.put_at_s > BEHIND_S
+        return oldest is not None and time.monotonic() - oldest.put_at_s > BEHIND_S + spare_s
 
     def add(self, item: Item) -> None:
         """Put something at the end."""

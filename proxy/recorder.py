@@ -47,6 +47,9 @@ BATCH_BYTES: Final = 512 * 1024
 # one took longer than this, these may be more than the 50 ms of `safe`, until so many took less.
 SLOW_BATCH_S: Final = 0.020
 SLOW_BATCHES: Final = 8
+# What waits for a piece of other work waits for that alone, not for the records of others as well:
+# it is late by so much later.
+SPARE_S: Final = 0.010
 # A change that somebody waits for is made within this time, or never. One that is being committed
 # just then has its answer in moments.
 CHANGE_WAIT_S: Final = 2.0
@@ -92,6 +95,7 @@ class Recorder:
         self._closing = False
         self._closed = False
         self._busy_since_s = math.inf  # the thread, with what it took last, or behind that
+        self._spare_s = 0.0
         self._since_slow = SLOW_BATCHES  # batches behind one that was slow
         self._unindexed = 0
         self._to_tend = False
@@ -124,8 +128,9 @@ class Recorder:
             return False
         with self._wake:
             busy_s = time.monotonic() - self._busy_since_s
-            late = self._backlog.is_late or busy_s > BEHIND_S
-            return late or self._since_slow < SLOW_BATCHES
+            if self._backlog.is_late(self._spare_s) or busy_s > BEHIND_S + self._spare_s:
+                return True
+        return self._since_slow < SLOW_BATCHES
 
     def write(
         self,
@@ -254,15 +259,17 @@ class Recorder:
 
     def _run(self) -> None:
         while (batch := self._take()) is not None:
+            is_records = bool(batch) and batch[0].work is None
+            self._spare_s = 0.0 if is_records else SPARE_S
             if self._unindexed > (MAX_UNINDEXED if batch else 0):
                 # At least as much as this batch may bring.
                 self._index(max(INDEX_BYTES, sum(item.weight for item in batch)))
-            if batch and batch[0].work is not None:
-                self._do_work(batch[0])
-            elif batch:
+            if is_records:
                 self._save(batch)
                 was_slow = time.monotonic() - self._busy_since_s > SLOW_BATCH_S
                 self._since_slow = 0 if was_slow else self._since_slow + 1
+            elif batch:
+                self._do_work(batch[0])
             self._busy_since_s = time.monotonic()
             with contextlib.suppress(StorageError):  # what cannot be done now is done later
                 self._to_tend = self._database.tend(idle=not self._backlog)

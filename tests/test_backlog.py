@@ -258,17 +258,18 @@ async def test_a_start_that_names_a_trace_goes_before_nothing() -> None:
 async def test_it_is_late_where_a_record_waited_long_or_much_is_not_saved_yet(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert not queued().is_late
+    assert not queued().is_late(0.0)
     backlog = queued(ended())
-    assert not backlog.is_late
+    assert not backlog.is_late(0.0)
     monkeypatch.setattr(module, "BEHIND_S", -1.0)
-    assert backlog.is_late
+    assert backlog.is_late(0.0)
+    assert not backlog.is_late(3600.0)
     (item,) = backlog.take(1, 1)
-    assert not backlog.is_late  # it is being saved
+    assert not backlog.is_late(0.0)  # it is being saved
     monkeypatch.setattr(module, "BEHIND_BYTES", item.weight - 1)
-    assert backlog.is_late
+    assert backlog.is_late(0.0)
     backlog.end(item, is_saved=True)
-    assert not backlog.is_late
+    assert not backlog.is_late(0.0)
 
 
 async def test_what_stands_before_a_large_record_is_taken_without_it() -> None:

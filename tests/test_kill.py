@@ -263,14 +263,17 @@ async def test_what_a_client_saw_complete_survives_many_kills(
 
 
 @pytest.mark.kill
-@pytest.mark.parametrize("seed", range(2 if QUICK else 10))
 async def test_a_kill_costs_no_more_than_a_start_where_the_writer_is_behind(
-    tmp_path: Path, upstream: ScriptedUpstream, seed: int
+    tmp_path: Path, upstream: ScriptedUpstream
 ) -> None:
-    boots, windows = await torture(tmp_path, upstream, ["safe", "strict"] * 5, seed, None)
-    assert max(boots) < BOOT_S, boots
+    lost: list[float] = []
+    for seed in range(2 if QUICK else 10):
+        (folder := tmp_path / str(seed)).mkdir()
+        boots, windows = await torture(folder, upstream, ["safe", "strict"] * 5, seed, None)
+        assert max(boots) < BOOT_S, boots
+        lost += windows
     if not QUICK:  # which runs where other programs take the processor
-        assert statistics.median(windows) <= GRACE_S, windows
+        assert statistics.median(lost) <= GRACE_S, lost
 
 
 @pytest.mark.kill
