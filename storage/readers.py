@@ -112,9 +112,9 @@ class SqliteReaders:
     async def _has_ended(self, reader: aiosqlite.Connection) -> bool:
         try:
             await reader.interrupt()
-            async with asyncio.timeout(TELL_S):
-                # One after the other: this is answered when the statement has ended.
-                await reader.execute_fetchall("SELECT 1")
+            # One after the other: this is answered when the statement has ended. In a task that is
+            # being cancelled, asyncio.timeout() of Python 3.11.2 cancels it once more.
+            await asyncio.wait_for(reader.execute_fetchall("SELECT 1"), TELL_S)
         except TimeoutError:
             return False
         except (sqlite3.Error, ValueError):
