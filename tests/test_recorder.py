@@ -49,6 +49,7 @@ async def test_it_is_behind_where_its_writer_is_long_at_something(
 ) -> None:
     recording = await begin()
     monkeypatch.setattr(module, "BEHIND_S", 0.0)
+    monkeypatch.setattr(module, "SLOW_BATCH_S", 3600.0)
     assert not recording.recorder.is_behind
     recording.gate.shut()
     saved = recording.recorder.put(ended())
@@ -57,8 +58,9 @@ async def test_it_is_behind_where_its_writer_is_long_at_something(
     recording.gate.open()
     await saved
     await recording.flush()
-    while recording.recorder.is_behind:  # the moment until it waits again
-        await asyncio.to_thread(lambda: None)
+    async with asyncio.timeout(5):
+        while recording.recorder.is_behind:  # the moment until it waits again
+            await asyncio.to_thread(lambda: None)
 
 
 async def test_it_is_behind_where_a_batch_took_so_long_that_two_may_take_too_long(
