@@ -45,10 +45,9 @@ MAX_BATCH: Final = 25
 BATCH_BYTES: Final = 512 * 1024
 # An end waits for the batch that has just begun, for others to join its own, and for that. Where
 # one took longer than this, these may be more than the 50 ms of `safe`, until so many took less.
-SLOW_BATCH_S: Final = 0.020
+SLOW_BATCH_S: Final = 0.017
 SLOW_BATCHES: Final = 8
-# What waits for a piece of other work waits for that alone, not for the records of others as well:
-# it is late by so much later.
+# What waits for a piece of other work waits for little else, and is late by so much later.
 SPARE_S: Final = 0.010
 # A change that somebody waits for is made within this time, or never. One that is being committed
 # just then has its answer in moments.

@@ -12,6 +12,8 @@ from storage.database import FullText, Params
 # takes all segments there are, whatever their level. A deleted word is gone when they are one.
 # Source: sqlite.org/fts5.html, "The 'merge' Command".
 MERGE: Final = "INSERT INTO messages_fts (messages_fts, rank) VALUES ('merge', :pages)"
+# How many segments of a level a merge begins with, as the migrations say it once for all.
+USERMERGE: Final = "INSERT INTO messages_fts (messages_fts, rank) VALUES ('usermerge', :segments)"
 OPTIMIZE: Final = "INSERT INTO messages_fts (messages_fts) VALUES ('optimize')"
 
 

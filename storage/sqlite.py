@@ -12,8 +12,6 @@ transaction, or the doctor's, does not, and the WAL grows until it ends. Within 
 `tend` empties it.
 """
 
-# ruff: noqa: S608 (the SQL below is put together from constants of this file, never from values)
-
 import fcntl
 import os
 import sqlite3
@@ -30,7 +28,8 @@ from storage.database import (
     DatabaseUnwritable,
     StorageError,
 )
-from storage.fts5 import MERGE, OPTIMIZE
+from storage.fts5 import OPTIMIZE
+from storage.fts5_merge import WholeMerge
 from storage.migrate import latest, migrate
 from storage.readers import BUSY_TIMEOUT_MS, SqliteReaders, uri
 from storage.statements import REFUSALS, SqliteTransaction, refusal
@@ -53,14 +52,8 @@ CHECKPOINT_PAGES: Final = 4_000
 # 5 to 10 ms on an SSD. Where the disk is slow, it takes a fifth of the writer's time at most.
 COPIED_CHANGES: Final = 300
 COPY_PAUSES: Final = 4
-# Pages that are given back at a time, and those of a full-text index that are merged at a time:
-# some milliseconds each. Up to so many pages it is merged at once, in 10 ms.
+# Pages that are given back at a time: some milliseconds.
 RECLAIM_PAGES: Final = 100
-MERGED_PAGES: Final = 50
-OPTIMIZE_PAGES: Final = 500
-INDEX_PAGES: Final = f"""
-SELECT COUNT(*) FROM (SELECT 1 FROM messages_fts_data LIMIT {OPTIMIZE_PAGES + 1})
-"""
 # Of the writer; each length of a list is a statement of its own.
 CACHED_STATEMENTS: Final = 512
 
@@ -122,8 +115,7 @@ class SqliteDatabase(SqliteReaders):
         self._file = _identity(path)
         self._wal = f"{path}-wal"
         self._tend_at_s = 0.0
-        # The pages that the next merge of the index is told to do; None: it is merged.
-        self._to_merge: int | None = None
+        self._merge = WholeMerge(writer)
         self._to_empty_wal = False
         self._wal_tries = 0
         # At the last checkpoint in a pause, and when the next one may be made.
@@ -161,11 +153,11 @@ class SqliteDatabase(SqliteReaders):
         of the file, then the WAL; one that a reader still uses is emptied by ``tend``.
         """
         if begin:
-            self._to_merge = -MERGED_PAGES
+            self._merge.begin()
             self._wal_tries = WAL_TRIES
         with self._outside():
-            if self._to_merge is not None:
-                self._merge(self._to_merge)
+            if self._merge.is_due:
+                self._merge.step()
                 return True
             if self._free_pages():
                 # Gives back one page for each step, and execute() takes only one.
@@ -187,18 +179,6 @@ class SqliteDatabase(SqliteReaders):
         self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         now_s = time.monotonic()
         self._copy_at_s = now_s + COPY_PAUSES * (now_s - began_s)
-
-    def _merge(self, pages: int) -> None:
-        ((size,),) = self._writer.execute(INDEX_PAGES).fetchall()
-        before = self._writer.total_changes
-        if size <= OPTIMIZE_PAGES:
-            self._writer.execute(OPTIMIZE)
-            self._to_merge = None
-            return
-        self._writer.execute(MERGE, {"pages": pages})
-        # One that changes fewer than two rows had nothing to do (sqlite.org/fts5.html).
-        is_done = pages > 0 and self._writer.total_changes - before < 2
-        self._to_merge = None if is_done else MERGED_PAGES
 
     def _free_pages(self) -> int:
         ((pages,),) = self._writer.execute("PRAGMA freelist_count").fetchall()

@@ -63,6 +63,28 @@ async def test_it_is_behind_where_its_writer_is_long_at_something(
             await asyncio.to_thread(lambda: None)
 
 
+async def test_it_is_behind_other_work_later_than_behind_records(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = await begin()
+    monkeypatch.setattr(module, "BEHIND_S", -1.0)
+    monkeypatch.setattr("proxy.backlog.BEHIND_S", -1.0)
+    monkeypatch.setattr(module, "SPARE_S", 3600.0)
+    monkeypatch.setattr(module, "IDLE_S", 3600.0)  # no full text
+    monkeypatch.setattr(module, "SLOW_BATCH_S", 3600.0)
+    for work, is_behind in (
+        (lambda: recording.recorder.write(lambda _: None), False),
+        (lambda: recording.recorder.put(ended()), True),
+    ):
+        recording.gate.shut()
+        done = work()
+        await recording.gate.waiting.wait()
+        waits = recording.recorder.put(ended())
+        assert recording.recorder.is_behind == is_behind
+        recording.gate.open()
+        await asyncio.gather(done, waits)
+
+
 async def test_it_is_behind_where_a_batch_took_so_long_that_two_may_take_too_long(
     begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:

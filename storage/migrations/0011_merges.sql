@@ -6,6 +6,6 @@ INSERT INTO messages_fts (messages_fts, rank) VALUES ('automerge', 0);
 -- written, in one go, that stands in hundreds of thousands of messages.
 INSERT INTO messages_fts (messages_fts, rank) VALUES ('usermerge', 16);
 
--- Small parts wait for a merge of large ones until there are more of them than it has, which is some
--- hundred where all are merged. Before, sixteen of them were merged at once, whatever that took.
-INSERT INTO messages_fts (messages_fts, rank) VALUES ('crisismerge', 256);
+-- Small parts wait for a merge of large ones until there are more of them than it has, up to seventy
+-- where all are merged. Before, sixteen of them were merged at once, whatever that took.
+INSERT INTO messages_fts (messages_fts, rank) VALUES ('crisismerge', 128);

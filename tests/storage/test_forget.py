@@ -254,7 +254,7 @@ async def test_an_end_that_waits_for_its_start_goes_with_the_span_that_was_made_
 async def test_deleted_words_leave_a_large_index_by_merging_a_bounded_part_at_a_time(
     db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("storage.sqlite.OPTIMIZE_PAGES", 0)  # all are large
+    monkeypatch.setattr("storage.fts5_merge.OPTIMIZE_PAGES", 0)  # all are large
     canary = "canary5c1f"
     write(db, [spoken(start(1, session_id="s"), [f"u:say {canary}"], [f"a:{canary} said"])])
     for n in range(10, 200, 10):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from storage import fulltext, sqlite
+from storage import fulltext
 from storage.database import Params, Transaction
 from storage.fts5 import FTS5, quoted, search
 from storage.sqlite import SqliteDatabase
@@ -72,29 +72,3 @@ async def test_the_index_is_merged_in_small_parts_as_texts_come_and_go(db: Sqlit
         assert max(map(changes, part)) < 300
         # Of 350 and 700 segments, those of the levels: sixteen of each wait for the next one.
         assert len(rows(db, "SELECT DISTINCT segid FROM messages_fts_idx")) < 3 * 16
-
-
-@pytest.mark.sqlite_only("the index is SQLite's own")
-async def test_texts_that_come_while_all_is_merged_are_merged_in_small_parts_too(
-    db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sqlite, "OPTIMIZE_PAGES", 0)
-    monkeypatch.setattr(sqlite, "MERGED_PAGES", 1)
-    call = spoken(start(1, session_id="s"), [f"u:{said(n)}" for n in range(4 * TEXTS)], [])
-    write(db, [call], indexed=False)
-
-    def index() -> int:
-        before = db._writer.total_changes
-        with db.transaction() as tx:
-            fulltext.index(tx, 2, text_of)
-        return db._writer.total_changes - before
-
-    for _ in range(TEXTS):
-        index()
-    changes = []
-    more = db.reclaim(begin=True)
-    for _ in range(TEXTS):
-        more = more and db.reclaim()
-        changes.append(index())
-    # Once it drops what all was merged from. Sixteen segments of sixteen, merged at once, are 580.
-    assert sorted(changes)[-2] < 300

@@ -1,0 +1,137 @@
+"""The merge of all: in small parts, over when no deleted word is left, any number of times."""
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from storage import fts5_merge as module
+from storage import fulltext
+from storage.database import Transaction
+from storage.fts5_merge import MOST_LEVELS, READ_STRUCTURE, Structure, read
+from storage.sqlite import SqliteDatabase
+from tests.storage.calls import rows, spoken, start, text_of, write
+
+pytestmark = pytest.mark.sqlite_only("the index is SQLite's own")
+
+CANARY = "canary5c1f"
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have all indexes taken for large ones."""
+    monkeypatch.setattr(module, "OPTIMIZE_PAGES", 0)
+    monkeypatch.setattr(module, "MERGED_PAGES", 1)
+
+
+def said(seed: int) -> str:
+    """Make a text of a hundred words, few of which stand in another one."""
+    pick = random.Random(seed)  # noqa: S311
+    return " ".join(f"w{pick.randrange(100_000)}" for _ in range(100))
+
+
+def wait_for_index(db: SqliteDatabase, texts: int) -> None:
+    call = spoken(start(2, session_id="s"), [f"u:{said(n)}" for n in range(texts)], [])
+    write(db, [call], indexed=False)
+
+
+def index(db: SqliteDatabase, texts: int = 1) -> int:
+    """Index some texts as a call brings them, and tell how many rows that changed."""
+    return changes(db, lambda tx: fulltext.index(tx, texts, text_of))
+
+
+def changes(db: SqliteDatabase, work: Callable[[Transaction], object]) -> int:
+    before = db._writer.total_changes
+    with db.transaction() as tx:
+        work(tx)
+    return db._writer.total_changes - before
+
+
+def structure(db: SqliteDatabase) -> Structure:
+    ((record,),) = rows(db, READ_STRUCTURE)
+    found = read(record)
+    assert found is not None
+    return found
+
+
+def merge(db: SqliteDatabase) -> None:
+    more = db.reclaim(begin=True)
+    while more:
+        more = db.reclaim()
+
+
+def is_whole(db: SqliteDatabase) -> bool:
+    db._writer.execute("INSERT INTO messages_fts (messages_fts) VALUES ('integrity-check')")
+    return True
+
+
+def indexed(db: SqliteDatabase) -> int:
+    ((count,),) = rows(db, "SELECT COUNT(*) FROM messages_fts WHERE messages_fts MATCH 'p1'")
+    return int(count)
+
+
+async def test_a_record_says_what_the_index_consists_of(db: SqliteDatabase) -> None:
+    wait_for_index(db, 40)
+    for _ in range(18):
+        index(db)
+    # Sixteen were merged to one.
+    assert [(level.merging, level.segments) for level in structure(db).levels] == [(0, 2), (0, 1)]
+    assert not structure(db).is_merging
+    merge(db)
+    assert sum(level.segments for level in structure(db).levels) == 1
+
+
+def test_a_record_of_another_format_is_left_alone() -> None:
+    assert read(b"\x00\x00\x00\x01\xff\x00\x00\x01\x01\x01\x01") is None
+
+
+async def test_it_is_not_over_where_calls_bring_more_segments_than_it_merges(
+    db: SqliteDatabase,
+) -> None:
+    write(db, [spoken(start(1, session_id="s"), [f"u:{CANARY}"], [])])
+    ((secret,),) = rows(db, "SELECT id FROM contents")
+    wait_for_index(db, 430)
+    for _ in range(4):
+        index(db, 100)
+    merge(db)
+    index(db)
+    with db.transaction() as tx:
+        fulltext.leave_index(tx, [secret], text_of)
+    more = db.reclaim(begin=True)
+    for _ in range(10):  # fewer than are ever merged, and more than are being merged
+        index(db)
+    assert structure(db).is_merging
+    while more:
+        more = db.reclaim()
+    assert not any(b"canary" in row[0] for row in rows(db, "SELECT block FROM messages_fts_data"))
+    assert is_whole(db)
+
+
+async def test_texts_that_come_meanwhile_are_merged_in_small_parts_too(db: SqliteDatabase) -> None:
+    wait_for_index(db, 2800)
+    for _ in range(700):
+        index(db, 2)
+    more = db.reclaim(begin=True)
+    changed = []
+    for _ in range(700):
+        more = more and db.reclaim()
+        changed.append(index(db, 2))
+    # Once it drops what all was merged from. Sixteen segments of sixteen, merged at once, are 580.
+    assert sorted(changed)[-2] < 300
+
+
+async def test_an_index_is_merged_any_number_of_times(db: SqliteDatabase) -> None:
+    wait_for_index(db, 200)
+    for _ in range(100):
+        index(db, 2)
+        merge(db)
+        assert len(structure(db).levels) <= MOST_LEVELS + 2
+    assert is_whole(db)
+    assert indexed(db) == 200
+    # What it was told of the levels is what it goes on from.
+    index_id = rows(db, "SELECT MAX(id) FROM contents")[0][0]
+    with db.transaction() as tx:
+        fulltext.leave_index(tx, [index_id], text_of)
+    merge(db)
+    assert indexed(db) == 199
+    assert is_whole(db)
