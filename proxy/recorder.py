@@ -1,7 +1,8 @@
 """The recorder: a bounded queue on one side, the database's one writer on the other.
 
 Owns when a record counts as saved; what is kept when not everything can be is backlog.py's, how
-long calls wait for it waits.py's, and how often a commit is tried commits.py's.
+long calls wait for it waits.py's, how often a commit is tried commits.py's, and when space is given
+back reclaim.py's.
 Invariants: `put` never raises and never waits; records are saved in batches, in the order that
 backlog.py gives; one bound in bytes covers those that wait.
 The thread reads records for their meaning (settle.py) before a transaction begins, and writes them
@@ -25,6 +26,7 @@ from proxy.commits import Commits
 from proxy.losses import Losses
 from proxy.outcomes import Ended, Outcome, ends
 from proxy.providers.messages import text_of
+from proxy.reclaim import Reclaim
 from proxy.sections import Durability
 from proxy.settle import Settler
 from proxy.tasks import spawn
@@ -59,8 +61,6 @@ INDEX_BATCH: Final = 200
 INDEX_BYTES: Final = 32 * 1024
 IDLE_S: Final = 0.020
 MAX_UNINDEXED: Final = 20_000
-# So long space is given back after a deletion, before anything else; the rest when there is time.
-GIVE_BACK_S: Final = 0.030
 # A database that is to be tended is looked after this often, also while nothing is to be saved.
 TEND_S: Final = 1.0
 # For a search: so many bytes of messages at once, 50 ms, and so long a wait until it goes on
@@ -98,7 +98,7 @@ class Recorder:
         self._since_slow = SLOW_BATCHES  # batches behind one that was slow
         self._unindexed = 0
         self._to_tend = False
-        self._to_reclaim = False
+        self._reclaim = Reclaim(database)
         self._indexing: asyncio.Task[None] | None = None
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._thread.start()
@@ -157,13 +157,13 @@ class Recorder:
         self._loop.call_later(CHANGE_WAIT_S, self._withdraw, item)
         return item.ticket
 
-    def reclaim(self, *, begin: bool = False) -> asyncio.Future[bool]:
-        """Have a part of the space of deleted rows given back, as of `Database.reclaim`."""
+    def reclaim(self, *, begin: bool = False) -> asyncio.Future[tuple[bool, float]]:
+        """Have a part of the space of deleted rows given back, as of `Reclaim.part`."""
 
-        def work(database: Database) -> bool:
+        def work(_: Database) -> tuple[bool, float]:
             if begin:
                 self._settler.forget()  # the messages that were deleted
-            return database.reclaim(begin=begin)
+            return self._reclaim.part(begin=begin)
 
         return self._order(work, (), outside=True).ticket
 
@@ -272,8 +272,8 @@ class Recorder:
             self._busy_since_s = time.monotonic()
             with contextlib.suppress(StorageError):  # what cannot be done now is done later
                 self._to_tend = self._database.tend(idle=not self._backlog)
-                if self._to_reclaim and not batch:
-                    self._to_reclaim = self._database.reclaim()
+                if not batch:
+                    self._reclaim.go_on()
 
     def _take(self) -> list[Item] | None:
         """Wait for the next batch: records, or one piece of other work; None at the very end.
@@ -287,7 +287,7 @@ class Recorder:
                     self._closed = True
                     return None
                 # Calls in flight have pauses of milliseconds: a longer one is time for the index.
-                has_more = self._unindexed or self._to_reclaim
+                has_more = self._unindexed or self._reclaim.is_due
                 pause_s = IDLE_S if has_more else TEND_S if self._to_tend else None
                 idle = not self._wake.wait(pause_s)
                 if idle and not self._backlog and not self._closing:
@@ -382,18 +382,11 @@ class Recorder:
         if item.erases:
             self._settler.forget()  # the messages that it deleted
             with contextlib.suppress(StorageError):  # what is not given back now is later
-                self._to_reclaim = self._give_back()
+                self._reclaim.begin()
         if outcome == "saved":
             self._tell(item.answer, results[-1], None)
         else:
             self._tell(item.answer, None, refusal or RuntimeError(self.commits.error))
-
-    def _give_back(self) -> bool:
-        """Give space back as long as a batch of calls takes; tell whether there is more."""
-        until_s, more = time.monotonic() + GIVE_BACK_S, self._database.reclaim(begin=True)
-        while more and time.monotonic() < until_s:
-            more = self._database.reclaim()
-        return more
 
     def _tell(self, callback: Callable[..., None], *arguments: object) -> None:
         self._loop.call_soon_threadsafe(callback, *arguments)

@@ -280,7 +280,7 @@ async def test_only_what_erases_gives_space_back(
         return len(reclaimed) < 3
 
     loop = asyncio.get_running_loop()
-    monkeypatch.setattr("proxy.recorder.GIVE_BACK_S", 0)
+    monkeypatch.setattr("proxy.reclaim.AT_ONCE_S", 0)
     monkeypatch.setattr(recording.database, "reclaim", reclaim)
     await recording.recorder.write(lambda _: None)
     assert reclaimed == []
@@ -288,7 +288,8 @@ async def test_only_what_erases_gives_space_back(
     # The rest when there is nothing else to do.
     await all_given.wait()
     assert reclaimed == [True, False, False]
-    assert not await recording.recorder.reclaim(begin=True)
+    more, _ = await recording.recorder.reclaim(begin=True)
+    assert not more
     assert reclaimed == [True, False, False, True]
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Collection
 from typing import Final, TypeVar
 
+from proxy.reclaim import rest_s
 from proxy.recorder import Recorder
 from storage.database import DatabaseCorrupt, Transaction
 
@@ -74,12 +75,12 @@ class Pace:
         result = await self._recorder.write(timed, projects)
         if adapt:
             self._adapt(worked_s)
-        await self.pause(took_s)
+        await self._pause(took_s * PAUSE_STEPS)
         return result
 
-    async def pause(self, took_s: float) -> None:
-        """Leave the writer to the calls, after it worked for so long."""
-        await asyncio.sleep(max(took_s * PAUSE_STEPS, PAUSE_S))
+    async def _pause(self, least_s: float) -> None:
+        """Leave the writer to the calls for so long, or longer where they need it."""
+        await asyncio.sleep(max(least_s, PAUSE_S))
         for _ in range(MOST_BUSY_PAUSES):
             if self._recorder.queued_bytes <= QUEUED_BYTES:
                 return
@@ -95,9 +96,9 @@ class Pace:
         more, begin = True, words
         while more:
             self._check()
-            began_s = time.perf_counter()
-            more, begin = await self._recorder.reclaim(begin=begin), False
-            await self.pause(min(time.perf_counter() - began_s, STEP_S))
+            more, took_s = await self._recorder.reclaim(begin=begin)
+            begin = False
+            await self._pause(more * rest_s(took_s) or min(took_s, STEP_S) * PAUSE_STEPS)
 
     def _check(self) -> None:
         if not self.leads():

@@ -55,7 +55,7 @@ async def test_a_pause_goes_on_while_records_wait_but_not_for_ever(
 ) -> None:
     recorder = (await begin()).recorder
     monkeypatch.setattr(type(recorder), "queued_bytes", pace.QUEUED_BYTES + 1)
-    await Pace(recorder).pause(0.0)
+    await Pace(recorder)._pause(0.0)
     assert slept == [pace.PAUSE_S, *[pace.BUSY_PAUSE_S] * pace.MOST_BUSY_PAUSES]
 
 
@@ -83,6 +83,19 @@ async def test_space_is_given_back_until_there_is_no_more(
     await paced.give_back(words=False)
     assert asked == [True, False, False, False, False, False]
     assert len(slept) == 6
+
+
+async def test_behind_a_part_for_which_calls_waited_there_is_a_long_rest(
+    begin: Begin, slept: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = await begin()
+    parts = iter((True, True, False))
+    monkeypatch.setattr(recording.database, "reclaim", lambda *, begin: next(parts))
+    monkeypatch.setattr("proxy.reclaim.LONG_S", -1.0)
+    monkeypatch.setattr("proxy.reclaim.RESTS", 1_000_000_000)
+    await Pace(recording.recorder).give_back()
+    # Behind the last one nothing is waited for.
+    assert [pause_s > 1 for pause_s in slept] == [True, True, False]
 
 
 async def test_what_the_database_cannot_do_is_said(begin: Begin) -> None:

@@ -1,0 +1,73 @@
+"""Space is given back a part at a time, with a rest behind one for which calls had to wait."""
+
+from collections.abc import Iterable
+
+import pytest
+
+from proxy import reclaim as module
+from proxy.reclaim import LONG_S, RESTS, Reclaim, rest_s
+
+
+class Asked:
+    """What a database was asked for; it has more to give for each True."""
+
+    def __init__(self, more: Iterable[bool]) -> None:
+        self.begun: list[bool] = []
+        self._more = iter(more)
+
+    def reclaim(self, *, begin: bool = False) -> bool:
+        self.begun.append(begin)
+        return next(self._more)
+
+
+def reclaiming(*more: bool) -> tuple[Reclaim, Asked]:
+    asked = Asked(more)
+    return Reclaim(asked), asked  # type: ignore[arg-type]
+
+
+def test_behind_a_deletion_it_goes_on_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "AT_ONCE_S", 3600.0)
+    reclaim, asked = reclaiming(True, True, False)
+    reclaim.begin()
+    assert asked.begun == [True, False, False]
+    assert not reclaim.is_due
+    reclaim.go_on()
+    assert len(asked.begun) == 3
+
+
+def test_the_rest_comes_when_there_is_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "AT_ONCE_S", -1.0)
+    reclaim, asked = reclaiming(True, True, False)
+    reclaim.begin()
+    assert reclaim.is_due
+    reclaim.go_on()
+    reclaim.go_on()
+    assert asked.begun == [True, False, False]
+    assert not reclaim.is_due
+
+
+def test_a_part_for_which_calls_waited_has_a_rest_behind_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "AT_ONCE_S", -1.0)
+    monkeypatch.setattr(module, "LONG_S", -1.0)
+    monkeypatch.setattr(module, "RESTS", 1_000_000_000)
+    reclaim, asked = reclaiming(True, True)
+    reclaim.begin()
+    reclaim.go_on()
+    assert asked.begun == [True]
+    assert reclaim.is_due
+    assert reclaim.part()[0]  # an order that waits by itself
+
+
+def test_what_fails_is_still_due() -> None:
+    reclaim, _ = reclaiming()
+    with pytest.raises(StopIteration):
+        reclaim.begin()
+    assert reclaim.is_due
+
+
+def test_a_rest_is_so_long_that_less_than_a_call_in_a_hundred_is_held() -> None:
+    assert rest_s(LONG_S) == 0.0
+    assert rest_s(0.1) == 0.1 * RESTS
+    assert 1 / (1 + RESTS) < 0.01
