@@ -15,6 +15,9 @@ AT_ONCE_S: Final = 0.030
 # messages. Behind a part that ends of calls had to wait for there is a rest, so many times as long.
 LONG_S: Final = 0.025
 RESTS: Final = 200
+MOST_REST_S: Final = 30.0
+# What failed is tried again after so long.
+AGAIN_S: Final = 1.0
 
 
 class Reclaim:
@@ -30,12 +33,13 @@ class Reclaim:
         until_s = time.monotonic() + AT_ONCE_S
         self.is_due = True
         self.is_due, _ = self.part(begin=True)
-        while self.is_due and time.monotonic() < until_s:
+        while self.is_due and max(time.monotonic(), self._rests_until_s) < until_s:
             self.is_due, _ = self.part()
 
     def go_on(self) -> None:
         """Give back a part of what deletions left, unless it is to rest. Raises StorageError."""
         if self.is_due and time.monotonic() >= self._rests_until_s:
+            self._rests_until_s = time.monotonic() + AGAIN_S
             self.is_due, _ = self.part()
 
     def part(self, *, begin: bool = False) -> tuple[bool, float]:
@@ -49,4 +53,4 @@ class Reclaim:
 
 def rest_s(took_s: float) -> float:
     """Give how long nothing more is to be given back behind a part that took so long."""
-    return took_s * RESTS if took_s > LONG_S else 0.0
+    return min(took_s * RESTS, MOST_REST_S) if took_s > LONG_S else 0.0

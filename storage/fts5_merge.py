@@ -1,7 +1,9 @@
 """The merge of all segments of SQLite's index into one, after which it holds no deleted word.
 
-Owns how it is cut into parts, and how many levels the index has. Invariant: it is over only when
-no segment waits to be merged, whatever calls bring meanwhile. The format of the structure record is
+Owns how it is cut into parts, and which levels the index has. Invariants: it is over only when no
+segment waits to be merged, whatever calls bring meanwhile; one that is asked for while another goes
+on begins behind it; before it begins no level is above the oldest segments, since FTS5 drops what
+says that a word is deleted only where nothing older can be. The format of the structure record is
 that of ext/fts5/fts5_index.c, "the structure record", the legacy one of tables without
 `contentless_delete`.
 """
@@ -17,16 +19,16 @@ MERGED_PAGES: Final = 50
 OPTIMIZE_PAGES: Final = 500
 INDEX_PAGES: Final = "SELECT COUNT(*) FROM (SELECT 1 FROM messages_fts_data LIMIT :most)"
 # SQLite 3.40 puts what it made of all two levels higher each time and keeps those below, and takes
-# an index of 2,000 levels for a damaged one: empty ones go where there are so many.
-MOST_LEVELS: Final = 32
+# an index of 2,000 levels for a damaged one. So empty ones go, but so many below the oldest
+# segments, where the small ones of calls are merged before they are merged with these.
+LOWER_LEVELS: Final = 4
 
 USUAL: Final = "SELECT v FROM messages_fts_config WHERE k = 'usermerge'"
 READ_STRUCTURE: Final = "SELECT block FROM messages_fts_data WHERE id = 10"
 WRITE_STRUCTURE: Final = "UPDATE messages_fts_data SET block = :block WHERE id = 10"
-# Behind the number of a configuration; in its place of the number of levels, another format has a
-# mark.
+# A record begins with the number of a configuration.
 COOKIE_BYTES: Final = 4
-OTHER_FORMAT: Final = b"\xff\x00\x00\x01"
+EMPTY_LEVEL: Final = b"\x00\x00"  # nothing is merged, no segments
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +49,21 @@ class Structure:
     levels: tuple[Level, ...]
 
     @property
-    def is_merging(self) -> bool:
-        """Whether a merge was begun and is not over."""
-        return any(level.merging for level in self.levels)
+    def merging(self) -> int:
+        """How many segments a merge is of that was begun and is not over; 0: there is none."""
+        return min((level.merging for level in self.levels if level.merging), default=0)
 
-    def without_empty_levels(self) -> bytes:
-        """Give the record of the same segments in the same order, without levels of none."""
-        kept = [level.packed for level in self.levels if level.segments]
-        return self.head + _packed(len(kept)) + self.counts + b"".join(kept)
+    @property
+    def is_compact(self) -> bool:
+        """Whether the oldest segments are on the last level, and no level is empty without need."""
+        return len(self.levels) == LOWER_LEVELS + 1 and self.levels[-1].segments > 0
+
+    def compact(self) -> bytes:
+        """Give the record of the same segments in the same order, without levels that are empty."""
+        *younger, oldest = [level.packed for level in self.levels if level.segments]
+        lower = [*younger, *[EMPTY_LEVEL] * (LOWER_LEVELS - len(younger))]
+        counts = _packed(len(lower) + 1) + self.counts
+        return self.head + counts + b"".join((*lower, oldest))
 
 
 class WholeMerge:
@@ -71,34 +80,36 @@ class WholeMerge:
 
     def step(self) -> None:
         """Merge a part, in a transaction of its own. Raises what sqlite3 does."""
-        begins, self._begins = self._begins, False
-        if self._is_small():
-            self._writer.execute(OPTIMIZE)
-        elif begins:
-            self._writer.execute(MERGE, {"pages": -MERGED_PAGES})
-        else:
-            self._go_on()
+        if segments := self._structure().merging:
+            self._go_on(segments)
+        elif self._begins:
+            self._begin()
+            self._begins = False
+        self.is_due = self._begins or self._structure().merging > 0
+
+    def _begin(self) -> None:
         structure = self._structure()
-        self.is_due = structure is not None and structure.is_merging
-        if structure is not None and not self.is_due and len(structure.levels) > MOST_LEVELS:
-            self._write(structure.without_empty_levels())
+        if sum(level.segments for level in structure.levels) < 2:
+            return
+        if not structure.is_compact:
+            self._write(structure.compact())
+        ((pages,),) = self._writer.execute(INDEX_PAGES, {"most": OPTIMIZE_PAGES + 1}).fetchall()
+        if pages <= OPTIMIZE_PAGES:
+            self._writer.execute(OPTIMIZE)
+        else:
+            self._writer.execute(MERGE, {"pages": -MERGED_PAGES})
 
-    def _is_small(self) -> bool:
-        most = {"most": OPTIMIZE_PAGES + 1}
-        ((pages,),) = self._writer.execute(INDEX_PAGES, most).fetchall()
-        return int(pages) <= OPTIMIZE_PAGES
-
-    def _go_on(self) -> None:
-        # FTS5 looks at the level with the most segments only: more than are being merged, but too
-        # few to merge, and it does nothing. So none are too few, for this once.
+    def _go_on(self, segments: int) -> None:
+        # FTS5 looks at the level with the most segments only. Where these are more than are being
+        # merged, but fewer than it begins with, it does nothing: so it begins with as many.
         with self._writer:
             self._writer.execute("BEGIN IMMEDIATE")
             ((usual,),) = self._writer.execute(USUAL).fetchall()
-            self._writer.execute(USERMERGE, {"segments": 2})
+            self._writer.execute(USERMERGE, {"segments": min(max(segments, 2), usual)})
             self._writer.execute(MERGE, {"pages": MERGED_PAGES})
             self._writer.execute(USERMERGE, {"segments": usual})
 
-    def _structure(self) -> Structure | None:
+    def _structure(self) -> Structure:
         ((record,),) = self._writer.execute(READ_STRUCTURE).fetchall()
         return read(record)
 
@@ -109,13 +120,12 @@ class WholeMerge:
         try:
             self._writer.execute(MERGE, {"pages": 0})
         finally:
-            self._writer.execute("ROLLBACK")
+            if self._writer.in_transaction:  # SQLite has undone it already after some errors
+                self._writer.execute("ROLLBACK")
 
 
-def read(record: bytes) -> Structure | None:
-    """Take a structure record apart; None for one of another format."""
-    if record[COOKIE_BYTES:].startswith(OTHER_FORMAT):
-        return None
+def read(record: bytes) -> Structure:
+    """Take a structure record apart."""
     count, at = _unpacked(record, COOKIE_BYTES)
     counts_at = at
     for _ in range(2):  # all segments, pages that were written

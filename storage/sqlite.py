@@ -28,7 +28,6 @@ from storage.database import (
     DatabaseUnwritable,
     StorageError,
 )
-from storage.fts5 import OPTIMIZE
 from storage.fts5_merge import WholeMerge
 from storage.migrate import latest, migrate
 from storage.readers import BUSY_TIMEOUT_MS, SqliteReaders, uri
@@ -230,7 +229,9 @@ class SqliteDatabase(SqliteReaders):
         """
         with self._outside():
             # Deleted words stay in the index until what it was merged from is merged again.
-            self._writer.execute(OPTIMIZE)
+            self._merge.begin()
+            while self._merge.is_due:
+                self._merge.step()
             self._writer.execute("VACUUM")
             self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 

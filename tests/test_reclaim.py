@@ -52,6 +52,7 @@ def test_a_part_for_which_calls_waited_has_a_rest_behind_it(
     monkeypatch.setattr(module, "AT_ONCE_S", -1.0)
     monkeypatch.setattr(module, "LONG_S", -1.0)
     monkeypatch.setattr(module, "RESTS", 1_000_000_000)
+    monkeypatch.setattr(module, "MOST_REST_S", 3600.0)
     reclaim, asked = reclaiming(True, True)
     reclaim.begin()
     reclaim.go_on()
@@ -61,13 +62,18 @@ def test_a_part_for_which_calls_waited_has_a_rest_behind_it(
 
 
 def test_what_fails_is_still_due() -> None:
-    reclaim, _ = reclaiming()
+    reclaim, asked = reclaiming()
     with pytest.raises(StopIteration):
         reclaim.begin()
     assert reclaim.is_due
+    with pytest.raises(StopIteration):
+        reclaim.go_on()
+    reclaim.go_on()  # not at once
+    assert asked.begun == [True, False]
 
 
 def test_a_rest_is_so_long_that_less_than_a_call_in_a_hundred_is_held() -> None:
     assert rest_s(LONG_S) == 0.0
     assert rest_s(0.1) == 0.1 * RESTS
+    assert rest_s(1.0) == module.MOST_REST_S
     assert 1 / (1 + RESTS) < 0.01
