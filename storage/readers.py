@@ -14,7 +14,14 @@ from urllib.parse import quote
 
 import aiosqlite
 
-from storage.database import DatabaseCorrupt, Params, QueryTimeout, Row, StatementRefused
+from storage.database import (
+    DatabaseCorrupt,
+    Params,
+    QueryTimeout,
+    Row,
+    StatementRefused,
+    StorageError,
+)
 from storage.fts5 import FTS5
 from storage.statements import REFUSALS, refusal
 
@@ -81,7 +88,8 @@ class SqliteReaders:
         self._refuse_if_closed()
         while not self._idle:
             # To its end, whoever leaves: the thread of half a connection would outlive the loop.
-            await asyncio.shield(self._open_reader())
+            if error := await asyncio.shield(self._open_reader()):
+                raise error
         reader = self._idle.pop()
         try:
             rows = await reader.execute_fetchall(sql, dict(params))
@@ -141,16 +149,20 @@ class SqliteReaders:
         if self._stopping:
             await asyncio.wait([*self._stopping])
 
-    async def _open_reader(self) -> None:
+    async def _open_reader(self) -> StorageError | None:
+        """Open a connection, or give what it would raise: nobody may wait for that any more."""
         opened = asyncio.get_running_loop().create_future()
         self._opening.add(opened)
         try:
             reader = await self._connected()
+        except StorageError as error:
+            return error
         finally:
             self._opening.discard(opened)
             opened.set_result(None)
         self._readers.append(reader)
         self._idle.append(reader)
+        return None
 
     async def _connected(self) -> aiosqlite.Connection:
         try:

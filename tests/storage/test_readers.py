@@ -1,6 +1,7 @@
 """Reads: side by side, ended when their time is over or nobody waits, and never left running."""
 
 import asyncio
+import gc
 import sqlite3
 import threading
 from pathlib import Path
@@ -159,8 +160,12 @@ async def test_a_connection_is_opened_to_its_end_where_its_asker_leaves(path: Pa
     with pytest.raises(asyncio.CancelledError):
         await reading
     assert len(db._opening) == 1
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, what: complaints.append(what))
     await db.close()
-    assert (db._opening, db._readers) == (set(), [])
+    del reading
+    gc.collect()
+    assert (db._opening, db._readers, complaints) == (set(), [], [])
     for thread in {*threading.enumerate()} - before:
         thread.join(10)  # the moment between its last answer and its end
         assert not thread.is_alive()
