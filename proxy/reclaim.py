@@ -12,7 +12,8 @@ from storage.database import Database
 # So long it is given back behind a deletion, before anything else; the rest when there is time.
 AT_ONCE_S: Final = 0.030
 # What SQLite has of a word in full text is written in one go: 0.1 s where it stands in a million
-# messages. Behind a part that ends of calls had to wait for there is a rest, so many times as long.
+# messages. After so long, ends of calls wait for it; then there is a rest, so many times as long as
+# they did.
 LONG_S: Final = 0.025
 RESTS: Final = 200
 MOST_REST_S: Final = 30.0
@@ -43,14 +44,15 @@ class Reclaim:
             self.is_due, _ = self.part()
 
     def part(self, *, begin: bool = False) -> tuple[bool, float]:
-        """Give a part back as ``Database.reclaim``; give whether there is more, and its time."""
-        began_s = time.monotonic()
+        """Give back a part; tell whether there is more, and how long there is to be a rest."""
+        # A machine that is busy with something else does not make the part a larger one.
+        began_s = time.thread_time()
         more = self._database.reclaim(begin=begin)
-        took_s = time.monotonic() - began_s
-        self._rests_until_s = began_s + took_s + rest_s(took_s)
-        return more, took_s
+        rest = rest_s(time.thread_time() - began_s)
+        self._rests_until_s = time.monotonic() + rest
+        return more, rest
 
 
 def rest_s(took_s: float) -> float:
     """Give how long nothing more is to be given back behind a part that took so long."""
-    return min(took_s * RESTS, MOST_REST_S) if took_s > LONG_S else 0.0
+    return min(max(took_s - LONG_S, 0.0) * RESTS, MOST_REST_S)

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Collection
 from typing import Final, TypeVar
 
-from proxy.reclaim import rest_s
 from proxy.recorder import Recorder
 from storage.database import DatabaseCorrupt, Transaction
 
@@ -96,9 +95,10 @@ class Pace:
         more, begin = True, words
         while more:
             self._check()
-            more, took_s = await self._recorder.reclaim(begin=begin)
-            begin = False
-            await self._pause(more * rest_s(took_s) or min(took_s, STEP_S) * PAUSE_STEPS)
+            began_s = time.perf_counter()
+            more, rest_s = await self._recorder.reclaim(begin=begin)
+            took_s, begin = time.perf_counter() - began_s, False
+            await self._pause(max(more * rest_s, min(took_s, STEP_S) * PAUSE_STEPS))
 
     def _check(self) -> None:
         if not self.leads():
