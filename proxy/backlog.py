@@ -98,7 +98,7 @@ class Backlog:
         return any(item.urgent for item in self._items)
 
     def is_late(self, spare_s: float) -> bool:
-        """Whether what is added now may be saved late; there is time to spare in one case."""
+        """Whether what is added now may be saved late, where it may wait ``spare_s`` longer."""
         if self.bytes > BEHIND_BYTES:
             return True
         oldest = next(iter(self._items), None)

@@ -12,6 +12,7 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Final
 
+from storage.database import DatabaseCorrupt
 from storage.fts5 import MERGE, OPTIMIZE, USERMERGE
 
 # Pages that are merged at a time: some milliseconds. Up to so many it is merged at once, in 10 ms.
@@ -79,7 +80,7 @@ class WholeMerge:
         self.is_due = self._begins = True
 
     def step(self) -> None:
-        """Merge a part, in a transaction of its own. Raises what sqlite3 does."""
+        """Merge a part, in its own transaction. Raises what sqlite3 does, or DatabaseCorrupt."""
         if segments := self._structure().merging:
             self._go_on(segments)
         elif self._begins:
@@ -110,8 +111,13 @@ class WholeMerge:
             self._writer.execute(USERMERGE, {"segments": usual})
 
     def _structure(self) -> Structure:
-        ((record,),) = self._writer.execute(READ_STRUCTURE).fetchall()
-        return read(record)
+        rows = self._writer.execute(READ_STRUCTURE).fetchall()
+        try:
+            ((record,),) = rows
+            return read(record)
+        except (IndexError, TypeError, ValueError) as error:
+            problem = f"what the full-text index consists of cannot be read ({error})"
+            raise DatabaseCorrupt("messages_fts", problem) from error
 
     def _write(self, record: bytes) -> None:
         self._writer.execute(WRITE_STRUCTURE, {"block": record})

@@ -7,7 +7,7 @@ import pytest
 
 from storage import fts5_merge as module
 from storage import fulltext
-from storage.database import Transaction
+from storage.database import DatabaseCorrupt, Transaction
 from storage.fts5_merge import LOWER_LEVELS, READ_STRUCTURE, Structure, read
 from storage.sqlite import SqliteDatabase
 from tests.storage.calls import rows, spoken, start, text_of, write
@@ -94,6 +94,22 @@ async def test_a_record_says_what_the_index_consists_of(db: SqliteDatabase) -> N
     assert not structure(db).merging
     merge(db)
     assert sum(level.segments for level in structure(db).levels) == 1
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE messages_fts_data SET block = x'00000003020b' WHERE id = 10",
+        "UPDATE messages_fts_data SET block = 'text' WHERE id = 10",
+        "DELETE FROM messages_fts_data WHERE id = 10",
+    ],
+)
+async def test_a_record_that_is_damaged_is_an_error_of_ours(
+    db: SqliteDatabase, damage: str
+) -> None:
+    db._writer.execute(damage)
+    with pytest.raises(DatabaseCorrupt):
+        db.reclaim(begin=True)
 
 
 async def test_it_is_not_over_where_calls_bring_more_segments_than_it_merges(
