@@ -194,12 +194,16 @@ async def purge(path: Path, tool: Path, options: argparse.Namespace) -> int:
         erasing_s, began_s = 0.0, time.monotonic()
         while order["ended_at"] is None:
             # What is given back at the end is not interrupted: it would begin anew each time.
+            resting, turn = Phase(), Phase()
             if order["state"] in GOES_ON:
-                await calls.into(without, server, signal.SIGUSR2, options.rest)
-                await calls.into(erasing, server, signal.SIGUSR1, options.turn)
+                await calls.into(resting, server, signal.SIGUSR2, options.rest)
+                await calls.into(turn, server, signal.SIGUSR1, options.turn)
                 erasing_s += options.turn + SETTLES_S
+                erasing.times_ms += turn.times_ms
             else:
-                await calls.into(giving_back, server, signal.SIGUSR1, options.turn)
+                await calls.into(turn, server, signal.SIGUSR1, options.turn)
+                giving_back.times_ms += turn.times_ms
+            without.times_ms += resting.times_ms
             spent_s = time.monotonic() - began_s
             late = options.minutes is not None and spent_s > options.minutes * 60
             # What is erased by then is given back all the same.
@@ -207,7 +211,8 @@ async def purge(path: Path, tool: Path, options: argparse.Namespace) -> int:
             order = await asyncio.to_thread(_ask, port, method, at)
             print(
                 f"  {spent_s:6.0f} s: {order['state']:10} {order['traces']:,}"
-                f" traces erased, {erasing_s:.0f} s of it erasing, {_size(path) / 1e6:,.0f} MB",
+                f" traces erased, {erasing_s:.0f} s of it erasing, {_size(path) / 1e6:,.0f} MB;"
+                f" p99 {turn.quantile(0.99):.1f} ms, at rest {resting.quantile(0.99):.1f}",
                 flush=True,
             )
         running.cancel()

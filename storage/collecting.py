@@ -18,8 +18,7 @@ from storage import fulltext
 from storage.clauses import Alone, Query
 from storage.database import Database, Params, Row
 from storage.erasures import Erasure, Reason, State
-from storage.listing import Order, list_sessions, list_traces
-from storage.records import Session
+from storage.listing import NEWEST, Order, list_hits
 from storage.search import SearchError, parse
 
 # Calls, or traces, that are looked at for a user at a time; and found rows of a query: some 10 ms
@@ -182,23 +181,22 @@ async def _of_query(
     except SearchError:  # it was one when it was asked for, in an older version of the language
         return Found((), (), "erasing", None)
     if place.where == "sessions":
-        page = await list_sessions(
-            db, project_id, PAGE, after, query=query, order=ORDER, now_us=now_us
-        )
-        for session in page.rows:
-            if await _is_younger(db, erasure, session):
-                continue
-            if session.starred and not erasure.with_starred:
-                kept.append(session.session_id)
+        page = await list_hits(db, project_id, PAGE, after, query=query, order=ORDER, now_us=now_us)
+        for seq, session_id, starred in page.rows:
+            if seq > erasure.before_seq and not await _has_older(db, erasure, session_id):
+                continue  # all of it came after the order: of those there is no end
+            if starred and not erasure.with_starred:
+                kept.append(session_id)
             else:
-                found.append((session.session_id, None))
-        next_after, cut = page.next_after, place.cut or page.truncated
+                found.append((session_id, None))
     else:
         asked = parse(given, "traces")
         alone = replace(asked, conditions=(*asked.conditions, Alone()))
-        traces = await list_traces(db, project_id, PAGE, after, query=alone, now_us=now_us)
-        found = [(None, one.trace_id) for one in traces.rows if one.seq <= erasure.before_seq]
-        next_after, cut = traces.next_after, place.cut or traces.truncated
+        page = await list_hits(
+            db, project_id, PAGE, after, query=alone, order=NEWEST, now_us=now_us
+        )
+        found = [(None, trace_id) for seq, trace_id in page.rows if seq <= erasure.before_seq]
+    next_after, cut = page.next_after, place.cut or page.truncated
     # After the page, so that what made a word too common meanwhile is seen.
     if await excludes_too_common(db, project_id, query):
         return Found((), (), "failed", None, "excludes_too_common")
@@ -227,16 +225,13 @@ WHERE project_id = :project_id AND session_id = :session_id AND seq <= :before_s
 """
 
 
-async def _is_younger(db: Database, erasure: Erasure, session: Session) -> bool:
-    """Tell whether all of a session came after the order: of those there is no end."""
-    if session.seq <= erasure.before_seq:
-        return False
+async def _has_older(db: Database, erasure: Erasure, session_id: str) -> bool:
     key: Params = {
         "project_id": erasure.project_id,
-        "session_id": session.session_id,
+        "session_id": session_id,
         "before_seq": erasure.before_seq,
     }
-    return not await db.read(HAS_OLDER, key)
+    return bool(await db.read(HAS_OLDER, key))
 
 
 async def excludes_too_common(db: Database, project_id: int, query: Query) -> bool:

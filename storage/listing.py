@@ -162,6 +162,33 @@ async def list_spans(
     return _page(plan, found, [span_of(row[2:]) for row in found], limit)
 
 
+SESSION_HITS: Final = "s.session_id, s.starred FROM sessions"
+TRACE_HITS: Final = "s.trace_id FROM traces"
+PAGE_OF_HITS: Final = """
+SELECT {{place}}, s.seq, {hits} s WHERE {{where}} ORDER BY {{order}} LIMIT :limit
+"""
+
+
+async def list_hits(
+    db: Database,
+    project_id: int,
+    limit: int,
+    after: After | None,
+    *,
+    query: Query,
+    order: Order,
+    now_us: int,
+) -> Page[Row]:
+    """List what is found by a query in an order that has an index, without what it is.
+
+    Rows are (seq, session id, starred) or (seq, trace id).
+    """
+    hits = SESSION_HITS if query.rows == "sessions" else TRACE_HITS
+    page = PAGE_OF_HITS.format(hits=hits)
+    plan, found = await _find(db, page, project_id, limit, after, query, order, now_us)
+    return _page(plan, found, [row[1:] for row in found], limit)
+
+
 def _sums(*values: str) -> str:
     # In 64 bits; PostgreSQL's sums have more.
     return ", ".join(f"CAST(SUM({value}) AS BIGINT)" for value in values)

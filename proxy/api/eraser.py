@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
@@ -18,7 +19,7 @@ from proxy.api.retention import Retention
 from proxy.providers.messages import text_of
 from proxy.recorder import INDEX_BATCH, INDEX_BYTES, Recorder
 from storage import erasures, fulltext
-from storage.collecting import collect
+from storage.collecting import Target, collect
 from storage.database import Database, StorageError, Transaction
 from storage.erasures import Erasure
 
@@ -26,8 +27,18 @@ from storage.erasures import Erasure
 LOOK_S: Final = 5.0
 # An order works for so long, or for one step, before it is another's turn.
 SLICE_S: Final = 1.0
+# So many of what was found are let go of at once: 0.1 ms.
+LET_GO: Final = 1_000
 
 _log = logging.getLogger("traceway")
+
+
+@dataclass(slots=True)
+class _Found:
+    """What the search of an order has found: it may find it again."""
+
+    targets: set[Target] = field(default_factory=set)
+    kept: set[str] = field(default_factory=set)
 
 
 class Eraser:
@@ -45,8 +56,7 @@ class Eraser:
         self._recorder = recorder
         self.pace = pace
         self._asked = asyncio.Event()
-        # The sessions that an order has found, of which its search may find more calls.
-        self._found: dict[tuple[int, int], set[object]] = {}
+        self._found: dict[tuple[int, int], _Found] = {}
         self._failed: str | None = None
         self._turn_at_s = 0.0
         retention.between = self._take_turns
@@ -166,15 +176,15 @@ class Eraser:
             )
             if not await self._repeat(index, (), until_s, adapt=False):
                 return
-        known = self._found.setdefault((erasure.project_id, erasure.id), set())
-        found = await collect(self._database, erasure, known)
+        known = self._found.setdefault((erasure.project_id, erasure.id), _Found())
+        found = await self.pace.look(lambda: collect(self._database, erasure, known.targets))
         targets = found.targets
-        kept = [one for one in found.kept_starred if one not in known]
+        kept = [one for one in found.kept_starred if one not in known.kept]
+        known.kept.update(kept)
         if found.state == "erasing":  # another pass may find the same again
-            known = {one for one in known if isinstance(one, str)}
+            await _empty(known.targets)
         else:
-            known.update(targets)
-        self._found[erasure.project_id, erasure.id] = known.union(kept)
+            known.targets.update(targets)
 
         def work(tx: Transaction) -> None:
             erasures.add_targets(
@@ -215,3 +225,11 @@ class Eraser:
         await self._recorder.write(end, key[:1])
         if erasure.reason != "error":
             self._failed = None
+
+
+async def _empty(found: set[Target]) -> None:
+    """Let go of what may be millions, some at a time: calls would wait for all of it."""
+    while found:
+        for _ in range(min(len(found), LET_GO)):
+            found.pop()
+        await asyncio.sleep(0)

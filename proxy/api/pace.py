@@ -1,12 +1,13 @@
 """How much is erased at a time, and how long the pauses are: so that no call waits for it.
 
 Invariant: the writer erases for a fifth of its time at most, some milliseconds at a time, and less
-while records wait for it. What is erased is not decided here.
+while records wait for it; what is to go is looked for in a fifth of the time, too. What is erased
+is not decided here.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from typing import Final, TypeVar
 
 from proxy.recorder import Recorder
@@ -18,9 +19,11 @@ T = TypeVar("T")
 STEP_S: Final = 0.005
 FIRST_SPANS: Final = 8
 MOST_SPANS: Final = 50
-# A pause is so many times as long as the step before it, and at least so long.
+# A pause is so many times as long as the step before it, or the look, and at least so long.
 PAUSE_STEPS: Final = 4
 PAUSE_S: Final = 0.005
+# Behind a look that took long by itself it is not for ever.
+MOST_PAUSE_S: Final = 1.0
 # While more than so much waits to be saved, the pause goes on; but not for ever.
 QUEUED_BYTES: Final = 64 * 1024
 BUSY_PAUSE_S: Final = 0.050
@@ -76,6 +79,17 @@ class Pace:
             self._adapt(worked_s)
         await self._pause(took_s * PAUSE_STEPS)
         return result
+
+    async def look(self, read: Callable[[], Awaitable[T]]) -> T:
+        """Read a part of what may have to go, then pause: what reads keeps calls waiting as well.
+
+        Raises StorageError: it cannot be read now.
+        """
+        began_s = time.perf_counter()
+        found = await read()
+        took_s = time.perf_counter() - began_s
+        await self._pause(min(took_s * PAUSE_STEPS, MOST_PAUSE_S))
+        return found
 
     async def _pause(self, least_s: float) -> None:
         """Leave the writer to the calls for so long, or longer where they need it."""

@@ -1,6 +1,7 @@
 """Orders are carried out one after the other, also those of a process that died, by who leads."""
 
 import asyncio
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from proxy.api import eraser
 from storage import erasures
+from storage.collecting import Target
 from storage.database import DatabaseLocked, Transaction
 from storage.erasures import Order
 from tests.api.asking import ask, save
@@ -154,3 +156,27 @@ async def test_a_session_that_is_found_twice_is_erased_and_counted_once(
     rows(tw.database, "UPDATE sessions SET starred = 1 WHERE session_id = 'kept'")
     report = await ended(tw, (await order(tw, user="u"))["id"])
     assert (report["found"], report["sessions"], report["kept_starred"]) == (1, 1, 1)
+
+
+async def test_what_a_search_has_found_is_let_go_of_without_keeping_calls_waiting(
+    tw: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("storage.collecting.PAGE", 2)
+    monkeypatch.setattr(eraser, "LET_GO", 3)
+    longest = 0
+    empty = eraser._empty
+
+    async def noted(found: set[Target]) -> None:
+        nonlocal longest
+        longest = len(found)
+        emptying = asyncio.create_task(empty(found))
+        sizes = []
+        while not emptying.done():
+            sizes.append(len(found))
+            await asyncio.sleep(0)
+        assert all(before - after <= eraser.LET_GO for before, after in pairwise(sizes)), sizes
+
+    monkeypatch.setattr(eraser, "_empty", noted)
+    await save(tw, *(end(start(n, session_id=f"s{n}")) for n in range(1, 9)))
+    report = await ended(tw, (await order(tw, query="cost:>=0"))["id"])
+    assert (report["found"], report["sessions"], longest) == (8, 8, 8)

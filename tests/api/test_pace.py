@@ -59,6 +59,24 @@ async def test_a_pause_goes_on_while_records_wait_but_not_for_ever(
     assert slept == [pace.PAUSE_S, *[pace.BUSY_PAUSE_S] * pace.MOST_BUSY_PAUSES]
 
 
+async def test_behind_a_look_there_is_a_pause_of_its_time_but_not_for_ever(
+    begin: Begin, slept: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paced = Pace((await begin()).recorder)
+
+    async def read() -> str:
+        until_s = time.perf_counter() + pace.STEP_S * 2
+        while time.perf_counter() < until_s:
+            pass
+        return "found"
+
+    assert await paced.look(read) == "found"
+    monkeypatch.setattr(pace, "MOST_PAUSE_S", pace.STEP_S)
+    assert await paced.look(read) == "found"
+    assert slept[0] >= pace.STEP_S * 2 * pace.PAUSE_STEPS
+    assert slept[1:] == [pace.STEP_S]
+
+
 async def test_only_who_leads_takes_a_step(begin: Begin) -> None:
     paced = Pace((await begin()).recorder, leads=lambda: False)
     with pytest.raises(Stopped):

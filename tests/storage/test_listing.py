@@ -8,13 +8,14 @@ import pytest
 
 from storage import listing
 from storage.clauses import Holds, Ids, Query, Rows
-from storage.database import Database
+from storage.database import Database, Value
 from storage.listing import (
     INDEXED,
     NEWEST,
     ORDERS,
     Order,
     TooManyRows,
+    list_hits,
     list_sessions,
     list_spans,
     list_traces,
@@ -116,6 +117,28 @@ async def test_what_is_unknown_is_sorted_as_less_than_nothing(db: Database) -> N
     assert [one.session_id for one in down] == ["dear", "free", "unknown"]
     up = await walk(db, parse(""), Order("cost", descending=False))
     assert [one.session_id for one in up] == ["unknown", "free", "dear"]
+
+
+@pytest.mark.parametrize("rows", ["sessions", "traces"])
+@pytest.mark.parametrize("text", ["", "cost:>=0 -status:failed", "alpha"])
+async def test_hits_are_those_of_the_list_page_by_page(db: Database, rows: Rows, text: str) -> None:
+    await world(db, 5)
+    query = parse(text, rows)
+    for order in (Order(sorted(INDEXED[rows])[-1], descending) for descending in (True, False)):
+        hits: list[tuple[Value, ...]] = []
+        after = None
+        while not hits or after is not None:
+            page = await list_hits(db, 1, 2, after, query=query, order=order, now_us=NOW_US)
+            hits += [tuple(hit) for hit in page.rows]
+            after = page.next_after
+        listed = await walk(db, query, order)
+        assert hits == [
+            (one.seq, one.session_id, int(one.starred))
+            if rows == "sessions"
+            else (one.seq, one.trace_id)
+            for one in listed
+        ]
+        assert len(hits) > 2
 
 
 async def test_sessions_are_listed_by_their_newest_trace_each_once(db: Database) -> None:
