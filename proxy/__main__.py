@@ -35,7 +35,7 @@ from proxy.outlet import never_waiting
 from proxy.sealing import KeyFileError
 from proxy.vault import BadKey
 from storage.database import Database, DatabaseLocked, StorageError
-from storage.opening import WAIT_S, open_at, opened_within, shown
+from storage.opening import WAIT_S, check_client, open_at, opened_within, shown
 
 # The recorder's thread shares the interpreter with the event loop: half a millisecond is how long
 # the loop may have to wait for it, where Python's own 5 ms would show in every first byte.
@@ -198,13 +198,9 @@ def migrate(config: Config, options: argparse.Namespace) -> int:
     Raises:
         StorageError: one of them cannot be used, or the extra is not installed.
     """
-    try:
-        from proxy import transporting
-    except ModuleNotFoundError as error:
-        if error.name != "asyncpg":
-            raise
-        problem, remedy = "its client is not installed", "pip install 'traceway[postgres]'"
-        raise StorageError("PostgreSQL", problem, remedy) from None
+    check_client()
+    from proxy import transporting
+
     return transporting.migrate(config, options)
 
 

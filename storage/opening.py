@@ -106,5 +106,5 @@ def check_client() -> None:
     try:
         import asyncpg  # noqa: F401 (whether it is there)
     except ModuleNotFoundError:
-        problem, remedy = "its client is not installed", "pip install 'traceway[postgres]'"
+        problem, remedy = "its client is not installed", "pip install 'asyncpg>=0.32,<0.33'"
         raise StorageError("PostgreSQL", problem, remedy) from None

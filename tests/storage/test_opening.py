@@ -55,7 +55,7 @@ def test_without_its_client_it_says_how_to_install_it(
     with pytest.raises(StorageError) as caught:
         open_at(tmp_path, "postgresql://u:hidden@host/name")
     assert str(caught.value) == (
-        "PostgreSQL: its client is not installed; pip install 'traceway[postgres]'"
+        "PostgreSQL: its client is not installed; pip install 'asyncpg>=0.32,<0.33'"
     )
     with pytest.raises(StorageError):
         check_client()
