@@ -45,8 +45,10 @@ MINUTES ?= 10
 run: runtime
 	@exec $(PYTHON) -m proxy serve $(ARGS)
 
+# The SDK has a target of its own.
 test: tools
-	@$(PYTHON) -m pytest -n auto -m "not kill and not torture and not slow" $(ARGS)
+	@$(PYTHON) -m pytest -n auto -m "not kill and not torture and not slow" \
+		--ignore tests/sdk_python --ignore tests/acceptance/test_sdk_python.py $(ARGS)
 
 # Its server comes out of a wheel. Forwarding, pages and commands are the same on both.
 test-postgres: tools

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from functools import lru_cache
+from functools import cache, lru_cache
 from hashlib import blake2b
 from importlib import metadata
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
@@ -174,6 +174,11 @@ class _Tariff(NamedTuple):
     free: bool
 
 
+@cache
+def _data_version() -> str:
+    return f"genai-prices {metadata.version('genai-prices')}"
+
+
 class Prices:
     """Prices calls by the operator's prices and by the bundled data of genai-prices.
 
@@ -182,7 +187,7 @@ class Prices:
     """
 
     def __init__(self, custom: Sequence[CustomPrice] = ()) -> None:
-        self.version: Final = f"genai-prices {metadata.version('genai-prices')}"
+        self.version: Final = _data_version()
         self._custom = tuple(custom)
         self._unpriced = Price(None, "unpriced", self.version)
         self._tariff = lru_cache(_CACHED_TARIFFS)(self._find)

@@ -44,6 +44,8 @@ SLOW = (
 )
 
 
+# What opens a browser.
+BROWSERS = frozenset({"browser", "attackers"})
 # What makes a database, by which it is known whether a test is one of both kinds.
 MAKES_DATABASES = frozenset({"db", "tw", "serve", "serve_keyed", "team", "begin"})
 MAKERS = (opened, running, keyed, recording)
@@ -79,7 +81,7 @@ def pytest_configure_node(node: Any) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what takes long by its file, and take out what the databases are not for."""
     for item in items:
-        if item.nodeid.startswith(SLOW) or "browser" in getattr(item, "fixturenames", ()):
+        if item.nodeid.startswith(SLOW) or BROWSERS & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
     is_wanted = _runs_on_sqlite if databases.kind() == "sqlite" else _runs_on_postgres
     if others := [item for item in items if not is_wanted(item)]:

@@ -475,6 +475,7 @@ async def ask(server: Served, budget: bytes) -> Received:
         return await client.response()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("durability", ["safe", "fast"])
 async def test_a_budget_holds_after_a_kill_with_calls_in_flight(
     tmp_path: Path, upstream: ScriptedUpstream, durability: str

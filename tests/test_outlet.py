@@ -171,6 +171,7 @@ async def test_health_and_metrics_count_the_lines(
         assert "traceway_dropped_log_lines_total 1.0" in await answer.text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("log_format", ["text", "json"])
 async def test_calls_go_on_and_are_saved_while_nobody_reads_the_log(
     tmp_path: Path, upstream: ScriptedUpstream, pipe: Pipe, log_format: str

@@ -160,6 +160,7 @@ async def only_span(server: Served) -> Any:
             return await answer.json()
 
 
+@pytest.mark.slow
 async def test_a_stream_that_ran_when_we_were_killed_is_interrupted_with_its_text(
     tmp_path: Path, upstream: ScriptedUpstream
 ) -> None:

@@ -314,6 +314,7 @@ async def test_a_stop_ends_every_subscription_properly(tw: Running) -> None:
         await watching.peer.gone()
 
 
+@pytest.mark.slow
 async def test_200_watch_and_one_that_does_not_read_delays_nobody_and_is_dropped(
     tw: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ from storage.overdue import end_overdue
 from storage.records import Tokens
 from tests.storage.calls import trace_id
 from tests.storage.handing import NOW_US, begun, closed, done, hand_in, opened, talk_said, text_of
+from tests.storage.seeds import seeds
 from tests.storage.test_any_joining import CALLS, KNOWN, World, a_call, a_step
 
 SPANS = (61, 62, 63)
@@ -79,7 +80,7 @@ class Tree(World):
         return Said(kind=self._kind(n), **given)
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", seeds(12, 60))
 async def test_one_tree_counts_each_call_once_after_any_history(db: Database, seed: int) -> None:
     source = random.Random(seed)  # noqa: S311
     tree = Tree(db, source)

@@ -47,6 +47,7 @@ async def test_a_copy_is_one_file_that_only_its_owner_reads(
     await opened.close()
 
 
+@pytest.mark.slow
 def test_while_calls_are_written_a_copy_has_all_that_were_there(
     db: SqliteDatabase, tmp_path: Path
 ) -> None:

@@ -133,6 +133,7 @@ async def test_it_is_not_over_where_calls_bring_more_segments_than_it_merges(
     assert is_whole(db)
 
 
+@pytest.mark.slow
 async def test_texts_that_come_meanwhile_are_merged_in_small_parts_too(db: SqliteDatabase) -> None:
     wait_for_index(db, 2800)
     for _ in range(700):

@@ -375,6 +375,7 @@ def call(n: int) -> Any:
     return end(begun, cost_nusd=10 * n, tokens=tokens, model="gpt-5")
 
 
+@pytest.mark.slow
 @pytest.mark.sqlite_only("counts what SQLite's own machine does")
 async def test_no_page_works_more_in_a_large_database(tmp_path: Path) -> None:
     small = await steps(tmp_path / "small.db", 500)

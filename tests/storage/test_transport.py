@@ -71,6 +71,7 @@ async def test_what_was_moved_is_whole_and_goes_on(source: Path) -> None:
         await db.close()
 
 
+@pytest.mark.slow
 async def test_a_move_that_is_killed_anywhere_goes_on(
     source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
