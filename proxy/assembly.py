@@ -156,7 +156,7 @@ async def assemble(
         hubs = Hubs(database, forwarder.in_flight)
         recorder.commits.after_commit = hubs.told
         replicas = None
-        if url and not private:
+        if url:
             replicas = _replicas(url, owner, database, recorder, keyring, vault, hubs)
             recorder.commits.after_commit = replicas.after_commit
             await replicas.join()
@@ -165,9 +165,9 @@ async def assemble(
     def leads() -> bool:
         """Tell whether this process does what of those that share the database only one does.
 
-        A command, which has its application for a moment, leads where it has it alone.
+        A command has its application for a moment: it leads where no server does.
         """
-        return not url if replicas is None else replicas.leads()
+        return replicas is None or replicas.leads()
 
     pace = Pace(recorder, leads)
     # A command that has the application to itself erases what it is asked to, no more.

@@ -1,14 +1,16 @@
 """Finds what an order to erase is of: the sessions and traces of a user, or those of a query.
 
 Invariant: each look reads a bounded part and says where the next goes on, until all has been looked
-at, and a last look at all of it finds nothing new. What came after the asking is not found, or it
-would not end while calls come; what is relative in a query (``since:24h``) counts from then. Of a
-user go the sessions in which no other user is named, whole, and of others the traces with a call of
-the user. Sessions with a star are kept and counted, unless they are asked for. One that has a word
-is never taken for one without it. It only reads.
+at, and a last look at all of it finds nothing new; behind the erasing all is looked at once more,
+until nothing more goes, for calls move: into the trace of a span that saw them, or into a session
+that an application names. What came after the asking is not found, or it would not end while calls
+come; what is relative in a query (``since:24h``) counts from then. Of a user go the sessions in
+which no other user is named, whole, and of others the traces with a call of the user. Sessions with
+a star are kept and counted, unless they are asked for. One that has a word is never taken for one
+without it. It only reads; what an order has already is order_targets.py's.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -19,33 +21,34 @@ from storage.clauses import Alone, Query
 from storage.database import Database, Params, Row
 from storage.erasures import Erasure, Reason, State
 from storage.listing import NEWEST, Order, list_hits
+from storage.order_targets import Target
 from storage.search import SearchError, parse
 
-# Calls, or traces, that are looked at for a user at a time; and found rows of a query: some 10 ms
-# of a reader.
-LOOKED_AT: Final = 20_000
+# ruff: noqa: S608 (the SQL below is put together from constants of this file, never from values)
+
+# Calls, or traces, that are looked at for a user at a time, each in a session of its own at worst;
+# and found rows of a query.
+LOOKED_AT: Final = 2_000
 PAGE: Final = 200
 
 # A session that somebody goes on with meanwhile moves forward, where it is found again.
 ORDER: Final = Order("last_active", descending=False)
 
-Target = tuple[str | None, bytes | None]
-
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a search goes on. ``where`` names what is looked at; "end": nothing any more.
+    """Where a search goes on. ``where`` names what is looked at; "found": all was; "end": in vain.
 
     ``cut``: a word was too common for all to be found. ``spans`` are those that the order had
-    erased when it began to look anew, and ``targets`` what it had found when this pass began.
+    erased when it began to look, and ``targets`` what it had found when this pass began.
     """
 
     where: str
     after: tuple[int, int] = (0, 0)
     behind: str = ""
     cut: bool = False
-    spans: int = 0
-    targets: int = -1
+    spans: int = -1
+    targets: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,42 +66,65 @@ _encode: Final = msgspec.json.encode
 _decode: Final = msgspec.json.Decoder(Place).decode
 
 
-async def collect(db: Database, erasure: Erasure, known: Collection[object] = ()) -> Found:
-    """Look at the next part of what may be meant, of which ``known`` targets are found already."""
-    place = None if erasure.place is None else _decode(erasure.place)
+async def collect(db: Database, erasure: Erasure) -> Found:
+    """Look at the next part of what may be meant."""
     given = erasure.given or ""
+    if erasure.kind == "session":
+        return Found([(given, None)], (), "erasing", None)
+    first = "spans" if erasure.kind == "user" else "sessions"
+    place = Place(first) if erasure.place is None else _decode(erasure.place)
+    if place.where == "end":
+        return Found((), (), "incomplete", None, "too_common")
+    if place.where == "found":
+        return _decided(erasure, replace(place, where=first))
     if erasure.kind == "user":
-        found = await _of_user(db, erasure, given, place or Place("spans"))
-        return replace(found, targets=_new(found.targets, known))
-    if erasure.kind == "query":
-        place = place or Place("sessions", spans=-1)
-        return await _of_query(db, erasure, given, place, known)
-    return Found([(given, None)], (), "erasing", None)
+        return await _of_user(db, erasure, given, place)
+    return await _of_query(db, erasure, given, place)
 
 
-def _new(targets: Sequence[Target], known: Collection[object]) -> list[Target]:
-    return [one for one in dict.fromkeys(targets) if one not in known]
+def _decided(erasure: Erasure, place: Place) -> Found:
+    """Say how an order goes on of which all was looked at."""
+    count = erasure.target_count
+    if erasure.kind == "query" and count != place.targets:
+        # What moved meanwhile may have been passed by.
+        return _on((), (), replace(place, targets=count))
+    again: Place | None = replace(place, spans=erasure.span_count, targets=count, cut=False)
+    if not place.cut and erasure.extent == "content":
+        again = None  # what is forgotten would be found again
+    elif erasure.span_count <= place.spans:
+        # Nothing went since the last look began. Where it could not see all, there may be more.
+        again = Place("end") if place.cut else None
+    return Found((), (), "erasing", None if again is None else _encode(again).decode())
 
 
 def _on(found: Sequence[Target], kept: Sequence[str], place: Place) -> Found:
     return Found(found, kept, "collecting", _encode(place).decode())
 
 
+_WITH_STARS: Final = """
+LEFT JOIN sessions x ON x.project_id = t.project_id AND x.session_id = t.session_id
+"""
+# The order has it already, or keeps it.
+_IS_FOUND: Final = """
+EXISTS (SELECT 1 FROM erasure_targets e WHERE e.project_id = t.project_id AND e.erasure_id = :id
+  AND e.session_id = t.session_id)
+"""
 # By number, of whatever project: SQLite takes few rows for the project's.
-CALLS_OF_USER: Final = """
-SELECT DISTINCT t.trace_id, t.session_id FROM spans s
-JOIN traces t ON t.project_id = s.project_id AND t.trace_id = s.trace_id
+CALLS_OF_USER: Final = f"""
+SELECT DISTINCT t.trace_id, t.session_id, x.starred FROM spans s
+JOIN traces t ON t.project_id = s.project_id AND t.trace_id = s.trace_id {_WITH_STARS}
 WHERE s.seq > :after AND s.seq <= :until AND s.project_id + 0 = :project_id
-  AND s.user_id = :user_id
+  AND s.user_id = :user_id AND NOT {_IS_FOUND}
 """
 EDGE: Final = """
 SELECT trace_id FROM traces WHERE project_id = :project_id AND trace_id > :after
 ORDER BY trace_id LIMIT 1 OFFSET :looked_at
 """
 # Those of which an application said whose they are.
-TRACES_OF_USER: Final = """
-SELECT trace_id, session_id FROM traces
-WHERE project_id = :project_id AND trace_id > :after AND opened_user_id = :user_id
+TRACES_OF_USER: Final = f"""
+SELECT t.trace_id, t.session_id, x.starred FROM traces t {_WITH_STARS}
+WHERE t.project_id = :project_id AND t.trace_id > :after AND t.opened_user_id = :user_id
+  AND NOT {_IS_FOUND}
 """
 
 
@@ -106,6 +132,7 @@ async def _of_user(db: Database, erasure: Erasure, user_id: str, place: Place) -
     key: dict[str, int | str | bytes | None] = {
         "project_id": erasure.project_id,
         "user_id": user_id,
+        "id": erasure.id,
     }
     if place.where == "spans":
         after = place.after[0]
@@ -114,20 +141,17 @@ async def _of_user(db: Database, erasure: Erasure, user_id: str, place: Place) -
         found, kept = await _by_session(db, erasure, user_id, rows)
         if until < erasure.before_seq:
             return _on(found, kept, replace(place, after=(until, 0)))
-        return _on(found, kept, Place("traces"))
+        return _on(found, kept, replace(place, where="traces"))
     key["after"] = bytes.fromhex(place.behind)
     edge = await db.read(EDGE, {**key, "looked_at": LOOKED_AT})
-    bound = " AND trace_id <= :edge" if edge else ""
+    bound = " AND t.trace_id <= :edge" if edge else ""
     rows = await db.read(TRACES_OF_USER + bound, key | ({"edge": edge[0][0]} if edge else {}))
     found, kept = await _by_session(db, erasure, user_id, rows)
     if edge:
         return _on(found, kept, replace(place, behind=edge[0][0].hex()))
-    return Found(found, kept, "erasing", None)
+    return _on(found, kept, replace(place, where="found", after=(0, 0), behind=""))
 
 
-IS_STARRED: Final = """
-SELECT starred FROM sessions WHERE project_id = :project_id AND session_id = :session_id
-"""
 OF_ANOTHER: Final = """
 SELECT 1 FROM traces t WHERE t.project_id = :project_id AND t.session_id = :session_id
   AND (t.opened_user_id <> :user_id OR EXISTS (
@@ -143,8 +167,9 @@ async def _by_session(
     found: list[Target] = []
     kept: list[str] = []
     by_session: dict[str | None, list[bytes]] = {}
-    for trace_id, session_id in rows:
+    for trace_id, session_id, _ in rows:
         by_session.setdefault(session_id, []).append(trace_id)
+    starred = {session_id for _, session_id, is_starred in rows if is_starred}
     for session_id, trace_ids in by_session.items():
         key: Params = {
             "project_id": erasure.project_id,
@@ -153,7 +178,7 @@ async def _by_session(
         }
         if session_id is None:
             found += [(None, trace_id) for trace_id in trace_ids]
-        elif not erasure.with_starred and await _is_starred(db, key):
+        elif session_id in starred and not erasure.with_starred:
             kept.append(session_id)
         elif await db.read(OF_ANOTHER, key):
             found += [(None, trace_id) for trace_id in trace_ids]
@@ -162,20 +187,11 @@ async def _by_session(
     return found, kept
 
 
-async def _is_starred(db: Database, key: Params) -> bool:
-    rows = await db.read(IS_STARRED, key)
-    return bool(rows and rows[0][0])
-
-
-async def _of_query(
-    db: Database, erasure: Erasure, given: str, place: Place, known: Collection[object]
-) -> Found:
+async def _of_query(db: Database, erasure: Erasure, given: str, place: Place) -> Found:
     after = place.after if place.after != (0, 0) else None
     kept: list[str] = []
     found: list[Target] = []
     project_id, now_us = erasure.project_id, erasure.asked_at_us
-    if place.where == "end":
-        return Found((), (), "incomplete", None, "too_common")
     try:
         query = parse(given, "sessions")
     except SearchError:  # it was one when it was asked for, in an older version of the language
@@ -200,23 +216,11 @@ async def _of_query(
     # After the page, so that what made a word too common meanwhile is seen.
     if await excludes_too_common(db, project_id, query):
         return Found((), (), "failed", None, "excludes_too_common")
-    found = _new(found, known)
     if next_after is not None:
         return _on(found, kept, replace(place, after=next_after, cut=cut))
     if place.where == "sessions" and _of_traces(given) is not None:
         return _on(found, kept, replace(place, where="traces", after=(0, 0), cut=cut))
-    count = erasure.target_count + len(found)
-    if count != max(place.targets, 0):
-        # What moved meanwhile may have been passed by.
-        return _on(found, kept, Place("sessions", cut=cut, spans=place.spans, targets=count))
-    if not cut:
-        return Found(found, kept, "erasing", None)
-    # Where not all was found, looking anew finds what this took the place of, as long as anything
-    # goes; after that nobody knows whether there is more.
-    following = Place("sessions", spans=erasure.span_count, targets=count)
-    if erasure.span_count <= place.spans:
-        following = Place("end")
-    return Found(found, kept, "erasing", _encode(following).decode())
+    return _on(found, kept, replace(place, where="found", after=(0, 0), cut=cut))
 
 
 HAS_OLDER: Final = """

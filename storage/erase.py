@@ -29,8 +29,10 @@ Extent = Literal["all", "content"]
 
 # Bytes that the calls of one part have stored, but for those of a single trace.
 PART_BYTES: Final = 256 * 1024
-# Calls of a trace above which it goes part by part.
+# Calls of a trace above which it goes part by part; and of each part at least so many, for each
+# reads all that is left of the trace to sum it up anew.
 LONG: Final = 100
+LEAST_OF_LONG: Final = 25
 # Calls above everything that was asked for.
 EVERY_CALL: Final = 2**62
 
@@ -136,6 +138,8 @@ def _erase(
     now_us: int,
 ) -> Part:
     whole, by_calls = _chosen(rows, most_spans)
+    if by_calls:
+        most_spans = max(most_spans, LEAST_OF_LONG)
     if extent == "content":
         traces = [(project_id, trace_id) for trace_id in (*whole, *by_calls)]
         done = forget_contents(

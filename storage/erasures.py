@@ -1,19 +1,22 @@
 """Orders to erase: what is asked for, what of it is done, and how to go on after a restart.
 
-Owns the tables ``erasures`` and ``erasure_targets``. Invariant: what an order erased, its count and
-its place are of one transaction, so an order that is taken up again goes on exactly where it was.
-What was asked for is forgotten with the order's end: it may be what was to be forgotten. How an
-order finds its targets is collecting.py's.
+Owns the table ``erasures``. Invariant: what an order erased, its count and its place are of one
+transaction, so an order that is taken up again goes on exactly where it was. What was asked for is
+forgotten with the order's end: it may be what was to be forgotten. How an order finds what it is of
+is collecting.py's, and what it has found order_targets.py's.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Literal
 
+from storage import order_targets
 from storage.database import Params, Readable, Transaction, Value
 from storage.erase import Extent, Part, erase_session, erase_trace
 from storage.events import forget_sessions
 from storage.fulltext import TextOf
+from storage.order_targets import Target
 
 # ruff: noqa: S608 (the SQL below is put together from constants of this file, never from values)
 
@@ -23,8 +26,6 @@ Kind = Literal["session", "user", "query"]
 State = Literal["collecting", "erasing", "cleaning", "done", "cancelled", "failed", "incomplete"]
 # Why an order did not do all it was asked to; in the table behind its state, "failed:error".
 Reason = Literal["error", "excludes_too_common", "too_common"]
-# Targets that are dropped at a time.
-DROPPED: Final = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,14 +149,13 @@ def cancel(tx: Transaction, project_id: int, number: int) -> Erasure | None:
     return _of(rows[0]) if rows else None
 
 
-ADD_TARGET: Final = """
-INSERT INTO erasure_targets (project_id, erasure_id, n, session_id, trace_id)
-VALUES (:project_id, :erasure_id, :n, :session_id, :trace_id)
+NOTE_FOUND: Final = f"""
+UPDATE erasures SET place = :place, state = :state WHERE {_ONE} AND state = 'collecting'
+RETURNING target_count, kept_starred_count
 """
-COUNT_TARGETS: Final = f"""
-UPDATE erasures SET target_count = target_count + :n, place = :place, state = :state,
-kept_starred_count = kept_starred_count + :kept_starred
-WHERE {_ONE} AND state = 'collecting' RETURNING target_count
+COUNT_FOUND: Final = f"""
+UPDATE erasures SET target_count = target_count + :targets,
+kept_starred_count = kept_starred_count + :kept WHERE {_ONE}
 """
 
 
@@ -163,47 +163,33 @@ def add_targets(
     tx: Transaction,
     project_id: int,
     number: int,
-    targets: Sequence[tuple[str | None, bytes | None]],
+    targets: Sequence[Target],
     *,
     state: State,
     place: str | None = None,
-    kept_starred: int = 0,
+    kept: Sequence[str] = (),
     reason: Reason | None = None,
 ) -> None:
-    """Add sessions, or traces, to what an order is to erase, and say how it goes on."""
+    """Add sessions, or traces, to what an order is to erase, and say how it goes on.
+
+    What it has already is not added again; neither is a session that it keeps, for its star.
+    """
     key: Params = {"project_id": project_id, "id": number}
-    asked: dict[str, Value] = {
-        "n": len(targets),
-        "place": place,
-        "state": _noted(state, reason),
-        "kept_starred": kept_starred,
-    }
-    rows = tx.execute(COUNT_TARGETS, {**key, **asked})
+    state_and_place: Params = {"state": _noted(state, reason), "place": place}
+    rows = tx.execute(NOTE_FOUND, {**key, **state_and_place})
     if not rows:  # it was cancelled
         return
-    first = rows[0][0] - len(targets) + 1
-    tx.insert_rows(
-        ADD_TARGET,
-        [
-            {
-                "project_id": project_id,
-                "erasure_id": number,
-                "n": first + i,
-                "session_id": session_id,
-                "trace_id": trace_id,
-            }
-            for i, (session_id, trace_id) in enumerate(targets)
-        ],
-    )
+    ((count, kept_count),) = rows
+    new = order_targets.add(tx, key, targets, behind=count)
+    new_kept = order_targets.keep(tx, key, kept, behind=kept_count)
+    if new or new_kept:
+        tx.execute(COUNT_FOUND, {**key, "targets": new, "kept": new_kept})
 
 
 def _noted(state: State, reason: Reason | None) -> str:
     return state if reason is None else f"{state}:{reason}"
 
 
-_TARGETS: Final = "erasure_targets WHERE project_id = :project_id AND erasure_id = :id"
-NEXT_TARGET: Final = f"SELECT n, session_id, trace_id FROM {_TARGETS} ORDER BY n LIMIT 1"
-DROP_TARGET: Final = f"DELETE FROM {_TARGETS} AND n = :n"
 COUNT: Final = f"""
 UPDATE erasures SET began_at_us = COALESCE(began_at_us, :now_us),
 done_count = done_count + :done, session_count = session_count + :sessions,
@@ -222,43 +208,33 @@ def step(
     rows = tx.execute(READ_ONE, key)
     if not rows or (erasure := _of(rows[0])).state != "erasing":
         return False
-    targets = tx.execute(NEXT_TARGET, key)
-    if not targets:
+    target = order_targets.first(tx, key)
+    if target is None:
         # A search that found only a part is made again.
         tx.execute(GO_ON, {**key, "state": "cleaning" if erasure.place is None else "collecting"})
         return False
-    n, session_id, trace_id = targets[0]
-    if erasure.kind != "session" and not erasure.with_starred and _keep(tx, key, *targets[0][1:]):
+    n, session_id, trace_id = target
+    if erasure.kind != "session" and not erasure.with_starred and _keep(tx, key, *target[1:]):
         return True
     was_there = session_id is not None and _is_there(tx, project_id, session_id)
-    if session_id is not None:
-        part = erase_session(
-            tx,
-            project_id,
-            session_id,
-            text_of,
-            extent=erasure.extent,
-            before_seq=erasure.before_seq,
-            most_spans=most_spans,
-            now_us=now_us,
-        )
-    else:
-        part = erase_trace(
-            tx,
-            project_id,
-            trace_id,
-            text_of,
-            extent=erasure.extent,
-            before_seq=erasure.before_seq,
-            most_spans=most_spans,
-            now_us=now_us,
-        )
+    erase = (
+        partial(erase_trace, tx, project_id, trace_id or b"")
+        if session_id is None
+        else partial(erase_session, tx, project_id, session_id)
+    )
+    part = erase(
+        text_of,
+        extent=erasure.extent,
+        before_seq=erasure.before_seq,
+        most_spans=most_spans,
+        now_us=now_us,
+    )
     is_done = was_there and part.finished
     if was_there and session_id is not None and erasure.extent == "all":
         is_done = not _is_there(tx, project_id, session_id)
     _count(tx, key, part, now_us, sessions=int(is_done))
     if part.finished:
-        tx.execute(DROP_TARGET, {**key, "n": n})
+        order_targets.drop(tx, key, n)
     return True
 
 
@@ -268,15 +244,9 @@ SELECT s.session_id FROM sessions s WHERE s.project_id = :project_id AND s.starr
 AND s.session_id = COALESCE(CAST(:session_id AS TEXT), (
   SELECT t.session_id FROM traces t WHERE t.project_id = :project_id AND t.trace_id = :trace_id))
 """
-DROP_OF_SESSION: Final = """
-DELETE FROM erasure_targets WHERE project_id = :project_id AND erasure_id = :id
-AND (session_id = :session_id OR trace_id IN (
-  SELECT t.trace_id FROM traces t WHERE t.project_id = :project_id AND t.session_id = :session_id))
-RETURNING n
-"""
 KEEP: Final = f"""
 UPDATE erasures SET done_count = done_count + :dropped, kept_starred_count = kept_starred_count + 1
-WHERE {_ONE}
+WHERE {_ONE} RETURNING kept_starred_count
 """
 
 
@@ -286,8 +256,10 @@ def _keep(tx: Transaction, key: Params, session_id: str | None, trace_id: bytes 
     starred = tx.execute(STARRED, {**of, "session_id": session_id, "trace_id": trace_id})
     if not starred:
         return False
-    dropped = tx.execute(DROP_OF_SESSION, {**key, "session_id": starred[0][0]})
-    tx.execute(KEEP, {**key, "dropped": len(dropped)})
+    session_id = starred[0][0]
+    dropped = order_targets.drop_of_session(tx, key, session_id)
+    ((count,),) = tx.execute(KEEP, {**key, "dropped": dropped})
+    order_targets.keep(tx, key, [session_id], behind=count - 1)
     return True
 
 
@@ -316,10 +288,6 @@ def _count(tx: Transaction, key: Params, part: Part, now_us: int, *, sessions: i
     )
 
 
-DROP_TARGETS: Final = f"""
-DELETE FROM erasure_targets WHERE project_id = :project_id AND erasure_id = :id AND n IN (
-  SELECT n FROM {_TARGETS} ORDER BY n LIMIT {DROPPED}) RETURNING n
-"""
 NOTE_PLACE: Final = f"UPDATE erasures SET place = :place WHERE {_ONE}"
 FORGET_GIVEN: Final = f"UPDATE erasures SET given = NULL, place = NULL WHERE {_ONE}"
 END: Final = f"""
@@ -338,7 +306,7 @@ def clean(tx: Transaction, project_id: int, number: int) -> bool:
     rows = tx.execute(READ_ONE, key)
     if not rows or (erasure := _of(rows[0])).state in ("collecting", "erasing", "done"):
         return False
-    if tx.execute(DROP_TARGETS, key):
+    if order_targets.drop_some(tx, key):
         return True
     after = forget_sessions(tx, int(erasure.place or 0), project_id)
     if after is None:
@@ -351,14 +319,13 @@ FAIL: Final = f"""
 UPDATE erasures SET state = :state, place = NULL
 WHERE {_ONE} AND ended_at_us IS NULL AND state <> :state RETURNING id
 """
-DROP_ALL: Final = f"DELETE FROM {_TARGETS}"
 
 
 def fail(tx: Transaction, project_id: int, number: int, now_us: int) -> None:
     """Have an order that failed erase no more and clean up; where that failed as well, end it."""
     key: Params = {"project_id": project_id, "id": number}
     if not tx.execute(FAIL, {**key, "state": _noted("failed", "error")}):
-        tx.execute(DROP_ALL, key)
+        order_targets.drop_all(tx, key)
         end(tx, project_id, number, now_us)
 
 

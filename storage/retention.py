@@ -8,7 +8,7 @@ looked at again in the transaction that erases it: meanwhile somebody may have g
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal, NamedTuple
 
 from storage.database import Database, Params, Transaction
 from storage.erase import EVERY_CALL, Part, erase_session, erase_trace
@@ -18,8 +18,12 @@ from storage.keys import TraceKey
 
 # Rows that are looked at for one page: a few milliseconds of a reader.
 PAGE: Final = 500
-LONE_PAGE: Final = 5_000
+LONE_PAGE: Final = 500
 SESSIONS: Final = 50
+
+Place = tuple[int, int]
+BEGINNING: Final = (-1, -1)
+Kind = Literal["sessions", "lone traces"]
 
 # ruff: noqa: S608 (the SQL below is put together from constants of this file, never from values)
 
@@ -32,7 +36,16 @@ class Due:
     """
 
     traces: Sequence[Sequence[TraceKey]]
-    place: tuple[int, int] | None
+    place: Place | None
+
+
+class Old(NamedTuple):
+    """A session, or a trace without one, and when it was last active: a trace when it began."""
+
+    at_us: int
+    project_id: int
+    session_id: str | None
+    trace_id: bytes | None
 
 
 _OLD: Final = """
@@ -52,7 +65,7 @@ NEXT_OLDEST: Final = _OLD.format(place="AND (started_at_us, seq) > (:at_us, :seq
 
 
 async def old_content(
-    db: Database, before_us: int, place: tuple[int, int] | None = None, *, oldest: bool = False
+    db: Database, before_us: int, place: Place | None = None, *, oldest: bool = False
 ) -> Due:
     """Find traces that began before a moment and have content, the newest first.
 
@@ -116,6 +129,7 @@ def forget_old(
     return part, len(some)
 
 
+STORED: Final = "SELECT CAST(COALESCE(SUM(stored_bytes), 0) AS BIGINT) FROM project_totals"
 PROJECTS: Final = "SELECT id FROM projects ORDER BY id"
 # `last_active_at_us` is the start of the newest trace, which may go on for long, as may others.
 _IS_OLD: Final = """
@@ -125,15 +139,16 @@ AND COALESCE(s.last_ended_at_us, 0) < :before_us AND NOT EXISTS (
   AND t.status = 'running')
 """
 OLD_SESSIONS: Final = f"""
-SELECT s.session_id FROM sessions s
+SELECT s.last_active_at_us, s.seq, s.session_id, NULL FROM sessions s
 WHERE s.project_id = :project_id AND {_IS_OLD}
-ORDER BY s.last_active_at_us, s.seq LIMIT {SESSIONS} OFFSET :skipped
+  AND (s.last_active_at_us, s.seq) > (:at_us, :seq)
+ORDER BY s.last_active_at_us, s.seq LIMIT :limit
 """
 _IS_OLD_TRACE: Final = """
 session_id IS NULL AND status <> 'running' AND COALESCE(last_ended_at_us, 0) < :before_us
 """
 OLD_LONE_TRACES: Final = f"""
-SELECT trace_id, started_at_us, seq, CASE WHEN {_IS_OLD_TRACE} THEN 1 ELSE 0 END
+SELECT started_at_us, seq, NULL, CASE WHEN {_IS_OLD_TRACE} THEN trace_id END
 FROM traces WHERE project_id = :project_id AND started_at_us < :before_us
   AND (started_at_us, seq) > (:at_us, :seq)
 ORDER BY started_at_us, seq LIMIT :limit
@@ -145,31 +160,28 @@ async def projects(db: Database) -> list[int]:
     return [row[0] for row in await db.read(PROJECTS, {})]
 
 
-async def old_sessions(
-    db: Database, project_id: int, before_us: int, skipped: int = 0
-) -> list[str]:
-    """Give sessions whose last activity was before a moment, the oldest first, behind some."""
-    key: Params = {"project_id": project_id, "before_us": before_us, "skipped": skipped}
-    return [row[0] for row in await db.read(OLD_SESSIONS, key)]
+async def stored_bytes(db: Database) -> int:
+    """Give what all contents take, in bytes."""
+    ((found,),) = await db.read(STORED, {})
+    return int(found)
 
 
-async def old_lone_traces(
-    db: Database, project_id: int, before_us: int, place: tuple[int, int] = (-1, -1)
-) -> tuple[list[bytes], tuple[int, int] | None]:
-    """Give traces without a session that began before a moment, and where the next page goes on."""
-    at_us, seq = place
-    rows = await db.read(
-        OLD_LONE_TRACES,
-        {
-            "project_id": project_id,
-            "before_us": before_us,
-            "at_us": at_us,
-            "seq": seq,
-            "limit": LONE_PAGE,
-        },
-    )
-    last = rows[-1][1:3] if len(rows) == LONE_PAGE else None
-    return [row[0] for row in rows if row[3]], last
+async def old(
+    db: Database, kind: Kind, project_id: int, before_us: int, place: Place = BEGINNING
+) -> tuple[list[Old], Place | None]:
+    """Give what of a project was last active before a moment, the oldest first, behind a place.
+
+    The second is where the next page goes on, None at the end.
+    """
+    sql, limit = (OLD_SESSIONS, SESSIONS) if kind == "sessions" else (OLD_LONE_TRACES, LONE_PAGE)
+    key: Params = {"project_id": project_id, "before_us": before_us, "limit": limit}
+    rows = await db.read(sql, {**key, "at_us": place[0], "seq": place[1]})
+    found = [
+        Old(at_us, project_id, session_id, trace_id)
+        for at_us, _, session_id, trace_id in rows
+        if session_id is not None or trace_id is not None
+    ]
+    return found, rows[-1][:2] if len(rows) == limit else None
 
 
 IS_OLD: Final = f"""
@@ -178,59 +190,38 @@ WHERE s.project_id = :project_id AND s.session_id = :session_id AND {_IS_OLD}
 """
 
 
-def erase_old_session(
-    tx: Transaction,
-    project_id: int,
-    session_id: str,
-    text_of: TextOf,
-    *,
-    before_us: int,
-    most_spans: int,
-    now_us: int,
-) -> Part:
-    """Erase a part of a session, unless somebody goes on with it, or gave it a star."""
-    key: Params = {"project_id": project_id, "session_id": session_id, "before_us": before_us}
-    if not tx.execute(IS_OLD, key):
-        return Part()
-    return erase_session(
-        tx,
-        project_id,
-        session_id,
-        text_of,
-        extent="all",
-        before_seq=EVERY_CALL,
-        most_spans=most_spans,
-        now_us=now_us,
-    )
-
-
 IS_ALONE: Final = f"""
 SELECT 1 FROM traces
 WHERE project_id = :project_id AND trace_id = :trace_id AND {_IS_OLD_TRACE}
 """
 
 
-def erase_lone_trace(
-    tx: Transaction,
-    project_id: int,
-    trace_id: bytes,
-    text_of: TextOf,
-    *,
-    before_us: int,
-    most_spans: int,
-    now_us: int,
+def erase_old(
+    tx: Transaction, old: Old, text_of: TextOf, *, before_us: int, most_spans: int, now_us: int
 ) -> Part:
-    """Erase a part of a trace, unless it goes on, or has come into a session."""
-    key: Params = {"project_id": project_id, "trace_id": trace_id, "before_us": before_us}
-    if not tx.execute(IS_ALONE, key):
-        return Part()
-    return erase_trace(
-        tx,
-        project_id,
-        trace_id,
-        text_of,
-        extent="all",
-        before_seq=EVERY_CALL,
-        most_spans=most_spans,
-        now_us=now_us,
-    )
+    """Erase a part of it, unless it went on meanwhile, got a star, or came into a session."""
+    project_id, session_id, trace_id = old.project_id, old.session_id, old.trace_id
+    key: Params = {"project_id": project_id, "before_us": before_us}
+    if session_id is not None and tx.execute(IS_OLD, {**key, "session_id": session_id}):
+        return erase_session(
+            tx,
+            project_id,
+            session_id,
+            text_of,
+            extent="all",
+            before_seq=EVERY_CALL,
+            most_spans=most_spans,
+            now_us=now_us,
+        )
+    if trace_id is not None and tx.execute(IS_ALONE, {**key, "trace_id": trace_id}):
+        return erase_trace(
+            tx,
+            project_id,
+            trace_id,
+            text_of,
+            extent="all",
+            before_seq=EVERY_CALL,
+            most_spans=most_spans,
+            now_us=now_us,
+        )
+    return Part()

@@ -64,6 +64,21 @@ async def test_the_doctor_looks_at_a_database_of_a_server_and_finds_nothing_in_i
     assert "1 servers share it" in refused.err
 
 
+async def test_what_is_to_be_forgotten_goes_also_where_no_server_runs(
+    url: str, join: Join, upstream: ScriptedUpstream, capsys: pytest.CaptureFixture[str]
+) -> None:
+    upstream.answers(ANSWER)
+    tw = await join()
+    assert (await tw.raw(headers=SESSION, body=CALL)).status == 200
+    await tw.saved()
+    await tw.server.stop(0, asyncio.Event())
+    said = await ask(capsys, "erase", "--db", url, "--session", "s")
+    assert said.code == 0
+    assert said.out.splitlines()[0].endswith("it erased 1 sessions, 1 traces, 1 calls")
+    assert await ask_sql(url, "SELECT COUNT(*) FROM spans") == [(0,)]
+    assert await ask_sql(url, "SELECT COUNT(*) FROM owners") == [(0,)]
+
+
 async def test_a_vacuum_needs_no_server_and_a_recovery_is_a_files(
     url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,7 +10,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
@@ -19,26 +18,16 @@ from proxy.api.retention import Retention
 from proxy.providers.messages import text_of
 from proxy.recorder import INDEX_BATCH, INDEX_BYTES, Recorder
 from storage import erasures, fulltext
-from storage.collecting import Target, collect
-from storage.database import Database, StorageError, Transaction
+from storage.collecting import collect
+from storage.database import Database, DatabaseCorrupt, StorageError, Transaction, is_refusal
 from storage.erasures import Erasure
 
 # It looks so often for orders that another process took, and for what became too old.
 LOOK_S: Final = 5.0
 # An order works for so long, or for one step, before it is another's turn.
 SLICE_S: Final = 1.0
-# So many of what was found are let go of at once: 0.1 ms.
-LET_GO: Final = 1_000
 
 _log = logging.getLogger("traceway")
-
-
-@dataclass(slots=True)
-class _Found:
-    """What the search of an order has found: it may find it again."""
-
-    targets: set[Target] = field(default_factory=set)
-    kept: set[str] = field(default_factory=set)
 
 
 class Eraser:
@@ -56,7 +45,6 @@ class Eraser:
         self._recorder = recorder
         self.pace = pace
         self._asked = asyncio.Event()
-        self._found: dict[tuple[int, int], _Found] = {}
         self._failed: str | None = None
         self._turn_at_s = 0.0
         retention.between = self._take_turns
@@ -78,11 +66,13 @@ class Eraser:
                     await self.run_once()
                 except Stopped:
                     pass  # it goes on where it was
-                except StorageError as error:
-                    _log.warning("erasing waits for the database: %s", error)
-                except Exception:  # it is not to be the last that is erased
-                    self.retention.failed = "what is too old could not be erased: the log says why"
-                    _log.exception("erasing failed")
+                except Exception as error:  # it is not to be the last that is erased
+                    if _may_pass(error):
+                        _log.warning("erasing waits for the database: %s", error)
+                    else:
+                        what = "what is too old could not be erased: the log says why"
+                        self.retention.failed = what
+                        _log.exception("erasing failed")
             try:
                 async with asyncio.timeout(LOOK_S):
                     await self._asked.wait()
@@ -113,9 +103,10 @@ class Eraser:
                 more |= await self._slice(erasure)
             except Stopped:
                 raise
-            except StorageError as error:
-                _log.warning("order %d to erase waits: %s", erasure.id, error)
-            except Exception:
+            except Exception as error:
+                if _may_pass(error):
+                    _log.warning("order %d to erase waits: %s", erasure.id, error)
+                    continue
                 _log.exception("order %d to erase failed", erasure.id)
                 self._failed = f"order {erasure.id} to erase failed: the log says why"
                 await self._fail(erasure)
@@ -160,7 +151,6 @@ class Eraser:
     async def _fail(self, erasure: Erasure) -> None:
         """End an order that failed; one that fails again while it cleans up, at once."""
         key = erasure.project_id, erasure.id
-        self._found.pop(key, None)
         now_us = time.time_ns() // 1000
         work = partial(erasures.fail, project_id=key[0], number=key[1], now_us=now_us)
         try:
@@ -176,29 +166,18 @@ class Eraser:
             )
             if not await self._repeat(index, (), until_s, adapt=False):
                 return
-        known = self._found.setdefault((erasure.project_id, erasure.id), _Found())
-        found = await self.pace.look(lambda: collect(self._database, erasure, known.targets))
-        targets = found.targets
-        kept = [one for one in found.kept_starred if one not in known.kept]
-        known.kept.update(kept)
-        if found.state == "erasing":  # another pass may find the same again
-            await _empty(known.targets)
-        else:
-            known.targets.update(targets)
-
-        def work(tx: Transaction) -> None:
-            erasures.add_targets(
-                tx,
-                erasure.project_id,
-                erasure.id,
-                targets,
-                state=found.state,
-                place=found.place,
-                kept_starred=len(kept),
-                reason=found.reason,
-            )
-
-        await self.pace.step(work, (erasure.project_id,), adapt=False)
+        found = await self.pace.look(partial(collect, self._database, erasure))
+        add = partial(
+            erasures.add_targets,
+            project_id=erasure.project_id,
+            number=erasure.id,
+            targets=found.targets,
+            state=found.state,
+            place=found.place,
+            kept=found.kept_starred,
+            reason=found.reason,
+        )
+        await self.pace.step(add, (erasure.project_id,), adapt=False)
 
     def _step(self, erasure: Erasure, tx: Transaction) -> bool:
         return erasures.step(
@@ -218,7 +197,6 @@ class Eraser:
         # Also what was asked for is to leave the files, before it is said that all is done.
         forget = partial(erasures.forget_given, project_id=key[0], number=key[1])
         await self.pace.step(forget, key[:1], adapt=False)
-        self._found.pop(key, None)
         await self.pace.give_back()
         now_us = time.time_ns() // 1000
         end = partial(erasures.end, project_id=key[0], number=key[1], now_us=now_us)
@@ -227,9 +205,6 @@ class Eraser:
             self._failed = None
 
 
-async def _empty(found: set[Target]) -> None:
-    """Let go of what may be millions, some at a time: calls would wait for all of it."""
-    while found:
-        for _ in range(min(len(found), LET_GO)):
-            found.pop()
-        await asyncio.sleep(0)
+def _may_pass(error: Exception) -> bool:
+    """Tell whether to wait may heal it."""
+    return not (is_refusal(error) or isinstance(error, DatabaseCorrupt))

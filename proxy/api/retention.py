@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from proxy.api.oldest import KINDS, Oldest
 from proxy.api.pace import Pace, Unreadable
 from proxy.providers.messages import text_of
 from proxy.sections import RetentionConfig
@@ -20,6 +21,7 @@ from storage.database import Database, Transaction
 from storage.erase import Part
 from storage.events import forget_sessions
 from storage.keys import TraceKey
+from storage.retention import BEGINNING, Due, Old, Place
 
 # It looks so often for what has become due.
 CHECK_S: Final = 300.0
@@ -65,6 +67,7 @@ class Retention:
         self._pace = pace
         self._due_at_s = 0.0
         self._deep_at_s: float | None = None
+        self._to_clean = False  # something was erased, and has not left the files yet
         self._skipped = 0  # what could not be erased in this run
         # What went wrong, in a sentence; and what is to go on after each step.
         self.failed: str | None = None
@@ -103,39 +106,43 @@ class Retention:
             self.done.is_running = False
 
     async def _run(self, now_us: int) -> None:
-        before = (self.done.erased_traces, self.done.forgotten_traces)
         if self._config.metadata_days:
             await self._erase(now_us - self._config.metadata_days * _DAY_US, now_us)
         if self._config.content_days:
             await self._forget(now_us - self._config.content_days * _DAY_US, now_us)
-        if before != (self.done.erased_traces, self.done.forgotten_traces):
+        if self._to_clean:  # or from a run that was broken off
             await self._clean()
         if self._config.max_bytes:
             await self._make_smaller(now_us)
 
-    async def _clean(self) -> None:
+    async def _clean(self, *, deep: bool = False) -> None:
         """Give space back, and now and then also take what was erased out of log and words."""
-        now_s = time.monotonic()
-        size = self.done.size_bytes = await self._database.size_bytes()
-        is_due = self._deep_at_s is None or now_s - self._deep_at_s >= DEEP_S
-        if not (is_due or size <= SMALL_BYTES):
+        size = await self._measure()
+        is_due = self._deep_at_s is None or time.monotonic() - self._deep_at_s >= DEEP_S
+        if deep or is_due or size <= SMALL_BYTES:
+            after: int | None = 0
+            while after is not None:
+                work = partial(forget_sessions, after=after)
+                after = await self._pace.step(work, (), adapt=False)
+            await self._pace.give_back()
+            self._deep_at_s = time.monotonic()
+        else:
             await self._pace.give_back(words=False)
-            return
-        self._deep_at_s = now_s
-        after: int | None = 0
-        while after is not None:
-            work = partial(forget_sessions, after=after)
-            after = await self._pace.step(work, (), adapt=False)
-        await self._pace.give_back()
+        self._to_clean = False
 
     async def _forget(self, before_us: int, now_us: int) -> None:
-        due = await retention.old_content(self._database, before_us)
+        due = await self._due(before_us)
         while True:
             for traces in due.traces:
                 await self._forget_traces(traces, now_us)
             if due.place is None:
                 return
-            due = await retention.old_content(self._database, before_us, due.place)
+            due = await self._due(before_us, due.place)
+
+    async def _due(self, before_us: int, place: Place | None = None, **how: bool) -> Due:
+        """Find a page of content that is due, as of `retention.old_content`."""
+        read = partial(retention.old_content, self._database, before_us, place, **how)
+        return await self._pace.look(read)
 
     async def _forget_traces(self, traces: Sequence[TraceKey], now_us: int) -> None:
         """Forget the content of traces of one session."""
@@ -158,68 +165,33 @@ class Retention:
                 return
             await self.between()
             self.done.forgotten_traces += part.traces
-            self.done.freed_content_bytes += part.content_bytes
+            self._count(part)
             if part.finished:  # else some of them are left
                 traces = traces[taken:]
 
-    async def _erase(self, before_us: int, now_us: int, most_bytes: int | None = None) -> None:
-        """Erase what was last active before a moment; with a cap, until it fits."""
+    async def _erase(self, before_us: int, now_us: int) -> None:
+        """Erase all that was last active before a moment."""
         for project_id in await retention.projects(self._database):
-            kept = 0
-            while not await self._fits(most_bytes):
-                found = await retention.old_sessions(self._database, project_id, before_us, kept)
-                if not found:
-                    break
-                for session_id in found:
-                    if not await self._erase_session(project_id, session_id, before_us, now_us):
-                        kept += 1
-                    if await self._fits(most_bytes):
-                        break
-            place: tuple[int, int] | None = (-1, -1)
-            while place is not None and not await self._fits(most_bytes):
-                lone, place = await retention.old_lone_traces(
-                    self._database, project_id, before_us, place
-                )
-                for trace_id in lone:
-                    await self._erase_trace(project_id, trace_id, before_us, now_us)
-                    if await self._fits(most_bytes):
-                        break
+            for kind in KINDS:
+                place: Place | None = BEGINNING
+                while place is not None:
+                    read = partial(
+                        retention.old, self._database, kind, project_id, before_us, place
+                    )
+                    found, place = await self._pace.look(read)
+                    for old in found:
+                        await self._erase_one(old, before_us, now_us)
 
-    async def _erase_session(
-        self, project_id: int, session_id: str, before_us: int, now_us: int
-    ) -> bool:
-        """Erase a session; tell whether it went."""
+    async def _erase_one(self, old: Old, before_us: int, now_us: int) -> None:
+        """Erase a session, or a trace without one, unless it went on meanwhile."""
 
         def work(tx: Transaction) -> Part:
-            return retention.erase_old_session(
-                tx,
-                project_id,
-                session_id,
-                text_of,
-                before_us=before_us,
-                most_spans=self._pace.spans,
-                now_us=now_us,
+            return retention.erase_old(
+                tx, old, text_of, before_us=before_us, most_spans=self._pace.spans, now_us=now_us
             )
 
-        is_gone = await self._parts(work, project_id)
-        self.done.erased_sessions += is_gone
-        return is_gone
-
-    async def _erase_trace(
-        self, project_id: int, trace_id: bytes, before_us: int, now_us: int
-    ) -> None:
-        def work(tx: Transaction) -> Part:
-            return retention.erase_lone_trace(
-                tx,
-                project_id,
-                trace_id,
-                text_of,
-                before_us=before_us,
-                most_spans=self._pace.spans,
-                now_us=now_us,
-            )
-
-        await self._parts(work, project_id)
+        is_gone = await self._parts(work, old.project_id)
+        self.done.erased_sessions += is_gone and old.session_id is not None
 
     async def _parts(self, work: Callable[[Transaction], Part], project_id: int) -> bool:
         """Erase part by part; tell whether anything went, and nothing had to be left."""
@@ -234,8 +206,12 @@ class Retention:
             traces += part.traces
             self.done.erased_traces += part.traces
             self.done.erased_spans += part.spans
-            self.done.freed_content_bytes += part.content_bytes
+            self._count(part)
         return traces > 0
+
+    def _count(self, part: Part) -> None:
+        self._to_clean |= bool(part.traces or part.spans)
+        self.done.freed_content_bytes += part.content_bytes
 
     def _skip(self, error: Unreadable) -> None:
         """Leave something as it is, and go on."""
@@ -243,29 +219,40 @@ class Retention:
         _log.warning("something that is too old cannot be erased, and stays: %s", error)
 
     async def _make_smaller(self, now_us: int) -> None:
-        """Keep the database below its cap: the oldest content goes first, then whole sessions."""
-        size = self.done.size_bytes = await self._database.size_bytes()
-        self.done.is_above_cap = False
-        if size <= self._config.max_bytes:
-            return
-        most = int(self._config.max_bytes * MARGIN)
+        """Keep the database below its cap."""
+        most_bytes, went = self._config.max_bytes, True
+        while (size := await self._measure()) > most_bytes and went:
+            await self._free(size, int(most_bytes * MARGIN), now_us)
+            if went := self._to_clean:
+                await self._clean(deep=True)
+        self.done.is_above_cap = size > most_bytes
+
+    async def _free(self, size: int, most_bytes: int, now_us: int) -> None:
+        """Forget the oldest content until the rest fits; where there is none, erase what is oldest.
+
+        What full text has of it leaves the file with the clean-up. So what went is counted, and not
+        what is left: it is to be as much of all content as is too much of the file.
+        """
         before_us = now_us - YOUNG_US
-        due = await retention.old_content(self._database, before_us, oldest=True)
-        while not await self._fits(most):
+        stored_bytes = await retention.stored_bytes(self._database)
+        enough_bytes = max((size - most_bytes) * min(stored_bytes, size) // size, 1)
+        enough_bytes += self.done.freed_content_bytes
+        due = await self._due(before_us, oldest=True)
+        while self.done.freed_content_bytes < enough_bytes:
             for traces in due.traces:
                 await self._forget_traces(traces, now_us)
-                if await self._fits(most):
+                if self.done.freed_content_bytes >= enough_bytes:
                     break
             if due.place is None:
                 break
-            due = await retention.old_content(self._database, before_us, due.place, oldest=True)
-        await self._erase(before_us, now_us, most)
-        await self._clean()
-        self.done.is_above_cap = not await self._fits(self._config.max_bytes)
+            due = await self._due(before_us, due.place, oldest=True)
+        if self._to_clean:
+            return
+        oldest = Oldest(self._database, self._pace, before_us)
+        while await self._measure() > most_bytes and (old := await oldest.next()) is not None:
+            await self._erase_one(old, before_us, now_us)
 
-    async def _fits(self, most_bytes: int | None) -> bool:
-        """Tell whether the database is no larger than this; never, of none."""
-        if most_bytes is None:
-            return False
+    async def _measure(self) -> int:
+        """Give the size of the database, in bytes."""
         self.done.size_bytes = await self._database.size_bytes()
-        return self.done.size_bytes <= most_bytes
+        return self.done.size_bytes

@@ -1,7 +1,6 @@
 """Orders are carried out one after the other, also those of a process that died, by who leads."""
 
 import asyncio
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +8,7 @@ import pytest
 
 from proxy.api import eraser
 from storage import erasures
-from storage.collecting import Target
-from storage.database import DatabaseLocked, Transaction
+from storage.database import DatabaseCorrupt, DatabaseLocked, Transaction
 from storage.erasures import Order
 from tests.api.asking import ask, save
 from tests.api.test_erasing import ended, names, order, reading
@@ -158,25 +156,43 @@ async def test_a_session_that_is_found_twice_is_erased_and_counted_once(
     assert (report["found"], report["sessions"], report["kept_starred"]) == (1, 1, 1)
 
 
-async def test_what_a_search_has_found_is_let_go_of_without_keeping_calls_waiting(
+async def test_what_is_found_while_another_takes_over_is_found_again(
     tw: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("storage.collecting.PAGE", 2)
-    monkeypatch.setattr(eraser, "LET_GO", 3)
-    longest = 0
-    empty = eraser._empty
+    pace, leads, lost = tw.server.eraser.pace, [True], asyncio.Event()
+    look = pace.look
 
-    async def noted(found: set[Target]) -> None:
-        nonlocal longest
-        longest = len(found)
-        emptying = asyncio.create_task(empty(found))
-        sizes = []
-        while not emptying.done():
-            sizes.append(len(found))
-            await asyncio.sleep(0)
-        assert all(before - after <= eraser.LET_GO for before, after in pairwise(sizes)), sizes
+    async def losing(read: Any) -> Any:
+        found = await look(read)
+        monkeypatch.setattr(pace, "look", look)
+        leads[0] = False
+        lost.set()
+        return found
 
-    monkeypatch.setattr(eraser, "_empty", noted)
-    await save(tw, *(end(start(n, session_id=f"s{n}")) for n in range(1, 9)))
-    report = await ended(tw, (await order(tw, query="cost:>=0"))["id"])
-    assert (report["found"], report["sessions"], longest) == (8, 8, 8)
+    monkeypatch.setattr(pace, "leads", lambda: leads[0])
+    monkeypatch.setattr(pace, "look", losing)
+    await save(tw, *(end(start(n, session_id=f"s{n}")) for n in range(1, 4)))
+    asked = await order(tw, query="cost:>=0")
+    await lost.wait()
+    leads[0] = True
+    tw.server.eraser.wake()
+    report = await ended(tw, asked["id"])
+    assert (report["found"], report["sessions"]) == (3, 3)
+    assert await names(tw) == []
+
+
+async def test_an_order_that_no_time_heals_ends(
+    tw: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await save(tw, end(start(1, session_id="s")))
+
+    def damaged(*, begin: bool = False) -> bool:
+        raise DatabaseCorrupt("messages_fts", "it cannot be read")
+
+    monkeypatch.setattr(tw.database, "reclaim", damaged)
+    asked = await order(tw, session="s")
+    report = await ended(tw, asked["id"])
+    assert (report["state"], report["sessions"]) == ("failed", 1)
+    assert (await ask(tw, "/api/health")).body["reasons"] == [
+        f"order {asked['id']} to erase failed: the log says why"
+    ]

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from proxy.api import retention
+from proxy.api.pace import Stopped
 from proxy.api.retention import Retention
 from proxy.sections import RetentionConfig
 from storage.fulltext import index
@@ -79,13 +80,13 @@ async def test_above_the_cap_the_oldest_content_goes_first_then_whole_sessions(
     await save(tw, spoken(ago(9, 0.001, "young"), ["u:9"], ["a:x"], input_preview="text"))
     monkeypatch.setattr("storage.retention.PAGE", 2)
     monkeypatch.setattr("storage.retention.SESSIONS", 2)
-    sizes = iter([100] * 6 + [94] * 9)
 
-    async def size() -> int:
-        return next(sizes)
+    async def content() -> int:
+        ((left,),) = await tw.database.read("SELECT COUNT(input_preview) FROM spans", {})
+        return int(left) * 10
 
-    monkeypatch.setattr(tw.database, "size_bytes", size)
-    kept = keeping(tw, max_bytes=99)
+    monkeypatch.setattr(tw.database, "size_bytes", content)
+    kept = keeping(tw, max_bytes=22)
     await kept.run()
     assert await tw.database.read("SELECT COUNT(*) FROM spans WHERE input_preview IS NULL", {}) == [
         (4,)
@@ -93,7 +94,11 @@ async def test_above_the_cap_the_oldest_content_goes_first_then_whole_sessions(
     assert len(await names(tw)) == 6
     assert not kept.done.is_above_cap
     # What is left of content is not enough.
-    sizes = iter([100] * 99)
+
+    async def size() -> int:
+        return 100
+
+    monkeypatch.setattr(tw.database, "size_bytes", size)
     kept = keeping(tw, max_bytes=99)
     await kept.run()
     assert await names(tw) == ["young"]
@@ -230,3 +235,37 @@ async def test_health_and_metrics_say_what_it_did(tw: Running) -> None:
         text = await answer.text()
     assert "traceway_retention_forgotten_traces_total 1.0" in text
     assert "traceway_retention_last_run " in text
+
+
+async def test_words_that_leave_full_text_at_the_end_only_do_not_make_more_go(tw: Running) -> None:
+    source = random.Random(7)  # noqa: S311 (no secret)
+    for n in range(1, 41):
+        words = " ".join(source.randbytes(3).hex() for _ in range(1_000))
+        await save(tw, spoken(ago(n, 50 - n, f"s{n}"), [f"u:{words}"], ["a:x"]))
+    await tw.server.recorder.write(lambda tx: index(tx, 1_000, text_of))
+    kept = keeping(tw, max_bytes=await tw.database.size_bytes() - 10_000)
+    await kept.run()
+    assert not kept.done.is_above_cap
+    assert 1 <= kept.done.forgotten_traces <= 4
+    assert len(await names(tw)) == 40
+
+
+async def test_a_clean_up_that_was_broken_off_is_made_up_for(
+    tw: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await save(tw, spoken(ago(1, 40, "s"), ["u:old"], ["a:x"]))
+    kept = keeping(tw, metadata_days=30)
+    given_back: list[bool] = []
+
+    async def give_back(*, words: bool = True) -> None:
+        given_back.append(words)
+        if len(given_back) == 1:
+            raise Stopped
+
+    monkeypatch.setattr(tw.server.eraser.pace, "give_back", give_back)
+    with pytest.raises(Stopped):
+        await kept.run()
+    for _ in range(2):
+        kept._due_at_s = 0.0
+        await kept.run()
+    assert given_back == [True, True]

@@ -1,15 +1,21 @@
 """What an order is of is found to the end, part by part, and nothing else is."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from storage import collecting, erasures
 from storage.collecting import Found, Target, collect
+from storage.database import Transaction
 from storage.erasures import Erasure, Order
+from storage.forget import delete_session
 from storage.sqlite import SqliteDatabase
-from tests.storage.calls import T0, end, rows, spoken, start, trace_id, write
+from tests.storage import seen_twice
+from tests.storage.calls import T0, end, rows, span_id, spoken, start, text_of, trace_id, write
 from tests.storage.handing import hand_in, opened
+from tests.storage.test_placing import T, tracing
 
 
 async def all_of(
@@ -28,16 +34,33 @@ async def all_of(
     kept: set[str] = set()
     looks: list[Found] = []
     while erasure.state == "collecting":
-        part: Found = await collect(db, erasure, found)
+        part: Found = await collect(db, erasure)
         found += part.targets
         meanwhile(len(looks := [*looks, part]))
         kept.update(part.kept_starred)
         with db.transaction() as tx:
-            erasures.add_targets(
-                tx, 1, erasure.id, part.targets, state=part.state, place=part.place
-            )
+            note(tx, erasure, part)
         erasure = await _read(db, erasure)
     return list(dict.fromkeys(found)), kept
+
+
+def note(tx: Transaction, erasure: Erasure, part: Found) -> None:
+    """Add to an order what was found."""
+    how: dict[str, Any] = {"state": part.state, "place": part.place, "kept": part.kept_starred}
+    erasures.add_targets(tx, 1, erasure.id, part.targets, **how)
+
+
+async def carried_out(db: SqliteDatabase, erasure: Erasure) -> Erasure:
+    """Go on with an order until all is erased."""
+    while erasure.state in ("collecting", "erasing"):
+        found = await collect(db, erasure) if erasure.state == "collecting" else None
+        with db.transaction() as tx:
+            if found is None:
+                erasures.step(tx, 1, erasure.id, text_of, most_spans=9, now_us=9)
+            else:
+                note(tx, erasure, found)
+        erasure = await _read(db, erasure)
+    return erasure
 
 
 async def _read(db: SqliteDatabase, erasure: Erasure) -> Erasure:
@@ -174,3 +197,46 @@ async def test_what_comes_after_the_order_is_not_found_and_does_not_keep_it_from
     old = [*((f"s{n}", None) for n in range(1, 6)), (None, trace_id(6))]
     assert sorted(found, key=str) == sorted(old, key=str)
     assert looks > 5
+
+
+async def test_a_call_that_moves_before_it_is_erased_is_looked_for_again(
+    db: SqliteDatabase,
+) -> None:
+    for kind, given in (("user", "u"), ("query", "user:u")):
+        write(db, [end(tracing(1, user_id="u"))])
+        with db.transaction() as tx:
+            erasure = erasures.ask(tx, 1, Order(kind=kind, given=given), T0)
+        while erasure.state == "collecting":
+            found = await collect(db, erasure)
+            with db.transaction() as tx:
+                note(tx, erasure, found)
+            erasure = await _read(db, erasure)
+        # The span in whose trace it is comes after the order: the call leaves its own trace.
+        seen_twice.hand_in(db, seen_twice.Handed(n=60, trace=T, session="s", kind="custom"))
+        assert rows(db, "SELECT DISTINCT trace_id FROM spans") == [(trace_id(T),)]
+        assert (await carried_out(db, erasure)).state == "cleaning"
+        assert rows(db, "SELECT span_id FROM spans") == [(span_id(60),)], kind
+        with db.transaction() as tx:
+            delete_session(tx, 1, "s", text_of)
+
+
+async def test_what_a_process_had_found_is_not_counted_twice_by_the_next(
+    db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collecting, "PAGE", 2)
+    monkeypatch.setattr(collecting, "LOOKED_AT", 2)
+    for n in range(1, 8):
+        write(db, [end(start(n, session_id=f"s{n}", user_id="u"))])
+    write(db, [end(start(8, user_id="u"))])
+    rows(db, "UPDATE sessions SET starred = 1 WHERE session_id = 's7'")
+    for kind, given in (("user", "u"), ("query", "user:u")):
+        with db.transaction() as tx:
+            erasure = erasures.ask(tx, 1, Order(kind=kind, given=given, extent="content"), T0)
+        for _ in range(2):  # each page is noted twice, as where the answer to a commit is lost
+            found = await collect(db, erasure)
+            with db.transaction() as tx:
+                note(tx, erasure, replace(found, state="collecting"))
+                note(tx, erasure, found)
+            erasure = await _read(db, erasure)
+        done = await carried_out(db, erasure)
+        assert (done.target_count, done.done_count, done.kept_starred_count) == (7, 7, 1), kind

@@ -137,11 +137,13 @@ async def test_targets_come_to_an_order_only_while_it_looks_for_them(db: SqliteD
     assert asked.state == "collecting"
     with db.transaction() as tx:
         erasures.add_targets(tx, 1, asked.id, [("a", None)], state="collecting", place="x")
-        erasures.add_targets(
-            tx, 1, asked.id, [("b", None), (None, b"t")], state="erasing", kept_starred=2
-        )
+        twice = [("b", None), ("a", None), (None, b"t"), ("b", None)]
+        for state in ("collecting", "erasing"):
+            erasures.add_targets(tx, 1, asked.id, twice, state=state, kept=["x", "y", "x"])
         erasures.add_targets(tx, 1, asked.id, [("c", None)], state="erasing")
-    assert rows(db, "SELECT n, session_id, trace_id FROM erasure_targets") == [
+    assert rows(db, "SELECT n, session_id, trace_id FROM erasure_targets ORDER BY n") == [
+        (-2, "y", None),
+        (-1, "x", None),
         (1, "a", None),
         (2, "b", None),
         (3, None, b"t"),

@@ -4,6 +4,7 @@ import pytest
 
 from storage import retention
 from storage.keys import TraceKey
+from storage.retention import BEGINNING, Old, Place
 from storage.sqlite import SqliteDatabase
 from tests.storage.calls import T0, end, rows, spoken, start, text_of, trace_id, write
 
@@ -53,19 +54,32 @@ async def test_a_session_that_got_a_star_meanwhile_keeps_its_content(db: SqliteD
     assert rows(db, "SELECT seq FROM traces WHERE forgotten_at_us = 5") == [(2,)]
 
 
+async def sessions(db: SqliteDatabase, before_us: int) -> list[str | None]:
+    """Give the sessions that are old, page by page."""
+    found: list[str | None] = []
+    place: Place | None = BEGINNING
+    while place is not None:
+        some, place = await retention.old(db, "sessions", 1, before_us, place)
+        found += [one.session_id for one in some]
+    return found
+
+
+def erase(db: SqliteDatabase, old: Old, before_us: int) -> None:
+    """Erase it if it is old."""
+    with db.transaction() as tx:
+        retention.erase_old(tx, old, text_of, before_us=before_us, most_spans=9, now_us=5)
+
+
 async def test_sessions_are_due_by_their_last_activity_the_oldest_first(db: SqliteDatabase) -> None:
     write(db, [end(start(n, session_id=f"s{n}")) for n in (3, 1, 2)])
     write(db, [end(start(9, session_id="s1"))])
     before_us = T0 + 5 * SECOND_US
     assert await retention.projects(db) == [1]
-    assert await retention.old_sessions(db, 1, before_us) == ["s2", "s3"]
+    assert await sessions(db, before_us) == ["s2", "s3"]
     rows(db, "UPDATE sessions SET starred = 1 WHERE session_id = 's2'")
-    assert await retention.old_sessions(db, 1, before_us) == ["s3"]
+    assert await sessions(db, before_us) == ["s3"]
     for session, left in (("s2", 4), ("s1", 4), ("s3", 3)):
-        with db.transaction() as tx:
-            retention.erase_old_session(
-                tx, 1, session, text_of, before_us=before_us, most_spans=9, now_us=5
-            )
+        erase(db, Old(0, 1, session, None), before_us)
         assert rows(db, "SELECT COUNT(*) FROM traces") == [(left,)]
 
 
@@ -75,24 +89,17 @@ async def test_what_runs_or_went_on_after_the_moment_is_not_old(db: SqliteDataba
     write(db, [end(start(4, session_id="long")), end(start(5)), end(start(6, session_id="old"))])
     write(db, [end(start(90, trace=4, session_id="long")), end(start(91, trace=5))])
     before_us = T0 + 50 * SECOND_US
-    assert await retention.old_sessions(db, 1, before_us) == ["old"]
-    assert await retention.old_lone_traces(db, 1, before_us) == ([], None)
+    assert await sessions(db, before_us) == ["old"]
+    assert await retention.old(db, "lone traces", 1, before_us) == ([], None)
     due = await retention.old_content(db, before_us, oldest=True)
     assert list(due.traces) == [keys(6)]
     for session in ("runs", "long"):
-        with db.transaction() as tx:
-            retention.erase_old_session(
-                tx, 1, session, text_of, before_us=before_us, most_spans=9, now_us=5
-            )
+        erase(db, Old(0, 1, session, None), before_us)
     for n in (3, 5):
-        with db.transaction() as tx:
-            retention.erase_lone_trace(
-                tx, 1, trace_id(n), text_of, before_us=before_us, most_spans=9, now_us=5
-            )
+        erase(db, Old(0, 1, None, trace_id(n)), before_us)
     assert rows(db, "SELECT COUNT(*) FROM spans") == [(8,)]
     write(db, [end(began)])
-    assert await retention.old_sessions(db, 1, before_us) == ["runs", "old"]
-    assert await retention.old_sessions(db, 1, before_us, 1) == ["old"]
+    assert await sessions(db, before_us) == ["runs", "old"]
 
 
 async def test_traces_without_a_session_are_due_by_their_start(
@@ -101,15 +108,12 @@ async def test_traces_without_a_session_are_due_by_their_start(
     monkeypatch.setattr(retention, "LONE_PAGE", 2)
     write(db, [end(start(n, **({"session_id": "s"} if n == 2 else {}))) for n in range(1, 6)])
     before_us = T0 + 5 * SECOND_US
-    found: list[bytes] = []
-    place: tuple[int, int] | None = (-1, -1)
+    found: list[Old] = []
+    place: Place | None = BEGINNING
     while place is not None:
-        some, place = await retention.old_lone_traces(db, 1, before_us, place)
+        some, place = await retention.old(db, "lone traces", 1, before_us, place)
         found += some
-    assert found == [trace_id(n) for n in (1, 3, 4)]
+    assert found == [Old(T0 + n * SECOND_US, 1, None, trace_id(n)) for n in (1, 3, 4)]
     for n, left in ((2, 5), (1, 4)):
-        with db.transaction() as tx:
-            retention.erase_lone_trace(
-                tx, 1, trace_id(n), text_of, before_us=before_us, most_spans=9, now_us=5
-            )
+        erase(db, Old(0, 1, None, trace_id(n)), before_us)
         assert rows(db, "SELECT COUNT(*) FROM traces") == [(left,)]
