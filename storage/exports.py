@@ -74,7 +74,8 @@ async def read_after(db: Readable, after: int) -> Batch | None:
     sequence, count = after, 0
     for number, project_id, told in rows:
         found = [e.span_id for e in decoded(told) if e.type in _ENDS and e.span_id is not None]
-        spans[project_id].update(dict.fromkeys(found))
+        if found:  # of no ids there is no list: PostgreSQL takes no `IN ()`
+            spans[project_id].update(dict.fromkeys(found))
         sequence, count = number, count + len(found)
         if count >= FULL:
             break

@@ -8,6 +8,7 @@ the database, so that a restart goes on there; what a collector does not take is
 import asyncio
 import gzip
 import logging
+import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -26,6 +27,7 @@ PAUSE_S: Final = 1.0
 # Between tries, doubled each time.
 FIRST_RETRY_S: Final = 1.0
 LAST_RETRY_S: Final = 60.0
+LOG_EVERY_S: Final = 60.0
 # OTLP 1.9, "Retryable Response Codes". All others say that it would fare no better.
 _RETRYABLE: Final = frozenset({429, 502, 503, 504})
 _MAX_ANSWER_BYTES: Final = 64 * 1024
@@ -59,6 +61,7 @@ class Exporter:
         self._project = project
         self._count = count
         self._leads = leads
+        self._last_log_s: float | None = None
 
     async def run(self) -> None:
         """Send what ends, for ever."""
@@ -71,10 +74,18 @@ class Exporter:
                         await asyncio.sleep(PAUSE_S)
                         continue
                     after = await self._begin() if after is None else await self._next(after)
-                except StorageError:
+                except StorageError as error:
+                    self._complain(error)
                     await asyncio.sleep(PAUSE_S)
         finally:
             self._upstream.close()
+
+    def _complain(self, error: StorageError) -> None:
+        """Log that it cannot go on, unless a line came a short while ago."""
+        now_s = time.monotonic()
+        if self._last_log_s is None or now_s - self._last_log_s >= LOG_EVERY_S:
+            self._last_log_s = now_s
+            _log.warning("sending calls on waits for the database: %s", error)
 
     async def _begin(self) -> int:
         """Find out where to go on: at first, with what ends from now on."""

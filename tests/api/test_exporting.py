@@ -13,6 +13,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 
 from proxy.api import exporting
+from storage import exports
+from storage.database import Readable, StorageError
 from tests.conftest import Serve
 from tests.otlp.spans import as_json
 from tests.running import CHAT, Running, running
@@ -140,6 +142,39 @@ async def test_a_collector_that_cannot_be_reached_holds_nobody_up(
     for _ in range(3):
         assert (await tw.raw(CHAT.encode(), body=CALL)).status == 200
     assert len(await tw.spans()) == 3
+
+
+async def test_while_the_log_cannot_be_read_it_says_so_and_goes_on_when_it_can(
+    serve: Serve,
+    upstream: ScriptedUpstream,
+    collector: Collector,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    failures: asyncio.Queue[StorageError] = asyncio.Queue()
+    read_after = exports.read_after
+
+    async def tried(db: Readable, after: int) -> exports.Batch | None:
+        try:
+            return await read_after(db, after)
+        except StorageError as error:
+            failures.put_nowait(error)
+            raise
+
+    monkeypatch.setattr(exports, "read_after", tried)
+    tw = await serve(settings(collector))
+    upstream.answers(ANSWER)
+    with monkeypatch.context() as patched:
+        patched.setattr(exports, "READ", "SELECT nothing")
+        async with asyncio.timeout(10):
+            await failures.get()  # so it knew where to begin
+            await tw.raw(CHAT.encode(), body=CALL)
+            for _ in range(2):
+                await failures.get()
+    assert len(spans_of((await collector.asked())[0])) == 1
+    lines = [one for one in caplog.messages if one.startswith("sending calls on waits for")]
+    assert len(lines) == 1
+    assert "refused a statement" in lines[0]
 
 
 PARTIAL = ExportTraceServiceResponse()

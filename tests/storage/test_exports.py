@@ -4,6 +4,7 @@ import pytest
 
 from storage import exports
 from storage.database import Database
+from storage.marks import Mark, write_mark
 from tests.storage.calls import end, span_id, start, write
 from tests.storage.handing import begun, done, hand_in
 
@@ -25,6 +26,17 @@ async def test_calls_that_ended_come_in_order_and_those_that_run_when_they_end(
     assert found == [span_id(2), span_id(3)]
     write(db, [end(running)])
     assert (await ended(db, after))[0] == [span_id(1)]
+
+
+async def test_a_project_in_which_nothing_ended_holds_nobody_up(db: Database) -> None:
+    write(db, [start(1, project_id=2, session_id="s")])
+    found, after = await ended(db)
+    assert found == []
+    assert after > 0
+    with db.transaction((2,)) as tx:
+        assert write_mark(tx, 2, "s", Mark(is_starred=True))
+    write(db, [end(start(2)), start(3, project_id=3)])
+    assert (await ended(db, after))[0] == [span_id(2)]
 
 
 async def test_a_call_has_its_session_and_the_ids_of_its_traceparent(db: Database) -> None:
