@@ -20,15 +20,15 @@ import asyncpg
 from storage.database import CommitUnknown, StatementRefused, StorageError, TookTooLong
 from storage.postgres_address import IDLE_MS, Address, address_of, connect
 from storage.postgres_errors import REFUSALS, Unreachable, is_of_a_standby, is_stale, line, refusal
-from storage.postgres_migrate import LOCK, migrate
+from storage.postgres_migrate import migrate
 from storage.postgres_readers import PostgresReaders, PostgresSnapshot
 from storage.postgres_statements import PostgresTransaction
 from storage.transport_mark import refuse_unfinished
 
-# Advisory locks of the writers (postgres_migrate.LOCK has 1): of all projects, and of each. A
-# project's number has nine digits at most.
-ALL: Final = (LOCK[0], 2)
-PROJECT: Final = LOCK[0] + 1
+# Advisory locks of the writers. They are of the whole database, which may have several schemas with
+# recordings: in one, 0 is all projects, and else it is a project's number, of nine digits at most.
+SCHEMA: Final = "hashtext('traceway writes ' || current_schema())"
+ALL: Final = f"{SCHEMA}, 0"
 # The server ends a statement that takes longer, with its locks; what is written at a time is small.
 STATEMENT_S: Final = 60.0
 # Where it does not, the connection is given up.
@@ -305,12 +305,11 @@ WHERE c.relnamespace = CAST(quote_ident(current_schema()) AS regnamespace) AND c
 def _begin_text(projects: Collection[int] | None) -> str:
     """Begin and take the locks in one round trip, in the order that all keep."""
     if projects is None:
-        return f"BEGIN; SELECT pg_advisory_xact_lock({ALL[0]}, {ALL[1]})"
+        return f"BEGIN; SELECT pg_advisory_xact_lock({ALL})"
     locks = "".join(
-        f", pg_advisory_xact_lock({PROJECT}, {project_id:d})"
-        for project_id in sorted(set(projects))
+        f", pg_advisory_xact_lock({SCHEMA}, {project_id:d})" for project_id in sorted(set(projects))
     )
-    return f"BEGIN; SELECT pg_advisory_xact_lock_shared({ALL[0]}, {ALL[1]}){locks}"
+    return f"BEGIN; SELECT pg_advisory_xact_lock_shared({ALL}){locks}"
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

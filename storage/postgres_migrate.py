@@ -15,7 +15,7 @@ from storage.migrations import postgres
 
 # The oldest server that all our statements run on, and that is still looked after.
 OLDEST: Final = 14
-# Of advisory locks: "TWAY", and what is locked. 1 is migrating; 2 and 3 are postgres.py's.
+# The advisory lock of migrating: "TWAY", and 1.
 LOCK: Final = (0x54574159, 1)
 # Nobody migrates for longer; a server that hangs in it loses its connection before.
 WAIT_S: Final = 60

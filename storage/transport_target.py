@@ -40,8 +40,8 @@ SETTINGS: Final = {
 HEARD_S: Final = 30
 
 # Of all that is written: nobody else may meanwhile, neither a server nor another move.
-LOCK: Final = f"SELECT pg_advisory_lock({ALL[0]}, {ALL[1]})"
-UNLOCK: Final = f"SELECT pg_advisory_unlock({ALL[0]}, {ALL[1]})"
+LOCK: Final = f"SELECT pg_advisory_lock({ALL})"
+UNLOCK: Final = f"SELECT pg_advisory_unlock({ALL})"
 
 MAKE_MOVES: Final = """
 CREATE TABLE moves (

@@ -79,6 +79,11 @@ def named(url: str, database: str) -> str:
     return f"{parts.scheme}://{parts.netloc}{rest}"
 
 
+def in_schema(url: str, schema: str) -> str:
+    """Give the address of a schema of the same database."""
+    return f"{url}{'&' if '?' in url else '?'}search_path={schema}"
+
+
 async def execute(url: str, *statements: str) -> list[Any]:
     """Run statements on a connection of their own; give the rows of the last."""
     connection = await asyncpg.connect(url)

@@ -164,6 +164,24 @@ async def test_locks_keep_apart_those_who_write_to_one_project_or_to_all(
     await other.close()
 
 
+async def test_servers_in_two_schemas_of_one_database_do_not_wait_for_each_other(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(postgres_address._SETTINGS, "lock_timeout", "50")
+    url = url_of(tmp_path / "traceway.db")
+    await postgres.execute(url, "CREATE SCHEMA team_b", "SELECT 1")
+    one, other = open_postgres(url), open_postgres(postgres.in_schema(url, "team_b"))
+    try:
+        for held in ((1, 2), (), None):
+            for projects in ((1,), (), None):
+                with one.transaction(held), other.transaction(projects):
+                    pass
+    finally:
+        await one.close()
+        await other.close()
+        await postgres.execute(url, "DROP SCHEMA team_b CASCADE", "SELECT 1")
+
+
 async def test_a_server_that_hangs_in_a_transaction_lets_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from storage import transport_source
+from storage import postgres_address, transport_source
 from storage.database import StorageError
 from storage.doctor import check
 from storage.postgres import open_postgres
@@ -17,7 +17,8 @@ from storage.queries import get_span
 from storage.sqlite import open_database
 from storage.transport import index_all, move
 from storage.transport_source import Source, open_source
-from storage.transport_target import Target, open_target
+from storage.transport_target import LOCK, Target, open_target
+from tests import postgres
 from tests.databases import opened_file as opened
 from tests.storage.calls import end, rows, span_id, start, text_of, write
 from tests.storage.transporting import (
@@ -27,6 +28,7 @@ from tests.storage.transporting import (
     new_target,
     proved,
     read,
+    run,
     untold,
 )
 from tests.storage.transporting import (
@@ -286,9 +288,38 @@ async def test_two_moves_into_one_database_do_not_run_at_once(
     url = await new_target()
     monkeypatch.setattr("storage.transport_target.SETTINGS", {"lock_timeout": "50ms"})
     held = await open_target(url)
-    await held.run("SELECT pg_advisory_lock(1415004505, 2)")
+    await held.run(LOCK)
     try:
         with pytest.raises(StorageError, match="others use it"):
             await moved(source, url)
     finally:
         await held.close()
+
+
+async def test_a_move_into_one_schema_stops_nobody_who_writes_to_another(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(postgres_address._SETTINGS, "lock_timeout", "50")
+    url = await new_target()
+    await run(url, "CREATE SCHEMA team_b")
+    team_b = postgres.in_schema(url, "team_b")
+    db = open_postgres(url)
+    told: list[str] = []
+
+    def writes(what: str, _done: int, _of: int) -> None:
+        if what not in told:
+            told.append(what)
+            write(db, [end(start(len(told), session_id="s"))])
+
+    try:
+        with open_source(source) as opened_source:
+            target = await open_target(team_b)
+            try:
+                await move(opened_source, target, writes)
+            finally:
+                await target.close()
+        assert {"spans", "indexes", "statistics"} <= set(told)
+        assert rows(db, "SELECT span_count FROM sessions") == [(len(told),)]
+    finally:
+        await db.close()
+    assert differing(await proved(source, team_b)) == []
