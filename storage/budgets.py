@@ -22,6 +22,13 @@ CAST(COALESCE((
   SELECT SUM(amount_nusd) FROM reservations
   WHERE project_id = :project_id AND session_id = :session_id), 0) AS BIGINT) AS reserved
 """
+BY_OTHERS: Final = f"""
+SELECT c.spent, c.reserved - COALESCE((
+  SELECT amount_nusd FROM reservations
+  WHERE project_id = :project_id AND trace_id = :trace_id AND span_id = :span_id
+    AND session_id = :session_id), 0)
+FROM ({SPENT}) c
+"""  # noqa: S608 (constants)
 NOTE_LIMIT: Final = """
 INSERT INTO session_budgets AS b (project_id, session_id, limit_nusd)
 VALUES (:project_id, :session_id, :limit_nusd)
@@ -38,7 +45,8 @@ ON CONFLICT (project_id, trace_id, span_id) DO NOTHING
 def reserve(tx: Transaction, asked: Reservation) -> SessionBudget:
     """Reserve what a call may cost if that fits; return where its session stood before.
 
-    Whether it fitted is ``fits`` of what is returned. Of nothing, nothing is reserved.
+    Whether it fitted is ``fits`` of what is returned. Of nothing, nothing is reserved. Run again
+    behind a commit whose answer was lost, it leaves out what it reserved itself.
     """
     trace_id, session_id = asked.trace_id, asked.session_id
     if asked.joins:
@@ -49,17 +57,19 @@ def reserve(tx: Transaction, asked: Reservation) -> SessionBudget:
         "session_id": clean_text(session_id),
         "limit_nusd": asked.limit_nusd,
     }
+    call: Params = {
+        "trace_id": trace_id,
+        "span_id": asked.span_id,
+        "amount_nusd": asked.amount_nusd,
+    }
     tx.execute(NOTE_LIMIT, session)
-    ((spent_nusd, reserved_nusd),) = tx.execute(SPENT, session)
+    ((spent_nusd, reserved_nusd),) = tx.execute(BY_OTHERS, {**session, **call})
     budget = SessionBudget(
         limit_nusd=asked.limit_nusd, spent_nusd=spent_nusd, reserved_nusd=reserved_nusd
     )
-    if asked.amount_nusd and budget.fits(asked.amount_nusd):
-        call: Params = {
-            "trace_id": trace_id,
-            "span_id": asked.span_id,
-            "amount_nusd": asked.amount_nusd,
-        }
+    if not budget.fits(asked.amount_nusd):
+        release(tx, (asked.project_id, trace_id, asked.span_id))
+    elif asked.amount_nusd:
         tx.execute(RESERVE, {**session, **call})
     return budget
 

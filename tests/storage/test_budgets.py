@@ -297,6 +297,19 @@ async def test_a_call_in_another_trace_reserves_there_in_the_session_of_that(
 async def test_a_call_that_reserves_again_as_its_first_try_was_not_answered_counts_once(
     db: Database,
 ) -> None:
-    assert reserve(db, 1, 10)
-    reserve(db, 1, 10)
-    assert rows(db, "SELECT amount_nusd FROM reservations") == [(10,)]
+    assert reserve(db, 1, 600)
+    assert reserve(db, 1, 600)
+    assert await stand(db) == (0, 600)
+    assert reserve(db, 2, 400)
+    assert reserve(db, 1, 600)
+    assert not reserve(db, 3, 1)
+    assert await stand(db) == (0, 1_000)
+
+
+async def test_a_call_that_fits_no_more_when_it_reserves_again_has_nothing_reserved(
+    db: Database,
+) -> None:
+    assert reserve(db, 1, 600)
+    write(db, [end(begun(2), cost_nusd=401)])
+    assert not reserve(db, 1, 600)
+    assert await stand(db) == (401, 0)
