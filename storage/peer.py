@@ -37,7 +37,9 @@ SELECT (SELECT value FROM counters WHERE name = 'event'),
 LEAD: Final = """
 SELECT pg_try_advisory_lock(hashtextextended('traceway leads ' || current_schema(), 0))
 """
-STARTED: Final = "SELECT pg_postmaster_start_time()"
+# When it was started, and since when its figures count: these begin anew after a crash, too, which
+# the main process of the server outlives.
+STARTED: Final = "SELECT pg_postmaster_start_time(), stats_reset FROM pg_stat_archiver"
 SIZE: Final = "SELECT pg_database_size(current_database())"
 
 
@@ -58,7 +60,7 @@ class Peer:
         self._turn = asyncio.Lock()
 
     async def join(self, told: Callable[[str], None]) -> str:
-        """Connect, and give a sign of life; return what differs after each start of the database.
+        """Connect, and give a sign of life; return what differs after each start or crash of it.
 
         ``told`` is called with a channel when another server tells something.
 
@@ -80,7 +82,7 @@ class Peer:
 
         await self._within(listen)
         await self.beat()
-        return str((await self._ask(STARTED))[0][0])
+        return str((await self._ask(STARTED))[0])
 
     async def beat(self) -> float:
         """Give a sign of life; return when that was by the database's clock, in seconds."""

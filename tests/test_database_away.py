@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -16,7 +17,7 @@ from tests.api.asking import ask
 from tests.api.watching import watch
 from tests.calling import ANSWER
 from tests.running import Running
-from tests.sharing import Join, new_database, soon, starting, with_key
+from tests.sharing import Join, ask_sql, new_database, soon, starting, with_key
 from tests.wire import ScriptedUpstream
 
 CALL = b'{"model":"gpt-4o-mini","messages":[{"role":"user","content":"hello"}]}'
@@ -173,6 +174,21 @@ async def test_who_watches_is_told_to_begin_anew_when_the_database_was_started_a
     async with watch(tw) as watching:
         await tw.raw(headers=SESSION, body=CALL)
         await watching.until("span_completed")
+
+
+async def test_who_watches_is_told_to_begin_anew_when_the_database_recovered_from_a_crash(
+    join: Join,
+) -> None:
+    tw = await join()
+    async with watch(tw) as watching:
+        others = "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        pids = await ask_sql(
+            tw.config.database.url,
+            f"SELECT pid FROM pg_stat_activity {others}",  # noqa: S608
+        )
+        os.kill(pids[0][0], signal.SIGKILL)
+        assert (await watching.ended())[-1] == {"type": "resync"}
+    await is_back(tw)
 
 
 async def test_after_an_outage_nobody_is_held_for_dead_at_once(

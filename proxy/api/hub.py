@@ -55,8 +55,13 @@ class Hub:
         # Pages that follow each other, from the number `_floor` up to `_last`.
         self._ring: list[Page] = []
         self._ring_bytes = 0
-        self._floor = self._last = 0
+        self._floor = self._last = self._greeted = 0
         self._beginning = 0
+
+    @property
+    def newest(self) -> int:
+        """The newest number that somebody who watches may have been given; 0 where none was."""
+        return max(self._last, self._greeted)
 
     def told(self) -> None:
         """Take note that something was committed, in any thread; nothing where nobody watches."""
@@ -68,7 +73,7 @@ class Hub:
         self._beginning += 1
         self._ring.clear()
         self._ring_bytes = 0
-        self._floor = self._last = newest
+        self._floor = self._last = self._greeted = newest
         self._wake()
 
     async def run(self) -> None:
@@ -109,7 +114,8 @@ class Hub:
         if not self.subscribers:  # nobody has kept the ring up
             self._ring.clear()
             self._ring_bytes = 0
-            self._floor = self._last = newest
+            self._floor = self._last = self._greeted = newest
+        self._greeted = max(self._greeted, newest)
         self.subscribers += 1
         async with AsyncExitStack() as stack:
             stack.callback(self._leave)

@@ -43,6 +43,11 @@ class Hubs:
         """How many watch, over all projects."""
         return sum(hub.subscribers for hub in self._all)
 
+    @property
+    def newest(self) -> int:
+        """The newest number that somebody who watches may have been given; 0 where none was."""
+        return max((hub.newest for hub in self._all), default=0)
+
     def told(self) -> None:
         """Take note that something was committed, in any thread."""
         for hub in self._all:

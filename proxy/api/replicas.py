@@ -136,9 +136,11 @@ class Replicas:
         now_s = time.monotonic()
         self._beat_s = now_s
         self._lives_since_s = now_s
+        given = self._hubs.newest  # before the look: more may be read meanwhile
         seen = await self._peer.look()
-        if started != self._started and self._started is not None:
-            self._hubs.begin_anew(seen.event)  # it may have lost its last commits
+        is_another = self._started is not None and started != self._started
+        if is_another or seen.event < given:  # it lost its last commits, or may have
+            self._hubs.begin_anew(seen.event)
         self._started, self._event = started, seen.event
         self._leads = await self._peer.lead()
         self._is_granted = True

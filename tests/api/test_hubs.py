@@ -114,3 +114,25 @@ async def test_the_newest_events_of_all_projects_share_one_bound(
         assert sum(held) <= 80_000
         assert all(0 < one <= max(80_000 / len(watched), newest) for one in held)
     assert [hub._ring_bytes for hub in hubs._all] == [0] * len(watched)
+
+
+async def test_the_newest_number_is_the_newest_that_anybody_was_given(
+    db: Database, hubs: Hubs
+) -> None:
+    assert hubs.newest == 0
+    write(db, [start(1, project_id=2)])
+    async with hubs.subscribe(1, None, EVERYTHING) as first:
+        await anext(first)
+        assert hubs.newest == 2
+        async with hubs.subscribe(2, None, EVERYTHING) as second:
+            await anext(second)
+            write(db, [start(2, project_id=2)])
+            hubs.told()
+            async with asyncio.timeout(10):
+                await anext(second)
+            assert hubs.newest == 4
+        write(db, [start(3, project_id=2)])
+        async with hubs.subscribe(1, None, EVERYTHING):  # greeted with a number of another project
+            assert hubs.newest == 6
+    hubs.begin_anew(3)
+    assert hubs.newest == 3

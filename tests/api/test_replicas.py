@@ -412,7 +412,7 @@ class Noted:
 
     def __init__(self) -> None:
         self.heard: list[Any] = []
-        self.number = 0
+        self.number = self.newest = 0
 
     def told(self) -> None:
         pass
@@ -489,6 +489,17 @@ async def test_pages_begin_anew_where_numbers_went_back_or_the_database_was_star
     await shared.join()
     assert noted.heard == [3, 3]
     assert shared.away_since_us is None
+
+
+async def test_pages_begin_anew_where_what_they_were_given_is_not_there_when_it_is_back() -> None:
+    shared, peer, noted = scripted()
+    await shared.join()
+    noted.newest = 7
+    for newest, heard in ((6, [6]), (7, [6]), (9, [6])):
+        shared._lost(StorageError("x", "away", "wait"))
+        peer.seen = Seen(newest, 0)
+        await shared.join()
+        assert noted.heard == heard
 
 
 async def test_what_the_database_lost_of_who_may_come_in_is_lost_here_too() -> None:

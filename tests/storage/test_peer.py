@@ -11,7 +11,7 @@ from storage.database import StorageError
 from storage.opening import open_at, peer_at
 from storage.peer import EVENTS, GRANTS
 from storage.postgres_address import connect
-from tests.sharing import ask_sql
+from tests.sharing import ask_sql, soon
 
 
 @pytest.fixture(autouse=True)
@@ -85,6 +85,22 @@ async def test_a_lost_connection_is_an_error_until_it_joins_again(url: str) -> N
             await peer.look()
     assert await peer.join(silent) == started
     assert (await peer.look()).grants == 0
+    await peer.leave()
+
+
+async def test_a_database_that_comes_back_after_a_crash_is_not_what_it_was(url: str) -> None:
+    peer = peer_at(url, b"1")
+    started = await peer.join(silent)
+    assert peer._connection is not None
+    os.kill(peer._connection.get_server_pid(), signal.SIGKILL)
+
+    async def is_another() -> bool:
+        try:
+            return await peer.join(silent) != started
+        except StorageError:
+            return False
+
+    await soon(is_another)
     await peer.leave()
 
 
