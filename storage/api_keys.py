@@ -110,14 +110,24 @@ INSERT INTO projects (name, created_at_us) VALUES (:name, :now_us) RETURNING id
 """
 
 
-def create_project(tx: Transaction, name: str, now_us: int) -> int | Conflict:
-    """Make a project; return its id, or why not: the name is taken, or there are too many."""
-    if tx.execute(FIND_PROJECT, {"name": name}):
+def create_project(
+    tx: Transaction, name: str, now_us: int, tries: list[int] | None = None
+) -> int | Conflict:
+    """Make a project; return its id, or why not: the name is taken, or there are too many.
+
+    ``tries`` takes the id of each try of one change; one that was committed after all, though its
+    answer was lost, is the project.
+    """
+    tries = [] if tries is None else tries
+    if found := tx.execute(FIND_PROJECT, {"name": name}):
+        if found[0][0] in tries:
+            return int(found[0][0])
         return Conflict(f"there is a project {name!r} already")
     ((count,),) = tx.execute(COUNT_PROJECTS, {})
     if count >= MAX_PROJECTS:
         return Conflict(f"there are {MAX_PROJECTS} projects; that is as many as there may be")
     ((project_id,),) = tx.execute(ADD_PROJECT, {"name": name, "now_us": now_us})
+    tries.append(int(project_id))
     return int(project_id)
 
 
@@ -219,11 +229,12 @@ DELETE FROM sign_ins WHERE key_id = :key_id AND sha256 NOT IN (
 SIGN_IN: Final = """
 INSERT INTO sign_ins (sha256, key_id, project_id, expires_at_us)
 VALUES (:sha256, :key_id, :project_id, :expires_at_us)
+ON CONFLICT (sha256) DO NOTHING
 """
 
 
 def sign_in(tx: Transaction, one: SignIn, now_us: int) -> None:
-    """Let a browser in, and forget those whose time is over."""
+    """Let a browser in, unless an earlier try did, and forget those whose time is over."""
     tx.execute(EXPIRE, {"now_us": now_us})
     tx.execute(MAKE_ROOM, {"key_id": one.key_id, "room": MAX_SIGN_INS - 1})
     tx.execute(

@@ -11,6 +11,9 @@ import pytest
 from proxy import commits
 from proxy import recorder as module
 from proxy.api.erasing import Erasing
+from proxy.api.granting import Granting
+from proxy.api.keys import Keys, NewProject
+from proxy.keyring import Keyring
 from storage import api_keys
 from storage.database import DatabaseLocked, StorageError, Transaction
 from storage.erasures import Order
@@ -157,6 +160,19 @@ async def test_an_order_whose_commit_lost_its_answer_is_given_once(
     erasing = Erasing(recording.database, recording.recorder, lambda: None)
     asked = await erasing.ask(1, Order(kind="session", given="s"))
     assert await recording.rows("SELECT id FROM erasures") == [(asked.id,)]
+
+
+@pytest.mark.postgres_only("its server is elsewhere, and the answer of a commit can be lost")
+async def test_a_project_whose_commit_lost_its_answer_is_made_once(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = await begin()
+    keyring = Keyring("auto", await recording.recorder.write(api_keys.grants))
+    losing(recording, monkeypatch, and_then_away=False)
+    made = await Keys(Granting(keyring, recording.recorder)).make_project(NewProject(name="a"))
+    assert not isinstance(made, api_keys.Conflict)
+    assert made.name == "a"
+    assert await recording.rows(NAMES) == [("default",), ("a",)]
 
 
 def losing(

@@ -200,9 +200,10 @@ class Keys:
 
     async def make_project(self, asked: NewProject) -> ProjectView | Conflict:
         """Make a project."""
+        tries: list[int] = []
 
         def work(tx: Transaction, now_us: int) -> int | Conflict:
-            made = api_keys.create_project(tx, asked.name, now_us)
+            made = api_keys.create_project(tx, asked.name, now_us, tries)
             if isinstance(made, int) and asked.session_budget_usd is not None:
                 api_keys.set_session_budget(tx, made, _nusd(asked.session_budget_usd))
             return made

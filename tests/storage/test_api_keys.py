@@ -182,3 +182,20 @@ def test_a_key_that_is_made_again_is_the_same(tx: Transaction) -> None:
     """A transaction whose commit nobody answered is run again."""
     assert a_key(tx, 1) == a_key(tx, 1)
     assert len(keys(tx)) == 1
+
+
+def test_a_project_that_one_change_makes_again_is_the_same_and_of_another_the_name_is_taken(
+    tx: Transaction,
+) -> None:
+    tries: list[int] = []
+    made = api_keys.create_project(tx, "a", 1, tries)
+    assert api_keys.create_project(tx, "a", 2, tries) == made
+    assert isinstance(api_keys.create_project(tx, "a", 3, []), Conflict)
+    assert [(p.name, p.created_at_us) for p in grants(tx).projects[1:]] == [("a", 1)]
+
+
+def test_a_browser_that_is_let_in_again_by_the_same_sign_in_is_one(tx: Transaction) -> None:
+    one = sign_in(a_key(tx), 1)
+    api_keys.sign_in(tx, one, 0)
+    api_keys.sign_in(tx, replace(one, expires_at_us=2_000), 0)
+    assert grants(tx).sign_ins == (one,)
