@@ -24,7 +24,7 @@ from proxy.sealing import KeyFileError
 from proxy.tasks import spawn
 from proxy.vault import Vault
 from storage import owners
-from storage.database import Database, StorageError
+from storage.database import Database, StorageError, Transaction
 from storage.owners import DEAD_S
 from storage.peer import EVENTS, GRANTS, Peer
 
@@ -274,9 +274,16 @@ class Replicas:
             await self._beat(time.monotonic())
             if not self._may_judge():
                 return
-            count = await self._recorder.write(owners.interrupt_dead)
+            count = await self._recorder.write(self._interrupt)
             if count:
                 _log.warning("%d calls of a server that died are marked interrupted", count)
+
+    def _interrupt(self, tx: Transaction) -> int:
+        """End the calls of dead servers, in the writer's thread, unless nobody can tell any more.
+
+        It may run long after it was asked for, behind a time in which the database was away.
+        """
+        return owners.interrupt_dead(tx) if self._may_judge() else 0
 
     def _may_judge(self) -> bool:
         """Tell whether the others have had the time to give a sign of life."""

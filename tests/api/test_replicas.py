@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,14 +13,15 @@ from proxy.keyring import KEY_PREFIX, hashed, new_secret
 from storage import api_keys
 from storage.database import StorageError
 from storage.grants import Grants, Project
-from storage.owners import interrupt_dead
+from storage.opening import open_at
 from storage.peer import Seen
+from storage.records import INTERRUPTED, RUNNING
 from tests.api.asking import ask, save
 from tests.api.watching import watch
 from tests.calling import ANSWER
 from tests.running import CHAT, Running
 from tests.sharing import Join, ask_sql, soon, with_key
-from tests.storage.calls import end, start
+from tests.storage.calls import end, start, state_of, write
 from tests.wire import Peer, ScriptedUpstream
 
 CALL = b'{"model":"gpt-4o-mini","messages":[{"role":"user","content":"hello"}]}'
@@ -449,7 +451,7 @@ async def test_nobody_is_held_for_dead_by_a_server_that_was_itself_without_the_d
     assert noted.heard == []
     monkeypatch.setattr(replicas, "DEAD_S", 0)
     await shared._tidy()
-    assert noted.heard == [interrupt_dead]
+    assert noted.heard == [shared._interrupt]
     peer.is_away = True
     shared._lost(StorageError("x", "away", "wait"))
     assert not shared.leads()
@@ -458,7 +460,33 @@ async def test_nobody_is_held_for_dead_by_a_server_that_was_itself_without_the_d
     await shared.join()
     assert shared.leads()
     await shared._tidy()
-    assert noted.heard == [interrupt_dead]
+    assert noted.heard == [shared._interrupt]
+
+
+async def test_who_was_to_be_ended_when_the_database_went_away_is_judged_anew_behind_that(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = open_at(Path(), url)
+    write(database, [start(1, owner=b"of nobody")])
+    shared, _, noted = scripted()
+    await shared.join()
+    monkeypatch.setattr(replicas, "DEAD_S", 0)
+    await shared._tidy()
+    (work,) = noted.heard
+    monkeypatch.setattr(replicas, "DEAD_S", 30)
+
+    async def done() -> Any:
+        with database.transaction() as tx:
+            count = work(tx)
+        return count, await state_of(database, 1)
+
+    shared._lost(StorageError("x", "away", "wait"))
+    assert await done() == (0, RUNNING)
+    await shared.join()
+    assert await done() == (0, RUNNING)
+    shared._lives_since_s = time.monotonic() - 600
+    assert await done() == (1, INTERRUPTED)
+    await database.close()
 
 
 async def test_a_clock_that_jumped_holds_nobody_for_dead() -> None:
@@ -471,7 +499,7 @@ async def test_a_clock_that_jumped_holds_nobody_for_dead() -> None:
     assert noted.heard == []
     shared._lives_since_s = time.monotonic() - 600
     await shared._tidy()
-    assert noted.heard == [interrupt_dead]
+    assert noted.heard == [shared._interrupt]
 
 
 async def test_pages_begin_anew_where_numbers_went_back_or_the_database_was_started_anew() -> None:
