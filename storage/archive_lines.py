@@ -18,8 +18,8 @@ VERSION: Final = 1
 
 # PostgreSQL takes no NUL in a text.
 Text = Annotated[str, Meta(pattern=r"^[^\x00]*\Z")]
-# What becomes a header of an answer.
-MediaText = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f]*\Z")]
+# What becomes a header of an answer: a tab may stand within one (RFC 9110 section 5.5).
+MediaText = Annotated[str, Meta(pattern=r"^[^\x00-\x08\x0a-\x1f\x7f]*\Z")]
 # As session.py reads them out of headers, and in how many bytes an index has them whole.
 SessionId = Annotated[str, Meta(pattern=r"^(?!\s)[^\x00-\x1f\x7f-\x9f]+(?<!\s)\Z")]
 TraceId = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]

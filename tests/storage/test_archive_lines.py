@@ -95,6 +95,9 @@ def test_what_is_no_line_is_refused(line: bytes) -> None:
         {"input_tokens": True},
         {"handed_in": 1},
         {"request": {"media_type": "text/plain\r\nX-Evil: 1"}},
+        {"request": {"encoding": "gzip\x0b"}},
+        {"response": {"media_type": "\x08"}},
+        {"response": {"encoding": "\x7f"}},
         {"request_headers": "no JSON"},
         {"request_headers": "{}"},
         {"request_headers": "[" * 5_000 + "]" * 5_000},
@@ -105,6 +108,13 @@ def test_what_is_no_line_is_refused(line: bytes) -> None:
 def test_a_span_that_cannot_be_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(BadArchive):
         span(**fields)
+
+
+@pytest.mark.parametrize("said", ["text/plain;\tcharset=utf-8", "text/plain; n=\x80\xff"])
+def test_what_a_header_may_have_within_its_value_is_taken(said: str) -> None:
+    found = span(request={"media_type": said, "encoding": said})
+    assert found.request is not None
+    assert (found.request.media_type, found.request.encoding) == (said, said)
 
 
 def test_spans_are_the_same_whatever_the_calls_beside_them_make_of_them() -> None:

@@ -17,7 +17,7 @@ from storage.search import parse
 from storage.sqlite import SqliteDatabase
 from tests.databases import opened as database
 from tests.storage.archives import exported, restored
-from tests.storage.calls import end, rows, spoken, start, text_of, trace_id, write
+from tests.storage.calls import body, end, rows, spoken, start, text_of, trace_id, write
 from tests.storage.lines import archive, block_of, content, node, span
 from tests.storage.seen_twice import Handed, hand_in
 from tests.storage.test_any_intake import mark
@@ -58,6 +58,22 @@ async def test_when_content_was_forgotten_comes_with_a_trace(
     assert rows(other, "SELECT forgotten_at_us FROM traces") == [(99,)]
     assert await exported(other) == data
     await other.close()
+
+
+async def comes_back(db: SqliteDatabase, tmp_path: Path) -> None:
+    """Bring all into a new database, and see that its export is the same."""
+    data = await exported(db)
+    other = database(tmp_path / "other.db")
+    assert (await restored(other, data)).conflict is None
+    assert await check(other, text_of) == []
+    assert await exported(other) == data
+    await other.close()
+
+
+async def test_a_header_with_a_tab_in_it_comes_back(db: SqliteDatabase, tmp_path: Path) -> None:
+    asked = body(b"x", content_type="text/plain;\tcharset=utf-8")
+    write(db, [end(start(1, session_id="s"), request=asked)])
+    await comes_back(db, tmp_path)
 
 
 async def test_words_are_found_and_those_who_watch_hear_of_it_but_not_as_of_new_calls(
