@@ -280,8 +280,8 @@ def _check_json(span: SpanLine) -> None:
             _is_list(plain(headers))
             _value(plain(headers))
     if span.attributes is not None:
+        # Numbers that no reader of ours takes (1e999) are kept as they were written.
         _is_object(plain(span.attributes))
-        _value(plain(span.attributes))
 
 
 def data_of(plain_bytes: bytes) -> Data:

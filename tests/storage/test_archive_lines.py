@@ -102,12 +102,21 @@ def test_what_is_no_line_is_refused(line: bytes) -> None:
         {"request_headers": "{}"},
         {"request_headers": "[" * 5_000 + "]" * 5_000},
         {"attributes": "[]"},
+        {"attributes": '{"a":}'},
+        {"attributes": '{"a":{"b":[1e]}}'},
+        {"attributes": '{"a":1} x'},
         {"attributes": '{"a":' * 5_000 + "1" + "}" * 5_000},
     ],
 )
 def test_a_span_that_cannot_be_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(BadArchive):
         span(**fields)
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "9" * 400, "1.500", "-0"])
+def test_attributes_have_any_number_as_it_was_written(number: str) -> None:
+    said = f'{{"kind":{{"n":[{number}]}},"metadata":{{"n":{number}}}}}'
+    assert span(attributes=said).attributes == said
 
 
 @pytest.mark.parametrize("said", ["text/plain;\tcharset=utf-8", "text/plain; n=\x80\xff"])

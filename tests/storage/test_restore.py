@@ -12,12 +12,15 @@ from storage.doctor import check
 from storage.events import SESSION_UPDATED, SPAN_COMPLETED, TRACE_CREATED, read_after
 from storage.forget import delete_trace
 from storage.fulltext import index
+from storage.handed import Said
 from storage.listing import list_sessions
 from storage.search import parse
 from storage.sqlite import SqliteDatabase
 from tests.databases import opened as database
 from tests.storage.archives import exported, restored
 from tests.storage.calls import body, end, rows, spoken, start, text_of, trace_id, write
+from tests.storage.handing import begun, done
+from tests.storage.handing import hand_in as hand_items
 from tests.storage.lines import archive, block_of, content, node, span
 from tests.storage.seen_twice import Handed, hand_in
 from tests.storage.test_any_intake import mark
@@ -73,6 +76,14 @@ async def comes_back(db: SqliteDatabase, tmp_path: Path) -> None:
 async def test_a_header_with_a_tab_in_it_comes_back(db: SqliteDatabase, tmp_path: Path) -> None:
     asked = body(b"x", content_type="text/plain;\tcharset=utf-8")
     write(db, [end(start(1, session_id="s"), request=asked)])
+    await comes_back(db, tmp_path)
+
+
+async def test_numbers_that_no_double_holds_come_back_as_they_were_handed_in(
+    db: SqliteDatabase, tmp_path: Path
+) -> None:
+    said = Said(kind="tool_call", attributes=b'{"kind":{"n":1.500,"m":[1e999]}}')
+    hand_items(db, [begun(1, session_id="s", said=said, end=done(1))])
     await comes_back(db, tmp_path)
 
 
