@@ -16,9 +16,10 @@ from proxy.prefixes import Head, Owner, Prefix, Prefixes
 from proxy.providers.facts import RequestFacts
 from proxy.providers.lenient import preview
 from proxy.providers.openai import MessageFacts, messages_key, read_message, read_request
-from proxy.slices import MAX_SLICES, Slice, split, split_skeleton, without_known
+from proxy.slices import Slice, split, split_skeleton, without_known
 from storage.chain import (
     BEGINNING,
+    MAX_MESSAGES,
     MAX_POINTS,
     Conversation,
     Message,
@@ -114,7 +115,7 @@ class Conversations:
                 return None
             data = skeleton.data
             found = split_skeleton(skeleton, path)
-        if found is None or head.count + len(found.slices) > MAX_SLICES:
+        if found is None or head.count + len(found.slices) > MAX_MESSAGES:
             return None
         facts = read_request(owner.operation, found.rest, _JSON)
         # Of a call that goes on from what the provider holds all messages are needed: storage

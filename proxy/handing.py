@@ -18,9 +18,10 @@ import orjson
 from proxy.pricing import Prices
 from proxy.providers.lenient import MAX_CONTAINERS, clean, mapping, preview
 from proxy.providers.openai import MessageFacts, read_message
-from proxy.slices import MAX_LEAD_BYTES, MAX_SLICES, Slice, elements
+from proxy.slices import MAX_LEAD_BYTES, Slice, elements
 from storage.chain import (
     BEGINNING,
+    MAX_MESSAGES,
     MAX_POINTS,
     Conversation,
     Message,
@@ -263,7 +264,7 @@ def _said_by_model(string: bytes) -> Slice:
 def _messages(array: bytes) -> list[Slice] | None:
     """Give the elements of an array, if there are some and all of them are messages or items."""
     found = elements(array)
-    if not found or len(found) > MAX_SLICES:
+    if not found or len(found) > MAX_MESSAGES:
         return None
     for lead, message in found:
         if message[:1] != b"{" or len(lead) > MAX_LEAD_BYTES:

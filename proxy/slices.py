@@ -19,6 +19,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from storage.chain import MAX_MESSAGES
 from storage.records import MAX_ENVELOPED_BYTES, Content, Envelope
 
 Path = tuple[str | int, ...]
@@ -34,8 +35,6 @@ MAX_PIECE_BYTES: Final = 4 * 1024
 MAX_PIECES_BYTES: Final = 16 * 1024
 # The separator before a message stands in its node: a comma and the deepest indentation.
 MAX_LEAD_BYTES: Final = 256
-# Messages of one body; OpenAI's own limit for `messages` is 2,048. 8 MiB of `"",` are 2.8 million.
-MAX_SLICES: Final = 10_000
 
 _OBJECT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ARRAY: Final = msgspec.json.Decoder(list[msgspec.Raw])
@@ -195,7 +194,7 @@ def _split(body: bytes, path: Path, large_bytes: int, *, known: bool) -> Split |
             if data[:1] not in _MESSAGE or len(lead) > MAX_LEAD_BYTES:
                 return None
             slices.append(Slice(lead, data))
-        if len(slices) > MAX_SLICES:
+        if len(slices) > MAX_MESSAGES:
             return None
         if slices or known:
             holes.append(_Hole(opened, last, None))

@@ -5,10 +5,8 @@ is said up to it; whether one stands behind another takes steps as the logarithm
 """
 
 from dataclasses import dataclass
-from typing import Final
 
-# Messages of one answer.
-MAX_BELOW: Final = 4_096
+from storage.chain import MAX_MESSAGES
 
 
 @dataclass(slots=True)
@@ -56,7 +54,7 @@ class Nodes(dict[bytes, Stored]):
         if own is None:
             return True
         depth = self._depth(above)
-        if not 0 < self._depth(own) - depth <= MAX_BELOW:
+        if not 0 < self._depth(own) - depth <= MAX_MESSAGES:
             return False
         one: bytes | None = own
         while one is not None and self[one].depth > depth:

@@ -17,6 +17,9 @@ import msgspec
 HASH_BYTES: Final = 16
 # What every conversation extends: before its first message, and before what instructs the model.
 BEGINNING: Final = bytes(HASH_BYTES)
+# Messages of one input, or of one answer; OpenAI's own limit for `messages` is 2,048. 8 MiB of
+# `"",` are 2.8 million.
+MAX_MESSAGES: Final = 10_000
 # Places from which a call may go on: more than the results of one turn's tool calls.
 MAX_POINTS: Final = 64
 

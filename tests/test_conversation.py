@@ -311,8 +311,8 @@ def test_when_it_forgets_the_next_call_is_read_whole() -> None:
 def test_a_conversation_of_too_many_messages_is_not_split_however_it_is_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(slices, "MAX_SLICES", 3)
-    monkeypatch.setattr(conversation, "MAX_SLICES", 3)
+    monkeypatch.setattr(slices, "MAX_MESSAGES", 3)
+    monkeypatch.setattr(conversation, "MAX_MESSAGES", 3)
     known = Conversations()
     asked(chat(user("a"), user("b")), known)
     body = chat(user("a"), user("b"), user("c"), user("d"))

@@ -131,7 +131,7 @@ def test_a_large_value_beside_the_messages_is_a_content_wherever_it_stands() -> 
         b'{"messages":[[1],[2]]}',
         b'{"messages":[' + b"[" * 100_000 + b"]}",
         b'{"messages":[{}%b,{}]}' % (b" " * slices.MAX_LEAD_BYTES),
-        b'{"messages":[%b]}' % b",".join([b'""'] * (slices.MAX_SLICES + 1)),
+        b'{"messages":[%b]}' % b",".join([b'""'] * (slices.MAX_MESSAGES + 1)),
     ],
 )
 def test_what_cannot_be_split_with_certainty_is_not_split(body: bytes) -> None:

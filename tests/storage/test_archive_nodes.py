@@ -1,8 +1,14 @@
 """Which node of a block follows which, however many there are."""
 
 import time
+from pathlib import Path
 
 from storage.archive_nodes import Nodes, Stored
+from storage.chain import MAX_MESSAGES
+from storage.sqlite import SqliteDatabase
+from tests.databases import opened
+from tests.storage.archives import exported, restored
+from tests.storage.calls import spoken, start, write
 
 
 def chain(length: int) -> tuple[Nodes, list[bytes]]:
@@ -28,14 +34,26 @@ def test_which_node_follows_which_is_told_without_a_walk() -> None:
 
 
 def test_an_answer_of_more_messages_than_there_are_is_refused() -> None:
-    nodes, names = chain(5_000)
-    assert nodes.follows(names[0], names[4_096])
-    assert not nodes.follows(names[0], names[4_097])
+    nodes, names = chain(MAX_MESSAGES + 2)
+    assert nodes.follows(names[0], names[MAX_MESSAGES])
+    assert not nodes.follows(names[0], names[MAX_MESSAGES + 1])
 
 
 def test_spans_with_far_answers_are_read_in_linear_time() -> None:
-    nodes, names = chain(4_096)
+    nodes, names = chain(MAX_MESSAGES)
     began_s = time.process_time()
     for _ in range(10_000):
         assert nodes.follows(None, names[-1])
     assert time.process_time() - began_s < 2
+
+
+async def test_an_answer_of_as_many_messages_as_are_recorded_comes_in(
+    db: SqliteDatabase, tmp_path: Path
+) -> None:
+    answer = [f"a:{n}" for n in range(MAX_MESSAGES)]
+    write(db, [spoken(start(1, session_id="s"), ["u:1"], answer)], indexed=False)
+    data = await exported(db)
+    other = opened(tmp_path / "other.db")
+    assert (await restored(other, data)).spans == 1
+    assert await exported(other) == data
+    await other.close()
