@@ -39,6 +39,7 @@ from storage.archive_spans import told_of
 from storage.chain import BEGINNING, node_hash
 from storage.parameters import MAX_TIME_US
 from storage.records import MAX_ENVELOPED_BYTES
+from storage.squeeze import MAX_BYTES
 
 # Tells whether a message, by its bytes, is of this role and of this meaning.
 Says = Callable[[bytes, str, bytes], bool]
@@ -51,6 +52,8 @@ CACHE_BYTES: Final = 4 * 1024 * 1024
 HASHES: Final = 64
 # What stands before a message: a comma and blanks, of which no more than 256 are recorded.
 MAX_LEAD_BYTES: Final = 1024
+# What a piece of an envelope and the id behind it take beside its bytes, at most (MessagePack).
+PIECE_BYTES: Final = 16
 # What stands for an error whose words are forgotten.
 FORGOTTEN: Final = "[forgotten]"
 
@@ -257,7 +260,10 @@ class Block:
         sizes = [
             self._said_bytes(which, chain) if h is None else self.contents[h].size for h in holes
         ]
-        if sum(sizes) + sum(len(plain(piece)) for piece in pieces) > MAX_ENVELOPED_BYTES:
+        around = sum(len(plain(piece)) for piece in pieces)
+        if around + PIECE_BYTES * len(pieces) > MAX_BYTES:
+            raise BadArchive(f"round the parts of a {which} are more than {MAX_BYTES:,} bytes")
+        if sum(sizes) + around > MAX_ENVELOPED_BYTES:
             raise BadArchive(f"the parts of a {which} have more than {MAX_ENVELOPED_BYTES:,} bytes")
         if not is_exact:
             return True

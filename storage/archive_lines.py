@@ -11,8 +11,10 @@ import msgspec
 from msgspec import Meta, Struct
 
 from storage.aggregates import MAX_DURATION_US
+from storage.columns import KEY_TEXT
 from storage.marks import SessionName
 from storage.parameters import MAX_COST_NUSD, MAX_COUNT, MAX_KEY_BYTES, MAX_TIME_US
+from storage.squeeze import MAX_BYTES
 
 VERSION: Final = 1
 
@@ -240,6 +242,13 @@ class EndLine(_Line, frozen=True, kw_only=True, tag_field="type", tag="end"):
 
 Line = Header | SessionLine | TraceLine | OpenedLine | ContentLine | NodeLine | SpanLine | EndLine
 
+# Texts that indexes have whole, by the lines that have them.
+_KEYS: Final[dict[type[Struct], tuple[str, ...]]] = {
+    SessionLine: ("id",),
+    OpenedLine: ("user_id",),
+    SpanLine: tuple(sorted(KEY_TEXT)),
+}
+
 _encode: Final = msgspec.json.Encoder(order="sorted").encode
 _decode: Final = msgspec.json.Decoder(Line).decode
 _value: Final = msgspec.json.Decoder().decode
@@ -263,25 +272,38 @@ def decoded(line: bytes) -> Line:
     """
     try:
         found: Line = _decode(line)
+        _check_keys(found)
         if isinstance(found, SpanLine):
             _check_json(found)
-        elif isinstance(found, SessionLine) and len(found.id.encode()) > MAX_KEY_BYTES:
-            raise BadArchive(f"the id of the session has more than {MAX_KEY_BYTES:,} bytes")
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise BadArchive(why) from None
     return found
 
 
+def _check_keys(line: Line) -> None:
+    """Refuse texts that no index can have whole."""
+    for name in _KEYS.get(type(line), ()):
+        text = getattr(line, name)
+        if text is not None and len(text.encode()) > MAX_KEY_BYTES:
+            of = line.__struct_config__.tag
+            raise BadArchive(f"the {name} of the {of} has more than {MAX_KEY_BYTES:,} bytes")
+
+
 def _check_json(span: SpanLine) -> None:
-    """Refuse headers and attributes that are not the JSON as which they are shown."""
-    for headers in (span.request_headers, span.response_headers):
-        if headers is not None:
-            _is_list(plain(headers))
-            _value(plain(headers))
-    if span.attributes is not None:
-        # Numbers that no reader of ours takes (1e999) are kept as they were written.
-        _is_object(plain(span.attributes))
+    """Refuse headers and attributes that are not the JSON as which they are shown, or too long."""
+    for name in ("request_headers", "response_headers", "attributes"):
+        if (data := getattr(span, name)) is None:
+            continue
+        value = plain(data)
+        if len(value) > MAX_BYTES:
+            raise BadArchive(f"the {name} of the span have more than {MAX_BYTES:,} bytes")
+        if name == "attributes":
+            # Numbers that no reader of ours takes (1e999) are kept as they were written.
+            _is_object(value)
+        else:
+            _is_list(value)
+            _value(value)
 
 
 def data_of(plain_bytes: bytes) -> Data:

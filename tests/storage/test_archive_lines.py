@@ -126,6 +126,22 @@ def test_what_a_header_may_have_within_its_value_is_taken(said: str) -> None:
     assert (found.request.media_type, found.request.encoding) == (said, said)
 
 
+KEYS = ("model", "model_requested", "response_id", "user_id")
+OPENED: dict[str, Any] = {"type": "opened", "trace": "0" * 32, "at_us": 5}
+KEYED = [*({**SPAN, name: ""} for name in KEYS), {**OPENED, "user_id": ""}]
+
+
+@pytest.mark.parametrize("line", KEYED)
+def test_a_text_that_no_index_could_have_whole_is_refused(line: dict[str, Any]) -> None:
+    (name,) = [name for name, value in line.items() if value == ""]
+    for text in ("x" * 1_025, "\u00e9" * 513):
+        with pytest.raises(BadArchive, match=f"the {name} of the {line['type']} has more than"):
+            decoded(msgspec.json.encode({**line, name: text}))
+    for text in ("x" * 1_024, "\u00e9" * 512):
+        found = decoded(msgspec.json.encode({**line, name: text}))
+        assert getattr(found, name) == text
+
+
 def test_spans_are_the_same_whatever_the_calls_beside_them_make_of_them() -> None:
     chain = Chain(input="0" * 32, base_meaning="00", fresh_count=3)
     one = span(handed_in=True, same_call="2" * 16, chain=msgspec.to_builtins(chain))

@@ -5,8 +5,10 @@ import pytest
 from storage import archive_block, rebuild
 from storage.archive_lines import BadArchive
 from storage.database import Database, DatabaseCorrupt
+from storage.queries import get_span
 from storage.rebuild import request_body, response_body
 from storage.sqlite import SqliteDatabase
+from storage.squeeze import MAX_BYTES
 from tests.storage.archives import restored
 from tests.storage.calls import span_id, spoken, start, write
 from tests.storage.lines import archive, block_of, content, node, sha256_of, span
@@ -74,3 +76,50 @@ async def test_what_is_just_not_too_large_comes_in(db: SqliteDatabase) -> None:
     body = await request_body(db, 1, span_id(1))
     assert body is not None
     assert len(body.data) == 67_000_068
+
+
+HEADS = ("request_headers", "response_headers", "attributes")
+
+
+def as_long_as(size: int, name: str) -> str:
+    """Give JSON of so many bytes, as headers or attributes have it, that takes little room."""
+    before, behind = ('{"a":"', '"}') if name == "attributes" else ('[["a","', '"]]')
+    return before + "x" * (size - len(before) - len(behind)) + behind
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_headers_and_attributes_that_nobody_could_read_again_are_refused(name: str) -> None:
+    with pytest.raises(BadArchive, match=f"the {name} of the span have more than 1,048,576 bytes"):
+        block_of(archive(span(**{name: as_long_as(MAX_BYTES + 1, name)})))
+
+
+async def test_headers_and_attributes_that_are_just_not_too_long_can_be_read(
+    db: SqliteDatabase,
+) -> None:
+    long = {name: as_long_as(MAX_BYTES, name) for name in HEADS}
+    assert (await restored(db, b"".join(archive(span(**long))))).spans == 1
+    found = await get_span(db, 1, span_id(1))
+    assert found is not None
+    assert (found.request_headers, found.response_headers) == (long[HEADS[0]], long[HEADS[1]])
+    assert found.attributes == long["attributes"].encode()
+
+
+def with_pieces(pieces: list[str]) -> list[bytes]:
+    envelope = {"pieces": pieces, "holes": [sha256_of("x")] * (len(pieces) - 1)}
+    return archive(content("x"), span(response={"size": 5, "redacted": True, "envelope": envelope}))
+
+
+@pytest.mark.parametrize("pieces", [["x" * MAX_BYTES], [""] * 70_000])
+def test_what_stands_round_parts_and_nobody_could_read_again_is_refused(pieces: list[str]) -> None:
+    with pytest.raises(BadArchive, match="round the parts of a response are more than 1,048,576"):
+        block_of(with_pieces(pieces))
+
+
+@pytest.mark.parametrize("pieces", [["x" * (MAX_BYTES - 16)], [""] * 65_536])
+async def test_what_stands_round_parts_and_is_just_not_too_long_can_be_read(
+    db: SqliteDatabase, pieces: list[str]
+) -> None:
+    assert (await restored(db, b"".join(with_pieces(pieces)))).spans == 1
+    body = await response_body(db, 1, span_id(1))
+    assert body is not None
+    assert body.data == "x".join(pieces).encode()
