@@ -214,6 +214,13 @@ class Block:
                 raise BadArchive(f"{of} names a node that is not before it")
         if not self.nodes.follows(bytes_of(chain.input), bytes_of(chain.output)):
             raise BadArchive(f"{of} has an answer that does not follow its input")
+        head, prelude = bytes_of(chain.input), bytes_of(chain.prelude)
+        if prelude is not None and not self.nodes.leads_to(prelude, head):
+            raise BadArchive(f"{of} is instructed by what is not in its input")
+        # Of an input that was damaged and is gone it stays known how many messages were new.
+        behind = self.nodes.depth(head) - self.nodes.depth(prelude)
+        if head is not None and (chain.fresh_count or 0) > behind:
+            raise BadArchive(f"{of} brings more messages than its input has")
         for which, body in (("request", line.request), ("response", line.response)):
             if body is not None and not self._rebuilds(which, body, chain):
                 raise BadArchive(f"{of} has a {which} that is not of its hash, or lacks a part")

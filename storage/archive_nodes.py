@@ -37,8 +37,8 @@ class Nodes(dict[bytes, Stored]):
             node.depth = parent.depth + 1
             node.said_bytes += parent.said_bytes
             # Two jumps of one length become one of twice the length.
-            far = self._depth(parent.jump)
-            farther = self._depth(self[parent.jump].jump) if parent.jump is not None else 0
+            far = self.depth(parent.jump)
+            farther = self.depth(self[parent.jump].jump) if parent.jump is not None else 0
             is_pair = parent.depth - far == far - farther
             node.jump = (
                 self[parent.jump].jump if is_pair and parent.jump is not None else node.parent
@@ -53,14 +53,21 @@ class Nodes(dict[bytes, Stored]):
         """Tell whether a node, if there is one, stands behind another, and not too far."""
         if own is None:
             return True
-        depth = self._depth(above)
-        if not 0 < self._depth(own) - depth <= MAX_MESSAGES:
-            return False
-        one: bytes | None = own
+        is_near = 0 < self.depth(own) - self.depth(above) <= MAX_MESSAGES
+        return is_near and self.leads_to(above, own)
+
+    def leads_to(self, above: bytes | None, own: bytes | None) -> bool:
+        """Tell whether a node is another, or stands above it; None is the beginning."""
+        depth = self.depth(above)
+        one = own
         while one is not None and self[one].depth > depth:
             jump = self[one].jump
-            one = jump if self._depth(jump) >= depth else self[one].parent
+            one = jump if self.depth(jump) >= depth else self[one].parent
         return one == above
+
+    def depth(self, own: bytes | None) -> int:
+        """Give how many messages there are up to a node, its own among them."""
+        return 0 if own is None else self[own].depth
 
     def below(self, above: bytes | None, own: bytes | None) -> list[bytes]:
         """Give the nodes from behind one to another that follows it."""
@@ -69,6 +76,3 @@ class Nodes(dict[bytes, Stored]):
             found.append(own)
             own = self[own].parent
         return found[::-1]
-
-    def _depth(self, own: bytes | None) -> int:
-        return 0 if own is None else self[own].depth

@@ -13,6 +13,7 @@ from storage.sqlite import SqliteDatabase
 from tests.storage.archives import exported
 from tests.storage.calls import T0, spoken, start, write
 from tests.storage.handing import begun, done, hand_in, opened
+from tests.storage.lines import content, node
 
 Lines = list[dict[str, Any]]
 
@@ -82,6 +83,20 @@ def _drop(kind: str) -> Callable[[Lines], None]:
     return lambda lines: lines.remove(first(lines, kind))
 
 
+def _chain(lines: Lines) -> dict[str, Any]:
+    """Give where the first call stands: it brings one message behind the one that instructs it."""
+    chain: dict[str, Any] = first(lines, "span")["chain"]
+    assert chain["fresh_count"] == 1
+    return chain
+
+
+def _instruct_from_elsewhere(lines: Lines) -> None:
+    side = node("side")
+    at = lines.index(first(lines, "span"))
+    lines[at:at] = [content("side"), side]
+    _chain(lines).update(prelude=side["hash"])
+
+
 HOSTILE: dict[str, tuple[Callable[[Lines], object], str]] = {
     "no header": (lambda lines: lines.pop(0), "no line that says what it is"),
     "a later version": (_set("traceway", version=2), "of version 2"),
@@ -128,6 +143,23 @@ HOSTILE: dict[str, tuple[Callable[[Lines], object], str]] = {
             output=first(lines, "span")["chain"]["output"]
         ),
         "an answer that does not follow its input",
+    ),
+    "instructed from elsewhere": (_instruct_from_elsewhere, "is instructed by what is not in"),
+    "instructed by its answer": (
+        lambda lines: _chain(lines).update(prelude=_chain(lines)["output"]),
+        "is instructed by what is not in its input",
+    ),
+    "instructed without an input": (
+        lambda lines: _chain(lines).pop("input"),
+        "is instructed by what is not in its input",
+    ),
+    "more is new than there is": (
+        lambda lines: _chain(lines).update(fresh_count=2),
+        "brings more messages than its input has",
+    ),
+    "much more is new than there is": (
+        lambda lines: _chain(lines).update(base_meaning="ab" * 16, fresh_count=1_000_000),
+        "brings more messages than its input has",
     ),
     "a call that saw a call": (_set("span", same_call="0" * 16), "only spans say"),
     "a call with an early end": (

@@ -25,10 +25,15 @@ def test_which_node_follows_which_is_told_without_a_walk() -> None:
     for own, name in enumerate(names):
         for above in range(200):
             assert nodes.follows(names[above], name) == (above < own)
+            assert nodes.leads_to(names[above], name) == (above <= own)
         assert nodes.follows(None, name)
         assert nodes.follows(name, b"side") == (own <= 49)
         assert not nodes.follows(b"side", name)
+        assert not nodes.leads_to(b"side", name)
+        assert nodes.leads_to(name, b"side") == (own <= 49)
         assert nodes.said_bytes(name) == 10 * (own + 1)
+    assert nodes.leads_to(None, names[0])
+    assert not nodes.leads_to(names[0], None)
     assert nodes.below(names[197], names[199]) == names[198:]
     assert nodes.below(None, names[1]) == names[:2]
 
