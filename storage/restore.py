@@ -42,7 +42,7 @@ from storage.database import Params, Row, Transaction
 from storage.events import log_changes
 from storage.fulltext import await_index
 from storage.intake import KEEP_EARLY
-from storage.keys import SpanKey, TraceKey
+from storage.keys import TraceKey
 from storage.ledger import Ledger, TraceChange
 from storage.mentions import mention_again
 from storage.opened import NOT_OPENED
@@ -56,8 +56,8 @@ from storage.restore_conflicts import (
     spans_among,
     trace_conflict,
 )
+from storage.restore_marks import FORGET, KNOWN_CALLS, Mark
 from storage.rollup import roll_up
-from storage.twins import MARK
 
 # ruff: noqa: S608 (the SQL below is put together from constants of this package, never from values)
 
@@ -66,8 +66,6 @@ BATCH_SPANS: Final = 25
 BATCH_BYTES: Final = 512 * 1024
 # Spans of one transaction that waits for calls from which others go on: those are nearer.
 MOST_SPANS: Final = 500
-
-Mark = tuple[SpanKey, bytes]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -123,17 +121,9 @@ NAME_SESSION: Final = """
 UPDATE sessions SET name = :name, starred = :starred
 WHERE project_id = :project_id AND session_id = :session_id
 """
-FORGOTTEN: Final = """
-UPDATE traces SET forgotten_at_us = :forgotten_at_us
-WHERE project_id = :project_id AND trace_id = :trace_id
-"""
 KNOWN_SPANS: Final = f"{FOUND_SPANS} (:keys)"
 KNOWN_HASHES: Final = f"{HASHES} AND id IN (:keys)"
 KNOWN_EARLY: Final = f"{EARLY_ENDS} AND ended_id IN (:keys)"
-KNOWN_CALLS: Final = """
-SELECT span_id FROM spans
-WHERE project_id = :project_id AND owner IS NOT NULL AND span_id IN (:keys)
-"""
 
 
 class _Part:
@@ -368,7 +358,7 @@ class _Part:
             line: TraceLine = self._block.traces[key[1]]
             if line.forgotten_at_us is not None and change.touched:
                 named: Params = {"trace_id": key[1], "forgotten_at_us": line.forgotten_at_us}
-                self._tx.execute(FORGOTTEN, {**self._key, **named})
+                self._tx.execute(FORGET, {**self._key, **named})
 
     def _mention(self) -> None:
         """Note which session said what, and have full text hear of it."""
@@ -381,19 +371,3 @@ class _Part:
         for session_key, seq in sorted(spans, key=lambda one: one[1]):
             unheard += mention_again(self._tx, session_key, (seq,))
         await_index(self._tx, unheard)
-
-
-def mark(tx: Transaction, marks: Iterable[Mark]) -> list[Mark]:
-    """Mark spans that saw a call which is there by now; return those whose call is still not."""
-    ledger = Ledger(tx)
-    left: list[Mark] = []
-    for key, call in marks:
-        project: Params = {"project_id": key[0]}
-        if not tx.look_up(KNOWN_CALLS, project, [call]):
-            left.append((key, call))
-            continue
-        named: Params = {**project, "trace_id": key[1], "span_id": key[2], "same_call": call}
-        for row in tx.execute(MARK, named):
-            ledger.trace(key[:2]).spans[key[2]] = SpanFacts.of(row)
-    log_changes(ledger, roll_up(ledger))
-    return left

@@ -23,13 +23,13 @@ from proxy.errors import Refused
 from proxy.providers.messages import read_message
 from proxy.reaper import Client, MalformedBody
 from proxy.recorder import Recorder
-from storage import archive, queries, restore
+from storage import archive, queries, restore, restore_marks
 from storage.archive_block import Block
 from storage.archive_incoming import Incoming
 from storage.archive_lines import BadArchive
 from storage.database import Database, StorageError
-from storage.restore import Mark
 from storage.restore_conflicts import Conflict, find_conflict
+from storage.restore_marks import Mark
 
 # Gives what is exported of a project's session. Raises LookupError before the first piece where
 # there is no such session.
@@ -202,7 +202,7 @@ class _Import:
                 self._refuse(block, part.conflict)
                 at = part.at
             if self._marks:
-                mark = functools.partial(restore.mark, marks=self._marks)
+                mark = functools.partial(restore_marks.mark, marks=self._marks)
                 self._marks = await self._recorder.write(mark, (self._project,))
             self._sessions += block.session is not None
         finally:

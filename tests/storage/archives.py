@@ -3,8 +3,9 @@
 from storage.archive import lone_blocks, session_block
 from storage.archive_incoming import Incoming
 from storage.database import Database
-from storage.restore import Mark, Written, mark, write
+from storage.restore import Written, write
 from storage.restore_conflicts import Conflict, find_conflict
+from storage.restore_marks import Mark, mark
 from tests.storage.calls import rows
 
 

@@ -12,7 +12,8 @@ from storage import archive
 from storage.archive import ArchiveChanged, lone_blocks, running_in, session_block
 from storage.archive_spans import EARLY_ENDS, HASHES, NUMBERED_SPANS, SELECT_SPANS
 from storage.forget import delete_trace
-from storage.restore import KNOWN_CALLS, UPROOTED_OF
+from storage.restore import UPROOTED_OF
+from storage.restore_marks import FORGOTTEN, KNOWN_CALLS
 from storage.sqlite import SqliteDatabase
 from tests.storage.archives import exported
 from tests.storage.calls import T0, end, spoken, start, text_of, trace_id, write
@@ -148,6 +149,7 @@ _NAMES = ", ".join(f":v{n}" for n in range(archive.AT_ONCE))
         f"{EARLY_ENDS} AND ended_id IN ({_NAMES})",
         UPROOTED_OF.replace(":keys", _NAMES),
         KNOWN_CALLS.replace(":keys", _NAMES),
+        FORGOTTEN.replace(":keys", _NAMES),
     ],
 )
 async def test_no_statement_reads_all_of_a_project(db: SqliteDatabase, sql: str) -> None:

@@ -19,11 +19,8 @@ from storage.sqlite import SqliteDatabase
 from tests.databases import opened as database
 from tests.storage.archives import exported, restored
 from tests.storage.calls import body, end, rows, spoken, start, text_of, trace_id, write
-from tests.storage.handing import begun, done
-from tests.storage.handing import hand_in as hand_items
+from tests.storage.handing import begun, done, hand_in
 from tests.storage.lines import archive, block_of, content, node, span
-from tests.storage.seen_twice import Handed, hand_in
-from tests.storage.test_any_intake import mark
 from tests.storage.test_archive import talk
 from tests.storage.test_archive_block import written
 
@@ -83,7 +80,7 @@ async def test_numbers_that_no_double_holds_come_back_as_they_were_handed_in(
     db: SqliteDatabase, tmp_path: Path
 ) -> None:
     said = Said(kind="tool_call", attributes=b'{"kind":{"n":1.500,"m":[1e999]}}')
-    hand_items(db, [begun(1, session_id="s", said=said, end=done(1))])
+    hand_in(db, [begun(1, session_id="s", said=said, end=done(1))])
     await comes_back(db, tmp_path)
 
 
@@ -223,22 +220,3 @@ async def test_calls_whose_place_nobody_holds_do_not_make_one_long_transaction(
         at = part.at
     block.close()
     assert written_spans == [50, *[25] * 5, 24]
-
-
-async def test_a_mark_waits_for_a_call_of_a_later_block(db: SqliteDatabase, tmp_path: Path) -> None:
-    write(db, [end(start(2, session_id="t"))])
-    hand_in(db, Handed(n=1, trace=1, session="s"))
-    mark(db, 0, 0)
-    assert await check(db, text_of) == []
-    data = await exported(db)
-    other = database(tmp_path / "other.db")
-    done = await restored(other, data)
-    assert done.marks == []
-    assert await exported(other) == data
-    alone = database(tmp_path / "alone.db")
-    first = data[: data.index(b'{"format"', 1)]
-    done = await restored(alone, first)
-    assert len(done.marks) == 1
-    assert await check(alone, text_of) == []
-    for one in (other, alone):
-        await one.close()
