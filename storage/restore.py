@@ -15,6 +15,7 @@ from storage.additions import Node
 from storage.aggregates import SpanFacts
 from storage.archive_block import Block
 from storage.archive_lines import (
+    Chain,
     ContentLine,
     Line,
     NodeLine,
@@ -139,7 +140,8 @@ class _Part:
         self._spans: list[SpanLine] = []
         self._numbered: list[SpanLine | OpenedLine] = []
         self._contents: dict[bytes, bytes] = {}
-        self._nodes: list[bytes] = []
+        self._held_bytes = 0
+        self._nodes: set[bytes] = set()
         self._at = self._read(at)
 
     def _read(self, start: int) -> int | None:
@@ -155,14 +157,20 @@ class _Part:
     def _take(self, line: Line) -> None:
         match line:
             case ContentLine():
-                self._contents[bytes.fromhex(line.sha256)] = plain(line.data)
+                self._hold(bytes.fromhex(line.sha256), plain(line.data))
             case NodeLine():
-                self._nodes.append(bytes.fromhex(line.hash))
+                self._nodes.add(bytes.fromhex(line.hash))
             case OpenedLine():
                 self._numbered.append(line)
             case SpanLine():
                 self._numbered.append(line)
                 self._spans.append(line)
+
+    def _hold(self, sha256: bytes, data: bytes) -> None:
+        """Keep the bytes of a content at hand, unless there are many: the block has them all."""
+        if self._held_bytes + len(data) <= BATCH_BYTES:
+            self._held_bytes += len(data)
+            self._contents[sha256] = data
 
     def write(self, done: Written) -> None:
         """Write it, and add what became of it to what is done."""
@@ -175,9 +183,9 @@ class _Part:
         had_session = self._has_session()
         new = [one for one in self._numbered if self._is_new(one, known)]
         ledger.take_seqs(len(new))
-        ledger.additions.look_up_contents(self._project_id, self._contents)
-        ledger.additions.look_up_nodes(self._project_id, self._nodes)
-        calls = self._calls(new)
+        spans = [one for one in new if isinstance(one, SpanLine)]
+        self._look_up(spans)
+        calls = self._calls(spans)
         rows: list[Params] = []
         for one in new:
             change = self._change(one.trace)
@@ -187,7 +195,7 @@ class _Part:
                 rows.append(self._row(one, change, calls, done.marks))
         ledger.additions.flush()
         self._tx.insert_rows(INSERT_SPAN, rows)
-        self._keep_early(one for one in new if isinstance(one, SpanLine))
+        self._keep_early(spans)
         sessions = roll_up(ledger)
         if not had_session:
             self._describe_session()
@@ -201,6 +209,25 @@ class _Part:
         done.marks += [
             self._mark(one) for one in self._spans if key_of(one) in known and one.same_call
         ]
+
+    def _look_up(self, spans: Iterable[SpanLine]) -> None:
+        """Find out at once what is there of the messages of this part, and of bodies."""
+        nodes: dict[bytes, None] = {}
+        contents: dict[bytes, None] = {}
+        for line in spans:
+            chain = line.chain or Chain()
+            for own in (bytes_of(chain.input), bytes_of(chain.output)):
+                while own is not None and own in self._nodes and own not in nodes:
+                    stored = self._block.nodes[own]
+                    nodes[own] = contents[stored.sha256] = None
+                    own = stored.parent
+            for body in (line.request, line.response):
+                if body is not None:
+                    holes = () if body.envelope is None else body.envelope.holes
+                    named = (one for one in (body.content, *holes) if one is not None)
+                    contents.update((bytes.fromhex(one), None) for one in named)
+        self._ledger.additions.look_up_contents(self._project_id, contents)
+        self._ledger.additions.look_up_nodes(self._project_id, nodes)
 
     def _trace_key(self, text: str) -> TraceKey:
         return self._project_id, bytes.fromhex(text)
@@ -246,9 +273,8 @@ class _Part:
                 self._ledger.links[change.key] = bytes.fromhex(line.linked)
         return change
 
-    def _calls(self, new: Iterable[SpanLine | OpenedLine]) -> set[bytes]:
+    def _calls(self, spans: Sequence[SpanLine]) -> set[bytes]:
         """Give the calls that are there, or come now, of those that spans saw as well."""
-        spans = [one for one in new if isinstance(one, SpanLine)]
         wanted = [bytes.fromhex(one.same_call) for one in spans if one.same_call is not None]
         found = {row[0] for row in self._tx.look_up(KNOWN_CALLS, self._key, wanted)}
         return found | {bytes.fromhex(one.id) for one in spans if not one.handed_in}

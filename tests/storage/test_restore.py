@@ -1,12 +1,15 @@
 """Archives written into a database: all that is made of rows is there, and the doctor agrees."""
 
 import json
+import tracemalloc
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from storage import restore
+from storage.additions import Additions
 from storage.archive_incoming import Incoming
 from storage.doctor import check
 from storage.events import SESSION_UPDATED, SPAN_COMPLETED, TRACE_CREATED, read_after
@@ -14,13 +17,24 @@ from storage.forget import delete_trace
 from storage.fulltext import index
 from storage.handed import Said
 from storage.listing import list_sessions
+from storage.rebuild import request_body
 from storage.search import parse
 from storage.sqlite import SqliteDatabase
 from tests.databases import opened as database
 from tests.storage.archives import exported, restored
-from tests.storage.calls import body, end, rows, spoken, start, text_of, trace_id, write
+from tests.storage.calls import (
+    body,
+    end,
+    rows,
+    span_id,
+    spoken,
+    start,
+    text_of,
+    trace_id,
+    write,
+)
 from tests.storage.handing import begun, done, hand_in
-from tests.storage.lines import archive, block_of, content, node, span
+from tests.storage.lines import archive, block_of, content, node, sha256_of, span
 from tests.storage.test_archive import talk
 from tests.storage.test_archive_block import written
 
@@ -220,3 +234,39 @@ async def test_calls_whose_place_nobody_holds_do_not_make_one_long_transaction(
         at = part.at
     block.close()
     assert written_spans == [50, *[25] * 5, 24]
+
+
+async def test_what_no_span_names_is_neither_held_in_memory_nor_looked_for(
+    db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = [f"{n} " + "x" * 100_000 for n in range(100)]
+    unnamed = [line for data in large for line in (content(data), node(data))]
+    request = {"size": 5, "redacted": True, "content": sha256_of(large[7])}
+    said = node("said")
+    call = span(request=request, chain={"input": said["hash"], "fresh_count": 1})
+    block = block_of(archive(*unnamed, content("said"), said, call))
+    looked_for: list[int] = []
+
+    def counting(look_up: Callable[..., None]) -> Callable[..., None]:
+        def counted(additions: Additions, project_id: int, hashes: Iterable[bytes]) -> None:
+            looked_for.append(len(named := [*hashes]))
+            look_up(additions, project_id, named)
+
+        return counted
+
+    for name in ("look_up_contents", "look_up_nodes"):
+        monkeypatch.setattr(Additions, name, counting(getattr(Additions, name)))
+    with db.transaction() as tx:
+        tracemalloc.start()
+        part = restore.write(tx, 1, block, 0)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    block.close()
+    assert (part.spans, part.at) == (1, None)
+    assert sum(looked_for) == 3
+    assert peak < 4 * restore.BATCH_BYTES
+    body = await request_body(db, 1, span_id(1))
+    assert body is not None
+    assert body.data == large[7].encode()
+    assert rows(db, "SELECT COUNT(*) FROM contents") == [(2,)]
+    assert await check(db, lambda data: data.decode()) == []
