@@ -9,7 +9,7 @@ stored is a transaction for each small part, so that calls are not held up.
 import asyncio
 import functools
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -124,12 +124,7 @@ class Archive:
         coming = _Import(self._database, self._recorder, project_id(request))
         incoming = Incoming(says)
         try:
-            async for piece in _pieces(request):
-                incoming.feed(piece)
-                while (block := await asyncio.to_thread(incoming.next_block)) is not None:
-                    check_still(request)
-                    await coming.take(block)
-            incoming.end()
+            await _take_all(request, incoming, coming)
         except BadArchive as error:
             raise Refused(400, "bad_archive", f"{error}; {coming.so_far}") from None
         except OSError as error:
@@ -188,6 +183,7 @@ class _Import:
             Refused: something of it is there already and is not the same.
         """
         work: asyncio.Future[restore.Written] | None = None
+        known = len(self._marks)
         try:
             self._refuse(block, await find_conflict(self._database, self._project, block))
             at: int | None = 0
@@ -201,15 +197,28 @@ class _Import:
                 self._add(part)
                 self._refuse(block, part.conflict)
                 at = part.at
-            if self._marks:
-                mark = functools.partial(restore_marks.mark, marks=self._marks)
-                self._marks = await self._recorder.write(mark, (self._project,))
+            own = self._marks[known:]
+            del self._marks[known:]
+            self._marks += await self._mark(own)
             self._sessions += block.session is not None
         finally:
             if work is None or work.done():
                 block.close()
             else:
                 work.add_done_callback(lambda _: block.close())
+
+    async def mark_rest(self) -> None:
+        """Mark the spans whose call came with a later block."""
+        self._marks = await self._mark(self._marks)
+
+    async def _mark(self, marks: Sequence[Mark]) -> list[Mark]:
+        """Mark spans whose call is there by now; return the others."""
+        left: list[Mark] = []
+        for start in range(0, len(marks), restore.BATCH_SPANS):
+            some = marks[start : start + restore.BATCH_SPANS]
+            step = functools.partial(restore_marks.mark, marks=some)
+            left += await self._recorder.write(step, (self._project,))
+        return left
 
     def _add(self, part: restore.Written) -> None:
         self._done.traces += part.traces
@@ -228,6 +237,27 @@ class _Import:
             f"trace {found.trace_id.hex()}{span}{of}: {found.what}; delete it first, or import into"
             f" another project; {self.so_far}",
         )
+
+
+async def _take_all(request: web.Request, incoming: Incoming, coming: _Import) -> None:
+    """Store what a request brings, up to its end or to what is wrong with it.
+
+    Raises:
+        BadArchive: it is none, or damaged.
+        BadParameter: it does not come whole, or not in time.
+        Refused: something of it is there already and is not the same.
+    """
+    try:
+        async for piece in _pieces(request):
+            incoming.feed(piece)
+            while (block := await asyncio.to_thread(incoming.next_block)) is not None:
+                check_still(request)
+                await coming.take(block)
+        incoming.end()
+    except (BadArchive, BadParameter, Refused):
+        await coming.mark_rest()
+        raise
+    await coming.mark_rest()
 
 
 def _file(media_type: str, name: str, suffix: str) -> web.StreamResponse:

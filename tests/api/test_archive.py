@@ -11,7 +11,8 @@ import orjson
 import pytest
 
 from proxy.providers.messages import read_message, text_of
-from storage import archive
+from storage import archive, restore_marks
+from storage.database import Transaction
 from storage.forget import delete_session
 from tests.api.asking import ask, save
 from tests.api.watching import watch
@@ -19,7 +20,8 @@ from tests.keyed import Keyed
 from tests.running import CHAT, Running, running
 from tests.storage.calls import T0, spoken, start
 from tests.storage.lines import archive as lines_of
-from tests.storage.lines import content, node
+from tests.storage.lines import content, node, written
+from tests.storage.lines import span as span_line
 from tests.wire import ScriptedUpstream, connect
 
 ANSWER = (
@@ -328,3 +330,58 @@ async def test_one_message_is_not_said_in_two_ways(tw: Running) -> None:
     second = node(PROMPT, first["hash"], role="assistant", meaning=meaning_of(PROMPT))
     got, _ = await imported(tw, b"".join(lines_of(content(PROMPT), first, second)))
     assert got == 400
+
+
+def session_of(n: int, **fields: Any) -> bytes:
+    """Write the archive of a session of one trace with one span, each of this number."""
+    trace = f"{n:032x}"
+    lines = [
+        {"type": "traceway", "format": "session", "version": 1},
+        {"type": "session", "id": f"s{n}"},
+        {"type": "trace", "id": trace, "source": "header"},
+        span_line(n, trace=trace, **fields),
+    ]
+    return b"".join(written(lines))
+
+
+def having_seen(n: int, call: int) -> bytes:
+    return session_of(n, handed_in=True, same_call=f"{call:016x}")
+
+
+async def call_of(tw: Running, n: int) -> str | None:
+    seen: str | None = (await tw.api(f"/api/spans/{n:016x}"))["metadata"]["same_call"]
+    return seen
+
+
+async def test_calls_that_spans_saw_are_looked_for_with_their_session_and_once_at_the_end(
+    tw: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_for: list[int] = []
+    mark = restore_marks.mark
+
+    def counted(tx: Transaction, marks: list[restore_marks.Mark]) -> list[restore_marks.Mark]:
+        looked_for.append(len(marks))
+        return mark(tx, marks)
+
+    monkeypatch.setattr(restore_marks, "mark", counted)
+    spans = [having_seen(n, 1_000 + n) for n in range(1, 61)]
+    calls = [session_of(1_000 + n) for n in range(1, 31)]
+    assert (await imported(tw, b"".join([*spans, *calls])))[0] == 200
+    assert looked_for == [1] * 60 + [25, 25, 10]
+    seen = [await call_of(tw, n) for n in range(1, 61)]
+    assert seen == [f"{1_000 + n:016x}" for n in range(1, 31)] + [None] * 30
+    assert await tw.findings(text_of) == []
+
+
+@pytest.mark.parametrize(
+    ("last", "status"),
+    [(session_of(3, label="other"), 409), (session_of(4)[:-5], 400), (b"nonsense\n", 400)],
+)
+async def test_calls_that_spans_saw_are_found_however_an_import_ends(
+    tw: Running, last: bytes, status: int
+) -> None:
+    assert (await imported(tw, session_of(3)))[0] == 200
+    data = having_seen(1, call=2) + session_of(2) + last
+    assert (await imported(tw, data))[0] == status
+    assert await call_of(tw, 1) == f"{2:016x}"
+    assert await tw.findings(text_of) == []

@@ -25,11 +25,11 @@ async def restored(db: Database, archive: bytes, project_id: int = 1) -> Written
     incoming = Incoming()
     incoming.feed(archive)
     done = Written(at=None)
-    marks: list[Mark] = []
     while (block := incoming.next_block()) is not None:
         found = await find_conflict(db, project_id, block)
         at: int | None = 0 if found is None else None
         done.conflict = found
+        own: list[Mark] = []
         while at is not None:
             with db.transaction() as tx:
                 part = write(tx, project_id, block, at)
@@ -38,15 +38,16 @@ async def restored(db: Database, archive: bytes, project_id: int = 1) -> Written
             done.spans += part.spans
             done.known_spans += part.known_spans
             done.conflict = part.conflict
-            marks += part.marks
+            own += part.marks
         block.close()
+        with db.transaction() as tx:
+            done.marks += mark(tx, own)
         if done.conflict is not None:
             break
-        with db.transaction() as tx:
-            marks = mark(tx, marks)
     else:
         incoming.end()
-    done.marks = marks
+    with db.transaction() as tx:
+        done.marks = mark(tx, done.marks)
     return done
 
 
