@@ -121,18 +121,32 @@ class Peer:
             await self._drop()
 
     async def _ask(self, sql: str, *values: Any) -> Sequence[Row]:
-        async with self._turn:
-            rows: Sequence[Row] = await self._within(self._fetch, sql, *values)
-            return rows
+        rows: Sequence[Row] = await self._in_turn(self._fetch, sql, *values)
+        return rows
 
     async def _ask_all(self, sqls: Sequence[str]) -> list[Sequence[Row]]:
         async def all_of(connection: asyncpg.Connection) -> list[Sequence[Row]]:
             async with connection.transaction(isolation="repeatable_read", readonly=True):
                 return [await self._fetch(connection, sql) for sql in sqls]
 
+        found: list[Sequence[Row]] = await self._in_turn(all_of)
+        return found
+
+    async def _in_turn(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        # To its end, whoever leaves: the server would be told to cancel it, and might cancel what
+        # is asked next, which is that we leave.
+        answer = await asyncio.shield(self._answer(work, *arguments))
+        if isinstance(answer, StorageError):
+            raise answer
+        return answer
+
+    async def _answer(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        """Give what comes of it, or what it would raise: nobody may wait for that any more."""
         async with self._turn:
-            found: list[Sequence[Row]] = await self._within(all_of)
-            return found
+            try:
+                return await self._within(work, *arguments)
+            except StorageError as error:
+                return error
 
     async def _fetch(self, connection: asyncpg.Connection, sql: str, *values: Any) -> list[Row]:
         return [tuple(row) for row in await connection.fetch(sql, *values)]

@@ -10,7 +10,7 @@ import pytest
 from storage.database import StorageError
 from storage.opening import open_at, peer_at
 from storage.peer import EVENTS, GRANTS
-from storage.postgres_address import connect
+from storage.postgres_address import address_of, connect
 from tests.sharing import ask_sql, soon
 
 
@@ -68,6 +68,28 @@ async def test_each_gives_signs_of_life_and_takes_its_own_away(url: str) -> None
     await peers[0].leave()
     assert [row[0] for row in await ask_sql(url, read)] == [owners[1]]
     await peers[1].leave()
+
+
+async def test_what_nobody_waits_for_any_more_is_not_cancelled_at_the_server(url: str) -> None:
+    """Else that might hit what is asked next: that this one leaves."""
+    peer = peer_at(url, b"1")
+    await peer.join(silent)
+    beside = await connect(address_of(url), {})
+    async with beside.transaction():
+        await beside.execute("DELETE FROM owners")
+        beating = asyncio.create_task(peer.beat())
+
+        async def waits() -> bool:
+            return bool(await ask_sql(url, "SELECT 1 FROM pg_locks WHERE NOT granted"))
+
+        await soon(waits)
+        beating.cancel()
+        await asyncio.wait((beating,))
+    await peer.look()
+    assert await ask_sql(url, "SELECT owner FROM owners") == [(b"1",)]
+    await peer.leave()
+    assert await ask_sql(url, "SELECT owner FROM owners") == []
+    await beside.close()
 
 
 async def test_a_lost_connection_is_an_error_until_it_joins_again(url: str) -> None:
