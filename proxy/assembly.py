@@ -157,7 +157,7 @@ async def assemble(
         recorder.commits.after_commit = hubs.told
         replicas = None
         if url:
-            replicas = _replicas(url, owner, database, recorder, keyring, vault, hubs)
+            replicas = _replicas(url, owner, database, recorder, keyring, vault, hubs, private)
             recorder.commits.after_commit = replicas.after_commit
             await replicas.join()
         undone.pop_all()
@@ -325,10 +325,12 @@ def _replicas(
     keyring: Keyring,
     vault: Vault,
     hubs: Hubs,
+    is_command: bool,
 ) -> "Replicas":
     from proxy.api.replicas import Replicas  # with PostgreSQL's client, which few have
 
-    return Replicas(peer_at(url, owner), database, recorder, keyring, vault, hubs)
+    peer = peer_at(url, owner)
+    return Replicas(peer, database, recorder, keyring, vault, hubs, is_command=is_command)
 
 
 def _formats(

@@ -54,5 +54,5 @@ class Reclaim:
 
 
 def rest_s(took_s: float) -> float:
-    """Give how long nothing more is to be given back behind a part that took so long."""
+    """Give how long nothing more is to be erased, or given back, behind what took so long."""
     return min(max(took_s - LONG_S, 0.0) * RESTS, MOST_REST_S)

@@ -9,11 +9,12 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from storage.aggregates import MAX_DURATION_US
 from storage.columns import KEY_TEXT
 from storage.marks import SessionName
-from storage.parameters import MAX_COST_NUSD, MAX_COUNT, MAX_KEY_BYTES, MAX_TIME_US
+from storage.parameters import MAX_COST_NUSD, MAX_COUNT, MAX_KEY_BYTES, MAX_TIME_US, bounded
 from storage.squeeze import MAX_BYTES
 
 VERSION: Final = 1
@@ -244,7 +245,6 @@ Line = Header | SessionLine | TraceLine | OpenedLine | ContentLine | NodeLine | 
 
 # Texts that indexes have whole, by the lines that have them.
 _KEYS: Final[dict[type[Struct], tuple[str, ...]]] = {
-    SessionLine: ("id",),
     OpenedLine: ("user_id",),
     SpanLine: tuple(sorted(KEY_TEXT)),
 }
@@ -272,7 +272,9 @@ def decoded(line: bytes) -> Line:
     """
     try:
         found: Line = _decode(line)
-        _check_keys(found)
+        if isinstance(found, SessionLine) and len(found.id.encode()) > MAX_KEY_BYTES:
+            raise BadArchive(f"the id of the session has more than {MAX_KEY_BYTES:,} bytes")
+        found = _cut(found)
         if isinstance(found, SpanLine):
             _check_json(found)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -281,13 +283,11 @@ def decoded(line: bytes) -> Line:
     return found
 
 
-def _check_keys(line: Line) -> None:
-    """Refuse texts that no index can have whole."""
-    for name in _KEYS.get(type(line), ()):
-        text = getattr(line, name)
-        if text is not None and len(text.encode()) > MAX_KEY_BYTES:
-            of = line.__struct_config__.tag
-            raise BadArchive(f"the {name} of the {of} has more than {MAX_KEY_BYTES:,} bytes")
+def _cut(line: Line) -> Line:
+    """Cut texts that indexes have whole, as the recorder does: older versions did not."""
+    texts = {name: getattr(line, name) for name in _KEYS.get(type(line), ())}
+    cut = {name: bounded(text) for name, text in texts.items() if text is not None}
+    return replace(line, **cut) if cut else line
 
 
 def _check_json(span: SpanLine) -> None:

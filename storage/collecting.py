@@ -1,13 +1,14 @@
 """Finds what an order to erase is of: the sessions and traces of a user, or those of a query.
 
 Invariant: each look reads a bounded part and says where the next goes on, until all has been looked
-at, and a last look at all of it finds nothing new; behind the erasing all is looked at once more,
-until nothing more goes, for calls move: into the trace of a span that saw them, or into a session
-that an application names. What came after the asking is not found, or it would not end while calls
-come; what is relative in a query (``since:24h``) counts from then. Of a user go the sessions in
-which no other user is named, whole, and of others the traces with a call of the user. Sessions with
-a star are kept and counted, unless they are asked for. One that has a word is never taken for one
-without it. It only reads; what an order has already is order_targets.py's.
+at, and a last look at all of it finds nothing new. What came after the asking is not found, or it
+would not end while calls come; what is relative in a query (``since:24h``) counts from then. Of a
+user go the sessions in which no other user is named, whole, and of others the traces with a call of
+the user; behind the erasing all is looked at once more, until nothing more goes, for calls move:
+into the trace of a span that saw them, or into a session that an application names. Not so of a
+query: it would find what fulfils it only since. Sessions with a star are kept and counted, unless
+they are asked for. One that has a word is never taken for one without it. It only reads; what an
+order has already is order_targets.py's.
 """
 
 from collections.abc import Sequence
@@ -88,12 +89,13 @@ def _decided(erasure: Erasure, place: Place) -> Found:
     if erasure.kind == "query" and count != place.targets:
         # What moved meanwhile may have been passed by.
         return _on((), (), replace(place, targets=count))
-    again: Place | None = replace(place, spans=erasure.span_count, targets=count, cut=False)
-    if not place.cut and erasure.extent == "content":
-        again = None  # what is forgotten would be found again
-    elif erasure.span_count <= place.spans:
-        # Nothing went since the last look began. Where it could not see all, there may be more.
-        again = Place("end") if place.cut else None
+    again: Place | None = None
+    # Of a user whose content alone is forgotten, all would be found again.
+    if place.cut or (erasure.kind == "user" and erasure.extent == "all"):
+        again = replace(place, spans=erasure.span_count, targets=count, cut=False)
+        if erasure.span_count <= place.spans:
+            # Nothing went since the last look began. Where it could not see all, there may be more.
+            again = Place("end") if place.cut else None
     return Found((), (), "erasing", None if again is None else _encode(again).decode())
 
 

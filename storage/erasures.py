@@ -245,9 +245,12 @@ AND s.session_id = COALESCE(CAST(:session_id AS TEXT), (
   SELECT t.session_id FROM traces t WHERE t.project_id = :project_id AND t.trace_id = :trace_id))
 """
 KEEP: Final = f"""
-UPDATE erasures SET done_count = done_count + :dropped, kept_starred_count = kept_starred_count + 1
-WHERE {_ONE} RETURNING kept_starred_count
+UPDATE erasures SET done_count = done_count + :dropped,
+kept_starred_count = kept_starred_count + :kept WHERE {_ONE}
 """
+
+
+KEPT_COUNT: Final = f"SELECT kept_starred_count FROM erasures WHERE {_ONE}"
 
 
 def _keep(tx: Transaction, key: Params, session_id: str | None, trace_id: bytes | None) -> bool:
@@ -258,8 +261,9 @@ def _keep(tx: Transaction, key: Params, session_id: str | None, trace_id: bytes 
         return False
     session_id = starred[0][0]
     dropped = order_targets.drop_of_session(tx, key, session_id)
-    ((count,),) = tx.execute(KEEP, {**key, "dropped": dropped})
-    order_targets.keep(tx, key, [session_id], behind=count - 1)
+    ((kept_count,),) = tx.execute(KEPT_COUNT, key)
+    kept = order_targets.keep(tx, key, [session_id], behind=kept_count)
+    tx.execute(KEEP, {**key, "dropped": dropped, "kept": kept})
     return True
 
 

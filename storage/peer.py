@@ -16,6 +16,7 @@ import asyncpg
 from storage import api_keys, provider_keys
 from storage.database import Row, StorageError
 from storage.grants import Grants, SealedKey
+from storage.owners import DEAD_S
 from storage.postgres_address import Address, connect
 from storage.postgres_errors import REFUSALS, Unreachable, refusal
 
@@ -40,6 +41,13 @@ SELECT pg_try_advisory_lock(hashtextextended('traceway leads ' || current_schema
 # When it was started, and since when its figures count: these begin anew after a crash, too, which
 # the main process of the server outlives.
 STARTED: Final = "SELECT pg_postmaster_start_time(), stats_reset FROM pg_stat_archiver"
+RESIGN: Final = """
+SELECT pg_advisory_unlock(hashtextextended('traceway leads ' || current_schema(), 0))
+"""
+OTHERS: Final = f"""
+SELECT 1 FROM owners
+WHERE owner <> $1 AND heard_at > clock_timestamp() - interval '{DEAD_S} seconds' LIMIT 1
+"""  # noqa: S608 (a constant)
 SIZE: Final = "SELECT pg_database_size(current_database())"
 
 
@@ -96,6 +104,14 @@ class Peer:
     async def lead(self) -> bool:
         """Become the one that leads, unless another does. Once is enough, as long as it lasts."""
         return bool((await self._ask(LEAD))[0][0])
+
+    async def resign(self) -> None:
+        """Lead no more, so that another may."""
+        await self._ask(RESIGN)
+
+    async def has_others(self) -> bool:
+        """Tell whether another server gave a sign of life lately."""
+        return bool(await self._ask(OTHERS, self._owner))
 
     async def tell(self, channel: str) -> None:
         """Tell the others something."""

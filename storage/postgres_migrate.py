@@ -9,9 +9,10 @@ import time
 from functools import cache
 from typing import Any, Final
 
-from storage.database import DatabaseForeign, DatabaseNewer, StorageError
+from storage.database import DatabaseForeign, DatabaseLocked, DatabaseNewer, StorageError
 from storage.migrate import Migration, read_migrations
 from storage.migrations import postgres
+from storage.owners import DEAD_S
 
 # The oldest server that all our statements run on, and that is still looked after.
 OLDEST: Final = 14
@@ -39,7 +40,19 @@ SELECT attname FROM pg_attribute
 WHERE attrelid = CAST('migrations' AS regclass) AND attnum > 0 AND NOT attisdropped
 """
 APPLIED: Final = "SELECT version, name FROM migrations ORDER BY version"
+RUNNING: Final = f"""
+SELECT COUNT(*) FROM owners WHERE heard_at > clock_timestamp() - interval '{DEAD_S} seconds'
+"""  # noqa: S608 (a constant)
 RECORD: Final = "INSERT INTO migrations (version, name, applied_at_us) VALUES ({}, '{}', {})"
+
+
+class OlderRun(DatabaseLocked):
+    """Servers of an older version run on the database; a moment ago, where they were killed."""
+
+    def __init__(self, place: object, count: int) -> None:
+        problem = f"{count} servers of an older version run on it"
+        StorageError.__init__(self, place, problem, "stop them, so that this one may change it")
+        self.pid = None
 
 
 @cache
@@ -93,11 +106,19 @@ async def migrate(connection: Any, place: str) -> None:
     await connection.execute(LOCK_SCHEMA)
     try:
         found = await check(connection, place)
+        if 0 < found < latest():
+            await _refuse_beside(connection, place)
         for migration in available():
             if migration.version > found:
                 await _run(connection, migration)
     finally:
         await connection.execute(UNLOCK_SCHEMA)
+
+
+async def _refuse_beside(connection: Any, place: str) -> None:
+    """Refuse to change the tables under servers that do not know them changed."""
+    if count := await connection.fetchval(RUNNING):
+        raise OlderRun(place, count)
 
 
 async def _run(connection: Any, migration: Migration) -> None:

@@ -254,10 +254,9 @@ async def _take_all(request: web.Request, incoming: Incoming, coming: _Import) -
                 check_still(request)
                 await coming.take(block)
         incoming.end()
-    except (BadArchive, BadParameter, Refused):
-        await coming.mark_rest()
-        raise
-    await coming.mark_rest()
+    finally:
+        # What came stays, whatever ends it: also where the client has left.
+        await asyncio.shield(coming.mark_rest())
 
 
 def _file(media_type: str, name: str, suffix: str) -> web.StreamResponse:

@@ -57,6 +57,8 @@ class Replicas:
         keyring: Keyring,
         vault: Vault,
         hubs: Hubs,
+        *,
+        is_command: bool,
     ) -> None:
         self.away_since_us: int | None = None
         self.database_bytes: int | None = None
@@ -66,6 +68,7 @@ class Replicas:
         self._keyring = keyring
         self._vault = vault
         self._hubs = hubs
+        self._is_command = is_command
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._has_committed = self._has_granted = self._is_granted = False
@@ -142,7 +145,8 @@ class Replicas:
         if is_another or seen.event < given:  # it lost its last commits, or may have
             self._hubs.begin_anew(seen.event)
         self._started, self._event = started, seen.event
-        self._leads = await self._peer.lead()
+        self._leads = False
+        self._leads = await self._may_lead()
         self._is_granted = True
         if self.away_since_us is not None:
             _log.warning("the database is back; it was away since %s", iso(self.away_since_us))
@@ -237,8 +241,17 @@ class Replicas:
         if has_jumped or now_s - self._beat_s > 2 * BEAT_S or self._lives_since_s is None:
             self._lives_since_s = now_s
         self._beat_s = now_s
-        self._leads = self._leads or await self._peer.lead()
+        self._leads = await self._may_lead()
         self._is_granted |= self._unopened is not None  # the right key file may be there now
+
+    async def _may_lead(self) -> bool:
+        """Lead if nobody else does. A command makes way for servers, which do more."""
+        if self._is_command and await self._peer.has_others():
+            if self._leads:
+                self._leads = False
+                await self._peer.resign()
+            return False
+        return self._leads or await self._peer.lead()
 
     async def _look(self) -> None:
         seen = await self._peer.look()

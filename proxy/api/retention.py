@@ -220,28 +220,37 @@ class Retention:
 
     async def _make_smaller(self, now_us: int) -> None:
         """Keep the database below its cap."""
-        most_bytes, went = self._config.max_bytes, True
+        most_bytes, went, skipped = self._config.max_bytes, True, self._skipped
+        # At first as much of all content as is too much of the file: full text has a part of it,
+        # too, which leaves the file with the clean-up only.
+        share_bytes = await retention.stored_bytes(self._database)
         while (size := await self._measure()) > most_bytes and went:
-            await self._free(size, int(most_bytes * MARGIN), now_us)
+            self._skipped = skipped  # what is damaged is met in each round
+            fits_bytes = int(most_bytes * MARGIN)
+            least_bytes = (size - fits_bytes) * min(share_bytes, size) // size
+            await self._free(least_bytes, fits_bytes, now_us)
+            share_bytes = size
             if went := self._to_clean:
                 await self._clean(deep=True)
         self.done.is_above_cap = size > most_bytes
 
-    async def _free(self, size: int, most_bytes: int, now_us: int) -> None:
-        """Forget the oldest content until the rest fits; where there is none, erase what is oldest.
+    async def _free(self, content_bytes: int, most_bytes: int, now_us: int) -> None:
+        """Forget so much of the oldest content, or until the rest fits.
 
-        What full text has of it leaves the file with the clean-up. So what went is counted, and not
-        what is left: it is to be as much of all content as is too much of the file.
+        Where there is none, erase what is oldest until the rest fits.
         """
         before_us = now_us - YOUNG_US
-        stored_bytes = await retention.stored_bytes(self._database)
-        enough_bytes = max((size - most_bytes) * min(stored_bytes, size) // size, 1)
-        enough_bytes += self.done.freed_content_bytes
+        enough_bytes = self.done.freed_content_bytes + max(content_bytes, 1)
+
+        async def is_enough() -> bool:
+            went = self.done.freed_content_bytes >= enough_bytes
+            return went or await self._measure() <= most_bytes
+
         due = await self._due(before_us, oldest=True)
-        while self.done.freed_content_bytes < enough_bytes:
+        while not await is_enough():
             for traces in due.traces:
                 await self._forget_traces(traces, now_us)
-                if self.done.freed_content_bytes >= enough_bytes:
+                if await is_enough():
                     break
             if due.place is None:
                 break

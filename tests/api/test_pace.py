@@ -8,6 +8,7 @@ import pytest
 
 from proxy.api import pace
 from proxy.api.pace import FIRST_SPANS, MOST_SPANS, Pace, Stopped
+from proxy.reclaim import LONG_S, RESTS
 from storage.database import StatementRefused, Transaction
 from tests.recorders import Begin
 
@@ -57,6 +58,16 @@ async def test_a_pause_goes_on_while_records_wait_but_not_for_ever(
     monkeypatch.setattr(type(recorder), "queued_bytes", pace.QUEUED_BYTES + 1)
     await Pace(recorder)._pause(0.0)
     assert slept == [pace.PAUSE_S, *[pace.BUSY_PAUSE_S] * pace.MOST_BUSY_PAUSES]
+
+
+async def test_behind_a_step_for_which_calls_waited_there_is_a_long_rest(
+    begin: Begin, slept: list[float]
+) -> None:
+    paced = Pace((await begin()).recorder)
+    await paced.step(busy(LONG_S + 0.002), (1,))
+    assert slept[0] >= 0.002 * RESTS
+    await paced.step(busy(LONG_S / 2), (1,))
+    assert slept[1] < 0.002 * RESTS
 
 
 async def test_behind_a_look_there_is_a_pause_of_its_time_but_not_for_ever(

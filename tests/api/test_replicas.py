@@ -385,6 +385,8 @@ class Scripted:
         self.seen = Seen(5, 0)
         self.started = "monday"
         self.ahead_s = 1e9  # the database's clock, of the test's
+        self.others = False
+        self.resigned = 0
 
     async def join(self, _: object) -> str:
         await self.beat()
@@ -401,6 +403,12 @@ class Scripted:
 
     async def lead(self) -> bool:
         return True
+
+    async def has_others(self) -> bool:
+        return self.others
+
+    async def resign(self) -> None:
+        self.resigned += 1
 
     async def grants(self) -> tuple[Grants, list[Any]]:
         return Grants(number=self.seen.grants, projects=(PROJECT,)), []
@@ -436,10 +444,11 @@ class Noted:
         return 1
 
 
-def scripted() -> tuple[replicas.Replicas, Scripted, Noted]:
+def scripted(*, is_command: bool = False) -> tuple[replicas.Replicas, Scripted, Noted]:
     peer, noted = Scripted(), Noted()
     one: Any = noted
-    return replicas.Replicas(peer, one, one, one, one, one), peer, noted  # type: ignore[arg-type]
+    at: Any = peer
+    return replicas.Replicas(at, one, one, one, one, one, is_command=is_command), peer, noted
 
 
 async def test_nobody_is_held_for_dead_by_a_server_that_was_itself_without_the_database(
@@ -487,6 +496,21 @@ async def test_who_was_to_be_ended_when_the_database_went_away_is_judged_anew_be
     shared._lives_since_s = time.monotonic() - 600
     assert await done() == (1, INTERRUPTED)
     await database.close()
+
+
+async def test_a_command_leads_only_while_no_server_runs() -> None:
+    shared, peer, _ = scripted(is_command=True)
+    peer.others = True
+    await shared.join()
+    assert not shared.leads()
+    for _ in range(2):
+        peer.others = False
+        await shared._beat(time.monotonic())
+        assert shared.leads()
+        peer.others = True
+        await shared._beat(time.monotonic())
+        assert not shared.leads()
+    assert peer.resigned == 2
 
 
 async def test_a_clock_that_jumped_holds_nobody_for_dead() -> None:

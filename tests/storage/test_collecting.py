@@ -10,7 +10,6 @@ from storage import collecting, erasures
 from storage.collecting import Found, Target, collect
 from storage.database import Transaction
 from storage.erasures import Erasure, Order
-from storage.forget import delete_session
 from storage.sqlite import SqliteDatabase
 from tests.storage import seen_twice
 from tests.storage.calls import T0, end, rows, span_id, spoken, start, text_of, trace_id, write
@@ -202,22 +201,34 @@ async def test_what_comes_after_the_order_is_not_found_and_does_not_keep_it_from
 async def test_a_call_that_moves_before_it_is_erased_is_looked_for_again(
     db: SqliteDatabase,
 ) -> None:
-    for kind, given in (("user", "u"), ("query", "user:u")):
-        write(db, [end(tracing(1, user_id="u"))])
+    write(db, [end(tracing(1, user_id="u"))])
+    with db.transaction() as tx:
+        erasure = erasures.ask(tx, 1, Order(kind="user", given="u"), T0)
+    while erasure.state == "collecting":
+        found = await collect(db, erasure)
         with db.transaction() as tx:
-            erasure = erasures.ask(tx, 1, Order(kind=kind, given=given), T0)
-        while erasure.state == "collecting":
-            found = await collect(db, erasure)
-            with db.transaction() as tx:
-                note(tx, erasure, found)
-            erasure = await _read(db, erasure)
-        # The span in whose trace it is comes after the order: the call leaves its own trace.
-        seen_twice.hand_in(db, seen_twice.Handed(n=60, trace=T, session="s", kind="custom"))
-        assert rows(db, "SELECT DISTINCT trace_id FROM spans") == [(trace_id(T),)]
-        assert (await carried_out(db, erasure)).state == "cleaning"
-        assert rows(db, "SELECT span_id FROM spans") == [(span_id(60),)], kind
+            note(tx, erasure, found)
+        erasure = await _read(db, erasure)
+    # The span in whose trace it is comes after the order: the call leaves its own trace.
+    seen_twice.hand_in(db, seen_twice.Handed(n=60, trace=T, session="s", kind="custom"))
+    assert rows(db, "SELECT DISTINCT trace_id FROM spans") == [(trace_id(T),)]
+    assert (await carried_out(db, erasure)).state == "cleaning"
+    assert rows(db, "SELECT span_id FROM spans") == [(span_id(60),)]
+
+
+async def test_what_fulfils_a_query_only_after_all_was_found_stays(db: SqliteDatabase) -> None:
+    write(db, [end(start(n, session_id=f"s{1 + n // 3}")) for n in (1, 2, 3)])
+    with db.transaction() as tx:
+        erasure = erasures.ask(tx, 1, Order(kind="query", given="spans:>=2"), T0)
+    while erasure.state == "collecting":
+        found = await collect(db, erasure)
         with db.transaction() as tx:
-            delete_session(tx, 1, "s", text_of)
+            note(tx, erasure, found)
+        erasure = await _read(db, erasure)
+    write(db, [end(start(4, session_id="s2"))])
+    done = await carried_out(db, erasure)
+    assert (done.state, done.session_count) == ("cleaning", 1)
+    assert rows(db, "SELECT session_id, span_count FROM sessions") == [("s2", 2)]
 
 
 async def test_what_a_process_had_found_is_not_counted_twice_by_the_next(

@@ -52,6 +52,20 @@ async def test_one_of_them_leads_until_its_connection_ends(url: str) -> None:
     await other.leave()
 
 
+async def test_one_that_leads_can_make_way_for_another(url: str) -> None:
+    one, other = peer_at(url, b"1"), peer_at(url, b"2")
+    await one.join(silent)
+    assert await one.lead()
+    assert not await one.has_others()
+    await other.join(silent)
+    assert await one.has_others()
+    await one.resign()
+    assert await other.lead()
+    assert not await one.lead()
+    await one.leave()
+    await other.leave()
+
+
 async def test_each_gives_signs_of_life_and_takes_its_own_away(url: str) -> None:
     owners = [os.urandom(8), os.urandom(8)]
     peers = [peer_at(url, owner) for owner in owners]

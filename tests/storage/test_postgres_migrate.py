@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 
 from storage import postgres_migrate
-from storage.database import DatabaseForeign, DatabaseNewer, StorageError
+from storage.database import DatabaseForeign, DatabaseLocked, DatabaseNewer, StorageError
 from storage.postgres import PostgresDatabase, open_postgres
 from storage.server_facts import look
 from tests import postgres
@@ -82,6 +82,25 @@ async def test_every_text_is_compared_by_its_bytes(db: PostgresDatabase) -> None
         {},
     )
     assert other == []
+
+
+async def test_tables_are_not_changed_under_servers_of_an_older_version(bare: str) -> None:
+    await open_postgres(bare).close()
+    last = postgres_migrate.latest()
+    await postgres.execute(
+        bare,
+        f"DELETE FROM migrations WHERE version = {last}",  # noqa: S608
+        "DROP INDEX erasure_targets_found",
+        "INSERT INTO owners (owner, heard_at) VALUES ('one', clock_timestamp()),"
+        " ('dead', clock_timestamp() - interval '1 hour')",
+        "SELECT 1",
+    )
+    with pytest.raises(DatabaseLocked, match="1 servers of an older version run on it"):
+        open_postgres(bare)
+    await postgres.execute(bare, "DELETE FROM owners WHERE owner = 'one'", "SELECT 1")
+    database = open_postgres(bare)
+    assert rows(database, "SELECT MAX(version) FROM migrations") == [(last,)]
+    await database.close()
 
 
 async def test_a_new_database_is_made_by_whoever_comes_first(bare: str) -> None:
