@@ -115,7 +115,7 @@ def test_what_stands_round_parts_and_nobody_could_read_again_is_refused(pieces: 
         block_of(with_pieces(pieces))
 
 
-@pytest.mark.parametrize("pieces", [["x" * (MAX_BYTES - 16)], [""] * 65_536])
+@pytest.mark.parametrize("pieces", [["x" * (MAX_BYTES - 16)], ["x" * 112] * 8_192])
 async def test_what_stands_round_parts_and_is_just_not_too_long_can_be_read(
     db: SqliteDatabase, pieces: list[str]
 ) -> None:
