@@ -190,4 +190,6 @@ async def test_nothing_is_held_in_memory_when_all_is_saved(
         await call(tw)
     health = await tw.api("/api/health")
     assert (health["held_bytes"], health["queued_bytes"], health["calls_in_flight"]) == (0, 0, 0)
-    assert set(health["counters"].values()) == {0}
+    # What was late is a matter of the machine's time, and is saved all the same.
+    lost = {name: n for name, n in health["counters"].items() if not name.startswith("late_")}
+    assert set(lost.values()) == {0}
