@@ -35,15 +35,12 @@ SELECT (SELECT value FROM counters WHERE name = 'event'),
   (SELECT value FROM counters WHERE name = 'grants')
 """
 # A database may have several schemas with recordings, and each a leader of its own.
-LEAD: Final = """
-SELECT pg_try_advisory_lock(hashtextextended('traceway leads ' || current_schema(), 0))
-"""
+_LEADS: Final = "hashtextextended('traceway leads ' || current_schema(), 0)"
+LEAD: Final = f"SELECT pg_try_advisory_lock({_LEADS})"
+RESIGN: Final = f"SELECT pg_advisory_unlock({_LEADS})"
 # When it was started, and since when its figures count: these begin anew after a crash, too, which
 # the main process of the server outlives.
 STARTED: Final = "SELECT pg_postmaster_start_time(), stats_reset FROM pg_stat_archiver"
-RESIGN: Final = """
-SELECT pg_advisory_unlock(hashtextextended('traceway leads ' || current_schema(), 0))
-"""
 OTHERS: Final = f"""
 SELECT 1 FROM owners
 WHERE owner <> $1 AND heard_at > clock_timestamp() - interval '{DEAD_S} seconds' LIMIT 1

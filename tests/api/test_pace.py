@@ -127,6 +127,21 @@ async def test_behind_a_part_for_which_calls_waited_there_is_a_long_rest(
     assert [pause_s > 1 for pause_s in slept] == [True, True, False]
 
 
+async def test_behind_each_part_that_is_given_back_there_is_a_longer_pause_than_behind_a_step(
+    begin: Begin, slept: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = await begin()
+
+    def reclaim(*, begin: bool) -> bool:
+        busy(pace.STEP_S)(None)
+        return False
+
+    monkeypatch.setattr(recording.database, "reclaim", reclaim)
+    await Pace(recording.recorder).give_back()
+    assert slept[0] >= pace.STEP_S * pace.PAUSE_PARTS
+    assert pace.PAUSE_PARTS > pace.PAUSE_STEPS
+
+
 async def test_what_the_database_cannot_do_is_said(begin: Begin) -> None:
     paced = Pace((await begin()).recorder)
 

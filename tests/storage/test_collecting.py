@@ -49,15 +49,21 @@ def note(tx: Transaction, erasure: Erasure, part: Found) -> None:
     erasures.add_targets(tx, 1, erasure.id, part.targets, **how)
 
 
+async def found_all(db: SqliteDatabase, erasure: Erasure) -> Erasure:
+    """Look until all was looked at."""
+    while erasure.state == "collecting":
+        found = await collect(db, erasure)
+        with db.transaction() as tx:
+            note(tx, erasure, found)
+        erasure = await _read(db, erasure)
+    return erasure
+
+
 async def carried_out(db: SqliteDatabase, erasure: Erasure) -> Erasure:
     """Go on with an order until all is erased."""
-    while erasure.state in ("collecting", "erasing"):
-        found = await collect(db, erasure) if erasure.state == "collecting" else None
+    while (erasure := await found_all(db, erasure)).state == "erasing":
         with db.transaction() as tx:
-            if found is None:
-                erasures.step(tx, 1, erasure.id, text_of, most_spans=9, now_us=9)
-            else:
-                note(tx, erasure, found)
+            erasures.step(tx, 1, erasure.id, text_of, most_spans=9, now_us=9)
         erasure = await _read(db, erasure)
     return erasure
 
@@ -204,11 +210,7 @@ async def test_a_call_that_moves_before_it_is_erased_is_looked_for_again(
     write(db, [end(tracing(1, user_id="u"))])
     with db.transaction() as tx:
         erasure = erasures.ask(tx, 1, Order(kind="user", given="u"), T0)
-    while erasure.state == "collecting":
-        found = await collect(db, erasure)
-        with db.transaction() as tx:
-            note(tx, erasure, found)
-        erasure = await _read(db, erasure)
+    erasure = await found_all(db, erasure)
     # The span in whose trace it is comes after the order: the call leaves its own trace.
     seen_twice.hand_in(db, seen_twice.Handed(n=60, trace=T, session="s", kind="custom"))
     assert rows(db, "SELECT DISTINCT trace_id FROM spans") == [(trace_id(T),)]
@@ -220,11 +222,7 @@ async def test_what_fulfils_a_query_only_after_all_was_found_stays(db: SqliteDat
     write(db, [end(start(n, session_id=f"s{1 + n // 3}")) for n in (1, 2, 3)])
     with db.transaction() as tx:
         erasure = erasures.ask(tx, 1, Order(kind="query", given="spans:>=2"), T0)
-    while erasure.state == "collecting":
-        found = await collect(db, erasure)
-        with db.transaction() as tx:
-            note(tx, erasure, found)
-        erasure = await _read(db, erasure)
+    erasure = await found_all(db, erasure)
     write(db, [end(start(4, session_id="s2"))])
     done = await carried_out(db, erasure)
     assert (done.state, done.session_count) == ("cleaning", 1)
