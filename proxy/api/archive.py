@@ -197,9 +197,7 @@ class _Import:
                 self._add(part)
                 self._refuse(block, part.conflict)
                 at = part.at
-            own = self._marks[known:]
-            del self._marks[known:]
-            self._marks += await self._mark(own)
+            self._marks[known:] = await self._mark(self._marks[known:])
             self._sessions += block.session is not None
         finally:
             if work is None or work.done():
