@@ -15,10 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from storage import fts5_parts
 from storage.chain import BEGINNING, node_hash
-from storage.fts5 import MERGE
+from storage.database import Params
 from storage.keys import session_key
 from storage.sqlite import open_database
+from storage.statements import SqliteTransaction
 
 FIRST_US: Final = 1_767_225_600_000_000  # 2026-01-01
 DAYS: Final = 30
@@ -28,8 +30,8 @@ STATES: Final = ("completed", "failed", "cancelled")
 # Words of which the rare one is in 1 of 10,000 messages, the frequent one in 1 of 100.
 RARE, FREQUENT, COMMON = "sapphire", "invoice", "please"
 TRACES_A_BATCH: Final = 20_000
-# Of the index of words, for each of these: all that there are to merge.
-MERGED_PAGES: Final = 10**9
+# Texts that come into the index of words at a time: more than of calls, which is faster.
+TEXTS_AT_ONCE: Final = 1_000
 
 TRACE: Final = (
     *("project_id", "trace_id", "seq", "status", "started_at_us", "last_ended_at_us", "span_count"),
@@ -106,7 +108,7 @@ def make(path: Path, sessions: int, traces: int, *, messages: bool = False) -> N
     ]
     connection.execute("BEGIN")
     for batch in _batches(_starts(source, sessions, traces)):
-        _write_calls(connection, source, talks, batch)
+        _write_calls(connection, SqliteTransaction(path, connection), source, talks, batch)
         if messages:
             _write_messages(connection, batch)
     _write_sessions(connection, talks)
@@ -138,6 +140,7 @@ def _batches(found: list[tuple[int, int]]) -> Iterator[list[tuple[int, int, int]
 
 def _write_calls(
     connection: sqlite3.Connection,
+    tx: SqliteTransaction,
     source: random.Random,
     talks: Sequence[Talk],
     batch: Sequence[tuple[int, int, int]],
@@ -205,11 +208,9 @@ def _write_calls(
         _insert("mentions", ("content_id", "session_key", "span_seq")),
         ((content, key, seq) for content, _, _, key, seq in texts),
     )
-    connection.executemany(
-        _insert("messages_fts", ("rowid", "scope", "text")),
-        ((content, "p1", text) for content, _, text, *_ in texts),
-    )
-    connection.execute(MERGE, {"pages": MERGED_PAGES})
+    said: list[Params] = [{"id": one, "scope": "p1", "text": text} for one, _, text, *_ in texts]
+    for at in range(0, len(said), TEXTS_AT_ONCE):
+        fts5_parts.add(tx, said[at : at + TEXTS_AT_ONCE])
 
 
 def _write_messages(connection: sqlite3.Connection, batch: Sequence[tuple[int, int, int]]) -> None:

@@ -23,24 +23,23 @@ Numbers: TypeAlias = Literal["seq", "id", "erasure"]
 class FullText:
     """How a database keeps the words of messages, and how a word is looked up in it.
 
-    ``add`` and ``remove`` take ``:id`` and what ``words`` makes of a project and a text; ``remove``
-    needs the words only where ``removes_by_words``. ``empty`` takes all out. ``search`` makes what
-    finds a word or phrase, None: any, in a project, None: in all. ``hits`` gives the content ids
-    of what such a search in the parameter ``{term}`` finds, the newest ``{most}``; ``count`` how
-    many ``:term`` finds, up to ``:most``; ``held`` whether ``:id`` is among them. ``merge`` puts
-    up to ``:pages`` in order of what came and went, None: the database does that by itself.
-    ``names_project``: to name it costs a search little.
+    ``words`` makes of a project and a text what, with its ``id``, ``add`` brings in; ``remove``
+    takes it out by the same, or by its id alone unless ``removes_by_words``; ``empty`` takes all
+    out. ``parts`` selects what it consists of, the newest first: the least content id of each and
+    its name; None: it is one. ``search`` makes what finds a word or phrase, None: any, in a
+    project, None: in all. ``hits`` selects the content ids that such a search in the parameter
+    ``{term}`` finds in the part ``{part}``, the newest ``{most}``; ``held`` tells whether ``:id``
+    is among those of ``:term``. ``names_project``: to name it costs a search little.
     """
 
-    add: str
-    remove: str
-    empty: str
-    hits: str
-    count: str
-    held: str
-    merge: str | None
     words: Callable[[int, str], "Params"]
+    add: Callable[["Transaction", Sequence["Params"]], None]
+    remove: Callable[["Transaction", Sequence["Params"]], None]
+    empty: Callable[["Transaction"], None]
+    parts: str | None
     search: Callable[[int | None, str | None], str]
+    hits: str
+    held: str
     removes_by_words: bool
     names_project: bool
 
@@ -119,8 +118,9 @@ class Database(Readable, Protocol):
     def reclaim(self, *, begin: bool = False) -> bool:
         """Give a part of the space of deleted rows back; tell whether there is more to give.
 
-        With ``begin``, words that were deleted before are to leave the full text as well. In the
-        writer's thread, outside of a transaction: some milliseconds.
+        With ``begin``, words that were deleted before are to leave the full text as well; messages
+        may wait to come into it anew then. In the writer's thread, outside of a transaction: some
+        milliseconds.
         """
         ...
 

@@ -24,7 +24,7 @@ from storage.contents import unpack
 from storage.continuation import UPROOTED
 from storage.database import DatabaseCorrupt, Readable, Value
 from storage.doctor_erasures import LEFT_BEHIND
-from storage.fulltext import TextOf
+from storage.fulltext import TextOf, count_texts, holds, parts_of
 from storage.keys import TraceKey
 from storage.long_traces import packed, tally_of
 from storage.mentions import BROUGHT
@@ -218,13 +218,12 @@ SELECT COUNT(*) FROM unindexed u
 WHERE NOT EXISTS (SELECT 1 FROM mentions WHERE content_id = u.content_id)
 """
 PROJECTS: Final = "SELECT DISTINCT project_id FROM contents"
-ALL: Final = 2**62
 # As much of a text as is looked for in the index.
 SAMPLE_CHARACTERS: Final = 200
 
 
 async def _texts(db: Readable, text_of: TextOf) -> int:
-    full_text = db.full_text
+    parts = await parts_of(db)
     mentioned = indexed = 0
     ((wrong,),) = await db.read(WAITING_FOR_NOTHING, {})
     async for content_id, project_id, encoding, size, data in each(db, MENTIONED):
@@ -237,14 +236,9 @@ async def _texts(db: Readable, text_of: TextOf) -> int:
         # The last word may be cut.
         words = sample if len(sample) < SAMPLE_CHARACTERS else sample.rpartition(" ")[0]
         said = words if any(map(str.isalnum, words)) else None
-        term = full_text.search(project_id, said)
-        ((found,),) = await db.read(full_text.held, {"term": term, "id": content_id})
-        wrong += not found
+        wrong += not await holds(db, parts, content_id, db.full_text.search(project_id, said))
     for (project_id,) in await db.read(PROJECTS, {}):
-        # Each row has the word of its project.
-        term = full_text.search(project_id, None)
-        ((count,),) = await db.read(full_text.count, {"term": term, "most": ALL})
-        indexed += count
+        indexed += await count_texts(db, project_id)
     return int(wrong) + abs(indexed - mentioned)
 
 

@@ -1,20 +1,11 @@
 """SQLite's full text: FTS5 with its tokenizer unicode61; its terms are quoted here, nowhere else.
 
 The word of a project is in a column of its own in all its messages, and takes longer to look up
-than all others. A row goes by the words that it came with.
+than all others. A row goes by the words that it came with. The index is in parts: fts5_parts.py's.
 """
 
-from typing import Final
-
 from storage.database import FullText, Params
-
-# Merges up to so many pages, where there are sixteen segments of a level or more; a negative number
-# takes all segments there are, whatever their level. A deleted word is gone when they are one.
-# Source: sqlite.org/fts5.html, "The 'merge' Command".
-MERGE: Final = "INSERT INTO messages_fts (messages_fts, rank) VALUES ('merge', :pages)"
-# How many segments of a level a merge begins with, as the migrations say it once for all.
-USERMERGE: Final = "INSERT INTO messages_fts (messages_fts, rank) VALUES ('usermerge', :segments)"
-OPTIMIZE: Final = "INSERT INTO messages_fts (messages_fts) VALUES ('optimize')"
+from storage.fts5_parts import PARTS, add, empty, remove
 
 
 def _words(project_id: int, text: str) -> Params:
@@ -41,23 +32,16 @@ def quoted(term: str) -> str:
 
 
 FTS5 = FullText(
-    add="INSERT INTO messages_fts (rowid, scope, text) VALUES (:id, :scope, :text)",
-    remove="""
-INSERT INTO messages_fts (messages_fts, rowid, scope, text) VALUES ('delete', :id, :scope, :text)
-""",
-    empty="INSERT INTO messages_fts (messages_fts) VALUES ('delete-all')",
-    hits="""
-SELECT rowid AS content_id FROM messages_fts WHERE messages_fts MATCH :{term}
-ORDER BY rowid DESC LIMIT {most}
-""",
-    count="""
-SELECT COUNT(*) FROM (
-  SELECT rowid FROM messages_fts WHERE messages_fts MATCH :term LIMIT :most) AS found
-""",
-    held="SELECT COUNT(*) FROM messages_fts WHERE messages_fts MATCH :term AND rowid = :id",
-    merge=MERGE,
     words=_words,
+    add=add,
+    remove=remove,
+    empty=empty,
+    parts=PARTS,
     search=search,
+    hits="""
+SELECT rowid AS content_id FROM {part} WHERE {part} MATCH :{term} ORDER BY rowid DESC LIMIT {most}
+""",
+    held="SELECT COUNT(*) FROM {part} WHERE {part} MATCH :term AND rowid = :id",
     removes_by_words=True,
     names_project=False,
 )

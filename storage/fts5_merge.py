@@ -1,4 +1,4 @@
-"""The merge of all segments of SQLite's index into one, after which it holds no deleted word.
+"""The merge of all segments of a part of SQLite's index into one: then it holds no deleted word.
 
 Owns how it is cut into parts, and which levels the index has. Invariants: it is over only when no
 segment waits to be merged, whatever calls bring meanwhile; one that is asked for while another goes
@@ -12,21 +12,21 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Final
 
-from storage.database import DatabaseCorrupt
-from storage.fts5 import MERGE, OPTIMIZE, USERMERGE
+from storage.database import DatabaseCorrupt, Row
+from storage.fts5_parts import MERGE, OPTIMIZE, USERMERGE
 
 # Pages that are merged at a time: some milliseconds. Up to so many it is merged at once, in 10 ms.
 MERGED_PAGES: Final = 50
 OPTIMIZE_PAGES: Final = 500
-INDEX_PAGES: Final = "SELECT COUNT(*) FROM (SELECT 1 FROM messages_fts_data LIMIT :most)"
+INDEX_PAGES: Final = "SELECT COUNT(*) FROM (SELECT 1 FROM {0}_data LIMIT :most)"
 # SQLite 3.40 puts what it made of all two levels higher each time and keeps those below, and takes
 # an index of 2,000 levels for a damaged one. So empty ones go, but so many below the oldest
 # segments, where the small ones of calls are merged before they are merged with these.
 LOWER_LEVELS: Final = 4
 
-USUAL: Final = "SELECT v FROM messages_fts_config WHERE k = 'usermerge'"
-READ_STRUCTURE: Final = "SELECT block FROM messages_fts_data WHERE id = 10"
-WRITE_STRUCTURE: Final = "UPDATE messages_fts_data SET block = :block WHERE id = 10"
+USUAL: Final = "SELECT v FROM {0}_config WHERE k = 'usermerge'"
+READ_STRUCTURE: Final = "SELECT block FROM {0}_data WHERE id = 10"
+WRITE_STRUCTURE: Final = "UPDATE {0}_data SET block = :block WHERE id = 10"
 # A record begins with the number of a configuration.
 COOKIE_BYTES: Final = 4
 EMPTY_LEVEL: Final = b"\x00\x00"  # nothing is merged, no segments
@@ -70,10 +70,11 @@ class Structure:
 class WholeMerge:
     """A merge of all, a part at a time; ``is_due`` until it is over."""
 
-    def __init__(self, writer: sqlite3.Connection) -> None:
+    def __init__(self, writer: sqlite3.Connection, table: str) -> None:
         self.is_due = False
         self._begins = False
         self._writer = writer
+        self._table = table
 
     def begin(self) -> None:
         """Have everything merged that is there now."""
@@ -94,40 +95,43 @@ class WholeMerge:
             return
         if not structure.is_compact:
             self._write(structure.compact())
-        ((pages,),) = self._writer.execute(INDEX_PAGES, {"most": OPTIMIZE_PAGES + 1}).fetchall()
+        ((pages,),) = self._run(INDEX_PAGES, most=OPTIMIZE_PAGES + 1)
         if pages <= OPTIMIZE_PAGES:
-            self._writer.execute(OPTIMIZE)
+            self._run(OPTIMIZE)
         else:
-            self._writer.execute(MERGE, {"pages": -MERGED_PAGES})
+            self._run(MERGE, pages=-MERGED_PAGES)
 
     def _go_on(self, segments: int) -> None:
         # FTS5 looks at the level with the most segments only. Where these are more than are being
         # merged, but fewer than it begins with, it does nothing: so it begins with as many.
         with self._writer:
             self._writer.execute("BEGIN IMMEDIATE")
-            ((usual,),) = self._writer.execute(USUAL).fetchall()
-            self._writer.execute(USERMERGE, {"segments": min(max(segments, 2), usual)})
-            self._writer.execute(MERGE, {"pages": MERGED_PAGES})
-            self._writer.execute(USERMERGE, {"segments": usual})
+            ((usual,),) = self._run(USUAL)
+            self._run(USERMERGE, segments=min(max(segments, 2), usual))
+            self._run(MERGE, pages=MERGED_PAGES)
+            self._run(USERMERGE, segments=usual)
 
     def _structure(self) -> Structure:
-        rows = self._writer.execute(READ_STRUCTURE).fetchall()
+        rows = self._run(READ_STRUCTURE)
         try:
             ((record,),) = rows
             return read(record)
         except (IndexError, TypeError, ValueError) as error:
             problem = f"what the full-text index consists of cannot be read ({error})"
-            raise DatabaseCorrupt("messages_fts", problem) from error
+            raise DatabaseCorrupt(self._table, problem) from error
 
     def _write(self, record: bytes) -> None:
-        self._writer.execute(WRITE_STRUCTURE, {"block": record})
+        self._run(WRITE_STRUCTURE, block=record)
         # FTS5 remembers the one before, unless a transaction that it took part in is undone.
         self._writer.execute("BEGIN IMMEDIATE")
         try:
-            self._writer.execute(MERGE, {"pages": 0})
+            self._run(MERGE, pages=0)
         finally:
             if self._writer.in_transaction:  # SQLite has undone it already after some errors
                 self._writer.execute("ROLLBACK")
+
+    def _run(self, sql: str, **params: int | bytes) -> list[Row]:
+        return self._writer.execute(sql.format(self._table), params).fetchall()
 
 
 def read(record: bytes) -> Structure:

@@ -8,27 +8,35 @@ doctor tells of it. What an index is and how it is asked is each database's:
 fts5.py's and tsvector.py's.
 """
 
+# ruff: noqa: S608 (the SQL below is put together from what databases say of themselves)
+
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from storage.contents import unpack
-from storage.database import Database, DatabaseCorrupt, Params, Row, Transaction, Value
+from storage.database import (
+    DatabaseCorrupt,
+    FullText,
+    Params,
+    Readable,
+    Row,
+    Transaction,
+    Value,
+)
 from storage.parameters import clean_text
 
 # The newest messages that are looked at for one word: a quarter of a second of a reader's time.
 MAX_HITS: Final = 50_000
 
-# For so many bytes of messages a page of the index is merged. A text takes half of its bytes there,
-# and is merged once in each level of sixteen segments: that is four for a gigabyte of texts. At
-# least so many pages, for small texts, and at most so many, 20 ms, however large the messages are.
-MERGED_BYTES: Final = 1024
-LEAST_MERGED: Final = 8
-MOST_MERGED: Final = 256
+# SQLite takes so many SELECTs for one UNION ALL (SQLITE_MAX_COMPOUND_SELECT is 500).
+UNITED: Final = 400
 
 # The text by which a message is found, from its bytes; the same for the same bytes.
 TextOf = Callable[[bytes], str]
+# Of an index, the newest first: the least content id of each, and its name; none: it is one.
+Parts: TypeAlias = Sequence[Row]
 
 AWAIT_INDEX: Final = "INSERT INTO unindexed (content_id) VALUES (:id)"
 NEXT_SIZES: Final = """
@@ -73,10 +81,7 @@ def index(tx: Transaction, limit: int, text_of: TextOf, most_bytes: int | None =
         if row[0] in mine:
             with suppress(DatabaseCorrupt):  # it says nothing: the doctor tells of it
                 found.append(_row(tx, row, text_of))
-    # Last: FTS5 writes what it has gathered, as a segment that is to be merged later, before each
-    # statement on other tables that can fail half way.
-    tx.execute_many(tx.full_text.add, found)
-    _merge(tx, sum(row[3] for row in waiting))
+    tx.full_text.add(tx, found)
     return len(waiting)
 
 
@@ -87,34 +92,26 @@ def leave_index(tx: Transaction, content_ids: Sequence[int], text_of: TextOf) ->
     """
     waited = {row[0] for row in tx.look_up(INDEXED, {}, content_ids)}
     left = [content_id for content_id in content_ids if content_id not in waited]
-    left_bytes = sum(_leave(tx, content_id, text_of) for content_id in left)
-    if left:
-        _merge(tx, left_bytes)
+    if not tx.full_text.removes_by_words:
+        tx.full_text.remove(tx, [{"id": content_id} for content_id in left])
+        return
+    found = [row for content_id in left if (row := _leaving(tx, content_id, text_of)) is not None]
+    tx.full_text.remove(tx, found)
 
 
-def _leave(tx: Transaction, content_id: int, text_of: TextOf) -> int:
-    """Take one content out of the index; give the bytes that it has, where it goes by them."""
-    key: Params = {"id": content_id}
-    size = 0
-    if tx.full_text.removes_by_words:
-        (row,) = tx.execute(READ_CONTENT, key)
-        size = row[3]
-        try:
-            key = _row(tx, row, text_of)
-        except DatabaseCorrupt:
-            any_word = tx.full_text.search(row[1], None)
-            if tx.execute(tx.full_text.held, {**key, "term": any_word}) == [(0,)]:
-                return 0  # it was damaged before, and never came in
-            raise
-    tx.execute(tx.full_text.remove, key)
-    return size
-
-
-def _merge(tx: Transaction, changed_bytes: int) -> None:
-    """Keep the index in order, as far as messages of so many bytes have put it out of it."""
-    if tx.full_text.merge is not None:
-        pages = min(max(changed_bytes // MERGED_BYTES, LEAST_MERGED), MOST_MERGED)
-        tx.execute(tx.full_text.merge, {"pages": pages})
+def _leaving(tx: Transaction, content_id: int, text_of: TextOf) -> Params | None:
+    """Give the row with which a content came into the index; None: it never did."""
+    (row,) = tx.execute(READ_CONTENT, {"id": content_id})
+    try:
+        return _row(tx, row, text_of)
+    except DatabaseCorrupt:
+        full_text = tx.full_text
+        parts = tx.execute(full_text.parts, {}) if full_text.parts else []
+        held = full_text.held.format(part=_part_of(parts, content_id))
+        key: Params = {"term": full_text.search(row[1], None), "id": content_id}
+        if tx.execute(held, key) == [(0,)]:
+            return None  # it was damaged before
+        raise
 
 
 def _row(tx: Transaction, row: Row, text_of: TextOf) -> Params:
@@ -141,16 +138,63 @@ class Match:
         return self.hits > MAX_HITS
 
 
-async def look_up(db: Database, project_id: int, term: str) -> Match:
+async def look_up(db: Readable, project_id: int, term: str) -> Match:
     """Make the search that has all hits of a project, and count them.
 
     Where to name the project costs much, it has those of other projects as well, unless they could
     crowd out the project's own.
     """
     full_text, term = db.full_text, clean_text(term)
+    select = _all_hits(full_text, await parts_of(db))
     search = full_text.search(project_id if full_text.names_project else None, term)
-    ((hits,),) = await db.read(full_text.count, {"term": search, "most": MAX_HITS + 1})
+    hits = await _count(db, select, search, MAX_HITS + 1)
     if hits > MAX_HITS and not full_text.names_project:
         search = full_text.search(project_id, term)
-        ((hits,),) = await db.read(full_text.count, {"term": search, "most": MAX_HITS + 1})
-    return Match(search, hits, full_text.hits.format(term="{term}", most=MAX_HITS))
+        hits = await _count(db, select, search, MAX_HITS + 1)
+    return Match(search, hits, select.format(term="{term}", most=MAX_HITS))
+
+
+async def count_texts(db: Readable, project_id: int) -> int:
+    """Count the contents of a project that the index has."""
+    select = _all_hits(db.full_text, await parts_of(db))
+    return await _count(db, select, db.full_text.search(project_id, None), 2**62)
+
+
+async def holds(db: Readable, parts: Parts, content_id: int, search: str) -> bool:
+    """Tell whether a content is among what a search finds."""
+    held = db.full_text.held.format(part=_part_of(parts, content_id))
+    return await db.read(held, {"term": search, "id": content_id}) != [(0,)]
+
+
+async def parts_of(db: Readable) -> Parts:
+    """Give what the index consists of."""
+    return await db.read(db.full_text.parts, {}) if db.full_text.parts else []
+
+
+def _part_of(parts: Parts, content_id: int) -> str:
+    """Give the name of the part that a content is in."""
+    return next((name for first_id, name in parts if first_id <= content_id), "")
+
+
+def _all_hits(full_text: FullText, parts: Parts) -> str:
+    """Make the SELECT of the newest ``{most}`` content ids that ``{term}`` finds in all parts."""
+    names = [name for _, name in parts] or [""]
+    hits = (full_text.hits.format(part=name, term="{term}", most="{most}") for name in names)
+    return united([*hits], "LIMIT {most}")
+
+
+def united(selects: Sequence[str], end: str = "") -> str:
+    """Make one SELECT of contents from many, one behind the other, and with this at its end."""
+    while len(selects) > 1:
+        parts = [f"SELECT content_id FROM ({select}) AS part" for select in selects]
+        some = (parts[at : at + UNITED] for at in range(0, len(parts), UNITED))
+        selects = [
+            f"SELECT content_id FROM ({' UNION ALL '.join(one)}) AS united {end}" for one in some
+        ]
+    return selects[0]
+
+
+async def _count(db: Readable, select: str, search: str, most: int) -> int:
+    counted = f"SELECT COUNT(*) FROM ({select.format(term='term', most=':most')}) AS found"
+    ((hits,),) = await db.read(counted, {"term": search, "most": most})
+    return int(hits)

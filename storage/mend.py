@@ -300,8 +300,9 @@ MENTIONED: Final = "SELECT DISTINCT content_id FROM mentions"
 
 def _say(tx: Transaction) -> None:
     """Find anew from where calls go on and what they say; full text is made when a server runs."""
-    for statement in (*EMPTY_INDEX, tx.full_text.empty):
+    for statement in EMPTY_INDEX:
         tx.execute(statement, {})
+    tx.full_text.empty(tx)
     for (number,) in tx.execute(SESSION_KEYS, {}):
         replant(tx, number)
         tx.execute(MENTION_BROUGHT, {"session_key": number})

@@ -24,7 +24,15 @@ from storage.statements import REFUSALS, refusal
 
 # Made anew from the others, or by the migrations.
 DERIVED: Final = frozenset(
-    ("migrations", "project_totals", "session_models", "mentions", "unindexed", "holes")
+    (
+        "migrations",
+        "project_totals",
+        "session_models",
+        "mentions",
+        "unindexed",
+        "holes",
+        "text_parts",
+    )
 )
 TABLES: Final = """
 SELECT name FROM pragma_table_list

@@ -28,7 +28,7 @@ from storage.database import (
     DatabaseUnwritable,
     StorageError,
 )
-from storage.fts5_merge import WholeMerge
+from storage.fts5_cleanup import CleanUp
 from storage.migrate import latest, migrate
 from storage.readers import BUSY_TIMEOUT_MS, SqliteReaders, uri
 from storage.statements import REFUSALS, SqliteTransaction, refusal
@@ -114,7 +114,7 @@ class SqliteDatabase(SqliteReaders):
         self._file = _identity(path)
         self._wal = f"{path}-wal"
         self._tend_at_s = 0.0
-        self._merge = WholeMerge(writer)
+        self._words = CleanUp(writer, self.transaction)
         self._to_empty_wal = False
         self._wal_tries = 0
         # At the last checkpoint in a pause, and when the next one may be made.
@@ -152,11 +152,11 @@ class SqliteDatabase(SqliteReaders):
         of the file, then the WAL; one that a reader still uses is emptied by ``tend``.
         """
         if begin:
-            self._merge.begin()
+            self._words.begin()
             self._wal_tries = WAL_TRIES
         with self._outside():
-            if self._merge.is_due:
-                self._merge.step()
+            if self._words.is_due:
+                self._words.step()
                 return True
             if self._free_pages():
                 # Gives back one page for each step, and execute() takes only one.
@@ -229,9 +229,9 @@ class SqliteDatabase(SqliteReaders):
         """
         with self._outside():
             # Deleted words stay in the index until what it was merged from is merged again.
-            self._merge.begin()
-            while self._merge.is_due:
-                self._merge.step()
+            self._words.begin()
+            while self._words.is_due:
+                self._words.step()
             self._writer.execute("VACUUM")
             self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 

@@ -18,6 +18,8 @@ import msgspec
 
 from storage.columns import KEY_TEXT
 from storage.database import DatabaseUnwritable, Row, Value
+from storage.fts5_parts import PARTS
+from storage.fulltext import united
 from storage.parameters import bounded, clean_text
 from storage.readers import BUSY_TIMEOUT_MS, uri
 from storage.sqlite import lock, open_snapshot
@@ -29,34 +31,28 @@ from storage.statements import REFUSALS, refusal
 PIECE_ROWS: Final = 10_000
 PIECE_BYTES: Final = 8 * 1024 * 1024
 # What is of one database only: its versions, and the words of messages, which are cut anew.
-STAYING: Final = ("migrations", "messages_fts")
+STAYING: Final = ("migrations", "messages_fts", "text_parts")
 # Numbers that are rows of SQLite's `counters` and sequences of PostgreSQL.
 NUMBERS: Final = {"seq": "seqs", "id": "ids", "erasure": "erasure_ids"}
-# What is read in place of a table: all messages wait for the full text of the other database.
-READ_AS: Final = {
-    "counters": f"""(
-  SELECT name, value FROM counters WHERE name NOT IN ({", ".join(map(repr, NUMBERS))}))""",
-    "unindexed": """(
-  SELECT id AS content_id FROM messages_fts_docsize
-  UNION ALL SELECT content_id FROM unindexed
-  WHERE content_id NOT IN (SELECT id FROM messages_fts_docsize))""",
-}
+# What is read in place of a table.
+COUNTERS: Final = f"""(
+  SELECT name, value FROM counters WHERE name NOT IN ({", ".join(map(repr, NUMBERS))}))"""
+INDEXED: Final = "SELECT id AS content_id FROM {}_docsize"
 
 encode = msgspec.msgpack.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table that is moved: its stored columns, and those of its key in order."""
+    """A table that is moved: its stored columns, and those of its key in order.
+
+    ``read_as`` stands behind FROM where its rows are read from the source.
+    """
 
     name: str
     columns: tuple[str, ...]
     key: tuple[str, ...]
-
-    @property
-    def read_as(self) -> str:
-        """What stands behind FROM where its rows are read from the source."""
-        return READ_AS.get(self.name, self.name)
+    read_as: str
 
     def rows_behind(self, after: Row | None) -> str:
         """Give the SELECT of all rows behind a key, with ``?`` for each of its parts."""
@@ -137,12 +133,21 @@ class Source:
             )
             if not name.startswith((*STAYING, "sqlite_"))
         ]
-        return tuple(map(self._table, names))
+        # All messages wait for the full text of the other database.
+        indexed = [INDEXED.format(part) for _, part in self.read(PARTS)]
+        waiting = united([*indexed, "SELECT content_id FROM unindexed"])
+        read_as = {
+            "counters": COUNTERS,
+            "unindexed": f"(SELECT DISTINCT content_id FROM ({waiting}))",
+        }
+        return tuple(self._table(name, read_as.get(name, name)) for name in names)
 
-    def _table(self, name: str) -> Table:
+    def _table(self, name: str, read_as: str) -> Table:
         columns = self.read("SELECT name, pk FROM pragma_table_xinfo(?) WHERE hidden = 0", (name,))
         key = sorted((place, column) for column, place in columns if place)
-        return Table(name, tuple(column for column, _ in columns), tuple(c for _, c in key))
+        return Table(
+            name, tuple(column for column, _ in columns), tuple(c for _, c in key), read_as
+        )
 
 
 @contextmanager

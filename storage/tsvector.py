@@ -101,27 +101,26 @@ def search(project_id: int | None, term: str | None) -> str:
     return " & ".join(parts)
 
 
+_ADD: Final = """
+INSERT INTO messages_fts (content_id, words)
+VALUES (:id, CAST(CAST(:words AS TEXT) AS tsvector))
+"""
+_REMOVE: Final = "DELETE FROM messages_fts WHERE content_id = :id"
+_EMPTY: Final = "DELETE FROM messages_fts"
 _FINDS: Final = "words @@ CAST(CAST(:{} AS TEXT) AS tsquery)"
 
 TSVECTOR = FullText(
-    add="""
-INSERT INTO messages_fts (content_id, words)
-VALUES (:id, CAST(CAST(:words AS TEXT) AS tsvector))
-""",
-    remove="DELETE FROM messages_fts WHERE content_id = :id",
-    empty="DELETE FROM messages_fts",
+    words=_words,
+    add=lambda tx, rows: tx.execute_many(_ADD, rows),
+    remove=lambda tx, rows: tx.execute_many(_REMOVE, rows),
+    empty=lambda tx: tx.execute_many(_EMPTY, [{}]),
+    parts=None,
+    search=search,
     hits=f"""
 SELECT content_id FROM messages_fts WHERE {_FINDS.format("{term}")}
 ORDER BY content_id DESC LIMIT {{most}}
 """,
-    count=f"""
-SELECT COUNT(*) FROM (
-  SELECT content_id FROM messages_fts WHERE {_FINDS.format("term")} LIMIT :most) AS found
-""",
     held=f"SELECT COUNT(*) FROM messages_fts WHERE {_FINDS.format('term')} AND content_id = :id",
-    merge=None,
-    words=_words,
-    search=search,
     removes_by_words=False,
     names_project=True,
 )

@@ -76,7 +76,7 @@ async def stored(tw: Running, but: frozenset[str] = frozenset()) -> dict[str, li
     names = await tw.database.read(tables(), {})
     found = {}
     for (name,) in sorted(names):
-        if name in ("messages_fts_data", "messages_fts_idx"):
+        if name.startswith("messages_fts_") and name.endswith(("_data", "_idx")):
             continue  # how the index has its words, which it may put in order at any time
         columns = await tw.database.read(columns_of(name), {})
         shown = [f'"{c}"' for (c,) in columns if f"{name}.{c}" not in but]

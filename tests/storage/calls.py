@@ -218,9 +218,11 @@ def rows(db: Database, sql: str, **params: Any) -> list[Any]:
 def found(db: Database, word: str | None = None) -> int:
     """Count the messages of project 1 that full text has, or those of them with a word."""
     with db.transaction() as tx:
-        search = tx.full_text.search(1, word)
-        ((count,),) = tx.execute(tx.full_text.count, {"term": search, "most": 1_000_000})
-    return int(count)
+        full_text = tx.full_text
+        parts = tx.execute(full_text.parts, {}) if full_text.parts else [(0, "")]
+        search = {"term": full_text.search(1, word)}
+        hits = (full_text.hits.format(part=name, term="term", most=1_000_000) for _, name in parts)
+        return sum(len(tx.execute(one, search)) for one in hits)
 
 
 def settlement(response_id: str, **given: Any) -> Settlement:

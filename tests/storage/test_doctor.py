@@ -73,7 +73,7 @@ DAMAGE = {
         "DELETE FROM mentions WHERE content_id IN (SELECT content_id FROM mentions LIMIT 1)"
     ),
     "messages that full text has wrongly": (
-        "INSERT INTO messages_fts (rowid, scope, text) VALUES (999, 'p1', 'a')"
+        "INSERT INTO messages_fts_1 (rowid, scope, text) VALUES (999, 'p1', 'a')"
         if kind() == "sqlite"
         else "INSERT INTO messages_fts VALUES (999, CAST('''p 1''' AS tsvector))"
     ),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from storage import fulltext
-from storage.database import Params, Transaction
+from storage.database import Transaction
 from storage.fts5 import FTS5, quoted, search
 from storage.sqlite import SqliteDatabase
 from tests.storage.calls import rows, spoken, start, text_of, write
@@ -25,20 +25,6 @@ def test_what_the_index_takes_for_its_language_is_quoted() -> None:
 def test_a_text_goes_by_the_words_that_it_came_with() -> None:
     assert FTS5.words(7, "hello") == {"scope": "p7", "text": "hello"}
     assert FTS5.removes_by_words
-
-
-def test_a_message_of_megabytes_does_not_have_the_whole_index_merged() -> None:
-    asked: list[object] = []
-
-    class Asked:
-        full_text = FTS5
-
-        def execute(self, _sql: str, params: Params) -> None:
-            asked.append(params["pages"])
-
-    for changed_bytes in (0, 128 * 1024, 8 << 20):
-        fulltext._merge(Asked(), changed_bytes)  # type: ignore[arg-type]
-    assert asked == [fulltext.LEAST_MERGED, 128, fulltext.MOST_MERGED]
 
 
 TEXTS = 700
@@ -71,4 +57,4 @@ async def test_the_index_is_merged_in_small_parts_as_texts_come_and_go(db: Sqlit
         # A merge of 64 pages for each level, as SQLite makes it by itself, changes 600.
         assert max(map(changes, part)) < 300
         # Of 350 and 700 segments, those of the levels: sixteen of each wait for the next one.
-        assert len(rows(db, "SELECT DISTINCT segid FROM messages_fts_idx")) < 3 * 16
+        assert len(rows(db, "SELECT DISTINCT segid FROM messages_fts_1_idx")) < 3 * 16

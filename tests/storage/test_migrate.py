@@ -109,7 +109,7 @@ def test_every_table_is_strict_and_every_key_begins_with_the_project(
     assert {name for name, strict in tables if not strict} == set()
     for name, _ in tables:
         # What is said of a content is of its project.
-        of_content = ("messages", "mentions", "holes", "unindexed")
+        of_content = ("messages", "mentions", "holes", "unindexed", "text_parts")
         # Who may come in is asked before there is a project.
         grants = ("projects", "api_keys", "sign_ins")
         if name in ("migrations", "counters", *grants, *of_content):

@@ -18,16 +18,18 @@ pytestmark = pytest.mark.postgres_only("it is of PostgreSQL")
 
 # What only one of both has, and why.
 ONLY_SQLITE = {
-    "messages_fts_config": "FTS5's own",
-    "messages_fts_data": "FTS5's own",
-    "messages_fts_docsize": "FTS5's own",
-    "messages_fts_idx": "FTS5's own",
+    "messages_fts_1": "a part of FTS5's index",
+    "messages_fts_1_config": "FTS5's own",
+    "messages_fts_1_data": "FTS5's own",
+    "messages_fts_1_docsize": "FTS5's own",
+    "messages_fts_1_idx": "FTS5's own",
+    "text_parts": "of which parts SQLite's index consists",
 }
 ONLY_POSTGRES = {
+    "messages_fts": "its index of words, in one part",
     "owners": "only there there is more than one server",
     "tickets": "one server takes what another gave; alone, it keeps them in memory",
 }
-OTHER_COLUMNS = {"messages_fts": "the index of words is each one's own"}
 ONLY_POSTGRES_INDEXES = {
     "events_by_project": "the first of a project would be looked for in the whole log",
     "messages_fts_by_word": "FTS5 is an index itself",
@@ -64,7 +66,7 @@ async def test_both_schemas_have_the_same_tables_and_columns(
     assert in_file.keys() - here.keys() == ONLY_SQLITE.keys()
     assert here.keys() - in_file.keys() == ONLY_POSTGRES.keys()
     both = in_file.keys() & here.keys()
-    assert {table for table in both if in_file[table] != here[table]} == OTHER_COLUMNS.keys()
+    assert not {table for table in both if in_file[table] != here[table]}
     ours = await db.read(
         "SELECT CAST(indexname AS TEXT) FROM pg_indexes WHERE schemaname = 'public'"
         " AND indexname NOT LIKE '%key' AND indexname NOT LIKE '%pkey'",

@@ -204,7 +204,7 @@ async def test_traces_that_are_lost_are_found_in_their_sessions_again(tmp_path: 
         assert now[session] >= count
 
 
-@pytest.mark.parametrize("name", ["spans_by_seq", "nodes_by_parent", "messages_fts_data"])
+@pytest.mark.parametrize("name", ["spans_by_seq", "nodes_by_parent", "messages_fts_1_data"])
 async def test_damage_in_what_is_derived_costs_nothing(tmp_path: Path, name: str) -> None:
     path = tmp_path / "a.db"
     await filled(path)

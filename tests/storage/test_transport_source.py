@@ -14,7 +14,7 @@ from tests.storage.calls import body, end, start, write
 from tests.storage.transporting import ended as ended
 from tests.storage.transporting import mixed
 
-SPANS = Table("spans", ("seq", "response_id", "error"), ("seq",))
+SPANS = Table("spans", ("seq", "response_id", "error"), ("seq",), "spans")
 
 
 async def test_a_source_that_a_server_has_is_refused(tmp_path: Path) -> None:
