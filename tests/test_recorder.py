@@ -379,7 +379,7 @@ async def test_messages_of_a_part_that_was_joined_come_into_the_index_by_themsel
     await recorder.write(lambda tx: leave_index(tx, gone, text_of))
     async with asyncio.timeout(10):
         while recorder._unindexed:  # or it would look for them because of what was taken out
-            await asyncio.sleep(0)
+            await recording.rows("SELECT 1")
     more, _ = await recorder.reclaim(begin=True)
     while more:
         more, _ = await recorder.reclaim()
