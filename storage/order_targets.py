@@ -24,11 +24,11 @@ ADD: Final = """
 INSERT INTO erasure_targets (project_id, erasure_id, n, session_id, trace_id)
 VALUES (:project_id, :id, :n, :session_id, :trace_id)
 """
-FOUND_SESSIONS: Final = f"SELECT session_id {_OF_ORDER} AND n > 0 AND session_id IN (:keys)"
-FOUND_TRACES: Final = f"""
-SELECT trace_id {_OF_ORDER} AND n > 0 AND session_id IS NULL AND trace_id IN (:keys)
-"""
-KEPT_SESSIONS: Final = f"SELECT session_id {_OF_ORDER} AND n < 0 AND session_id IN (:keys)"
+# A sum, for which there is no index: SQLite would read all that has such a number.
+_TO_GO: Final = f"{_OF_ORDER} AND n + 0 > 0"
+FOUND_SESSIONS: Final = f"SELECT session_id {_TO_GO} AND session_id IN (:keys)"
+FOUND_TRACES: Final = f"SELECT trace_id {_TO_GO} AND session_id IS NULL AND trace_id IN (:keys)"
+KEPT_SESSIONS: Final = f"SELECT session_id {_OF_ORDER} AND n + 0 < 0 AND session_id IN (:keys)"
 
 
 def add(tx: Transaction, key: Params, targets: Sequence[Target], *, behind: int) -> int:
@@ -62,9 +62,10 @@ def _row(key: Params, n: int, session_id: str | None, trace_id: bytes | None) ->
 
 FIRST: Final = f"SELECT n, session_id, trace_id {_OF_ORDER} AND n > 0 ORDER BY n LIMIT 1"
 DROP: Final = f"DELETE {_OF_ORDER} AND n = :n"
-DROP_OF_SESSION: Final = f"""
-DELETE {_OF_ORDER} AND n > 0 AND (session_id = :session_id OR trace_id IN (
-  SELECT t.trace_id FROM traces t WHERE t.project_id = :project_id AND t.session_id = :session_id))
+DROP_SESSION: Final = f"DELETE {_TO_GO} AND session_id = :session_id RETURNING n"
+DROP_TRACES: Final = f"""
+DELETE {_TO_GO} AND session_id IS NULL AND trace_id IN (
+  SELECT t.trace_id FROM traces t WHERE t.project_id = :project_id AND t.session_id = :session_id)
 RETURNING n
 """
 DROP_SOME: Final = f"""
@@ -86,7 +87,8 @@ def drop(tx: Transaction, key: Params, n: int) -> None:
 
 def drop_of_session(tx: Transaction, key: Params, session_id: str) -> int:
     """Drop a session, and all traces of it, from what is to go; return how many that were."""
-    return len(tx.execute(DROP_OF_SESSION, {**key, "session_id": session_id}))
+    of_session = {**key, "session_id": session_id}
+    return sum(len(tx.execute(sql, of_session)) for sql in (DROP_SESSION, DROP_TRACES))
 
 
 def drop_some(tx: Transaction, key: Params) -> bool:

@@ -25,7 +25,7 @@ from storage.retention import BEGINNING, Due, Old, Place
 
 # It looks so often for what has become due.
 CHECK_S: Final = 300.0
-# To take deleted words out of a large full-text index writes all of it anew, and to take deleted
+# To take deleted words out of full text writes the parts anew that had them, and to take deleted
 # ids out of the log reads all of that: each time where the database is small, else once a day.
 SMALL_BYTES: Final = 256 * 1024 * 1024
 DEEP_S: Final = 24 * 3600.0

@@ -18,7 +18,12 @@ import pytest
 import storage
 from tests.databases import opened
 
-LARGE: Final = ("sessions", "traces", "spans", "contents", "nodes", "messages", "mentions")
+LARGE: Final = (
+    *("sessions", "traces", "spans", "contents", "nodes", "messages", "mentions"),
+    "erasure_targets",
+)
+# What a step reads all of: a project, or an order to erase.
+WHOLE: Final = re.compile(r"project_id=\?( AND erasure_id=\?( AND n[<>]\?)?)?$")
 NAMED: Final = re.compile(
     rf"\b(?:FROM|JOIN|UPDATE|INTO)\s+({'|'.join(LARGE)})\b(?:\s+(?:AS\s+)?(\w+))?"
 )
@@ -59,7 +64,7 @@ def waits(names: list[str]) -> bool:
 
 
 def wide_steps(database: sqlite3.Connection, sql: str) -> list[str]:
-    """Give the steps of a plan that read all of a table, or of a project's part of it."""
+    """Give the steps of a plan that read all of a table, of a project's part or of an order's."""
     text = sql.replace("IN (:keys)", "IN (SELECT value FROM json_each(:keys))")
     plan = database.execute(
         f"EXPLAIN QUERY PLAN {text}", dict.fromkeys(re.findall(r":(\w+)", text))
@@ -74,7 +79,7 @@ def wide_steps(database: sqlite3.Connection, sql: str) -> list[str]:
             continue
         if step[2] not in tables or step[3] in of_few(database):
             continue
-        if step[1] == "SCAN" or step[4] == "project_id=?":
+        if step[1] == "SCAN" or WHOLE.match(step[4] or ""):
             found.append(detail)
     return found
 
@@ -105,6 +110,11 @@ async def test_no_statement_reads_all_of_a_project(tmp_path: Path) -> None:
         # The number of its sessions, by an index: 1 ms for 20,000.
         "queries.GET_STATS": [
             "SEARCH sessions USING COVERING INDEX sessions_by_tokens (project_id=?)"
+        ],
+        # All of them, where an order failed and so did its clean-up.
+        "order_targets.DROP_ALL": [
+            "SEARCH erasure_targets USING COVERING INDEX erasure_targets_found"
+            " (project_id=? AND erasure_id=?)"
         ],
     }
     assert planned > 100
