@@ -55,40 +55,35 @@ CREATE VIRTUAL TABLE {0} USING fts5 (
 )
 
 PART: Final = """
-SELECT number, first_id, last_id, messages, bytes, removed,
-  (SELECT MIN(first_id) FROM text_parts WHERE first_id > p.first_id)
+SELECT number, first_id, bytes, (SELECT MIN(first_id) FROM text_parts WHERE first_id > p.first_id)
 FROM text_parts p
 """
 NEWEST: Final = f"{PART} WHERE first_id IS NOT NULL ORDER BY first_id DESC LIMIT 1"
 PART_OF: Final = f"{PART} WHERE first_id <= :id ORDER BY first_id DESC LIMIT 1"
 NUMBERED: Final = f"{PART} WHERE number = :number"
-ADDED: Final = """
-UPDATE text_parts SET messages = messages + :messages, bytes = bytes + :bytes,
-  last_id = MAX(last_id, :last_id)
-WHERE number = :number
-"""
+ADDED: Final = "UPDATE text_parts SET bytes = bytes + :bytes WHERE number = :number"
 REMOVED: Final = """
-UPDATE text_parts SET messages = messages - :messages, bytes = MAX(bytes - :bytes, 0),
-  removed = removed + :messages
+UPDATE text_parts SET bytes = MAX(bytes - :bytes, 0), removed = removed + :texts
 WHERE number = :number
 """
 FREE: Final = "SELECT MIN(number) FROM text_parts WHERE first_id IS NULL"
 ONE_MORE: Final = """
-INSERT INTO text_parts (number, last_id, messages, bytes, removed)
-SELECT MAX(number) + 1, 0, 0, 0, 0 FROM text_parts RETURNING number
+INSERT INTO text_parts (number, bytes, removed)
+SELECT MAX(number) + 1, 0, 0 FROM text_parts RETURNING number
 """
 OPEN: Final = "UPDATE text_parts SET first_id = :first_id WHERE number = :number"
 CLEAR: Final = """
-UPDATE text_parts SET first_id = NULL, last_id = 0, messages = 0, bytes = 0, removed = 0
-WHERE number = :number
+UPDATE text_parts SET first_id = NULL, bytes = 0, removed = 0 WHERE number = :number
 """
 ALL: Final = "SELECT number FROM text_parts ORDER BY number"
 PARTS: Final = """
 SELECT first_id, 'messages_fts_' || number FROM text_parts
 WHERE first_id IS NOT NULL ORDER BY first_id DESC
 """
+# FTS5's own table of the texts that it has.
+LAST: Final = "SELECT MAX(id) FROM {0}_docsize"
 # All that are in a part wait to come into another one.
-WAIT: Final = "INSERT INTO unindexed (content_id) SELECT id FROM {0}_docsize"
+WAIT: Final = "INSERT OR IGNORE INTO unindexed (content_id) SELECT id FROM {0}_docsize"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +92,7 @@ class Part:
 
     number: int
     first_id: int
-    last_id: int
-    messages: int
     bytes: int
-    removed: int
     next_id: int | None
 
     @property
@@ -148,7 +140,7 @@ def leave(tx: Transaction, number: int) -> None:
     part = _part(tx, NUMBERED, {"number": number})
     if part.next_id is None:
         return
-    if part.messages:
+    if _last(tx, part) is not None:
         if not part.first_id or part.bytes > JOINED_BYTES:
             return
         if part.bytes + part_of(tx, part.first_id - 1).bytes > FULL_BYTES // 2:
@@ -163,29 +155,25 @@ def leave(tx: Transaction, number: int) -> None:
 def _open_next(tx: Transaction, content_id: int) -> None:
     """Open a part for a content where the newest is full, and has none that is younger."""
     newest = _part(tx, NEWEST, {})
-    if newest.bytes < FULL_BYTES or content_id <= newest.last_id:
+    if newest.bytes < FULL_BYTES:
+        return
+    last_id = _last(tx, newest)
+    if last_id is None or content_id <= last_id:
         return
     ((number,),) = tx.execute(FREE, {})
     if number is None:
         ((number,),) = tx.execute(ONE_MORE, {})
         for statement in MAKE:
             tx.execute(statement.format(table(number)), {})
-    tx.execute(OPEN, {"number": number, "first_id": newest.last_id + 1})
+    tx.execute(OPEN, {"number": number, "first_id": last_id + 1})
 
 
 def _change(tx: Transaction, rows: Sequence[Params], counted: str, statement: str) -> None:
     """Run a statement for rows in their parts, count them there, and keep these in order."""
     places = [(part, here, _bytes(here)) for part, here in _in_parts(tx, rows)]
     for part, here, size in places:
-        tx.execute(
-            counted,
-            {
-                "number": part.number,
-                "messages": len(here),
-                "bytes": size + MESSAGE_BYTES * len(here),
-                "last_id": _id(here[-1]),
-            },
-        )
+        weight = size + MESSAGE_BYTES * len(here)
+        tx.execute(counted, {"number": part.number, "bytes": weight, "texts": len(here)})
     # Last: FTS5 writes what it has gathered, as a segment that is to be merged later, before each
     # statement on other tables that can fail half way.
     for part, here, _ in places:
@@ -208,6 +196,12 @@ def _in_parts(tx: Transaction, rows: Sequence[Params]) -> Iterator[tuple[Part, l
 def _part(tx: Transaction, sql: str, params: Params) -> Part:
     (row,) = tx.execute(sql, params)
     return Part(*row)
+
+
+def _last(tx: Transaction, part: Part) -> int | None:
+    """Give the youngest content of a part; None where it has none."""
+    ((last_id,),) = tx.execute(LAST.format(part.table), {})
+    return None if last_id is None else int(last_id)
 
 
 def _id(row: Params) -> Any:
