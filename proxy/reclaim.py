@@ -11,9 +11,9 @@ from storage.database import Database
 
 # So long it is given back behind a deletion, before anything else; the rest when there is time.
 AT_ONCE_S: Final = 0.030
-# What SQLite has of a word in full text is written in one go: 0.1 s where it stands in a million
-# messages. After so long, ends of calls wait for it; then there is a rest, so many times as long as
-# they did.
+# What a part of SQLite's full text has of a word is written in one go: 10 ms, but 0.1 s where it
+# stands in a million messages, in what was there before there were parts. After so long, ends of
+# calls wait for it; then there is a rest, so many times as long as they did.
 LONG_S: Final = 0.025
 RESTS: Final = 200
 MOST_REST_S: Final = 30.0

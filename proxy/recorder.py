@@ -272,9 +272,8 @@ class Recorder:
             self._busy_since_s = time.monotonic()
             with contextlib.suppress(StorageError):  # what cannot be done now is done later
                 self._to_tend = self._database.tend(idle=not self._backlog)
-                if not batch and self._reclaim.is_due:
+                if not batch:
                     self._reclaim.go_on()
-                    self._unindexed = max(self._unindexed, 1)
 
     def _take(self) -> list[Item] | None:
         """Wait for the next batch: records, or one piece of other work; None at the very end.
@@ -374,8 +373,6 @@ class Recorder:
                 self._tell(item.answer, work(self._database), None)
             except StorageError as error:
                 self._tell(item.answer, None, error)
-            # What gives back space may have messages wait for another part of the index.
-            self._unindexed = max(self._unindexed, 1)
             return
         outcome, refusal = self.commits.run(
             lambda tx: results.append(work(tx)), item.projects, item, once=item.once

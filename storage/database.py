@@ -27,9 +27,10 @@ class FullText:
     takes it out by the same, or by its id alone unless ``removes_by_words``; ``empty`` takes all
     out. ``parts`` selects what it consists of, the newest first: the least content id of each and
     its name; None: it is one. ``search`` makes what finds a word or phrase, None: any, in a
-    project, None: in all. ``hits`` selects the content ids that such a search in the parameter
-    ``{term}`` finds in the part ``{part}``, the newest ``{most}``; ``held`` tells whether ``:id``
-    is among those of ``:term``. ``names_project``: to name it costs a search little.
+    project, None: in all. ``hits`` selects up to ``{most}`` content ids that such a search in the
+    parameter ``{term}`` finds in the part ``{part}``, with ``{order}``: ``newest``, or nothing;
+    ``held`` tells whether ``:id`` is among those of ``:term``. ``names_project``: to name it costs
+    a search little.
     """
 
     words: Callable[[int, str], "Params"]
@@ -39,6 +40,7 @@ class FullText:
     parts: str | None
     search: Callable[[int | None, str | None], str]
     hits: str
+    newest: str
     held: str
     removes_by_words: bool
     names_project: bool
@@ -118,9 +120,8 @@ class Database(Readable, Protocol):
     def reclaim(self, *, begin: bool = False) -> bool:
         """Give a part of the space of deleted rows back; tell whether there is more to give.
 
-        With ``begin``, words that were deleted before are to leave the full text as well; messages
-        may wait to come into it anew then. In the writer's thread, outside of a transaction: some
-        milliseconds.
+        With ``begin``, words that were deleted before are to leave the full text as well. In the
+        writer's thread, outside of a transaction: some milliseconds.
         """
         ...
 

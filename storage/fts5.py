@@ -38,9 +38,8 @@ FTS5 = FullText(
     empty=empty,
     parts=PARTS,
     search=search,
-    hits="""
-SELECT rowid AS content_id FROM {part} WHERE {part} MATCH :{term} ORDER BY rowid DESC LIMIT {most}
-""",
+    hits="SELECT rowid AS content_id FROM {part} WHERE {part} MATCH :{term} {order} LIMIT {most}",
+    newest="ORDER BY rowid DESC",
     held="SELECT COUNT(*) FROM {part} WHERE {part} MATCH :term AND rowid = :id",
     removes_by_words=True,
     names_project=False,

@@ -1,7 +1,8 @@
-"""Taking deleted words out of SQLite's index, part by part, and what becomes of parts then.
+"""Taking deleted words out of SQLite's index, one part of it after the other.
 
-Invariant: a part is cleaned when all that was deleted before it was asked for has left it; the
-number of what is still to leave goes with the rows, so whoever asks after a restart has it done.
+Owns what is cleaned when. Invariants: it is over when all that was deleted before it was asked for
+has left its parts; what is still to leave is counted with the rows, so whoever asks after a restart
+has it done. A part that is damaged keeps no other from it.
 """
 
 import sqlite3
@@ -9,9 +10,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Final
 
-from storage.database import Transaction
+from storage.database import DatabaseCorrupt, Transaction
 from storage.fts5_merge import WholeMerge
-from storage.fts5_parts import leave, table
+from storage.fts5_parts import free, table
 
 TO_CLEAN: Final = """
 SELECT number, removed FROM text_parts
@@ -21,7 +22,10 @@ CLEANED: Final = "UPDATE text_parts SET removed = removed - :removed WHERE numbe
 
 
 class CleanUp:
-    """A clean-up of all parts that have deleted words, a bounded step at a time."""
+    """A clean-up of all parts that have deleted words, a bounded step at a time.
+
+    Both the connection and its ``transaction`` are the writer's.
+    """
 
     def __init__(
         self,
@@ -34,31 +38,56 @@ class CleanUp:
         # What is to be cleaned, and how many messages had been removed from it.
         self._parts: dict[int, int] = {}
         self._merge: WholeMerge | None = None
+        self._damage: Exception | None = None
 
     @property
     def is_due(self) -> bool:
         """Whether there is more to do."""
-        return self._asked or bool(self._parts)
+        return self._asked or bool(self._parts) or self._damage is not None
 
     def begin(self) -> None:
         """Have all words leave that are deleted by now."""
         self._asked = True
 
     def step(self) -> None:
-        """Merge a bounded part. Raises what sqlite3 does, or a StorageError."""
+        """Do a bounded step.
+
+        Raises what sqlite3 does, or a StorageError; what a damaged part raises, behind all others.
+        """
         if self._merge is None and self._asked:
-            self._parts = dict(self._writer.execute(TO_CLEAN).fetchall())
+            now = dict(self._writer.execute(TO_CLEAN).fetchall())
+            # First what was asked for before, or the youngest would never be reached.
+            self._parts = {number: now[number] for number in self._parts if number in now} | now
             self._asked = False
-        if not self._parts:
-            return
-        number = next(iter(self._parts))
+        if self._parts:
+            number = next(iter(self._parts))
+            try:
+                self._clean(number)
+            except (DatabaseCorrupt, sqlite3.DatabaseError) as error:
+                if not _is_damage(error):
+                    raise
+                self._damage = error
+                self._next(number)
+        elif self._damage is not None:
+            damage, self._damage = self._damage, None
+            raise damage
+
+    def _clean(self, number: int) -> None:
         if self._merge is None:
             self._merge = WholeMerge(self._writer, table(number))
-            self._merge.begin()
         self._merge.step()
         if not self._merge.is_due:
             with self._transaction() as tx:
                 tx.execute(CLEANED, {"number": number, "removed": self._parts[number]})
-                leave(tx, number)
-            self._merge = None
-            del self._parts[number]
+                free(tx, number)
+            self._next(number)
+
+    def _next(self, number: int) -> None:
+        self._merge = None
+        del self._parts[number]
+
+
+def _is_damage(error: Exception) -> bool:
+    # Of sqlite3, DatabaseError itself is that of a damaged file; those of a full disk and of a lock
+    # are made from it.
+    return isinstance(error, DatabaseCorrupt) or type(error) is sqlite3.DatabaseError

@@ -1,11 +1,10 @@
 """The merge of all segments of a part of SQLite's index into one: then it holds no deleted word.
 
-Owns how it is cut into parts, and which levels the index has. Invariants: it is over only when no
-segment waits to be merged, whatever calls bring meanwhile; one that is asked for while another goes
-on begins behind it; before it begins no level is above the oldest segments, since FTS5 drops what
-says that a word is deleted only where nothing older can be. The format of the structure record is
-that of ext/fts5/fts5_index.c, "the structure record", the legacy one of tables without
-`contentless_delete`.
+Owns how it is cut into steps, and which levels the part has. Invariants: it is over only when no
+segment waits to be merged, whatever calls bring meanwhile; before it begins no level is above the
+oldest segments, since FTS5 drops what says that a word is deleted only where nothing older can be.
+The format of the structure record is that of ext/fts5/fts5_index.c, "the structure record", the
+legacy one of tables without `contentless_delete`.
 """
 
 import sqlite3
@@ -68,20 +67,17 @@ class Structure:
 
 
 class WholeMerge:
-    """A merge of all, a part at a time; ``is_due`` until it is over."""
+    """A merge of all that a part of the index has when it begins; ``is_due`` until it is over."""
 
     def __init__(self, writer: sqlite3.Connection, table: str) -> None:
-        self.is_due = False
-        self._begins = False
+        self.is_due = True
+        # One that is half done, since a process ended, comes first.
+        self._begins = True
         self._writer = writer
         self._table = table
 
-    def begin(self) -> None:
-        """Have everything merged that is there now."""
-        self.is_due = self._begins = True
-
     def step(self) -> None:
-        """Merge a part, in its own transaction. Raises what sqlite3 does, or DatabaseCorrupt."""
+        """Merge some pages, in one transaction. Raises what sqlite3 does, or DatabaseCorrupt."""
         if segments := self._structure().merging:
             self._go_on(segments)
         elif self._begins:

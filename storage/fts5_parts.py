@@ -2,10 +2,13 @@
 
 FTS5 writes a word in one go, with all messages that have it, whenever it merges what has the word:
 for a million messages that is 0.1 s in which nothing is saved. So the index is many tables, each of
-a range of contents and bounded: no word is longer than a part. Invariants: a content is in the part
-whose range has its id, and nowhere else; there is always a part with the first range and one that
-is the newest; a table of a part is never dropped, since somebody may have begun to search it.
+a range of contents and, but for what was there before there were parts, bounded. Invariants: a
+content is in the part whose range has its id, and nowhere else, from when it comes until it is
+deleted, so that no search misses it; there is always a part with the first range and one that is
+the newest; a table of a part is never dropped, since somebody may have begun to search it.
 """
+
+# ruff: noqa: S608 (the SQL below is put together from constants of this file)
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,8 +21,6 @@ from storage.database import Params, Transaction
 # each GiB of texts.
 FULL_BYTES: Final = 16 * 1024 * 1024
 MESSAGE_BYTES: Final = 64
-# One that has shrunk to an eighth goes into the one before it, if both leave it half empty.
-JOINED_BYTES: Final = FULL_BYTES // 8
 
 # For so many bytes of texts a page of a part is merged. A text takes half of its bytes there, and
 # is merged once in each level of sixteen segments: that is four at most. At least so many pages,
@@ -76,14 +77,13 @@ CLEAR: Final = """
 UPDATE text_parts SET first_id = NULL, bytes = 0, removed = 0 WHERE number = :number
 """
 ALL: Final = "SELECT number FROM text_parts ORDER BY number"
-PARTS: Final = """
-SELECT first_id, 'messages_fts_' || number FROM text_parts
+TABLE: Final = "messages_fts_"
+PARTS: Final = f"""
+SELECT first_id, '{TABLE}' || number FROM text_parts
 WHERE first_id IS NOT NULL ORDER BY first_id DESC
 """
 # FTS5's own table of the texts that it has.
 LAST: Final = "SELECT MAX(id) FROM {0}_docsize"
-# All that are in a part wait to come into another one.
-WAIT: Final = "INSERT OR IGNORE INTO unindexed (content_id) SELECT id FROM {0}_docsize"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class Part:
 
 def table(number: int) -> str:
     """Give the name of a part's table."""
-    return f"messages_fts_{number:d}"
+    return f"{TABLE}{number:d}"
 
 
 def add(tx: Transaction, rows: Sequence[Params]) -> None:
@@ -132,20 +132,14 @@ def part_of(tx: Transaction, content_id: int) -> Part:
     return _part(tx, PART_OF, {"id": content_id})
 
 
-def leave(tx: Transaction, number: int) -> None:
-    """Free a part from which all words were merged away, or join it to the one before it.
+def free(tx: Transaction, number: int) -> None:
+    """Free a part without texts, unless it is the newest; its range goes to a neighbour.
 
-    Unless there is something in it that is too much for that, or it is the newest.
+    What words it still has go at once: merge them away before, which is bounded.
     """
     part = _part(tx, NUMBERED, {"number": number})
-    if part.next_id is None:
+    if part.next_id is None or _last(tx, part) is not None:
         return
-    if _last(tx, part) is not None:
-        if not part.first_id or part.bytes > JOINED_BYTES:
-            return
-        if part.bytes + part_of(tx, part.first_id - 1).bytes > FULL_BYTES // 2:
-            return
-        tx.execute(WAIT.format(part.table), {})
     tx.execute(EMPTY.format(part.table), {})
     tx.execute(CLEAR, {"number": number})
     if not part.first_id:

@@ -144,20 +144,18 @@ async def look_up(db: Readable, project_id: int, term: str) -> Match:
     Where to name the project costs much, it has those of other projects as well, unless they could
     crowd out the project's own.
     """
-    full_text, term = db.full_text, clean_text(term)
-    select = _all_hits(full_text, await parts_of(db))
+    full_text, term, parts = db.full_text, clean_text(term), await parts_of(db)
     search = full_text.search(project_id if full_text.names_project else None, term)
-    hits = await _count(db, select, search, MAX_HITS + 1)
+    hits = await _count(db, parts, search, MAX_HITS + 1)
     if hits > MAX_HITS and not full_text.names_project:
         search = full_text.search(project_id, term)
-        hits = await _count(db, select, search, MAX_HITS + 1)
-    return Match(search, hits, select.format(term="{term}", most=MAX_HITS))
+        hits = await _count(db, parts, search, MAX_HITS + 1)
+    return Match(search, hits, _hits(full_text, parts, "{term}", str(MAX_HITS), full_text.newest))
 
 
 async def count_texts(db: Readable, project_id: int) -> int:
     """Count the contents of a project that the index has."""
-    select = _all_hits(db.full_text, await parts_of(db))
-    return await _count(db, select, db.full_text.search(project_id, None), 2**62)
+    return await _count(db, await parts_of(db), db.full_text.search(project_id, None), 2**62)
 
 
 async def holds(db: Readable, parts: Parts, content_id: int, search: str) -> bool:
@@ -176,25 +174,30 @@ def _part_of(parts: Parts, content_id: int) -> str:
     return next((name for first_id, name in parts if first_id <= content_id), "")
 
 
-def _all_hits(full_text: FullText, parts: Parts) -> str:
-    """Make the SELECT of the newest ``{most}`` content ids that ``{term}`` finds in all parts."""
+async def _count(db: Readable, parts: Parts, search: str, most: int) -> int:
+    hits = _hits(db.full_text, parts, "term", ":most", "")
+    counted = f"SELECT COUNT(*) FROM ({hits}) AS found"
+    ((count,),) = await db.read(counted, {"term": search, "most": most})
+    return int(count)
+
+
+def _hits(full_text: FullText, parts: Parts, term: str, most: str, order: str) -> str:
+    """Make the SELECT of up to so many hits of all parts, those of the newest first."""
     names = [name for _, name in parts] or [""]
-    hits = (full_text.hits.format(part=name, term="{term}", most="{most}") for name in names)
-    return united([*hits], "LIMIT {most}")
+    hits = (full_text.hits.format(part=one, term=term, most=most, order=order) for one in names)
+    return united([*hits], f"LIMIT {most}")
 
 
-def united(selects: Sequence[str], end: str = "") -> str:
-    """Make one SELECT of contents from many, one behind the other, and with this at its end."""
+def united(selects: Sequence[str], bound: str = "") -> str:
+    """Make one SELECT of contents from one or many, one behind the other.
+
+    ``bound`` is the LIMIT of all of them, which each has by itself as well.
+    """
     while len(selects) > 1:
-        parts = [f"SELECT content_id FROM ({select}) AS part" for select in selects]
-        some = (parts[at : at + UNITED] for at in range(0, len(parts), UNITED))
+        arms = [f"SELECT content_id FROM ({select}) AS one" for select in selects]
+        groups = (arms[at : at + UNITED] for at in range(0, len(arms), UNITED))
         selects = [
-            f"SELECT content_id FROM ({' UNION ALL '.join(one)}) AS united {end}" for one in some
+            f"SELECT content_id FROM ({' UNION ALL '.join(group)}) AS united {bound}"
+            for group in groups
         ]
     return selects[0]
-
-
-async def _count(db: Readable, select: str, search: str, most: int) -> int:
-    counted = f"SELECT COUNT(*) FROM ({select.format(term='term', most=':most')}) AS found"
-    ((hits,),) = await db.read(counted, {"term": search, "most": most})
-    return int(hits)

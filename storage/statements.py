@@ -121,7 +121,8 @@ def _positional(sql: str) -> tuple[str, Callable[[Params], tuple[Value, ...]]]:
     """Turn ``:name`` into ``?`` and make the function that picks the values.
 
     sqlite3 looks up each name anew for each execution: a fifth of the time that a wide row takes.
-    Without a limit, since the writer's statements are constants.
+    Without a limit, since the writer's statements are constants, and a few for each part of the
+    index of words.
     """
     names = NAME.findall(sql)
     text = NAME.sub("?", sql)

@@ -136,10 +136,7 @@ class Source:
         # All messages wait for the full text of the other database.
         indexed = [INDEXED.format(part) for _, part in self.read(PARTS)]
         waiting = united([*indexed, "SELECT content_id FROM unindexed"])
-        read_as = {
-            "counters": COUNTERS,
-            "unindexed": f"(SELECT DISTINCT content_id FROM ({waiting}))",
-        }
+        read_as = {"counters": COUNTERS, "unindexed": f"({waiting})"}
         return tuple(self._table(name, read_as.get(name, name)) for name in names)
 
     def _table(self, name: str, read_as: str) -> Table:

@@ -117,9 +117,9 @@ TSVECTOR = FullText(
     parts=None,
     search=search,
     hits=f"""
-SELECT content_id FROM messages_fts WHERE {_FINDS.format("{term}")}
-ORDER BY content_id DESC LIMIT {{most}}
+SELECT content_id FROM messages_fts WHERE {_FINDS.format("{term}")} {{order}} LIMIT {{most}}
 """,
+    newest="ORDER BY content_id DESC",
     held=f"SELECT COUNT(*) FROM messages_fts WHERE {_FINDS.format('term')} AND content_id = :id",
     removes_by_words=False,
     names_project=True,

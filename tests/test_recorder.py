@@ -14,15 +14,12 @@ from proxy import recorder as module
 from proxy.capture import Budget
 from proxy.joining import Joining
 from proxy.recorder import MAX_BATCH, Recorder
-from storage import fts5_parts, sqlite
+from storage import sqlite
 from storage.database import Transaction
-from storage.fulltext import leave_index, look_up
-from storage.parameters import prepare
 from storage.records import Taken
-from storage.writes import apply
 from tests.calling import ANSWER, a_call, answered, ended
 from tests.recorders import Begin
-from tests.storage.calls import found, spoken, start, text_of
+from tests.storage.calls import found
 
 
 async def test_a_ticket_is_done_when_its_record_is_in_the_database(begin: Begin) -> None:
@@ -357,35 +354,3 @@ async def test_the_ticket_of_a_record_names_the_trace_that_its_call_joined(begin
     assert await recording.recorder.put(call.start) == taken
     assert await recording.recorder.put(a_call().start) is None
     assert await recording.recorder.put(answered(call, ANSWER)) == taken
-
-
-@pytest.mark.sqlite_only("the index is SQLite's own")
-async def test_messages_of_a_part_that_was_joined_come_into_the_index_by_themselves(
-    begin: Begin, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "text_of", text_of)
-    monkeypatch.setattr(fts5_parts, "MESSAGE_BYTES", 34)
-    monkeypatch.setattr(fts5_parts, "FULL_BYTES", 100)
-    recording = await begin()
-    recorder, ids = recording.recorder, "SELECT content_id FROM mentions ORDER BY 1"
-    for n in range(7):  # three fill a part
-        said = prepare([spoken(start(n + 1, session_id="s"), [f"u:word {n}"], [])])
-        await recorder.write(lambda tx, said=said: apply(tx, said))
-        await recorder.indexed()
-    parts = "SELECT first_id IS NULL FROM text_parts ORDER BY number"
-    assert await recording.rows(parts) == [(0,), (0,), (0,)]
-    monkeypatch.setattr(fts5_parts, "FULL_BYTES", 1000)
-    monkeypatch.setattr(fts5_parts, "JOINED_BYTES", 50)
-    gone = [one for (one,) in await recording.rows(ids)][4:6]
-    await recorder.write(lambda tx: leave_index(tx, gone, text_of))
-    async with asyncio.timeout(10):
-        while recorder._unindexed:  # or it would look for them because of what was taken out
-            await recording.rows("SELECT 1")
-    more, _ = await recorder.reclaim(begin=True)
-    while more:
-        more, _ = await recorder.reclaim()
-    async with asyncio.timeout(10):
-        while await recording.rows("SELECT * FROM unindexed"):
-            pass
-    assert await recording.rows(parts) == [(0,), (1,), (0,)]
-    assert (await look_up(recording.database, 1, "word")).hits == 5

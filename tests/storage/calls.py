@@ -221,7 +221,8 @@ def found(db: Database, word: str | None = None) -> int:
         full_text = tx.full_text
         parts = tx.execute(full_text.parts, {}) if full_text.parts else [(0, "")]
         search = {"term": full_text.search(1, word)}
-        hits = (full_text.hits.format(part=name, term="term", most=1_000_000) for _, name in parts)
+        how = {"term": "term", "most": 1_000_000, "order": ""}
+        hits = (full_text.hits.format(part=name, **how) for _, name in parts)
         return sum(len(tx.execute(one, search)) for one in hits)
 
 

@@ -1,18 +1,23 @@
 """A clean-up: of the parts that have deleted words, made up for where it broke off."""
 
+from pathlib import Path
+
 import pytest
 
 from storage import fts5_merge, fts5_parts
-from storage.database import DatabaseUnwritable
+from storage.database import DatabaseCorrupt, DatabaseUnwritable
+from storage.forget import delete_session
 from storage.fts5_merge import READ_STRUCTURE, read
 from storage.fts5_parts import table
 from storage.fulltext import leave_index
-from storage.sqlite import SqliteDatabase
+from storage.sqlite import SqliteDatabase, open_database
+from tests.databases import holding
 from tests.storage.calls import rows, spoken, start, text_of, write
 
 pytestmark = pytest.mark.sqlite_only("the index is SQLite's own")
 
 REMOVED = "SELECT number, removed FROM text_parts ORDER BY number"
+FIRST_IDS = "SELECT number, first_id FROM text_parts ORDER BY number"
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +25,6 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have each text fill a part that takes ten segments, and merge a page at a time."""
     monkeypatch.setattr(fts5_parts, "MESSAGE_BYTES", 10)
     monkeypatch.setattr(fts5_parts, "FULL_BYTES", 100)
-    monkeypatch.setattr(fts5_parts, "JOINED_BYTES", 0)
     monkeypatch.setattr(fts5_merge, "OPTIMIZE_PAGES", 0)
     monkeypatch.setattr(fts5_merge, "MERGED_PAGES", 1)
 
@@ -79,6 +83,56 @@ def test_one_that_is_asked_for_meanwhile_begins_behind_it(db: SqliteDatabase) ->
     assert segments(db)[0] == segments(db)[2] == 1
 
 
+def test_what_was_asked_for_first_comes_first(db: SqliteDatabase) -> None:
+    ids = three_parts(db)
+    forget(db, ids[-1])
+    for one in ids[:5]:  # somebody deletes more of the oldest part as soon as it is clean
+        forget(db, one)
+        db.reclaim(begin=True)
+        while rows(db, REMOVED)[0][1]:
+            db.reclaim()
+    assert rows(db, REMOVED)[2][1] == 0
+
+
+def test_a_damaged_part_keeps_no_other_from_it(db: SqliteDatabase) -> None:
+    ids = three_parts(db)
+    forget(db, ids[0], ids[-1])
+    rows(db, "UPDATE messages_fts_1_data SET block = x'00000003020b' WHERE id = 10")
+    with pytest.raises(DatabaseCorrupt):
+        clean(db)
+    assert rows(db, REMOVED) == [(1, 1), (2, 0), (3, 0)]
+    assert go_on(db) == 1
+
+
+async def test_it_goes_on_after_a_restart(tmp_path: Path) -> None:
+    path = tmp_path / "again.db"
+    db = open_database(path)
+    forget(db, *three_parts(db)[::3])
+    db.reclaim(begin=True)
+    assert any(removed for _, removed in rows(db, REMOVED))
+    await db.close()
+    again = open_database(path)
+    clean(again)
+    assert [removed for _, removed in rows(again, REMOVED)] == [0, 0, 0]
+    assert segments(again)[0] == 1
+    await again.close()
+
+
+async def test_words_of_a_part_that_is_free_are_in_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "canary.db"
+    db = open_database(path)
+    three_parts(db)
+    for n in range(20):
+        write(db, [spoken(start(100 + n, session_id="t"), [f"u:canary5c1f {n}"], [])])
+    with db.transaction() as tx:
+        delete_session(tx, 1, "t", text_of)
+    clean(db)
+    free = [number for number, first_id in rows(db, FIRST_IDS) if first_id is None]
+    assert free
+    assert holding(path, b"canary5c1f") == []
+    await db.close()
+
+
 def test_what_was_not_asked_for_is_not_cleaned(db: SqliteDatabase) -> None:
     ids = three_parts(db)
     forget(db, ids[0])
@@ -96,7 +150,7 @@ def test_one_that_breaks_off_goes_on_or_is_made_up_for(
         raise DatabaseUnwritable("here", "full")
 
     with monkeypatch.context() as broken:
-        broken.setattr("storage.fts5_cleanup.leave", refuse)
+        broken.setattr("storage.fts5_cleanup.free", refuse)
         with pytest.raises(DatabaseUnwritable):
             clean(db)
         with pytest.raises(DatabaseUnwritable):

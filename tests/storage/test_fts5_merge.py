@@ -115,7 +115,7 @@ async def test_a_record_that_is_damaged_is_an_error_of_ours(
 ) -> None:
     db._writer.execute(damage)
     with pytest.raises(DatabaseCorrupt):
-        begin(db)
+        merge(db)
 
 
 async def test_it_is_not_over_where_calls_bring_more_segments_than_it_merges(

@@ -12,6 +12,7 @@ import pytest
 from storage import fts5_parts as module
 from storage import fulltext
 from storage.database import Params
+from storage.doctor import check
 from storage.fts5_parts import add, part_of, remove, table
 from storage.fulltext import index, leave_index, look_up
 from storage.listing import list_sessions
@@ -32,7 +33,6 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a part be full with three texts of one word."""
     monkeypatch.setattr(module, "MESSAGE_BYTES", 34)
     monkeypatch.setattr(module, "FULL_BYTES", 100)
-    monkeypatch.setattr(module, "JOINED_BYTES", 0)
 
 
 def say(db: SqliteDatabase, *texts: str, session: str = "s") -> None:
@@ -188,33 +188,6 @@ def test_the_newest_is_never_free(db: SqliteDatabase) -> None:
     assert found(db, "x") == 1
 
 
-async def test_one_that_has_shrunk_is_joined_to_the_one_before_it(
-    db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "JOINED_BYTES", 45)
-    say(db, *(f"w{n}" for n in range(7)))
-    # The one before it has too much.
-    forget(db, *ids(db)[4:6])
-    clean(db)
-    assert in_parts(db) == [3, 1, 1]
-    forget(db, *ids(db)[:3])
-    clean(db)
-    # The first has none before it; it is free, and the second has become the first.
-    assert in_parts(db) == [None, 1, 1]
-    say(db, "a", "b", "c", "d", "e", "f")
-    assert in_parts(db) == [3, 1, 3, 1]
-    others = rows(db, f"SELECT id FROM {table(3)}_docsize ORDER BY id")
-    monkeypatch.setattr(module, "FULL_BYTES", 200)
-    forget(db, others[0][0], others[1][0])
-    clean(db)
-    assert in_parts(db) == [3, 1, None, 1]
-    with db.transaction() as tx:
-        assert index(tx, 10, text_of) == 1
-    assert in_parts(db) == [3, 2, None, 1]
-    assert are_whole(db)
-    assert (await look_up(db, 1, "b")).hits == 1
-
-
 def test_what_fails_half_way_leaves_no_part_behind(db: SqliteDatabase) -> None:
     say(db, *(f"w{n}" for n in range(3)))
     with suppress(ZeroDivisionError), db.transaction() as tx:
@@ -227,12 +200,39 @@ def test_what_fails_half_way_leaves_no_part_behind(db: SqliteDatabase) -> None:
     assert are_whole(db)
 
 
+def test_a_merge_is_of_as_many_pages_as_texts_came_within_bounds() -> None:
+    asked: list[object] = []
+
+    class Asked:
+        def execute(self, sql: str, params: Params) -> list[tuple[int | None, ...]]:
+            if "'merge'" in sql:
+                asked.append(params["pages"])
+            return [(1, 0, 0, None)]
+
+        def execute_many(self, _sql: str, _rows: object) -> None:
+            pass
+
+    for size in (0, 128 * 1024, 8 << 20):
+        remove(Asked(), [{"id": 1, "scope": "p1", "text": "x" * size}])  # type: ignore[arg-type]
+    assert asked == [module.LEAST_MERGED, 128, module.MOST_MERGED]
+
+
+async def test_sqlite_takes_a_search_in_any_number_of_parts(db: SqliteDatabase) -> None:
+    one = "SELECT rowid AS content_id FROM messages_fts_1 LIMIT 3"
+    assert await db.read(fulltext.united([one] * 1_001, "LIMIT 3"), {}) == []
+
+
+async def test_the_doctor_finds_no_fault_in_many_parts(db: SqliteDatabase) -> None:
+    say(db, *(f"word w{n}" for n in range(10)))
+    assert len(in_parts(db)) == 4
+    assert await check(db, text_of) == []
+
+
 @pytest.mark.parametrize("seed", seeds(3, 12))
 async def test_whatever_comes_and_goes_all_that_is_there_is_found(
     db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     pick = random.Random(seed)  # noqa: S311
-    monkeypatch.setattr(module, "JOINED_BYTES", pick.choice((0, 45, 90)))
     monkeypatch.setattr(module, "FULL_BYTES", pick.choice((100, 300)))
     monkeypatch.setattr(fulltext, "UNITED", pick.choice((2, 400)))
     there: dict[int, str] = {}
