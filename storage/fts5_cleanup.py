@@ -12,12 +12,14 @@ from typing import Final
 
 from storage.database import DatabaseCorrupt, Transaction
 from storage.fts5_merge import WholeMerge
-from storage.fts5_parts import free, table
+from storage.fts5_parts import clear, table
 
 TO_CLEAN: Final = """
 SELECT number, removed FROM text_parts
 WHERE first_id IS NOT NULL AND removed > 0 ORDER BY first_id
 """
+# FTS5's own table of the texts that it has.
+LEFT: Final = "SELECT COUNT(*) FROM {0}_docsize"
 CLEANED: Final = "UPDATE text_parts SET removed = removed - :removed WHERE number = :number"
 
 
@@ -73,14 +75,19 @@ class CleanUp:
             raise damage
 
     def _clean(self, number: int) -> None:
+        removed = self._parts[number]
         if self._merge is None:
-            self._merge = WholeMerge(self._writer, table(number))
-        self._merge.step()
-        if not self._merge.is_due:
-            with self._transaction() as tx:
-                tx.execute(CLEANED, {"number": number, "removed": self._parts[number]})
-                free(tx, number)
-            self._next(number)
+            ((left,),) = self._writer.execute(LEFT.format(table(number))).fetchall()
+            if left:
+                self._merge = WholeMerge(self._writer, table(number), left / (left + removed))
+        if self._merge is not None:
+            self._merge.step()
+            if self._merge.is_due:
+                return
+        with self._transaction() as tx:
+            tx.execute(CLEANED, {"number": number, "removed": removed})
+            clear(tx, number)
+        self._next(number)
 
     def _next(self, number: int) -> None:
         self._merge = None

@@ -14,7 +14,8 @@ from typing import Final
 from storage.database import DatabaseCorrupt, Row
 from storage.fts5_parts import MERGE, OPTIMIZE, USERMERGE
 
-# Pages that are merged at a time: some milliseconds. Up to so many it is merged at once, in 10 ms.
+# Pages that are merged at a time, if nothing of them goes: some milliseconds. Up to so many it is
+# merged at once, in 10 ms.
 MERGED_PAGES: Final = 50
 OPTIMIZE_PAGES: Final = 500
 INDEX_PAGES: Final = "SELECT COUNT(*) FROM (SELECT 1 FROM {0}_data LIMIT :most)"
@@ -67,10 +68,14 @@ class Structure:
 
 
 class WholeMerge:
-    """A merge of all that a part of the index has when it begins; ``is_due`` until it is over."""
+    """A merge of all that a part of the index has when it begins; ``is_due`` until it is over.
 
-    def __init__(self, writer: sqlite3.Connection, table: str) -> None:
+    ``share`` of its texts stay: FTS5 counts the pages that it writes, and reads more of them.
+    """
+
+    def __init__(self, writer: sqlite3.Connection, table: str, share: float = 1.0) -> None:
         self.is_due = True
+        self._pages = max(int(MERGED_PAGES * share), 1)
         # One that is half done, since a process ended, comes first.
         self._begins = True
         self._writer = writer
@@ -95,7 +100,7 @@ class WholeMerge:
         if pages <= OPTIMIZE_PAGES:
             self._run(OPTIMIZE)
         else:
-            self._run(MERGE, pages=-MERGED_PAGES)
+            self._run(MERGE, pages=-self._pages)
 
     def _go_on(self, segments: int) -> None:
         # FTS5 looks at the level with the most segments only. Where these are more than are being
@@ -104,7 +109,7 @@ class WholeMerge:
             self._writer.execute("BEGIN IMMEDIATE")
             ((usual,),) = self._run(USUAL)
             self._run(USERMERGE, segments=min(max(segments, 2), usual))
-            self._run(MERGE, pages=MERGED_PAGES)
+            self._run(MERGE, pages=self._pages)
             self._run(USERMERGE, segments=usual)
 
     def _structure(self) -> Structure:

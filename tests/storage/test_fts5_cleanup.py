@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from storage import fts5_merge, fts5_parts
-from storage.database import DatabaseCorrupt, DatabaseUnwritable
+from storage.database import DatabaseCorrupt, DatabaseUnwritable, Row
 from storage.forget import delete_session
-from storage.fts5_merge import READ_STRUCTURE, read
-from storage.fts5_parts import table
+from storage.fts5_merge import READ_STRUCTURE, WholeMerge, read
+from storage.fts5_parts import MERGE, table
 from storage.fulltext import leave_index
 from storage.sqlite import SqliteDatabase, open_database
 from tests.databases import holding
@@ -22,7 +22,7 @@ FIRST_IDS = "SELECT number, first_id FROM text_parts ORDER BY number"
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have each text fill a part that takes ten segments, and merge a page at a time."""
+    """Have eight or nine texts fill a part, and merge a page at a time."""
     monkeypatch.setattr(fts5_parts, "MESSAGE_BYTES", 10)
     monkeypatch.setattr(fts5_parts, "FULL_BYTES", 100)
     monkeypatch.setattr(fts5_merge, "OPTIMIZE_PAGES", 0)
@@ -133,6 +133,42 @@ async def test_words_of_a_part_that_is_free_are_in_no_file(tmp_path: Path) -> No
     await db.close()
 
 
+def test_a_part_without_texts_is_not_merged(
+    db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = three_parts(db)
+    forget(db, *ids[:9])
+    monkeypatch.setattr("storage.fts5_cleanup.WholeMerge", None)
+    clean(db)
+    assert segments(db)[0] == 0
+    assert rows(db, FIRST_IDS)[0] == (1, None)
+    # The newest stays, and has no words either.
+    forget(db, *ids[17:])
+    clean(db)
+    assert segments(db)[2] == 0
+    assert rows(db, FIRST_IDS)[2][1] is not None
+
+
+@pytest.mark.parametrize(("gone", "pages"), [(1, 17), (4, 11), (7, 4)])
+def test_the_more_goes_the_fewer_pages_are_written_at_a_time(
+    db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch, gone: int, pages: int
+) -> None:
+    ids = three_parts(db)
+    forget(db, *ids[:gone])
+    monkeypatch.setattr(fts5_merge, "MERGED_PAGES", 20)
+    asked: list[int] = []
+    merge = WholeMerge._run
+
+    def run(self: WholeMerge, sql: str, **params: int | bytes) -> list[Row]:
+        if sql == MERGE:
+            asked.append(abs(int(params["pages"])))
+        return merge(self, sql, **params)
+
+    monkeypatch.setattr(WholeMerge, "_run", run)
+    clean(db)
+    assert set(asked) - {0} == {pages}
+
+
 def test_what_was_not_asked_for_is_not_cleaned(db: SqliteDatabase) -> None:
     ids = three_parts(db)
     forget(db, ids[0])
@@ -150,7 +186,7 @@ def test_one_that_breaks_off_goes_on_or_is_made_up_for(
         raise DatabaseUnwritable("here", "full")
 
     with monkeypatch.context() as broken:
-        broken.setattr("storage.fts5_cleanup.free", refuse)
+        broken.setattr("storage.fts5_cleanup.clear", refuse)
         with pytest.raises(DatabaseUnwritable):
             clean(db)
         with pytest.raises(DatabaseUnwritable):

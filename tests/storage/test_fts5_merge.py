@@ -113,6 +113,8 @@ async def test_a_record_says_what_the_index_consists_of(db: SqliteDatabase) -> N
 async def test_a_record_that_is_damaged_is_an_error_of_ours(
     db: SqliteDatabase, damage: str
 ) -> None:
+    wait_for_index(db, 1)
+    index(db)
     db._writer.execute(damage)
     with pytest.raises(DatabaseCorrupt):
         merge(db)
