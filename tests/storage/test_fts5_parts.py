@@ -13,13 +13,15 @@ from storage import fts5_parts as module
 from storage import fulltext
 from storage.database import Params
 from storage.doctor import check
+from storage.fts5_merge import READ_STRUCTURE, read
 from storage.fts5_parts import add, part_of, remove, table
 from storage.fulltext import index, leave_index, look_up
 from storage.listing import list_sessions
 from storage.migrate import migrate
 from storage.search import parse
-from storage.sqlite import SqliteDatabase
+from storage.sqlite import APPLICATION_ID, SqliteDatabase, open_database
 from storage.statements import SqliteTransaction
+from tests.databases import holding
 from tests.storage.calls import found, rows, spoken, start, text_of, write
 from tests.storage.seeds import seeds
 
@@ -279,3 +281,39 @@ def test_what_was_there_before_there_were_parts_is_one(tmp_path: Path) -> None:
     first, second = (connection.execute(hits.format(table(n))).fetchall() for n in (1, 2))
     assert (first, second) == ([(3,), (8,)], [(9,)])
     connection.close()
+
+
+async def test_a_merge_that_was_begun_before_there_were_parts_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("storage.fts5_merge.OPTIMIZE_PAGES", 0)
+    path, canary = tmp_path / "old.db", "canary5c1f"
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute("PRAGMA secure_delete = ON")
+    migrate(connection, path, 12)
+    pick = random.Random(1)  # noqa: S311
+    old = "INSERT INTO messages_fts (rowid, scope, text) VALUES (?, 'p1', ?)"
+    for n in range(60):  # each is a segment
+        text = " ".join(f"w{pick.randrange(100_000)}" for _ in range(200))
+        connection.execute(old, (n, f"{text} {canary}" if n == 5 else text))
+        if n == 5:
+            connection.execute("INSERT INTO messages_fts (messages_fts, rank) VALUES ('merge', -1)")
+            gone = text
+    delete = (
+        "INSERT INTO messages_fts (messages_fts, rowid, scope, text) VALUES ('delete', 5, 'p1', ?)"
+    )
+    connection.execute(delete, (f"{gone} {canary}",))
+    connection.execute("INSERT INTO messages_fts (messages_fts, rank) VALUES ('merge', -1)")
+    connection.close()
+    db = open_database(path)
+    record = READ_STRUCTURE.format(table(1))
+    assert read(rows(db, record)[0][0]).merging
+    clean(db)
+    structure = read(rows(db, record)[0][0])
+    assert (structure.merging, sum(level.segments for level in structure.levels)) == (0, 1)
+    assert len(rows(db, f"SELECT id FROM {table(1)}_docsize")) == 59
+    assert are_whole(db)
+    assert holding(path, canary.encode()) == []
+    await db.close()
