@@ -158,10 +158,12 @@ class SqliteDatabase(SqliteReaders):
             if self._words.is_due:
                 self._words.step()
                 return True
-            if self._free_pages():
+            if free := self._free_pages():
                 # Gives back one page for each step, and execute() takes only one.
                 self._writer.executescript(f"PRAGMA incremental_vacuum({RECLAIM_PAGES:d});")
-                return True
+                # A file that another program made of ours may have lost the setting for it.
+                if self._free_pages() < free:
+                    return True
             self._to_empty_wal = not self._empty_wal()
         self._wal_tries -= 1
         return self._to_empty_wal and self._wal_tries > 0

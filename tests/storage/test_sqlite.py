@@ -305,6 +305,24 @@ async def test_space_is_given_back_a_bounded_part_at_a_time(
     assert free() == 0
 
 
+async def test_where_no_space_can_be_given_back_it_ends_all_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "copy.db"
+    connection = sqlite3.connect(path)
+    connection.execute(f"PRAGMA application_id = {sqlite.APPLICATION_ID}")
+    connection.execute("CREATE TABLE other (a)")  # so the file has been made without the setting
+    connection.close()
+    db = open_database(path)
+    write(db, [end(start(1), response=body(os.urandom(400_000)))])
+    with db.transaction() as tx:
+        delete_trace(tx, 1, trace_id(1), text_of)
+    more = [db.reclaim(begin=True)]
+    while more[-1] and len(more) < 100:
+        more.append(db.reclaim())
+    assert not more[-1]
+    assert rows(db, "PRAGMA freelist_count")[0][0] > 50
+    await db.close()
+
+
 async def test_closing_leaves_one_file_and_its_lock(tmp_path: Path) -> None:
     db = open_database(tmp_path / "a.db")
     write(db, [start(1)])
