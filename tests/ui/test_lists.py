@@ -160,6 +160,7 @@ async def test_a_search_stands_in_the_address_and_back_undoes_it(
     assert await ids(page) == ["browser-tab-closed"]
     await expect(page.locator("#q")).to_have_value('fires "on hills"')
     await page.get_by_role("link", name="Clear").click()
+    await page.wait_for_url("**/sessions")  # or only the rows are there that have come so far
     assert await ids(page) == every
     await page.go_back()
     assert await ids(page) == ["browser-tab-closed"]
