@@ -9,10 +9,10 @@ from storage.database import DatabaseCorrupt, DatabaseUnwritable, Row
 from storage.forget import delete_session
 from storage.fts5_merge import READ_STRUCTURE, WholeMerge, read
 from storage.fts5_parts import MERGE, table
-from storage.fulltext import leave_index
 from storage.sqlite import SqliteDatabase, open_database
 from tests.databases import holding
 from tests.storage.calls import rows, spoken, start, text_of, write
+from tests.storage.cleaning import clean, forget, go_on
 
 pytestmark = pytest.mark.sqlite_only("the index is SQLite's own")
 
@@ -37,11 +37,6 @@ def three_parts(db: SqliteDatabase) -> list[int]:
     return [row[0] for row in rows(db, "SELECT id FROM contents ORDER BY id")]
 
 
-def forget(db: SqliteDatabase, *content_ids: int) -> None:
-    with db.transaction() as tx:
-        leave_index(tx, content_ids, text_of)
-
-
 def segments(db: SqliteDatabase) -> list[int]:
     """Give of how many segments each part is."""
     found = []
@@ -49,18 +44,6 @@ def segments(db: SqliteDatabase) -> list[int]:
         ((record,),) = rows(db, READ_STRUCTURE.format(table(number)))
         found.append(sum(level.segments for level in read(record).levels))
     return found
-
-
-def go_on(db: SqliteDatabase) -> int:
-    steps = 1
-    while db.reclaim():
-        steps += 1
-    return steps
-
-
-def clean(db: SqliteDatabase) -> int:
-    db.reclaim(begin=True)
-    return go_on(db)
 
 
 def test_only_parts_that_have_deleted_words_are_merged(db: SqliteDatabase) -> None:

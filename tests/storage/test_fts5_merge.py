@@ -11,6 +11,7 @@ from storage.database import DatabaseCorrupt, Transaction
 from storage.fts5_merge import LOWER_LEVELS, READ_STRUCTURE, Structure, read
 from storage.sqlite import SqliteDatabase
 from tests.storage.calls import rows, spoken, start, text_of, write
+from tests.storage.cleaning import forget, go_on
 
 pytestmark = pytest.mark.sqlite_only("the index is SQLite's own")
 
@@ -63,22 +64,10 @@ def merge(db: SqliteDatabase) -> None:
     go_on(db)
 
 
-def go_on(db: SqliteDatabase) -> None:
-    for _ in range(5_000):
-        if not db.reclaim():
-            return
-    raise AssertionError("it never ends")
-
-
 def holds_canary(db: SqliteDatabase) -> bool:
     """Whether a part of the index has the end of a word that begins as no other does."""
     blocks = rows(db, "SELECT block FROM messages_fts_1_data")
     return any(CANARY[-6:].encode() in block for (block,) in blocks)
-
-
-def forget(db: SqliteDatabase, content_id: int) -> None:
-    with db.transaction() as tx:
-        fulltext.leave_index(tx, [content_id], text_of)
 
 
 def is_whole(db: SqliteDatabase) -> bool:

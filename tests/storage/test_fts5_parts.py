@@ -15,7 +15,7 @@ from storage.database import Params
 from storage.doctor import check
 from storage.fts5_merge import READ_STRUCTURE, read
 from storage.fts5_parts import add, part_of, remove, table
-from storage.fulltext import index, leave_index, look_up
+from storage.fulltext import index, look_up
 from storage.listing import list_sessions
 from storage.migrate import migrate
 from storage.search import parse
@@ -23,6 +23,7 @@ from storage.sqlite import APPLICATION_ID, SqliteDatabase, open_database
 from storage.statements import SqliteTransaction
 from tests.databases import holding
 from tests.storage.calls import found, rows, spoken, start, text_of, write
+from tests.storage.cleaning import clean, forget
 from tests.storage.seeds import seeds
 
 pytestmark = pytest.mark.sqlite_only("the index is SQLite's own")
@@ -46,17 +47,6 @@ def say(db: SqliteDatabase, *texts: str, session: str = "s") -> None:
 
 def ids(db: SqliteDatabase) -> list[int]:
     return [row[0] for row in rows(db, "SELECT DISTINCT content_id FROM mentions")]
-
-
-def forget(db: SqliteDatabase, *content_ids: int) -> None:
-    with db.transaction() as tx:
-        leave_index(tx, content_ids, text_of)
-
-
-def clean(db: SqliteDatabase) -> None:
-    more = db.reclaim(begin=True)
-    while more:
-        more = db.reclaim()
 
 
 def in_parts(db: SqliteDatabase) -> list[int | None]:
