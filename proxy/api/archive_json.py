@@ -1,7 +1,8 @@
 """A session as one JSON document that people and programs read: all that the API knows of it.
 
 Invariants: figures and shapes are those of the API's own views; each body is whole, as JSON or as
-text, and null where it is neither. It is written trace by trace, so that none is too long for it.
+text, and null where it is neither. It is one line, whatever was indented. It is written trace by
+trace, so that none is too long for it.
 """
 
 from collections.abc import AsyncIterator
@@ -72,4 +73,12 @@ class JsonExport:
         asked = await rebuild.request_of(self._database, span.seq)
         answered = await rebuild.response_of(self._database, span.seq)
         view = span_view(span, await json_value(asked), await json_value(answered))
-        return orjson.dumps(view)
+        return _in_one_line(orjson.dumps(view))
+
+
+def _in_one_line(data: bytes) -> bytes:
+    """Write blanks for the line feeds of what goes in as it was written.
+
+    They stand between tokens only, since within a string none is valid, so no value changes.
+    """
+    return data.replace(b"\n", b" ").replace(b"\r", b" ")

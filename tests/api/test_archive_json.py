@@ -5,10 +5,13 @@ import pytest
 
 from proxy.api import archive_json
 from proxy.api.archive_json import JsonExport
+from storage.handed import Said
+from storage.intake import take
 from storage.sqlite import SqliteDatabase
 from tests.api.asking import save
 from tests.running import Running
-from tests.storage.calls import T0, spoken, start
+from tests.storage.calls import T0, body, end, spoken, start
+from tests.storage.handing import NOW_US, Words, begun, done
 
 
 async def test_it_has_all_traces_oldest_first_however_many_are_read_at_once(
@@ -31,6 +34,26 @@ async def test_it_has_all_traces_oldest_first_however_many_are_read_at_once(
     session = await tw.api("/api/sessions/s")
     session.pop("traces")
     assert document["session"] == session
+
+
+async def test_what_was_indented_is_in_the_same_line_with_every_digit(tw: Running) -> None:
+    indented = body(
+        b'{\n  "n": 1.500,\r\n  "text": "two\\nlines"\n}\n', content_type="application/json"
+    )
+    call = end(start(1, session_id="s"), request=indented, response=indented)
+    said = Said(kind="tool_call", attributes=b'{"kind":{\n"n":2.50},"metadata":{\r\n"m":[\r3.0]}}')
+    items = [begun(2, session_id="s", said=said, end=done(2))]
+    await save(tw, call)
+    await tw.server.recorder.write(lambda tx: take(tx, items, NOW_US, Words()))
+    data = b"".join([piece async for piece in JsonExport(tw.database).pieces(1, "s")])
+    assert data.endswith(b"\n")
+    assert data.splitlines() == [data[:-1]]
+    assert data.count(b'{   "n": 1.500,    "text": "two\\nlines" } ') == 2
+    assert b'{ "n":2.50}' in data
+    assert b'{  "m":[ 3.0]}' in data
+    spans = [span for trace in orjson.loads(data)["traces"] for span in trace["spans"]]
+    assert len(spans) == 2
+    assert spans == [await tw.api(f"/api/spans/{span['id']}") for span in spans]
 
 
 async def test_there_is_none_of_a_session_that_is_not_there(tw: Running) -> None:
