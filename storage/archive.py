@@ -61,6 +61,9 @@ MOST_UPWARDS: Final = 512
 class ArchiveChanged(Exception):
     """What was being read is not there any more: it was deleted, or is of another session now."""
 
+    def __init__(self, what: str = "something of it") -> None:
+        super().__init__(f"{what} was changed, or is not there")
+
 
 # Of a session, or of some traces by name. SQLite expects few rows of a project: unless it is told
 # otherwise (`CROSS JOIN`, `+ 0`), it reads all of them first.
@@ -231,21 +234,24 @@ class _Block:
             if is_span and (
                 seq not in spans or spans[seq].values["session_id"] != self._session_id
             ):
-                raise ArchiveChanged
+                raise ArchiveChanged("a span")
         traces = {
             row[0]: row[1:]
             for row in await self._read_in(READ_TRACES, "trace_id", {row[2] for row in items})
         }
         rows = [*spans.values()]
         nodes = await self._walk([head for span in rows for head in span.heads])
-        hashes: dict[int, bytes] = dict(await self._read_in(HASHES, "id", held_by(rows)))
+        held = held_by(rows)
+        hashes: dict[int, bytes] = dict(await self._read_in(HASHES, "id", held))
+        if len(hashes) < len(held):
+            raise ArchiveChanged("a part of a body")
         handed = [s.values["span_id"] for s in rows if s.values["owner"] is None]
         early = await self._read_in(EARLY_ENDS, "ended_id", handed)
         lines = dict(zip(spans, lines_of(rows, hashes, early), strict=True))
         needed: list[int | Line] = []
         for seq, is_span, trace_id in items:
             if trace_id not in traces or traces[trace_id][0] != self._session_id:
-                raise ArchiveChanged
+                raise ArchiveChanged("a trace")
             _, source, linked, forgotten_at_us, *opening = traces[trace_id]
             if trace_id not in self._traces:
                 self._traces.add(trace_id)
@@ -272,7 +278,7 @@ class _Block:
             one: int | None = head
             while one is not None and one not in self._nodes:
                 if one not in nodes:
-                    raise ArchiveChanged
+                    raise ArchiveChanged("a message")
                 chain.append(nodes[one])
                 self._nodes.add(one)
                 one = nodes[one][1]
@@ -307,7 +313,7 @@ class _Block:
                 rows = await self._db.read(WALK_UP.format(names), params)
                 found.update((row[0], row) for row in rows)
             if not wanted <= found.keys():
-                raise ArchiveChanged
+                raise ArchiveChanged("a message")
             parents = {row[1] for row in found.values() if row[1] is not None}
             wanted = parents - found.keys() - self._nodes
             most = min(most * 4, MOST_UPWARDS)
@@ -323,7 +329,7 @@ class _Block:
         for one in needed:
             if isinstance(one, int):
                 if one not in sizes:
-                    raise ArchiveChanged
+                    raise ArchiveChanged("a content")
                 if weight and weight + sizes[one] > CONTENT_BYTES:
                     yield await self._filled(some)
                     some, weight = [], 0
@@ -335,7 +341,7 @@ class _Block:
         ids = [one for one in some if isinstance(one, int)]
         contents = {row[0]: row[1:] for row in await self._read_in(CONTENTS, "id", ids)}
         if len(contents) != len(ids):
-            raise ArchiveChanged
+            raise ArchiveChanged("a content")
 
         def told() -> bytes:
             return self._told(

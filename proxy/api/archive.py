@@ -8,6 +8,7 @@ stored is a transaction for each small part, so that calls are not held up.
 
 import asyncio
 import functools
+import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -45,6 +46,8 @@ POLICY: Final = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src
 # What a file may be called everywhere.
 _ODD: Final = re.compile(r"[^A-Za-z0-9._-]+")
 NAME_CHARS: Final = 100
+
+_log = logging.getLogger("traceway")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,14 +113,14 @@ class Archive:
                 if type(error) is not LookupError:  # a mistake of ours
                     raise
                 return not_found("session")
-        return await _send(request, answer, chosen.pieces(project, session_id))
+        pieces = chosen.pieces(project, session_id)
+        return await _send(request, answer, pieces, f"the session {session_id!r}")
 
     async def traces(self, request: web.Request) -> web.StreamResponse:
         """GET /api/traces/export: all traces that have no session, as an archive."""
         answer = _file(JSON_LINES, "traces", ".jsonl")
-        return await _send(
-            request, answer, archive.lone_blocks(self._database, project_id(request))
-        )
+        pieces = archive.lone_blocks(self._database, project_id(request))
+        return await _send(request, answer, pieces, "the traces without a session")
 
     async def restore(self, request: web.Request) -> web.Response:
         """POST /api/import: store what archives hold; what is there already is passed over."""
@@ -272,9 +275,12 @@ def _file(media_type: str, name: str, suffix: str) -> web.StreamResponse:
 
 
 async def _send(
-    request: web.Request, answer: web.StreamResponse, pieces: AsyncIterator[bytes]
+    request: web.Request, answer: web.StreamResponse, pieces: AsyncIterator[bytes], what: str
 ) -> web.StreamResponse:
-    """Send an answer's pieces; where they break off, so does the connection."""
+    """Send an answer's pieces; where they break off, so does the connection, and the log says why.
+
+    `what` is exported, for that.
+    """
     if request.method == "HEAD":
         await answer.prepare(request)
         return answer
@@ -293,7 +299,8 @@ async def _send(
         await answer.write(first)
         async for piece in pieces:
             await answer.write(piece)
-    except (StorageError, archive.ArchiveChanged):
+    except (StorageError, archive.ArchiveChanged) as error:
+        _log.warning("the export of %s broke off: %s", what, error)
         if request.transport is not None:
             request.transport.abort()
     except ConnectionError:

@@ -28,6 +28,13 @@ JOINED: Final = frozenset({"jsonl", "json", "finetune"})
 # A session that changes while it is read is read again so often.
 TRIES: Final = 5
 PROGRESS_S: Final = 0.5
+_GIVEN_UP: Final = (
+    "{} broke off {} times: leave it out of the query; the server's log says why, and"
+    " `traceway doctor` looks for damage"
+)
+_HALF_WRITTEN: Final = (
+    "{} broke off, and half of it is written: into a file of its own (-o) it would be read again"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +96,7 @@ async def run(client: Client, options: argparse.Namespace, _: Screen) -> None:
         for session_id in found:
             await done.session(session_id)
         if options.all and options.format == DEFAULT_FORMAT:
-            await done.fetch("/api/traces/export", {})
+            await done.fetch("/api/traces/export", {}, "what has no session")
     where = "" if options.output is None else f" in {options.output}"
     progress.end(f"{done.count:,} sessions, {view.size(progress.bytes)}{where}")
     if options.format == "finetune":
@@ -144,8 +151,9 @@ class _Export:
     async def session(self, session_id: str) -> None:
         """Fetch a session, unless it was deleted meanwhile."""
         params: dict[str, str | int | None] = {"id": session_id, "format": self._format}
+        what = f"the session {session_id!r}"
         try:
-            await self.fetch("/api/sessions/by-id/export", params)
+            await self.fetch("/api/sessions/by-id/export", params, what)
         except Refused as refusal:
             if refusal.status != 404:
                 raise
@@ -153,23 +161,33 @@ class _Export:
             self.count += 1
             self._progress.next()
 
-    async def fetch(self, path: str, params: dict[str, str | int | None]) -> None:
-        """Fetch a file to the end of ours; where it breaks off, again from its beginning."""
+    async def fetch(self, path: str, params: dict[str, str | int | None], what: str) -> None:
+        """Fetch a file to the end of ours; where it breaks off, again from its beginning.
+
+        Raises:
+            BrokenOff: it did so each time, or stands half where nothing is taken back; it says
+                ``what`` it was.
+            NoAnswer, Refused: there is none.
+        """
         for tries_left in reversed(range(TRIES)):
             start = self._progress.bytes
             try:
                 headers = await self._client.download(path, params, self._take)
             except BrokenOff:
                 is_begun = self._progress.bytes > start
-                if not tries_left or (is_begun and not self._is_ours):
-                    raise
+                if is_begun and not self._is_ours:
+                    raise BrokenOff(_HALF_WRITTEN.format(what)) from None
+                if not tries_left:
+                    raise BrokenOff(_GIVEN_UP.format(what, TRIES)) from None
                 if is_begun:
                     self._file.seek(start)
                     self._file.truncate()
                     self._progress.bytes = start
             except Refused as refusal:
-                if refusal.status != 409 or not tries_left:
+                if refusal.status != 409:
                     raise
+                if not tries_left:
+                    raise BrokenOff(_GIVEN_UP.format(what, TRIES)) from None
             else:
                 self.running += int(headers.get(RUNNING_HEADER, "0"))
                 self.lines += int(headers.get(LINES_HEADER, "0"))

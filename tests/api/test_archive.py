@@ -267,7 +267,7 @@ async def test_an_archive_that_comes_in_drops_is_taken(tw: Running, other: Runni
 
 
 async def test_a_session_that_goes_while_it_is_read_is_cut_and_never_ended(
-    tw: Running, monkeypatch: pytest.MonkeyPatch
+    tw: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     calls, asked = [], ["s:be"]
     for n in range(1, 40):
@@ -291,6 +291,7 @@ async def test_a_session_that_goes_while_it_is_read_is_cut_and_never_ended(
         assert answer.status == 200
         with pytest.raises(aiohttp.ClientPayloadError):
             await answer.read()
+    assert "the export of the session 's' broke off: a message was changed" in caplog.text
 
 
 ASKED = '{"role":"user","content":"Hello"}'

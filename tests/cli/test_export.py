@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from proxy.cli import export
-from proxy.cli.client import BrokenOff, Client, NoAnswer, Params
+from proxy.cli.client import BrokenOff, Client, NoAnswer, Params, Refused
 from storage import archive
 from tests.api.asking import save
 from tests.api.test_archive import exported
@@ -110,6 +110,48 @@ async def test_a_session_that_changes_meanwhile_is_read_again(
     assert target.read_bytes() == whole
 
 
+async def test_a_session_that_never_comes_whole_is_named_with_what_to_do(
+    tw: Running,
+    capsys: Capsys,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    await filled(tw)
+
+    def broken(block: Any, items: Any) -> Any:
+        raise archive.ArchiveChanged("a message")
+
+    monkeypatch.setattr(archive._Block, "_page", broken)
+    target = tmp_path / "a.jsonl"
+    said = await manage(tw, capsys, "export", "session:a", "-o", str(target))
+    assert (said.code, target.exists()) == (1, False)
+    assert "the session 'a' broke off 5 times: leave it out of the query" in said.err
+    assert "`traceway doctor` looks for damage" in said.err
+    told = "the export of the session 'a' broke off: a message was changed, or is not there"
+    assert caplog.text.count(told) == 5
+
+
+async def test_a_session_that_changes_each_time_before_it_begins_is_named_as_well(
+    tmp_path: Path,
+) -> None:
+    class Changing:
+        tries = 0
+
+        async def download(self, *_: object) -> Mapping[str, str]:
+            self.tries += 1
+            raise Refused(409, "it was changed while it was read: ask again")
+
+    client = Changing()
+    with (tmp_path / "all").open("wb") as file:
+        done = export._Export(
+            cast(Client, client), "jsonl", file, export._Progress(1), is_ours=True
+        )
+        with pytest.raises(BrokenOff, match="the session 'a b' broke off 5 times"):
+            await done.session("a b")
+    assert client.tries == 5
+
+
 class Breaking:
     """A server whose first answer breaks off behind ``begun``."""
 
@@ -144,9 +186,9 @@ async def test_what_stood_in_a_file_before_ours_stays_where_an_answer_breaks_off
     ):
         target.write_bytes(b"" if is_ours else b"mine")
         with target.open("ab") as file:
-            fetched = export_to(file, begun, is_ours=is_ours).fetch("/", {})
+            fetched = export_to(file, begun, is_ours=is_ours).fetch("/", {}, "all")
             if kept.endswith(b"half"):
-                with pytest.raises(BrokenOff):
+                with pytest.raises(BrokenOff, match="all broke off, and half of it is written"):
                     await fetched
             else:
                 await fetched

@@ -1,5 +1,6 @@
 """Sessions as archives: what a block holds, and what is not in it."""
 
+import hashlib
 import json
 import re
 from collections.abc import AsyncIterator
@@ -16,7 +17,7 @@ from storage.restore import UPROOTED_OF
 from storage.restore_marks import FORGOTTEN, KNOWN_CALLS
 from storage.sqlite import SqliteDatabase
 from tests.storage.archives import exported
-from tests.storage.calls import T0, end, spoken, start, text_of, trace_id, write
+from tests.storage.calls import T0, end, rows, spoken, start, text_of, trace_id, write
 from tests.storage.handing import begun, done, hand_in, opened
 
 
@@ -117,6 +118,14 @@ async def test_what_is_deleted_meanwhile_leaves_a_block_without_its_end(
     with patch("storage.archive.PAGE", 5), pytest.raises(ArchiveChanged):
         await read()
     assert b'"type":"end"' not in b"".join(pieces)
+
+
+async def test_a_block_whose_body_lacks_a_part_has_no_end(db: SqliteDatabase) -> None:
+    tools = b'["t"]'
+    write(db, [spoken(start(1, session_id="s"), ["u:1"], ["a:1"], tools=tools)])
+    rows(db, "DELETE FROM contents WHERE sha256 = :one", one=hashlib.sha256(tools).digest())
+    with pytest.raises(ArchiveChanged, match="a part of a body was changed, or is not there"):
+        await told(session_block(db, 1, "s"))
 
 
 async def test_contents_are_read_a_bounded_part_at_a_time(db: SqliteDatabase) -> None:
