@@ -193,7 +193,8 @@ class _Block:
         # What was given already: contents and nodes by their ids.
         self._contents: set[int] = set()
         self._nodes: set[int] = set()
-        self._traces: set[bytes] = set()
+        # With when their contents were forgotten, as their lines say it.
+        self._traces: dict[bytes, int | None] = {}
         self._hash = hashlib.sha256()
         self._lines = 0
 
@@ -253,8 +254,10 @@ class _Block:
             if trace_id not in traces or traces[trace_id][0] != self._session_id:
                 raise ArchiveChanged("a trace")
             _, source, linked, forgotten_at_us, *opening = traces[trace_id]
+            if is_span:  # of the same moment as what the span has
+                forgotten_at_us = spans[seq].values["forgotten_at_us"]
             if trace_id not in self._traces:
-                self._traces.add(trace_id)
+                self._traces[trace_id] = forgotten_at_us
                 needed.append(
                     TraceLine(
                         id=trace_id.hex(),
@@ -263,6 +266,8 @@ class _Block:
                         forgotten_at_us=forgotten_at_us,
                     )
                 )
+            elif forgotten_at_us is None and self._traces[trace_id] is not None:
+                raise ArchiveChanged("a trace whose contents were forgotten")
             if is_span:
                 needed += self._needs(spans[seq], nodes)
                 needed.append(lines[seq])

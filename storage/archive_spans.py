@@ -58,12 +58,12 @@ _READ: Final = (
 _FOUND: Final = (
     *_READ,
     *("input_id", "output_id", "prelude_id", "input", "output", "prelude"),
-    *("request_content", "response_content", "session_id"),
+    *("request_content", "response_content", "session_id", "forgotten_at_us"),
 )
 # Whoever selects says which, behind it.
 _SELECT: Final = f"""
 SELECT {", ".join(f"s.{c}" for c in _READ)}, i.id, o.id, p.id, i.hash, o.hash, p.hash,
-a.sha256, b.sha256, t.session_id
+a.sha256, b.sha256, t.session_id, t.forgotten_at_us
 FROM spans s JOIN traces t ON t.project_id = s.project_id AND t.trace_id = s.trace_id
 LEFT JOIN nodes i ON i.id = s.input_node_id LEFT JOIN nodes o ON o.id = s.output_node_id
 LEFT JOIN nodes p ON p.id = s.prelude_node_id

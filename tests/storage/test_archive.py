@@ -11,13 +11,26 @@ import pytest
 
 from storage import archive
 from storage.archive import ArchiveChanged, lone_blocks, running_in, session_block
+from storage.archive_incoming import Incoming
 from storage.archive_spans import EARLY_ENDS, HASHES, NUMBERED_SPANS, SELECT_SPANS
+from storage.erase import EVERY_CALL
 from storage.forget import delete_trace
+from storage.forgetting import forget_contents
 from storage.restore import UPROOTED_OF
 from storage.restore_marks import FORGOTTEN, KNOWN_CALLS
 from storage.sqlite import SqliteDatabase
 from tests.storage.archives import exported
-from tests.storage.calls import T0, end, rows, spoken, start, text_of, trace_id, write
+from tests.storage.calls import (
+    T0,
+    end,
+    rows,
+    span_id,
+    spoken,
+    start,
+    text_of,
+    trace_id,
+    write,
+)
 from tests.storage.handing import begun, done, hand_in, opened
 
 
@@ -126,6 +139,53 @@ async def test_a_block_whose_body_lacks_a_part_has_no_end(db: SqliteDatabase) ->
     rows(db, "DELETE FROM contents WHERE sha256 = :one", one=hashlib.sha256(tools).digest())
     with pytest.raises(ArchiveChanged, match="a part of a body was changed, or is not there"):
         await told(session_block(db, 1, "s"))
+
+
+async def test_what_is_forgotten_while_it_is_read_has_the_mark_of_the_moment_it_was_read(
+    db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(db, [end(start(1, session_id="s"), input_preview="said")])
+    read_in = archive._Block._read_in
+    traces = 0
+
+    async def forgotten_first(block: Any, sql: str, column: str, values: Any) -> Any:
+        nonlocal traces
+        if sql == archive.READ_TRACES:
+            traces += 1
+            with db.transaction() as tx:
+                key = (1, trace_id(1))
+                forget_contents(tx, [key], text_of, now_us=7, most_spans=9, before_seq=EVERY_CALL)
+        return await read_in(block, sql, column, values)
+
+    monkeypatch.setattr(archive._Block, "_read_in", forgotten_first)
+    data = b"".join([piece async for piece in session_block(db, 1, "s")])
+    assert traces == 1
+    assert rows(db, "SELECT forgotten_at_us FROM traces") == [(7,)]
+    assert b'"input_preview":"said"' in data
+    incoming = Incoming()
+    incoming.feed(data)
+    block = incoming.next_block()
+    assert block is not None
+    block.close()
+
+
+async def test_a_forgotten_trace_that_has_content_again_ends_a_block_before_its_end(
+    db: SqliteDatabase,
+) -> None:
+    write(db, [end(start(1, session_id="s")), end(start(2, session_id="s", trace=1))])
+    rows(db, "UPDATE traces SET forgotten_at_us = 7")
+    pieces: list[bytes] = []
+
+    async def read() -> None:
+        async for piece in session_block(db, 1, "s"):
+            if len(pieces) == 1:
+                rows(db, "UPDATE traces SET forgotten_at_us = NULL")
+                rows(db, "UPDATE spans SET input_preview = 'said' WHERE span_id = :s", s=span_id(2))
+            pieces.append(piece)
+
+    with patch("storage.archive.PAGE", 1), pytest.raises(ArchiveChanged, match="were forgotten"):
+        await read()
+    assert b'"forgotten_at_us":7' in b"".join(pieces)
 
 
 async def test_contents_are_read_a_bounded_part_at_a_time(db: SqliteDatabase) -> None:
