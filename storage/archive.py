@@ -224,17 +224,11 @@ class _Block:
         return data
 
     async def _page(self, items: Sequence[Row]) -> AsyncIterator[bytes]:
-        spans = {
-            span.values["seq"]: span
-            for span in map(
-                StoredSpan,
-                await self._read_in(NUMBERED_SPANS, "s.seq", [row[0] for row in items if row[1]]),
-            )
-        }
-        for seq, is_span, _ in items:
-            if is_span and (
-                seq not in spans or spans[seq].values["session_id"] != self._session_id
-            ):
+        numbers = [seq for seq, is_span, _ in items if is_span]
+        found = await self._read_in(NUMBERED_SPANS, "s.seq", numbers)
+        spans = {span.values["seq"]: span for span in map(StoredSpan, found)}
+        for seq in numbers:
+            if seq not in spans or spans[seq].values["session_id"] != self._session_id:
                 raise ArchiveChanged("a span")
         traces = {
             row[0]: row[1:]
@@ -242,14 +236,30 @@ class _Block:
         }
         rows = [*spans.values()]
         nodes = await self._walk([head for span in rows for head in span.heads])
-        held = held_by(rows)
+        # To unpack and to expand is work for a thread: calls wait for the event loop.
+        held = await asyncio.to_thread(held_by, rows)
         hashes: dict[int, bytes] = dict(await self._read_in(HASHES, "id", held))
         if len(hashes) < len(held):
             raise ArchiveChanged("a part of a body")
         handed = [s.values["span_id"] for s in rows if s.values["owner"] is None]
         early = await self._read_in(EARLY_ENDS, "ended_id", handed)
-        lines = dict(zip(spans, lines_of(rows, hashes, early), strict=True))
-        needed: list[int | Line] = []
+
+        def needed() -> list[int | Line]:
+            lines = dict(zip(spans, lines_of(rows, hashes, early), strict=True))
+            return [*self._in_order(items, spans, lines, traces, nodes)]
+
+        async for told in self._with_contents(await asyncio.to_thread(needed)):
+            yield told
+
+    def _in_order(
+        self,
+        items: Sequence[Row],
+        spans: Mapping[int, StoredSpan],
+        lines: Mapping[int, Line],
+        traces: Mapping[bytes, Row],
+        nodes: Mapping[int, Row],
+    ) -> Iterator[int | Line]:
+        """Give the lines of items, each behind what it needs; for lines of contents their ids."""
         for seq, is_span, trace_id in items:
             if trace_id not in traces or traces[trace_id][0] != self._session_id:
                 raise ArchiveChanged("a trace")
@@ -258,23 +268,19 @@ class _Block:
                 forgotten_at_us = spans[seq].values["forgotten_at_us"]
             if trace_id not in self._traces:
                 self._traces[trace_id] = forgotten_at_us
-                needed.append(
-                    TraceLine(
-                        id=trace_id.hex(),
-                        source=source,
-                        linked=hex_of(linked),
-                        forgotten_at_us=forgotten_at_us,
-                    )
+                yield TraceLine(
+                    id=trace_id.hex(),
+                    source=source,
+                    linked=hex_of(linked),
+                    forgotten_at_us=forgotten_at_us,
                 )
             elif forgotten_at_us is None and self._traces[trace_id] is not None:
                 raise ArchiveChanged("a trace whose contents were forgotten")
             if is_span:
-                needed += self._needs(spans[seq], nodes)
-                needed.append(lines[seq])
+                yield from self._needs(spans[seq], nodes)
+                yield lines[seq]
             else:
-                needed.append(_opened(trace_id, Opening._make(opening)))
-        async for told in self._with_contents(needed):
-            yield told
+                yield _opened(trace_id, Opening._make(opening))
 
     def _needs(self, span: StoredSpan, nodes: Mapping[int, Row]) -> Iterator[int | Line]:
         """Give the contents, by id, and the nodes that a span needs and that were not given yet."""

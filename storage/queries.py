@@ -4,6 +4,7 @@ Invariant: every statement names the project, and its work is bounded by its lim
 of the database. Owns which fields a record is read from. Lists are listing.py's.
 """
 
+import asyncio
 import json
 from collections.abc import Iterable
 from typing import Final
@@ -19,6 +20,8 @@ from storage.totals import Stats
 
 # A trace's spans in one answer: as many traces as an answer gives of a session.
 MAX_SPANS: Final = 10_000
+# What takes longer to unpack than a millisecond is work for a thread.
+INLINE_SPANS: Final = 20
 
 _SESSION: Final = (
     *("project_id", "session_id", "seq", "source", "name", "starred", "user_id", "status"),
@@ -156,7 +159,14 @@ async def trace_spans(
 ) -> tuple[Span, ...]:
     """Read the spans of a trace, oldest first, up to ``limit``."""
     key: dict[str, Value] = {"project_id": project_id, "trace_id": trace_id, "limit": limit}
-    return tuple(span_of(row) for row in await db.read(TRACE_SPANS, key))
+    rows = await db.read(TRACE_SPANS, key)
+    if len(rows) <= INLINE_SPANS:
+        return _spans_of(rows)
+    return await asyncio.to_thread(_spans_of, rows)
+
+
+def _spans_of(rows: Iterable[Row]) -> tuple[Span, ...]:
+    return tuple(map(span_of, rows))
 
 
 async def get_span(db: Readable, project_id: int, span_id: bytes) -> Span | None:

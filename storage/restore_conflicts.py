@@ -4,7 +4,8 @@ Invariant: a span is the same if its line would be, but for what depends on the 
 a trace if it is of the same session and the same was said of it. It only reads.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -59,15 +60,26 @@ async def find_conflict(db: Readable, project_id: int, block: Block) -> Conflict
         for held in _parts(held_by(spans)):
             names, params = _named(project_id, held)
             hashes.update(await db.read(f"{HASHES} AND id IN ({names})", params))
-        for line in lines_of(spans, hashes, ()):
-            key = key_of(line)
-            own = block.line(block.spans[key])
-            if not (isinstance(own, SpanLine) and is_the_same(line, own)):
-                return Conflict(trace_id=key[0], span_id=key[1], what=OTHER_SPAN)
+        # To read lines again is work for a thread: calls wait for the event loop.
+        conflict = await asyncio.to_thread(_span_conflict, block, spans, hashes)
+        if conflict is not None:
+            return conflict
     return None
 
 
 OTHER_SPAN: Final = "a span with this id is there already and is not the same"
+
+
+def _span_conflict(
+    block: Block, spans: Sequence[StoredSpan], hashes: Mapping[int, bytes]
+) -> Conflict | None:
+    """Compare spans that are there with those of a block."""
+    for line in lines_of(spans, hashes, ()):
+        key = key_of(line)
+        own = block.line(block.spans[key])
+        if not (isinstance(own, SpanLine) and is_the_same(line, own)):
+            return Conflict(trace_id=key[0], span_id=key[1], what=OTHER_SPAN)
+    return None
 
 
 def _named(project_id: int, ids: Sequence[Value]) -> tuple[str, dict[str, Value]]:

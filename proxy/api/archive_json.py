@@ -5,6 +5,7 @@ text, and null where it is neither. It is one line, whatever was indented. It is
 trace, so that none is too long for it.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -72,13 +73,14 @@ class JsonExport:
     async def _span(self, span: Span) -> bytes:
         asked = await rebuild.request_of(self._database, span.seq)
         answered = await rebuild.response_of(self._database, span.seq)
-        view = span_view(span, await json_value(asked), await json_value(answered))
-        return _in_one_line(orjson.dumps(view))
+        shown = (await json_value(asked), await json_value(answered))
+        return await asyncio.to_thread(_in_one_line, span, *shown)
 
 
-def _in_one_line(data: bytes) -> bytes:
-    """Write blanks for the line feeds of what goes in as it was written.
+def _in_one_line(span: Span, input_value: object, output_value: object) -> bytes:
+    """Write a span, with blanks for the line feeds of what goes in as it was written.
 
     They stand between tokens only, since within a string none is valid, so no value changes.
     """
+    data = orjson.dumps(span_view(span, input_value, output_value))
     return data.replace(b"\n", b" ").replace(b"\r", b" ")

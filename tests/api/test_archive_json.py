@@ -1,10 +1,14 @@
 """A session as one document: the API's own views, trace by trace, in one line."""
 
+import threading
+from typing import Any
+
 import orjson
 import pytest
 
 from proxy.api import archive_json
 from proxy.api.archive_json import JsonExport
+from proxy.api.span_views import span_view
 from storage.handed import Said
 from storage.intake import take
 from storage.sqlite import SqliteDatabase
@@ -54,6 +58,22 @@ async def test_what_was_indented_is_in_the_same_line_with_every_digit(tw: Runnin
     spans = [span for trace in orjson.loads(data)["traces"] for span in trace["spans"]]
     assert len(spans) == 2
     assert spans == [await tw.api(f"/api/spans/{span['id']}") for span in spans]
+
+
+async def test_spans_are_written_beside_the_event_loop(
+    tw: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await save(tw, spoken(start(1, session_id="s"), ["u:1"], ["a:1"]))
+    threads: list[threading.Thread] = []
+
+    def noted(*given: Any) -> Any:
+        threads.append(threading.current_thread())
+        return span_view(*given)
+
+    monkeypatch.setattr(archive_json, "span_view", noted)
+    assert [piece async for piece in JsonExport(tw.database).pieces(1, "s")]
+    assert len(threads) == 1
+    assert threading.main_thread() not in threads
 
 
 async def test_there_is_none_of_a_session_that_is_not_there(tw: Running) -> None:

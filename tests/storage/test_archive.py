@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 from unittest.mock import patch
@@ -12,7 +13,7 @@ import pytest
 from storage import archive
 from storage.archive import ArchiveChanged, lone_blocks, running_in, session_block
 from storage.archive_incoming import Incoming
-from storage.archive_spans import EARLY_ENDS, HASHES, NUMBERED_SPANS, SELECT_SPANS
+from storage.archive_spans import EARLY_ENDS, HASHES, NUMBERED_SPANS, SELECT_SPANS, lines_of
 from storage.erase import EVERY_CALL
 from storage.forget import delete_trace
 from storage.forgetting import forget_contents
@@ -186,6 +187,23 @@ async def test_a_forgotten_trace_that_has_content_again_ends_a_block_before_its_
     with patch("storage.archive.PAGE", 1), pytest.raises(ArchiveChanged, match="were forgotten"):
         await read()
     assert b'"forgotten_at_us":7' in b"".join(pieces)
+
+
+async def test_lines_are_made_beside_the_event_loop(
+    db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talk(db, 3)
+    threads: list[threading.Thread] = []
+
+    def noted(*given: Any) -> Any:
+        threads.append(threading.current_thread())
+        return lines_of(*given)
+
+    monkeypatch.setattr(archive, "lines_of", noted)
+    lines = await told(session_block(db, 1, "s"))
+    assert [line["type"] for line in lines].count("span") == 3
+    assert len(threads) == 1
+    assert threading.main_thread() not in threads
 
 
 async def test_contents_are_read_a_bounded_part_at_a_time(db: SqliteDatabase) -> None:

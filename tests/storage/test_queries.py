@@ -1,13 +1,18 @@
 """Reads: order, pages, projects, and work that does not grow with the database."""
 
+import threading
+from typing import Any
+
 import pytest
 
+from storage import queries
 from storage.database import Database
 from storage.queries import (
     get_session,
     get_span,
     get_trace,
     project_id,
+    span_of,
     stats,
     trace_spans,
 )
@@ -33,6 +38,22 @@ async def test_the_spans_of_a_trace_are_read_oldest_first_up_to_a_limit(
         span_id(1),
         span_id(2),
     ]
+
+
+@pytest.mark.parametrize(("count", "aside"), [(2, False), (30, True)])
+async def test_many_spans_are_unpacked_beside_the_event_loop(
+    db: Database, monkeypatch: pytest.MonkeyPatch, count: int, aside: bool
+) -> None:
+    write(db, [end(start(n, trace=99)) for n in range(1, count + 1)])
+    threads: list[threading.Thread] = []
+
+    def noted(row: Any) -> Any:
+        threads.append(threading.current_thread())
+        return span_of(row)
+
+    monkeypatch.setattr(queries, "span_of", noted)
+    assert len(await trace_spans(db, 1, trace_id(99))) == count
+    assert [thread is not threading.main_thread() for thread in threads] == [aside] * count
 
 
 async def test_a_project_sees_nothing_of_another(db: Database) -> None:

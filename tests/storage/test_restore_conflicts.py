@@ -1,9 +1,13 @@
 """What is there already: the same is passed over, all else is named before a row is written."""
 
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from storage import restore_conflicts
+from storage.archive_lines import is_the_same
 from storage.forget import delete_session
 from storage.records import Tokens
 from storage.sqlite import SqliteDatabase
@@ -11,6 +15,7 @@ from tests.databases import opened as database
 from tests.storage.archives import exported, restored
 from tests.storage.calls import end, rows, span_id, start, text_of, trace_id, write
 from tests.storage.handing import closed, hand_in, opened
+from tests.storage.lines import block_of
 from tests.storage.test_archive import talk
 
 
@@ -64,3 +69,21 @@ async def test_what_was_deleted_comes_back_and_what_is_there_stays(db: SqliteDat
     done = await restored(db, data)
     assert (done.traces, done.spans, done.known_spans, done.conflict) == (2, 2, 4, None)
     assert await exported(db) == data
+
+
+async def test_spans_are_compared_beside_the_event_loop(
+    db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talk(db, 3)
+    block = block_of((await exported(db)).splitlines(keepends=True))
+    threads: list[threading.Thread] = []
+
+    def noted(*lines: Any) -> bool:
+        threads.append(threading.current_thread())
+        return is_the_same(*lines)
+
+    monkeypatch.setattr(restore_conflicts, "is_the_same", noted)
+    assert await restore_conflicts.find_conflict(db, 1, block) is None
+    block.close()
+    assert len(threads) == 3
+    assert threading.main_thread() not in threads
