@@ -84,6 +84,12 @@ SELECT COUNT(*) FROM traces t CROSS JOIN spans s
 WHERE t.project_id = :project_id AND t.session_id = :session_id
   AND s.project_id = t.project_id AND s.trace_id = t.trace_id AND s.state = 'running'
 """
+# By the index of those that run, of which there are few.
+COUNT_RUNNING_ALONE: Final = """
+SELECT COUNT(*) FROM spans s CROSS JOIN traces t
+WHERE s.state = 'running' AND s.project_id + 0 = :project_id
+  AND t.project_id = s.project_id AND t.trace_id = s.trace_id AND t.session_id IS NULL
+"""
 READ_SESSION: Final = """
 SELECT s.name, s.starred, b.limit_nusd FROM sessions s
 LEFT JOIN session_budgets b ON b.project_id = s.project_id AND b.session_id = s.session_id
@@ -118,10 +124,13 @@ ORDER BY trace_id LIMIT {TRACES_AT_ONCE}
 """
 
 
-async def running_in(db: Readable, project_id: int, session_id: str) -> int:
-    """Count the spans of a session that run, and so are not in its archive."""
-    ((count,),) = await db.read(COUNT_RUNNING, _session(project_id, session_id))
-    return int(count)
+async def running_in(db: Readable, project_id: int, session_id: str | None) -> int:
+    """Count the spans that run, and so are in no archive: of a session, or of what has none."""
+    if session_id is None:
+        rows = await db.read(COUNT_RUNNING_ALONE, {"project_id": project_id})
+    else:
+        rows = await db.read(COUNT_RUNNING, _session(project_id, session_id))
+    return int(rows[0][0])
 
 
 async def session_block(db: Readable, project_id: int, session_id: str) -> AsyncIterator[bytes]:

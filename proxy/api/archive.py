@@ -118,8 +118,11 @@ class Archive:
 
     async def traces(self, request: web.Request) -> web.StreamResponse:
         """GET /api/traces/export: all traces that have no session, as an archive."""
+        project = project_id(request)
         answer = _file(JSON_LINES, "traces", ".jsonl")
-        pieces = archive.lone_blocks(self._database, project_id(request))
+        running = await archive.running_in(self._database, project, None)
+        answer.headers[RUNNING_HEADER] = str(running)
+        pieces = archive.lone_blocks(self._database, project)
         return await _send(request, answer, pieces, "the traces without a session")
 
     async def restore(self, request: web.Request) -> web.Response:

@@ -68,7 +68,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
             "200": Answer(
                 meaning="The archive, as it is read; empty where there are none.",
                 media_type=BYTES,
-                headers={"Content-Disposition": _HEADERS["Content-Disposition"]},
+                headers={name: _HEADERS[name] for name in ("Content-Disposition", RUNNING_HEADER)},
             )
         },
         codes=("conflict",),

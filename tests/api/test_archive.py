@@ -179,6 +179,13 @@ async def test_a_file_has_a_name_that_is_safe_everywhere(tw: Running, name: str)
     assert body
 
 
+async def test_spans_that_run_without_a_session_are_told_with_the_traces(tw: Running) -> None:
+    await save(tw, start(1), start(2), start(3, session_id="s"))
+    async with tw.client.get(f"{tw.url}/api/traces/export") as answer:
+        assert (answer.status, await answer.read()) == (200, b"")
+        assert answer.headers["X-Traceway-Running"] == "2"
+
+
 async def test_what_is_not_there_or_no_format_is_said(tw: Running) -> None:
     assert (await ask(tw, "/api/sessions/none/export")).error == (404, "not_found")
     assert (await ask(tw, "/api/sessions/none/export?format=xml")).error == (400, "bad_parameter")

@@ -76,6 +76,13 @@ async def test_spans_that_run_are_counted_and_left_out(db: SqliteDatabase) -> No
     assert await running_in(db, 1, "s") == 1
 
 
+async def test_spans_that_run_without_a_session_are_counted_by_themselves(
+    db: SqliteDatabase,
+) -> None:
+    write(db, [start(1), start(2, session_id="s"), end(start(3)), start(4, project_id=2)])
+    assert [await running_in(db, project_id, None) for project_id in (1, 2, 3)] == [1, 1, 0]
+
+
 async def test_nothing_is_told_of_who_called_nor_of_this_database(db: SqliteDatabase) -> None:
     write(db, [end(start(1, session_id="s", caller=b"a caller", owner=b"an owner"))])
     data = await exported(db)
