@@ -31,6 +31,7 @@ from storage.archive_lines import (
     SpanLine,
     TraceLine,
     bytes_of,
+    came_coded,
     decoded,
     plain,
 )
@@ -222,7 +223,7 @@ class Block:
         if head is not None and (chain.fresh_count or 0) > behind:
             raise BadArchive(f"{of} brings more messages than its input has")
         for which, body in (("request", line.request), ("response", line.response)):
-            if body is not None and not self._rebuilds(which, body, chain):
+            if body is not None and not self._rebuilds(which, body, line):
                 raise BadArchive(f"{of} has a {which} that is not of its hash, or lacks a part")
         self.spans[key] = place
 
@@ -232,7 +233,7 @@ class Block:
             raise BadArchive(f"the trace {text} is not before what is in it")
         return trace_id
 
-    def _rebuilds(self, which: str, body: BodyLine, chain: Chain) -> bool:
+    def _rebuilds(self, which: str, body: BodyLine, line: SpanLine) -> bool:
         """Tell whether a body has all its parts and is, where that can be told, of its hash."""
         if which == "request" and body.assembled is not None:
             return False
@@ -241,24 +242,27 @@ class Block:
         )
         if body.envelope is not None:
             return body.content is None and self._envelope_rebuilds(
-                which, body, body.envelope, chain, is_exact=is_exact
+                which, body, body.envelope, line, is_exact=is_exact
             )
         if body.content is None:
             return True
         place = self.contents.get(bytes.fromhex(body.content))
         if place is None:
             return False
-        return not is_exact or body.content == body.sha256 or _came_packed(which, body, place.size)
+        if not is_exact or body.content == body.sha256:
+            return True
+        return _came_packed(which, body, place.size, line)
 
     def _envelope_rebuilds(
         self,
         which: str,
         body: BodyLine,
         envelope: EnvelopeLine,
-        chain: Chain,
+        line: SpanLine,
         *,
         is_exact: bool,
     ) -> bool:
+        chain = line.chain or Chain()
         pieces, holes = envelope.pieces, [bytes_of(hole) for hole in envelope.holes]
         if len(pieces) != len(holes) + 1 or holes.count(None) > 1:
             return False
@@ -296,7 +300,7 @@ class Block:
         found = found or hashlib.sha256()
         found.update(rest)
         same = found.hexdigest() == body.sha256
-        return bool(same) or _came_packed(which, body, size + len(rest))
+        return bool(same) or _came_packed(which, body, size + len(rest), line)
 
     def _said_bytes(self, which: str, chain: Chain) -> int:
         """Give how long the messages of a body are."""
@@ -381,6 +385,11 @@ def _once(key: object, there: dict[Any, Any], what: str) -> None:
         raise BadArchive(f"{what} {shown} comes twice")
 
 
-def _came_packed(which: str, body: BodyLine, size: int) -> bool:
-    """Tell whether an answer is kept without the coding with which it came: no hash tells then."""
-    return which == "response" and not body.encoding and size != body.size
+def _came_packed(which: str, body: BodyLine, size: int, line: SpanLine) -> bool:
+    """Tell whether an answer is kept without the coding with which it came: no hash tells then.
+
+    It has another size, or by chance the same, and headers that name the coding.
+    """
+    if which != "response" or body.encoding:
+        return False
+    return size != body.size or came_coded(line)

@@ -13,7 +13,8 @@ from storage.sqlite import SqliteDatabase
 from tests.storage.archives import exported
 from tests.storage.calls import T0, spoken, start, write
 from tests.storage.handing import begun, done, hand_in, opened
-from tests.storage.lines import content, node
+from tests.storage.lines import archive as by_hand
+from tests.storage.lines import content, node, sha256_of, span
 
 Lines = list[dict[str, Any]]
 
@@ -218,3 +219,35 @@ async def test_contents_are_read_from_the_file_when_they_left_the_memory(
     for sha256 in block.contents:
         assert hashlib.sha256(block.content(sha256)).digest() == sha256
     block.close()
+
+
+BODIES: dict[str, dict[str, Any]] = {
+    "whole": {"content": sha256_of("abc")},
+    "in parts": {"envelope": {"pieces": ["x", "y"], "holes": [sha256_of("b")]}},
+}
+
+
+@pytest.mark.parametrize("how", BODIES)
+@pytest.mark.parametrize(
+    ("which", "headers", "is_taken"),
+    [
+        ("response", '[["Date","now"],["Content-Encoding","gzip"]]', True),
+        ("response", '[["content-encoding","identity, br"]]', True),
+        ("response", '[["content-encoding"," Identity "]]', False),
+        ("response", '[["date","now"]]', False),
+        ("response", '["content-encoding","gzip"]', False),
+        ("response", None, False),
+        ("request", '[["content-encoding","gzip"]]', False),
+    ],
+)
+def test_an_answer_that_is_as_long_as_it_was_packed_is_taken_where_its_headers_say_that_it_was(
+    how: str, which: str, headers: str | None, is_taken: bool
+) -> None:
+    body = {"size": 3, "sha256": "0" * 64, **BODIES[how]}
+    fields = {which: body} if headers is None else {which: body, "response_headers": headers}
+    lines = by_hand(content("abc"), content("b"), span(**fields))
+    if is_taken:
+        read(lines).close()
+    else:
+        with pytest.raises(BadArchive, match=f"a {which} that is not of its hash"):
+            read(lines)
