@@ -52,6 +52,11 @@ WHERE seq = :seq RETURNING {SPAN_FACTS}
 DROP_EARLY: Final = """
 DELETE FROM early_ends WHERE project_id = :project_id AND ended_id = :span_id
 """
+# Also of spans that hold nothing: such an end may have said more than its span took of it.
+DROP_EARLY_OF_TRACE: Final = """
+DELETE FROM early_ends WHERE project_id = :project_id AND ended_id IN (
+  SELECT s.span_id FROM spans s WHERE s.project_id = :project_id AND s.trace_id = :trace_id)
+"""
 HOLDS_STILL: Final = f"""
 SELECT 1 FROM spans s WHERE project_id = :project_id AND trace_id = :trace_id
   AND state <> 'running' AND {HOLDS} LIMIT 1
@@ -161,6 +166,7 @@ def _settle(
     for project_id, trace_id in done:
         key: dict[str, Value] = {"project_id": project_id, "trace_id": trace_id}
         if not tx.execute(HOLDS_STILL, key):
+            tx.execute(DROP_EARLY_OF_TRACE, key)
             tx.execute(MARK, {**key, "now_us": now_us})
             traces += 1
     return traces, contents, freed.total()

@@ -9,6 +9,8 @@ from storage.queries import get_session
 from storage.rebuild import request_body
 from storage.sqlite import SqliteDatabase
 from tests.databases import holding
+from tests.databases import opened as database
+from tests.storage.archives import exported, restored
 from tests.storage.calls import (
     asked_body,
     body,
@@ -23,6 +25,8 @@ from tests.storage.calls import (
     trace_id,
     write,
 )
+from tests.storage.handing import done as ended
+from tests.storage.handing import hand_in, opened
 
 CANARY = "canary5c1f"
 
@@ -119,3 +123,18 @@ async def test_a_long_trace_is_summed_up_without_what_was_forgotten(db: SqliteDa
     assert forget(db, 1, most=100).finished is True
     assert rows(db, "SELECT input_preview, output_preview FROM traces") == [(None, None)]
     assert await check(db, text_of) == []
+
+
+async def test_an_end_that_waits_for_its_start_goes_also_where_its_span_holds_nothing(
+    db: SqliteDatabase, tmp_path: Path
+) -> None:
+    hand_in(db, [opened(1, session_id="s"), ended(1, trace=1), ended(2, trace=2)])
+    assert rows(db, "SELECT COUNT(*) FROM early_ends") == [(2,)]
+    assert forget(db, 1).traces == 1
+    assert rows(db, "SELECT ended_id FROM early_ends") == [(span_id(2),)]
+    assert await check(db, text_of) == []
+    data = await exported(db)
+    other = database(tmp_path / "other.db")
+    assert (await restored(other, data)).conflict is None
+    assert await exported(other) == data
+    await other.close()
