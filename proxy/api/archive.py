@@ -24,7 +24,7 @@ from proxy.errors import Refused
 from proxy.providers.messages import read_message
 from proxy.reaper import Client, MalformedBody
 from proxy.recorder import Recorder
-from storage import archive, queries, restore, restore_marks
+from storage import archive, archive_incoming, queries, restore, restore_marks
 from storage.archive_block import Block
 from storage.archive_incoming import Incoming
 from storage.archive_lines import BadArchive
@@ -39,6 +39,8 @@ Pieces = Callable[[int, str], AsyncIterator[bytes]]
 DEFAULT_FORMAT: Final = "jsonl"
 FORMATS: Final = (DEFAULT_FORMAT, "json", "html", "finetune")
 JSON_LINES: Final = "application/jsonl"
+# What a line of an archive may have to be imported.
+MAX_LINE_BYTES: Final = archive_incoming.MAX_LINE_BYTES
 # How many spans run, and so are in no archive.
 RUNNING_HEADER: Final = "X-Traceway-Running"
 # Nothing that a stranger wrote runs on our origin, whatever it is saved as.

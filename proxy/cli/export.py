@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
-from proxy.api.archive import DEFAULT_FORMAT, FORMATS, RUNNING_HEADER
+from proxy.api.archive import DEFAULT_FORMAT, FORMATS, MAX_LINE_BYTES, RUNNING_HEADER
 from proxy.api.finetune import LINES_HEADER, SKIPPED_HEADER
 from proxy.api.params import MAX_LIMIT
 from proxy.cli.client import BrokenOff, Client, NoAnswer, Refused
@@ -104,6 +104,9 @@ async def run(client: Client, options: argparse.Namespace, _: Screen) -> None:
         note(f"{done.lines:,} lines; turns that are in none: {done.skipped.total():,}{why}")
     if done.running:
         note(f"{done.running:,} spans run, and are not in it")
+    for what in done.too_long:
+        most = f"{MAX_LINE_BYTES:,} bytes"
+        note(f"{what} has a line of more than {most}: `traceway import` does not take it")
 
 
 async def _sessions(client: Client, query: str) -> list[str]:
@@ -141,12 +144,15 @@ class _Export:
         self.running = 0
         self.lines = 0
         self.skipped: Counter[str] = Counter()
+        # What has a line that no import takes.
+        self.too_long: list[str] = []
         self._client = client
         self._format = format
         self._file = file
         # Where stdout goes, other things may stand before ours.
         self._is_ours = is_ours
         self._progress = progress
+        self._lines = _Lines(MAX_LINE_BYTES)
 
     async def session(self, session_id: str) -> None:
         """Fetch a session, unless it was deleted meanwhile."""
@@ -171,6 +177,7 @@ class _Export:
         """
         for tries_left in reversed(range(TRIES)):
             start = self._progress.bytes
+            self._lines = _Lines(MAX_LINE_BYTES)
             try:
                 headers = await self._client.download(path, params, self._take)
             except BrokenOff:
@@ -191,6 +198,8 @@ class _Export:
             else:
                 self.running += int(headers.get(RUNNING_HEADER, "0"))
                 self.lines += int(headers.get(LINES_HEADER, "0"))
+                if self._lines.are_too_long and self._format == DEFAULT_FORMAT:
+                    self.too_long.append(what)
                 for told in filter(None, headers.get(SKIPPED_HEADER, "").split(", ")):
                     reason, _, count = told.partition("=")
                     self.skipped[reason] += int(count)
@@ -198,7 +207,29 @@ class _Export:
 
     def _take(self, piece: bytes) -> None:
         self._file.write(piece)
+        self._lines.add(piece)
         self._progress.add(len(piece))
+
+
+class _Lines:
+    """Tells whether one of the lines that pass has more bytes than it may, its end among them."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self.are_too_long = False
+        self._most_bytes = most_bytes
+        self._bytes = 0
+
+    def add(self, piece: bytes) -> None:
+        """Look at the next bytes."""
+        begin = 0
+        while end := piece.find(b"\n", begin) + 1:
+            self._pass(end - begin)
+            self._bytes, begin = 0, end
+        self._pass(len(piece) - begin)
+
+    def _pass(self, count: int) -> None:
+        self._bytes += count
+        self.are_too_long |= self._bytes > self._most_bytes
 
 
 class _Progress:

@@ -10,7 +10,7 @@ import pytest
 
 from proxy.cli import export
 from proxy.cli.client import BrokenOff, Client, NoAnswer, Params, Refused
-from storage import archive
+from storage import archive, archive_incoming
 from tests.api.asking import save
 from tests.api.test_archive import exported
 from tests.cli.asking import started
@@ -150,6 +150,38 @@ async def test_a_session_that_changes_each_time_before_it_begins_is_named_as_wel
         with pytest.raises(BrokenOff, match="the session 'a b' broke off 5 times"):
             await done.session("a b")
     assert client.tries == 5
+
+
+async def test_a_session_with_a_line_that_no_import_takes_is_named(
+    tw: Running, capsys: Capsys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await filled(tw)
+    await save(tw, spoken(start(20, session_id="long"), ["U:" + "x" * 10_000], ["A:20"]))
+    monkeypatch.setattr(export, "MAX_LINE_BYTES", 9_000)
+    said = await manage(tw, capsys, "export", "--all", "-o", str(tmp_path / "all.jsonl"))
+    assert said.code == 0
+    told = [line for line in said.err.splitlines() if "a line of more than" in line]
+    assert told == [
+        "traceway: the session 'long' has a line of more than 9,000 bytes:"
+        " `traceway import` does not take it"
+    ]
+    where = ("--format", "json", "-o", str(tmp_path / "all.json"))
+    said = await manage(tw, capsys, "export", "--all", *where)
+    assert (said.code, "a line of more than" in said.err) == (0, False)
+
+
+def test_what_no_import_takes_is_what_an_export_tells_of() -> None:
+    assert export.MAX_LINE_BYTES == archive_incoming.MAX_LINE_BYTES == 64 * 1024 * 1024
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 100])
+def test_lines_are_measured_with_their_ends_whatever_the_pieces(size: int) -> None:
+    for longest, is_too_long in ((9, False), (10, True)):
+        lines = export._Lines(10)
+        data = b"a\n\n%b\nab\n" % (b"x" * longest)
+        for at in range(0, len(data), size):
+            lines.add(data[at : at + size])
+        assert lines.are_too_long is is_too_long
 
 
 class Breaking:
