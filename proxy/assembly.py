@@ -137,6 +137,7 @@ async def assemble(
             interrupted = await recorder.write(lambda tx: forget.interrupt_running(tx, owner))
             if interrupted:
                 _log.warning("%d calls of a process that died are marked interrupted", interrupted)
+            recorder.reclaim_left()
         keyring = Keyring(config.auth.mode, await recorder.write(api_keys.grants, ()))
         if not (private or keyring.keys_are_on or is_loopback(config.server.host)):
             raise CannotListen(_NEEDS_KEYS.format(host=config.server.host))

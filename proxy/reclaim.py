@@ -9,8 +9,11 @@ from typing import Final
 
 from storage.database import Database
 
-# So long it is given back behind a deletion, before anything else; the rest when there is time.
+# So long it is given back behind a deletion, before anything else, but for one that comes so soon
+# after another; the rest when there is time, or when there was none for so long.
 AT_ONCE_S: Final = 0.030
+AT_ONCE_EACH_S: Final = 1.0
+OVERDUE_S: Final = 1.0
 # What a part of SQLite's full text has of a word is written in one go: 10 ms, but 0.1 s where it
 # stands in a million messages, in what was there before there were parts. After so long, ends of
 # calls wait for it; then there is a rest, so many times as long as they did.
@@ -22,26 +25,43 @@ AGAIN_S: Final = 1.0
 
 
 class Reclaim:
-    """Gives back space; ``is_due`` while a deletion has left more. For the writer's thread only."""
+    """Gives back space; ``is_due`` while deletions have left more. For the writer's thread only."""
 
     def __init__(self, database: Database) -> None:
         self.is_due = False
+        self._begins = False  # words that were deleted meanwhile are to leave as well
         self._database = database
-        self._rests_until_s = 0.0
+        self._gave_at_s = self._rests_until_s = 0.0
+        self._at_once_at_s = 0.0
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether there is more, and nothing was given back for a while."""
+        return self.is_due and time.monotonic() >= self._gave_at_s + OVERDUE_S
+
+    def note(self) -> None:
+        """Have what deletions left given back when there is time."""
+        self.is_due = self._begins = True
 
     def begin(self) -> None:
         """Give back what a deletion left, for a moment. Raises StorageError."""
-        until_s = time.monotonic() + AT_ONCE_S
-        self.is_due = True
-        self.is_due, _ = self.part(begin=True)
+        self.note()
+        if (now_s := time.monotonic()) < self._at_once_at_s:
+            return
+        self._at_once_at_s = now_s + AT_ONCE_EACH_S
+        until_s = now_s + AT_ONCE_S
         while self.is_due and max(time.monotonic(), self._rests_until_s) < until_s:
-            self.is_due, _ = self.part()
+            self._next()
 
     def go_on(self) -> None:
         """Give back a part of what deletions left, unless it is to rest. Raises StorageError."""
         if self.is_due and time.monotonic() >= self._rests_until_s:
             self._rests_until_s = time.monotonic() + AGAIN_S
-            self.is_due, _ = self.part()
+            self._next()
+
+    def _next(self) -> None:
+        self.is_due, _ = self.part(begin=self._begins)
+        self._begins = False
 
     def part(self, *, begin: bool = False) -> tuple[bool, float]:
         """Give back a part; tell whether there is more, and how long there is to be a rest."""
@@ -49,7 +69,8 @@ class Reclaim:
         began_s = time.thread_time()
         more = self._database.reclaim(begin=begin)
         rest = rest_s(time.thread_time() - began_s)
-        self._rests_until_s = time.monotonic() + rest
+        self._gave_at_s = time.monotonic()
+        self._rests_until_s = self._gave_at_s + rest
         return more, rest
 
 

@@ -167,6 +167,10 @@ class Recorder:
 
         return self._order(work, (), outside=True).ticket
 
+    def reclaim_left(self) -> None:
+        """Have given back, when there is time, what a process before this one deleted."""
+        self._order(lambda _: self._reclaim.note(), (), outside=True)
+
     def _order(
         self, work: Callable[..., object], projects: Collection[int] | None, **how: bool
     ) -> Item:
@@ -272,7 +276,7 @@ class Recorder:
             self._busy_since_s = time.monotonic()
             with contextlib.suppress(StorageError):  # what cannot be done now is done later
                 self._to_tend = self._database.tend(idle=not self._backlog)
-                if not batch:
+                if not batch or self._reclaim.is_overdue:
                     self._reclaim.go_on()
 
     def _take(self) -> list[Item] | None:

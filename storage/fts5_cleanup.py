@@ -2,7 +2,7 @@
 
 Owns what is cleaned when. Invariants: it is over when all that was deleted before it was asked for
 has left its parts; what is still to leave is counted with the rows, so whoever asks after a restart
-has it done. A part that is damaged keeps no other from it.
+has it done. A part that is damaged keeps neither another from it nor space from being given back.
 """
 
 import sqlite3
@@ -45,16 +45,16 @@ class CleanUp:
     @property
     def is_due(self) -> bool:
         """Whether there is more to do."""
-        return self._asked or bool(self._parts) or self._damage is not None
+        return self._asked or bool(self._parts)
 
     def begin(self) -> None:
         """Have all words leave that are deleted by now."""
         self._asked = True
 
     def step(self) -> None:
-        """Do a bounded step.
+        """Do a bounded step; a damaged part is passed over.
 
-        Raises what sqlite3 does, or a StorageError; what a damaged part raises, behind all others.
+        Raises what sqlite3 does, or a StorageError.
         """
         if self._merge is None and self._asked:
             now = dict(self._writer.execute(TO_CLEAN).fetchall())
@@ -70,8 +70,11 @@ class CleanUp:
                     raise
                 self._damage = error
                 self._next(number)
-        elif self._damage is not None:
-            damage, self._damage = self._damage, None
+
+    def complain(self) -> None:
+        """Raise what a part raised that was passed over, once."""
+        damage, self._damage = self._damage, None
+        if damage is not None:
             raise damage
 
     def _clean(self, number: int) -> None:

@@ -15,6 +15,7 @@ from storage.erase import EVERY_CALL, Part, erase_session, erase_trace
 from storage.forgetting import forget_contents
 from storage.fulltext import TextOf
 from storage.keys import TraceKey
+from storage.parameters import MAX_TIME_US
 
 # Rows that are looked at for one page: a few milliseconds of a reader.
 PAGE: Final = 500
@@ -90,29 +91,34 @@ async def old_content(
     return Due(list(traces.values()), last)
 
 
-STARRED_OF: Final = """
+KEPT_OF: Final = """
 SELECT t.trace_id FROM traces t
-JOIN sessions s ON s.project_id = t.project_id AND s.session_id = t.session_id
-WHERE s.starred = 1 AND t.project_id = :project_id AND t.trace_id IN (:keys)
+LEFT JOIN sessions s ON s.project_id = t.project_id AND s.session_id = t.session_id
+WHERE t.project_id = :project_id AND t.trace_id IN (:keys)
+  AND (s.starred = 1 OR t.status = 'running' OR t.last_ended_at_us >= :before_us)
 """
 
 
 def forget_old(
-    tx: Transaction, keys: Sequence[TraceKey], text_of: TextOf, *, most_spans: int, now_us: int
+    tx: Transaction,
+    keys: Sequence[TraceKey],
+    text_of: TextOf,
+    *,
+    most_spans: int,
+    now_us: int,
+    before_us: int = MAX_TIME_US,
 ) -> tuple[Part, int]:
     """Forget the content of the first of these traces, which are of one session.
 
-    Return what was forgotten, and how many of the traces are done with.
+    But of those that run, have a star by now, or ended since ``before_us``. Return what was
+    forgotten, and how many of the traces are done with.
     """
     some = keys[:most_spans]
-    project_id = some[0][0]
-    starred = {
-        row[0]
-        for row in tx.look_up(STARRED_OF, {"project_id": project_id}, [key[1] for key in some])
-    }
+    asked: Params = {"project_id": some[0][0], "before_us": before_us}
+    kept = {row[0] for row in tx.look_up(KEPT_OF, asked, [key[1] for key in some])}
     done = forget_contents(
         tx,
-        [key for key in some if key[1] not in starred],
+        [key for key in some if key[1] not in kept],
         text_of,
         now_us=now_us,
         most_spans=most_spans,

@@ -149,7 +149,8 @@ class SqliteDatabase(SqliteReaders):
         """Give a part of the space of deleted rows back; tell whether there is more to give.
 
         With ``begin``, deleted words are to leave the full-text index, too. Words first, then pages
-        of the file, then the WAL; one that a reader still uses is emptied by ``tend``.
+        of the file, then the WAL; one that a reader still uses is emptied by ``tend``. Raises what
+        a damaged part of the index raises, once all else was given back.
         """
         if begin:
             self._words.begin()
@@ -165,8 +166,11 @@ class SqliteDatabase(SqliteReaders):
                 if self._free_pages() < free:
                     return True
             self._to_empty_wal = not self._empty_wal()
-        self._wal_tries -= 1
-        return self._to_empty_wal and self._wal_tries > 0
+            self._wal_tries -= 1
+            if self._to_empty_wal and self._wal_tries > 0:
+                return True
+            self._words.complain()
+        return False
 
     def _copy(self) -> None:
         """Checkpoint, if enough was written since the last time: rows, or pages of large ones."""
@@ -236,6 +240,7 @@ class SqliteDatabase(SqliteReaders):
                 self._words.step()
             self._writer.execute("VACUUM")
             self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            self._words.complain()
 
     @contextmanager
     def _outside(self) -> Iterator[None]:

@@ -40,10 +40,35 @@ def test_the_rest_comes_when_there_is_time(monkeypatch: pytest.MonkeyPatch) -> N
     reclaim, asked = reclaiming(True, True, False)
     reclaim.begin()
     assert reclaim.is_due
-    reclaim.go_on()
-    reclaim.go_on()
+    for _ in range(3):
+        reclaim.go_on()
     assert asked.begun == [True, False, False]
     assert not reclaim.is_due
+
+
+def test_one_deletion_after_the_other_gives_back_at_once_only_now_and_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "AT_ONCE_EACH_S", 3600.0)
+    reclaim, asked = reclaiming(False, False)
+    reclaim.begin()
+    reclaim.begin()
+    assert asked.begun == [True]
+    assert reclaim.is_due
+    reclaim.go_on()
+    assert asked.begun == [True, True]  # the words of the second deletion as well
+
+
+def test_what_nobody_had_time_for_is_overdue(monkeypatch: pytest.MonkeyPatch) -> None:
+    reclaim, _ = reclaiming(True)
+    assert not reclaim.is_overdue
+    reclaim.note()
+    assert reclaim.is_overdue  # nothing was given back yet
+    reclaim.go_on()
+    assert reclaim.is_due
+    assert not reclaim.is_overdue
+    monkeypatch.setattr(module, "OVERDUE_S", 0.0)
+    assert reclaim.is_overdue
 
 
 def test_a_part_for_which_calls_waited_has_a_rest_behind_it(
@@ -55,6 +80,7 @@ def test_a_part_for_which_calls_waited_has_a_rest_behind_it(
     monkeypatch.setattr(module, "MOST_REST_S", 3600.0)
     reclaim, asked = reclaiming(True, True)
     reclaim.begin()
+    reclaim.go_on()
     reclaim.go_on()
     assert asked.begun == [True]
     assert reclaim.is_due
@@ -69,7 +95,7 @@ def test_what_fails_is_still_due() -> None:
     with pytest.raises(StopIteration):
         reclaim.go_on()
     reclaim.go_on()  # not at once
-    assert asked.begun == [True, False]
+    assert asked.begun == [True, True]
 
 
 def test_a_rest_is_so_long_that_less_than_a_call_in_a_hundred_is_held() -> None:

@@ -293,6 +293,37 @@ async def test_only_what_erases_gives_space_back(
     assert reclaimed == [True, False, False, True]
 
 
+async def test_what_a_process_before_left_is_given_back_when_there_is_time(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = await begin()
+    begun = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def reclaim(*, begin: bool = False) -> bool:
+        loop.call_soon_threadsafe(begun.set)
+        return not begin
+
+    monkeypatch.setattr(recording.database, "reclaim", reclaim)
+    recording.recorder.reclaim_left()
+    await begun.wait()
+
+
+async def test_space_is_given_back_also_where_calls_leave_no_pause(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy.recorder.IDLE_S", 3600.0)
+    monkeypatch.setattr("proxy.reclaim.AT_ONCE_S", -1.0)
+    recording = await begin()
+    reclaimed: list[bool] = []
+    monkeypatch.setattr(
+        recording.database, "reclaim", lambda *, begin: bool(reclaimed.append(begin))
+    )
+    await recording.recorder.write(lambda _: None, erases=True)
+    await recording.recorder.write(lambda _: None)
+    assert reclaimed == [True]
+
+
 async def test_the_database_is_told_of_a_pause_where_nothing_waits_to_be_saved(
     begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:

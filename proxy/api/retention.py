@@ -17,10 +17,11 @@ from proxy.api.pace import Pace, Unreadable
 from proxy.providers.messages import text_of
 from proxy.sections import RetentionConfig
 from storage import retention
-from storage.database import Database, Transaction
+from storage.database import Database, DatabaseCorrupt, Transaction
 from storage.erase import Part
 from storage.events import forget_sessions
 from storage.keys import TraceKey
+from storage.parameters import MAX_TIME_US
 from storage.retention import BEGINNING, Due, Old, Place
 
 # It looks so often for what has become due.
@@ -67,8 +68,11 @@ class Retention:
         self._pace = pace
         self._due_at_s = 0.0
         self._deep_at_s: float | None = None
-        self._to_clean = False  # something was erased, and has not left the files yet
+        # Something was erased, and has not left the files yet: its space, and its words and ids. A
+        # process before this one may have ended in between.
+        self._to_clean = self._to_clean_deep = True
         self._skipped = 0  # what could not be erased in this run
+        self._keeps_words = False  # full text is damaged, and has words that are to leave it
         # What went wrong, in a sentence; and what is to go on after each step.
         self.failed: str | None = None
         self.between: Callable[[], Awaitable[None]] = _nothing
@@ -99,6 +103,11 @@ class Retention:
                     f"{self._skipped} sessions and traces that are too old hold something damaged,"
                     " and stay: traceway doctor looks for it"
                 )
+            elif self._keeps_words:
+                self.failed = (
+                    "the index of words is damaged, and keeps words that were erased: traceway"
+                    " doctor looks for it"
+                )
         except BaseException:
             self._due_at_s = 0.0  # it goes on as soon as it can
             raise
@@ -110,22 +119,30 @@ class Retention:
             await self._erase(now_us - self._config.metadata_days * _DAY_US, now_us)
         if self._config.content_days:
             await self._forget(now_us - self._config.content_days * _DAY_US, now_us)
-        if self._to_clean:  # or from a run that was broken off
+        if self._to_clean or (self._to_clean_deep and self._is_deep_due):
             await self._clean()
         if self._config.max_bytes:
             await self._make_smaller(now_us)
 
+    @property
+    def _is_deep_due(self) -> bool:
+        return self._deep_at_s is None or time.monotonic() - self._deep_at_s >= DEEP_S
+
     async def _clean(self, *, deep: bool = False) -> None:
         """Give space back, and now and then also take what was erased out of log and words."""
         size = await self._measure()
-        is_due = self._deep_at_s is None or time.monotonic() - self._deep_at_s >= DEEP_S
-        if deep or is_due or size <= SMALL_BYTES:
+        if deep or self._is_deep_due or size <= SMALL_BYTES:
             after: int | None = 0
             while after is not None:
                 work = partial(forget_sessions, after=after)
                 after = await self._pace.step(work, (), adapt=False)
-            await self._pace.give_back()
-            self._deep_at_s = time.monotonic()
+            try:
+                await self._pace.give_back()
+                self._keeps_words = False
+            except DatabaseCorrupt as error:  # all else was given back
+                self._keeps_words = True
+                _log.warning("words that were erased stay in the index: %s", error)
+            self._deep_at_s, self._to_clean_deep = time.monotonic(), self._keeps_words
         else:
             await self._pace.give_back(words=False)
         self._to_clean = False
@@ -144,13 +161,20 @@ class Retention:
         read = partial(retention.old_content, self._database, before_us, place, **how)
         return await self._pace.look(read)
 
-    async def _forget_traces(self, traces: Sequence[TraceKey], now_us: int) -> None:
-        """Forget the content of traces of one session."""
+    async def _forget_traces(
+        self, traces: Sequence[TraceKey], now_us: int, before_us: int = MAX_TIME_US
+    ) -> None:
+        """Forget the content of traces of one session that ended before a moment."""
         while traces:
 
             def work(tx: Transaction, traces: Sequence[TraceKey] = traces) -> tuple[Part, int]:
                 return retention.forget_old(
-                    tx, traces, text_of, most_spans=self._pace.spans, now_us=now_us
+                    tx,
+                    traces,
+                    text_of,
+                    most_spans=self._pace.spans,
+                    now_us=now_us,
+                    before_us=before_us,
                 )
 
             try:
@@ -158,14 +182,14 @@ class Retention:
             except Unreadable as error:
                 # By a smaller part of it, until only what is damaged is left out.
                 if len(traces) > 1:
-                    await self._forget_traces(traces[:1], now_us)
+                    await self._forget_traces(traces[:1], now_us, before_us)
                     traces = traces[1:]
                     continue
                 self._skip(error)
                 return
-            await self.between()
             self.done.forgotten_traces += part.traces
             self._count(part)
+            await self.between()
             if part.finished:  # else some of them are left
                 traces = traces[taken:]
 
@@ -202,15 +226,16 @@ class Retention:
             except Unreadable as error:
                 self._skip(error)
                 return False
-            await self.between()
             traces += part.traces
             self.done.erased_traces += part.traces
             self.done.erased_spans += part.spans
             self._count(part)
+            await self.between()
         return traces > 0
 
     def _count(self, part: Part) -> None:
-        self._to_clean |= bool(part.traces or part.spans)
+        if part.traces or part.spans:
+            self._to_clean = self._to_clean_deep = True
         self.done.freed_content_bytes += part.content_bytes
 
     def _skip(self, error: Unreadable) -> None:
@@ -249,7 +274,7 @@ class Retention:
         due = await self._due(before_us, oldest=True)
         while not await is_enough():
             for traces in due.traces:
-                await self._forget_traces(traces, now_us)
+                await self._forget_traces(traces, now_us, before_us)
                 if await is_enough():
                     break
             if due.place is None:

@@ -10,6 +10,7 @@ from proxy.api import retention
 from proxy.api.pace import Stopped
 from proxy.api.retention import Retention
 from proxy.sections import RetentionConfig
+from storage.database import DatabaseCorrupt
 from storage.fulltext import index
 from tests.api.asking import ask, save
 from tests.api.test_erasing import CANARY, CONTENT, names, reading
@@ -269,3 +270,51 @@ async def test_a_clean_up_that_was_broken_off_is_made_up_for(
         kept._due_at_s = 0.0
         await kept.run()
     assert given_back == [True, True]
+
+
+async def test_words_leave_once_a_day_also_where_nothing_more_is_due(
+    tw: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "SMALL_BYTES", 0)
+    given_back: list[bool] = []
+
+    async def give_back(*, words: bool = True) -> None:
+        given_back.append(words)
+
+    monkeypatch.setattr(tw.server.eraser.pace, "give_back", give_back)
+    kept = keeping(tw, metadata_days=30)
+    await kept.run()
+    assert given_back == [True]  # of what a process before this one may have erased
+    await save(tw, end(ago(1, 40, "s")))
+    for _ in range(2):
+        kept._due_at_s = 0.0
+        await kept.run()
+    assert given_back == [True, False]
+    kept._deep_at_s = time.monotonic() - retention.DEEP_S
+    for _ in range(2):
+        kept._due_at_s = 0.0
+        await kept.run()
+    assert given_back == [True, False, True]
+
+
+async def test_a_damaged_index_keeps_no_other_space(
+    tw: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+
+    async def give_back(*, words: bool = True) -> None:
+        asked.append(words)
+        raise DatabaseCorrupt("messages_fts_1", "it cannot be read")
+
+    monkeypatch.setattr(tw.server.eraser.pace, "give_back", give_back)
+    await save(tw, spoken(ago(1, 40, "s"), ["u:old"], ["a:x"]))
+    kept = keeping(tw, content_days=30, max_bytes=1)
+    await kept.run()
+    assert kept.done.is_above_cap  # that was looked at as well
+    assert kept.failed is not None
+    assert "doctor" in kept.failed
+    count = len(asked)
+    kept._due_at_s = 0.0
+    await kept.run()
+    assert len(asked) == count  # once a day
+    assert kept.failed is not None

@@ -77,13 +77,16 @@ def test_what_was_asked_for_first_comes_first(db: SqliteDatabase) -> None:
     assert rows(db, REMOVED)[2][1] == 0
 
 
-def test_a_damaged_part_keeps_no_other_from_it(db: SqliteDatabase) -> None:
+def test_a_damaged_part_keeps_no_other_from_it_and_no_space(db: SqliteDatabase) -> None:
     ids = three_parts(db)
     forget(db, ids[0], ids[-1])
+    rows(db, "CREATE TABLE waste AS SELECT zeroblob(1000000)")
+    rows(db, "DROP TABLE waste")
     rows(db, "UPDATE messages_fts_1_data SET block = x'00000003020b' WHERE id = 10")
     with pytest.raises(DatabaseCorrupt):
         clean(db)
     assert rows(db, REMOVED) == [(1, 1), (2, 0), (3, 0)]
+    assert rows(db, "PRAGMA freelist_count") == [(0,)]
     assert go_on(db) == 1
 
 

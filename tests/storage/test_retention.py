@@ -54,6 +54,25 @@ async def test_a_session_that_got_a_star_meanwhile_keeps_its_content(db: SqliteD
     assert rows(db, "SELECT seq FROM traces WHERE forgotten_at_us = 5") == [(2,)]
 
 
+async def test_a_trace_that_goes_on_or_ended_meanwhile_keeps_its_content(
+    db: SqliteDatabase,
+) -> None:
+    write(db, [spoken(start(n, session_id="s"), [f"u:{n}"], ["a:x"]) for n in (1, 2)])
+    write(db, [start(3, trace=2)])
+    ((ended_at_us,),) = rows(db, "SELECT last_ended_at_us FROM traces WHERE seq = 1")
+    with db.transaction() as tx:
+        part, taken = retention.forget_old(
+            tx, keys(2, 1), text_of, most_spans=9, now_us=5, before_us=ended_at_us
+        )
+    assert (part.traces, taken) == (0, 2)
+    with db.transaction() as tx:
+        part, taken = retention.forget_old(
+            tx, keys(2, 1), text_of, most_spans=9, now_us=5, before_us=ended_at_us + 1
+        )
+    assert (part.traces, taken) == (1, 2)
+    assert rows(db, "SELECT seq FROM traces WHERE forgotten_at_us = 5") == [(1,)]
+
+
 async def sessions(db: SqliteDatabase, before_us: int) -> list[str | None]:
     """Give the sessions that are old, page by page."""
     found: list[str | None] = []
