@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from storage.additions import ADD_MENTIONS
+from storage.additions import ADD_MENTIONS, MENTIONED
 from storage.contents import drop_contents
 from storage.continuation import replant_at
 from storage.conversation import drop_nodes, known_holes_of
@@ -44,12 +44,15 @@ class Leaving:
 
 
 FREED: Final = "DELETE FROM holes WHERE content_id = :content_id AND span_seq = :span_seq"
-MENTIONED: Final = """
+MENTIONS: Final = """
 SELECT content_id, span_seq FROM mentions
 WHERE session_key = :session_key AND content_id IN (:keys)
 """
-STANDING: Final = "SELECT DISTINCT content_id FROM nodes WHERE content_id IN (:keys)"
-ANYWHERE: Final = "SELECT DISTINCT content_id FROM mentions WHERE content_id IN (:keys)"
+# Not by DISTINCT, which would read all places of a message that everybody sends.
+STANDING: Final = """
+SELECT c.id FROM contents c
+WHERE EXISTS (SELECT 1 FROM nodes n WHERE n.content_id = c.id) AND c.id IN (:keys)
+"""
 
 
 def let_go(
@@ -67,7 +70,7 @@ def let_go(
     tx.execute_many(WITHDRAW, [{"content_id": one, "old_key": session_key} for one in taken])
     again = mention_calls(tx, session_key, replanted.seqs)
     _find_others(tx, session_key, min(leaving.seqs, default=0), taken)
-    mentioned = {row[0] for row in tx.look_up(ANYWHERE, {}, sorted(taken))}
+    mentioned = {row[0] for row in tx.look_up(MENTIONED, {}, sorted(taken))}
     leave_index(tx, sorted(taken - mentioned), text_of)
     await_index(tx, unheard(tx, session_key, sorted(again - taken)))
     contents, freed_bytes = drop_contents(tx, sorted(held))
@@ -93,7 +96,7 @@ def _taken(
     """Give the contents of which the session's mention names a call that no longer brings them."""
     seqs, also = leaving.seqs, {*left}
     key: Params = {"session_key": leaving.session_key}
-    rows = tx.look_up(MENTIONED, key, sorted(leaving.brought | also))
+    rows = tx.look_up(MENTIONS, key, sorted(leaving.brought | also))
     return {
         content_id
         for content_id, seq in rows
@@ -101,8 +104,11 @@ def _taken(
     }
 
 
+# Those that bring anything: the content of others was forgotten.
 LATER_CALLS: Final = """
-SELECT seq FROM spans WHERE session_key = :session_key AND seq > :after ORDER BY seq LIMIT 20
+SELECT seq FROM spans WHERE session_key = :session_key AND seq > :after
+  AND COALESCE(input_node_id, output_node_id, prelude_node_id) IS NOT NULL
+ORDER BY seq LIMIT 20
 """
 
 

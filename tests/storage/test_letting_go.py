@@ -7,6 +7,7 @@ from storage.doctor import check
 from storage.forget import delete_trace
 from storage.sqlite import SqliteDatabase
 from tests.storage.calls import rows, spoken, start, text_of, trace_id, write
+from tests.storage.test_forgetting import forget
 
 ASKED = ["s:be brief", "u:hello"]
 
@@ -82,6 +83,44 @@ async def test_a_deletion_asks_of_other_calls_only_those_that_may_bring_the_same
         db._writer.set_trace_callback(None)
         counts.append(len(statements))
     assert counts[1] <= counts[0] + 5
+
+
+@pytest.mark.sqlite_only("counts what SQLite's own machine does")
+async def test_a_deletion_costs_the_same_however_many_sessions_were_told_the_same(
+    db: SqliteDatabase,
+) -> None:
+    def steps(n: int) -> int:
+        counted: list[None] = []
+        db._writer.set_progress_handler(lambda: counted.append(None), 10)
+        delete(db, n)
+        db._writer.set_progress_handler(None, 0)
+        return len(counted)
+
+    def tell(*calls: int) -> None:
+        write(db, [spoken(start(n, session_id=f"s{n}"), ASKED, ["a:hi"]) for n in calls])
+
+    tell(*range(1, 10))
+    few = steps(1)
+    tell(*range(10, 400))
+    assert steps(2) <= few * 1.5
+
+
+@pytest.mark.sqlite_only("counts what SQLite's own machine does")
+async def test_calls_whose_content_is_forgotten_are_not_asked(db: SqliteDatabase) -> None:
+    counts = []
+    for session, calls in (("short", range(1, 5)), ("long", range(101, 160))):
+        for n in calls:
+            write(db, [spoken(start(n, session_id=session), [f"u:{n}"], [f"a:{n}"])])
+        for n in calls:  # somebody else said all of it as well
+            write(db, [spoken(start(1_000 + n, session_id="else"), [f"u:{n}"], [f"a:{n}"])])
+        forget(db, *calls[1:])
+        statements: list[str] = []
+        db._writer.set_trace_callback(statements.append)
+        forget(db, calls[0])
+        db._writer.set_trace_callback(None)
+        counts.append(len(statements))
+    assert counts[1] <= counts[0] + 2
+    assert await check(db, text_of) == []
 
 
 @pytest.mark.sqlite_only("asks SQLite for its plan")
