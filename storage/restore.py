@@ -59,6 +59,7 @@ from storage.restore_conflicts import (
 )
 from storage.restore_marks import FORGET, KNOWN_CALLS, Mark
 from storage.rollup import roll_up
+from storage.twins import to_mark
 
 # ruff: noqa: S608 (the SQL below is put together from constants of this package, never from values)
 
@@ -73,7 +74,7 @@ MOST_SPANS: Final = 500
 class Written:
     """What became of a part of a block, and ``at``: where the next part begins; None at its end.
 
-    ``marks`` are spans that saw a call which was not there, with its id.
+    ``marks`` are spans that saw a call, with its id, and are still to be marked with it.
     """
 
     at: int | None
@@ -209,6 +210,7 @@ class _Part:
         done.marks += [
             self._mark(one) for one in self._spans if key_of(one) in known and one.same_call
         ]
+        done.marks += to_mark(self._tx, [(self._project_id, *key_of(one)) for one in self._spans])
 
     def _look_up(self, spans: Iterable[SpanLine]) -> None:
         """Find out at once what is there of the messages of this part, and of bodies."""
@@ -259,8 +261,7 @@ class _Part:
         session = self._block.session
         if session is None:
             return True
-        key: Params = {**self._key, "session_id": session.id}
-        return bool(self._tx.execute(HAS_SESSION, key))
+        return bool(self._tx.execute(HAS_SESSION, {**self._key, "session_id": session.id}))
 
     def _change(self, trace: str) -> TraceChange:
         change = self._ledger.trace(self._trace_key(trace))

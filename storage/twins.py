@@ -3,8 +3,9 @@
 Invariant: a span of a billed kind that was handed in is marked with a proxied call if and only if
 there is one that answered with its response id in the project, or one below it in its trace; the
 call's own figures count then, and the marked span's do not. So it is in whatever order they come,
-and also after a deletion. A call that is known by its response id alone moves into the trace of the
-span, below it, unless it is in a trace already that it names.
+and also after a deletion, or when one of them is imported. A call that is known by its response id
+alone moves into the trace of the span, below it, unless it is in a trace already that it names, or
+one of them was imported: archives say which trace it is of.
 """
 
 from collections.abc import Iterable, Sequence
@@ -35,6 +36,17 @@ class Seen(NamedTuple):
     response_id: str | None
 
 
+# A span that was handed in, and the call that it saw.
+Pair = tuple[SpanKey, SpanKey]
+
+
+class Pairs(NamedTuple):
+    """What is known of spans that saw a call: by their place in a trace, and by response ids."""
+
+    by_parent: Sequence[Pair]
+    by_response: Sequence[Pair]
+
+
 READ: Final = f"""
 SELECT trace_id, span_id, parent_id, response_id,
   CASE WHEN {HANDED_IN} THEN 1 ELSE 0 END, CASE WHEN {CALLS} THEN 1 ELSE 0 END
@@ -47,18 +59,44 @@ def match(ledger: Ledger, spans: Iterable[SpanKey]) -> None:
 
     Their rows are written. Every other change of a marked span leaves its mark as it is.
     """
+    handed_in, calls = _read(ledger.tx, spans)
+    match_calls(ledger, calls)
+    if handed_in:
+        by_parent, by_response = _of_handed_in(ledger.tx, handed_in)
+        _mark(ledger, [*by_response, *by_parent])
+        _follow(ledger, by_response)
+
+
+UNMARKED: Final = """
+SELECT trace_id, span_id FROM spans
+WHERE project_id = :project_id AND same_call IS NULL AND span_id IN (:keys)
+"""
+
+
+def to_mark(tx: Transaction, spans: Iterable[SpanKey]) -> list[tuple[SpanKey, bytes]]:
+    """Find what `match` would mark, each with the id of its call; of several the first counts."""
+    handed_in, calls = _read(tx, spans)
+    told, made = _of_calls(tx, calls), _of_handed_in(tx, handed_in)
+    found = [*told.by_parent, *told.by_response, *made.by_response, *made.by_parent]
+    unmarked: set[SpanKey] = set()
+    for project_id, span_ids in by_project((key[0], key[2]) for key, _ in found).items():
+        rows = tx.look_up(UNMARKED, {"project_id": project_id}, span_ids)
+        unmarked.update((project_id, trace_id, span_id) for trace_id, span_id in rows)
+    return [(key, call[2]) for key, call in found if key in unmarked]
+
+
+def _read(tx: Transaction, spans: Iterable[SpanKey]) -> tuple[list[Seen], list[Seen]]:
+    """Read those of these spans that were handed in, and those that are calls with their usage."""
     wanted = set(spans)
     handed_in: list[Seen] = []
     calls: list[Seen] = []
     for project_id, span_ids in by_project((key[0], key[2]) for key in sorted(wanted)).items():
-        rows = ledger.tx.look_up(READ, {"project_id": project_id}, span_ids)
+        rows = tx.look_up(READ, {"project_id": project_id}, span_ids)
         for trace_id, span_id, parent_id, response_id, is_handed_in, is_call in rows:
             if (key := (project_id, trace_id, span_id)) in wanted:
                 seen = Seen(key, parent_id, response_id)
                 (handed_in if is_handed_in else calls if is_call else []).append(seen)
-    match_calls(ledger, calls)
-    if handed_in:
-        _match_handed_in(ledger, handed_in)
+    return handed_in, calls
 
 
 FIND_HANDED_IN: Final = f"""
@@ -73,22 +111,28 @@ WHERE project_id = :project_id AND {HANDED_IN} AND span_id IN (:keys)
 
 def match_calls(ledger: Ledger, calls: Sequence[Seen]) -> None:
     """Mark what was handed in of these calls: proxied ones that ended, with their usage."""
-    found: list[tuple[SpanKey, SpanKey]] = []
+    by_parent, by_response = _of_calls(ledger.tx, calls)
+    _mark(ledger, [*by_parent, *by_response])
+    _follow(ledger, by_response)
+
+
+def _of_calls(tx: Transaction, calls: Sequence[Seen]) -> Pairs:
+    """Find what was handed in of these calls."""
+    found: list[Pair] = []
     parents = {(*call.key[:2], call.parent_id): call.key for call in calls if call.parent_id}
     for project_id, span_ids in by_project((key[0], key[2]) for key in parents).items():
-        rows = ledger.tx.look_up(FIND_PARENTS, {"project_id": project_id}, span_ids)
+        rows = tx.look_up(FIND_PARENTS, {"project_id": project_id}, span_ids)
         keys = [(project_id, trace_id, span_id) for trace_id, span_id in rows]
         found += [(key, parents[key]) for key in keys if key in parents]
     answered = {(c.key[0], c.response_id.encode()): c for c in calls if c.response_id is not None}
-    by_response: list[tuple[SpanKey, SpanKey]] = []
+    by_response: list[Pair] = []
     for project_id, names in by_project(answered).items():
         ids = [name.decode() for name in names]
-        rows = ledger.tx.look_up(FIND_HANDED_IN, {"project_id": project_id}, ids)
+        rows = tx.look_up(FIND_HANDED_IN, {"project_id": project_id}, ids)
         for response_id, trace_id, span_id, *_ in sorted(rows, key=lambda row: row[3:]):
             call = answered[project_id, response_id.encode()]
             by_response.append(((project_id, trace_id, span_id), call.key))
-    _mark(ledger, [*found, *by_response])
-    _follow(ledger, by_response)
+    return Pairs(found, by_response)
 
 
 FIND_ANSWERED: Final = f"""
@@ -101,14 +145,14 @@ WHERE project_id = :project_id AND trace_id = :trace_id AND {CALLS} AND parent_i
 """
 
 
-def _match_handed_in(ledger: Ledger, handed_in: Sequence[Seen]) -> None:
-    """Mark these spans where a proxied call is known: that of their response id, or a child."""
-    by_response: list[tuple[SpanKey, SpanKey]] = []
+def _of_handed_in(tx: Transaction, handed_in: Sequence[Seen]) -> Pairs:
+    """Find the proxied calls of these spans: that of their response id, and children."""
+    by_response: list[Pair] = []
     for project_id, names in by_project(
         (one.key[0], one.response_id.encode()) for one in handed_in if one.response_id is not None
     ).items():
         keys = [name.decode() for name in names]
-        rows = ledger.tx.look_up(FIND_ANSWERED, {"project_id": project_id}, keys)
+        rows = tx.look_up(FIND_ANSWERED, {"project_id": project_id}, keys)
         # The oldest is the call that made it.
         rows.sort(key=lambda row: row[3:], reverse=True)
         made = {row[0]: (project_id, row[1], row[2]) for row in rows}
@@ -117,18 +161,17 @@ def _match_handed_in(ledger: Ledger, handed_in: Sequence[Seen]) -> None:
             for one in handed_in
             if one.key[0] == project_id and one.response_id in made
         ]
-    found: list[tuple[SpanKey, SpanKey]] = []
+    found: list[Pair] = []
     traces: dict[TraceKey, list[Value]] = {}
     for one in handed_in:
         traces.setdefault(one.key[:2], []).append(one.key[2])
     for (project_id, trace_id), span_ids in traces.items():
         key: dict[str, Value] = {"project_id": project_id, "trace_id": trace_id}
-        rows = ledger.tx.look_up(FIND_CHILDREN, key, span_ids)
+        rows = tx.look_up(FIND_CHILDREN, key, span_ids)
         # Of several tries below one span it is marked by the oldest.
         for parent_id, span_id, *_ in sorted(rows, key=lambda row: row[2:]):
             found.append(((project_id, trace_id, parent_id), (project_id, trace_id, span_id)))
-    _mark(ledger, [*by_response, *found])
-    _follow(ledger, by_response)
+    return Pairs(found, by_response)
 
 
 ONE_SPAN: Final = "project_id = :project_id AND trace_id = :trace_id AND span_id = :span_id"
@@ -138,7 +181,7 @@ WHERE {ONE_SPAN} AND same_call IS NULL RETURNING {SPAN_FACTS}
 """
 
 
-def _mark(ledger: Ledger, found: Iterable[tuple[SpanKey, SpanKey]]) -> None:
+def _mark(ledger: Ledger, found: Iterable[Pair]) -> None:
     for key, call in found:
         for row in ledger.tx.execute(MARK, {**_params(key), "same_call": call[2]}):
             _changed(ledger, key, SpanFacts.of(row))
@@ -147,7 +190,7 @@ def _mark(ledger: Ledger, found: Iterable[tuple[SpanKey, SpanKey]]) -> None:
 HAS_JOINED: Final = f"SELECT 1 FROM spans WHERE {ONE_SPAN} AND moved_from IS NOT NULL"
 
 
-def _follow(ledger: Ledger, found: Iterable[tuple[SpanKey, SpanKey]]) -> None:
+def _follow(ledger: Ledger, found: Iterable[Pair]) -> None:
     """Move calls into the traces of the spans that saw them, but those that are in another."""
     moves: dict[TraceKey, Move] = {}
     for key, call in found:

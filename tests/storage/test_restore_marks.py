@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import pytest
+
 from storage.doctor import check
+from storage.queries import stats
 from storage.sqlite import SqliteDatabase
 from tests.databases import opened as database
 from tests.storage.archives import exported, restored
 from tests.storage.calls import end, rows, start, text_of, write
-from tests.storage.seen_twice import Handed, hand_in
+from tests.storage.seen_twice import Handed, hand_in, marks
 from tests.storage.test_any_intake import mark
 
 
@@ -49,3 +52,22 @@ async def test_a_trace_whose_content_was_forgotten_stays_so_when_a_span_of_it_is
     assert await exported(other) == data
     assert await check(other, text_of) == []
     await other.close()
+
+
+@pytest.mark.parametrize("came", ["call", "span"])
+async def test_what_was_seen_twice_counts_once_where_one_of_them_is_imported(
+    db: SqliteDatabase, tmp_path: Path, came: str
+) -> None:
+    here = database(tmp_path / "here.db")
+    of_call, of_span = (db, here) if came == "call" else (here, db)
+    write(of_call, [end(start(2, session_id="t"), response_id="resp_1")])
+    hand_in(of_span, Handed(n=1, trace=1, session="s", response_id="resp_1"))
+    data = await exported(db)
+    for _ in range(2):
+        assert (await restored(here, data)).marks == []
+        assert marks(here) == {1: 2}
+        assert (await stats(here, 1)).cost_nusd == 100
+        assert await check(here, text_of) == []
+    # Each stays in the trace that the archive, or the application, said.
+    assert rows(here, "SELECT COUNT(*) FROM traces") == [(2,)]
+    await here.close()
