@@ -67,6 +67,21 @@ _encode: Final = msgspec.json.encode
 _decode: Final = msgspec.json.Decoder(Place).decode
 
 
+def is_by_words(erasure: Erasure) -> bool:
+    """Tell whether full text is to have what was said by now before an order's next look.
+
+    Once, to find all that has a word; before each look where a word is excluded, since a call that
+    ended meanwhile may have said it.
+    """
+    if erasure.kind != "query":
+        return False
+    try:
+        words = parse(erasure.given or "", "sessions").words
+    except SearchError:  # as of `_of_query`
+        return False
+    return any(one.negated or erasure.place is None for one in words)
+
+
 async def collect(db: Database, erasure: Erasure) -> Found:
     """Look at the next part of what may be meant."""
     given = erasure.given or ""

@@ -31,10 +31,6 @@ from storage.parameters import clean_text
 LOOKS_BACK_US: Final = 3_600 * 1_000_000
 
 
-# Hits of a word up to which their rows are read and sorted; with more, rows are tested in order.
-FEW_HITS: Final = 5_000
-
-
 @dataclass(slots=True)
 class Where:
     """Conditions on rows: SQL of clauses that each begin with AND, and their parameters.
@@ -255,7 +251,7 @@ def _condition(
 
 def _words(found: Where, words: Words, rows: Rows, match: Match) -> str:
     hits = match.select.format(term=found.name(match.search))
-    few = match.hits <= FEW_HITS and not words.negated
+    few = match.is_few and not words.negated
     found.by_words |= few
     mentioned = (_FEW_MENTIONED if few else _MENTIONED)[rows]
     return mentioned.format(_MENTIONS.format(hits=hits, side=_OF_SIDE[words.key]))

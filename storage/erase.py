@@ -51,7 +51,7 @@ class Part:
     content_bytes: int = 0
 
 
-# Of a long trace nobody asks whether younger calls are in it: it goes by its calls.
+# Of a long trace nobody asks whether younger calls are in it, or another's: it goes by its calls.
 _NEXT: Final = f"""
 SELECT t.trace_id, t.span_count, t.stored_bytes, CASE WHEN t.span_count > {LONG}
   OR EXISTS (SELECT 1 FROM spans s WHERE s.project_id = t.project_id AND s.trace_id = t.trace_id
@@ -72,6 +72,14 @@ _OF_SESSION: Final = "t.session_id = :session_id"
 _OF_TRACE: Final = "t.trace_id = :trace_id"
 NEXT_OF_SESSION: Final = {e: _NEXT.format(of=_OF_SESSION, which=w) for e, w in _WHICH.items()}
 NEXT_OF_TRACE: Final = {e: _NEXT.format(of=_OF_TRACE, which=w) for e, w in _WHICH.items()}
+_NO_OTHER: Final = f"""
+COALESCE(t.opened_user_id, :user_id) = :user_id AND (t.span_count > {LONG} OR NOT EXISTS (
+  SELECT 1 FROM spans s WHERE s.project_id = t.project_id AND s.trace_id = t.trace_id
+  AND s.user_id <> :user_id))
+"""
+NEXT_OF_USER: Final = {
+    e: _NEXT.format(of=_OF_SESSION, which=f"{w} AND {_NO_OTHER}") for e, w in _WHICH.items()
+}
 
 
 def erase_session(
@@ -84,10 +92,12 @@ def erase_session(
     before_seq: int,
     most_spans: int,
     now_us: int,
+    user_id: str | None = None,
 ) -> Part:
     """Erase a part of a session, or of its content; the session goes with its last trace.
 
-    ``most_spans`` are the calls of the part.
+    ``most_spans`` are the calls of the part. With ``user_id`` traces stay in which another user is
+    named: a call may say at its end only whose it is.
     """
     key: dict[str, Value] = {
         "project_id": project_id,
@@ -95,7 +105,10 @@ def erase_session(
         "before_seq": before_seq,
         "limit": most_spans,
     }
-    rows = tx.execute(NEXT_OF_SESSION[extent], key)
+    if user_id is None:
+        rows = tx.execute(NEXT_OF_SESSION[extent], key)
+    else:
+        rows = tx.execute(NEXT_OF_USER[extent], {**key, "user_id": user_id})
     if not rows:
         if extent == "all":  # what was reserved for calls whose records were lost
             budgets.forget(tx, project_id, session_id, ())

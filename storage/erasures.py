@@ -216,11 +216,12 @@ def step(
     n, session_id, trace_id = target
     if erasure.kind != "session" and not erasure.with_starred and _keep(tx, key, *target[1:]):
         return True
+    user_id = erasure.given if erasure.kind == "user" else None
     was_there = session_id is not None and _is_there(tx, project_id, session_id)
     erase = (
         partial(erase_trace, tx, project_id, trace_id or b"")
         if session_id is None
-        else partial(erase_session, tx, project_id, session_id)
+        else partial(erase_session, tx, project_id, session_id, user_id=user_id)
     )
     part = erase(
         text_of,

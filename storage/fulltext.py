@@ -29,6 +29,9 @@ from storage.parameters import clean_text
 
 # The newest messages that are looked at for one word: a quarter of a second of a reader's time.
 MAX_HITS: Final = 50_000
+# Messages with a word, and sessions that said them, up to which their rows are read and sorted; of
+# more, rows are tested in order.
+FEW: Final = 5_000
 
 # SQLite takes so many SELECTs for one UNION ALL (SQLITE_MAX_COMPOUND_SELECT is 500).
 UNITED: Final = 400
@@ -40,15 +43,21 @@ Parts: TypeAlias = Sequence[Row]
 
 AWAIT_INDEX: Final = "INSERT INTO unindexed (content_id) VALUES (:id)"
 NEXT_SIZES: Final = """
-SELECT u.content_id, c.size
-FROM unindexed u JOIN contents c ON c.id = u.content_id ORDER BY u.content_id LIMIT :limit
+SELECT u.content_id, c.size FROM unindexed u JOIN contents c ON c.id = u.content_id
+WHERE u.content_id <= :last ORDER BY u.content_id LIMIT :limit
 """
+NEWEST_WAITING: Final = "SELECT MAX(content_id) FROM unindexed"
+EVERY_CONTENT: Final = 2**62
 INDEX_NEXT: Final = """
 SELECT c.id, c.project_id, c.encoding, c.size, c.data
 FROM unindexed u JOIN contents c ON c.id = u.content_id
 WHERE u.content_id <= :last ORDER BY u.content_id LIMIT :limit
 """
 INDEXED: Final = "DELETE FROM unindexed WHERE content_id IN (:keys) RETURNING content_id"
+COUNT: Final = "SELECT COUNT(*) FROM ({}) AS found"
+COUNT_SAID: Final = COUNT.format(
+    "SELECT 1 FROM ({}) h JOIN mentions n ON n.content_id = h.content_id LIMIT :most"
+)
 READ_CONTENT: Final = "SELECT id, project_id, encoding, size, data FROM contents WHERE id = :id"
 
 
@@ -57,12 +66,25 @@ def await_index(tx: Transaction, content_ids: Iterable[int]) -> None:
     tx.insert_rows(AWAIT_INDEX, [{"id": content_id} for content_id in content_ids])
 
 
-def index(tx: Transaction, limit: int, text_of: TextOf, most_bytes: int | None = None) -> int:
+async def newest_waiting(db: Readable) -> int | None:
+    """Give the youngest content that waits for the index; None: none does."""
+    ((content_id,),) = await db.read(NEWEST_WAITING, {})
+    return None if content_id is None else int(content_id)
+
+
+def index(
+    tx: Transaction,
+    limit: int,
+    text_of: TextOf,
+    most_bytes: int | None = None,
+    up_to: int = EVERY_CONTENT,
+) -> int:
     """Bring contents that wait into the index, the oldest first; return how many there were.
 
-    Up to ``limit``, and so many that they have no more than ``most_bytes``, but at least one.
+    Up to ``limit``, and so many that they have no more than ``most_bytes``, but at least one; none
+    that is younger than ``up_to``.
     """
-    key: dict[str, Value] = {"limit": limit}
+    key: dict[str, Value] = {"limit": limit, "last": up_to}
     last = None
     for content_id, size in tx.execute(NEXT_SIZES, key):
         if most_bytes is not None:
@@ -126,11 +148,13 @@ class Match:
 
     ``search`` is the database's text for it, ``hits`` is how many messages it finds, up to
     ``MAX_HITS`` and one, ``select`` the SQL that finds their contents by the parameter ``{term}``.
+    ``is_few``: neither they nor the sessions that said them are more than ``FEW``.
     """
 
     search: str
     hits: int
     select: str
+    is_few: bool
 
     @property
     def is_truncated(self) -> bool:
@@ -150,7 +174,14 @@ async def look_up(db: Readable, project_id: int, term: str) -> Match:
     if hits > MAX_HITS and not full_text.names_project:
         search = full_text.search(project_id, term)
         hits = await _count(db, parts, search, MAX_HITS + 1)
-    return Match(search, hits, _hits(full_text, parts, "{term}", str(MAX_HITS), full_text.newest))
+    select = _hits(full_text, parts, "{term}", str(MAX_HITS), full_text.newest)
+    is_few = hits <= FEW and await _are_few(db, parts, search)
+    return Match(search, hits, select, is_few)
+
+
+async def _are_few(db: Readable, parts: Parts, search: str) -> bool:
+    """Tell whether few sessions said what a search finds: one message may be everybody's."""
+    return await _count(db, parts, search, FEW + 1, COUNT_SAID) <= FEW
 
 
 async def count_texts(db: Readable, project_id: int) -> int:
@@ -174,10 +205,9 @@ def _part_of(parts: Parts, content_id: int) -> str:
     return next((name for first_id, name in parts if first_id <= content_id), "")
 
 
-async def _count(db: Readable, parts: Parts, search: str, most: int) -> int:
+async def _count(db: Readable, parts: Parts, search: str, most: int, sql: str = COUNT) -> int:
     hits = _hits(db.full_text, parts, "term", ":most", "")
-    counted = f"SELECT COUNT(*) FROM ({hits}) AS found"
-    ((count,),) = await db.read(counted, {"term": search, "most": most})
+    ((count,),) = await db.read(sql.format(hits), {"term": search, "most": most})
     return int(count)
 
 

@@ -18,7 +18,7 @@ from proxy.api.retention import Retention
 from proxy.providers.messages import text_of
 from proxy.recorder import INDEX_BATCH, INDEX_BYTES, Recorder
 from storage import erasures, fulltext
-from storage.collecting import collect
+from storage.collecting import collect, is_by_words
 from storage.database import Database, DatabaseCorrupt, StorageError, Transaction, is_refusal
 from storage.erasures import Erasure
 
@@ -26,6 +26,8 @@ from storage.erasures import Erasure
 LOOK_S: Final = 5.0
 # An order works for so long, or for one step, before it is another's turn.
 SLICE_S: Final = 1.0
+# An order that could not go on for so many times one after the other is told of.
+TELLS_WAITS: Final = 3
 
 _log = logging.getLogger("traceway")
 
@@ -46,12 +48,24 @@ class Eraser:
         self.pace = pace
         self._asked = asyncio.Event()
         self._failed: str | None = None
+        # By order: the youngest content that full text is to have first; and how many times one
+        # after the other it could not go on, and why.
+        self._to_hear: dict[int, int] = {}
+        self._waits: dict[int, tuple[int, str]] = {}
         self._turn_at_s = 0.0
         retention.between = self._take_turns
 
     def reasons(self) -> list[str]:
-        """Say in sentences what failed, until an order, or a run of the retention, went well."""
-        return [one for one in (self._failed, self.retention.failed) if one is not None]
+        """Say in sentences what failed, until an order, or a run of the retention, went well.
+
+        And what waits, until it goes on.
+        """
+        waits = (
+            f"order {number} to erase waits: {why}"
+            for number, (times, why) in self._waits.items()
+            if times >= TELLS_WAITS
+        )
+        return [*filter(None, (self._failed, self.retention.failed)), *waits]
 
     def wake(self) -> None:
         """Have it look for orders at once."""
@@ -101,12 +115,16 @@ class Eraser:
         for erasure in await erasures.open_orders(self._database):
             try:
                 more |= await self._slice(erasure)
+                self._waits.pop(erasure.id, None)
             except Stopped:
                 raise
             except Exception as error:
                 if _may_pass(error):
+                    times, _ = self._waits.get(erasure.id, (0, ""))
+                    self._waits[erasure.id] = times + 1, str(error)
                     _log.warning("order %d to erase waits: %s", erasure.id, error)
                     continue
+                self._waits.pop(erasure.id, None)
                 _log.exception("order %d to erase failed", erasure.id)
                 self._failed = f"order {erasure.id} to erase failed: the log says why"
                 await self._fail(erasure)
@@ -159,13 +177,8 @@ class Eraser:
             _log.warning("order %d to erase waits: %s", erasure.id, error)
 
     async def _collect(self, erasure: Erasure, until_s: float) -> None:
-        if erasure.kind == "query" and erasure.place is None:
-            # A search by words is to find all there are.
-            index = partial(
-                fulltext.index, limit=INDEX_BATCH, text_of=text_of, most_bytes=INDEX_BYTES
-            )
-            if not await self._repeat(index, (), until_s, adapt=False):
-                return
+        if is_by_words(erasure) and not await self._hear(erasure, until_s):
+            return
         found = await self.pace.look(partial(collect, self._database, erasure))
         add = partial(
             erasures.add_targets,
@@ -179,6 +192,26 @@ class Eraser:
         )
         await self.pace.step(add, (erasure.project_id,), adapt=False)
 
+    async def _hear(self, erasure: Erasure, until_s: float) -> bool:
+        """Have full text hear all that was said by now; False where it is another's turn before."""
+        up_to = self._to_hear.get(erasure.id)
+        if up_to is None:
+            up_to = await fulltext.newest_waiting(self._database)
+        if up_to is None:
+            return True
+        self._to_hear[erasure.id] = up_to
+        index = partial(
+            fulltext.index,
+            limit=INDEX_BATCH,
+            text_of=text_of,
+            most_bytes=INDEX_BYTES,
+            up_to=up_to,
+        )
+        if not await self._repeat(index, (), until_s, adapt=False):
+            return False
+        del self._to_hear[erasure.id]
+        return True
+
     def _step(self, erasure: Erasure, tx: Transaction) -> bool:
         return erasures.step(
             tx,
@@ -191,6 +224,7 @@ class Eraser:
 
     async def _clean(self, erasure: Erasure, until_s: float) -> None:
         key = erasure.project_id, erasure.id
+        self._to_hear.pop(erasure.id, None)
         clean = partial(erasures.clean, project_id=key[0], number=key[1])
         if not await self._repeat(clean, key[:1], until_s, adapt=False):
             return

@@ -25,7 +25,7 @@ from storage.collecting import excludes_too_common
 from storage.database import Database
 from storage.erase import Extent
 from storage.erasures import Erasure, Kind, Order, Reason, State
-from storage.parameters import clean_text
+from storage.parameters import clean_key, clean_text
 from storage.records import Session
 from storage.search import SearchError, parse
 
@@ -159,7 +159,8 @@ def _order(asked: NewErasure) -> Order:
         ("query", asked.query),
     ):
         if value is not UNSET:
-            given[kind] = clean_text(value)  # type: ignore[index]
+            # As the calls that say this are stored.
+            given[kind] = clean_key(value) if kind == "user" else clean_text(value)  # type: ignore[index]
     if len(given) != 1:
         raise BadParameter("the body must name one of session, user and query")
     ((kind, text),) = given.items()

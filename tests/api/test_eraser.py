@@ -7,14 +7,18 @@ from typing import Any
 import pytest
 
 from proxy.api import eraser
+from proxy.api.eraser import Eraser
+from proxy.api.pace import Pace
 from storage import erasures
-from storage.database import DatabaseCorrupt, DatabaseLocked, Transaction
+from storage.database import DatabaseCorrupt, DatabaseLocked, QueryTimeout, Transaction
 from storage.erasures import Order
+from storage.forget import delete_session
+from storage.fulltext import index
 from tests.api.asking import ask, save
-from tests.api.test_erasing import ended, names, order, reading
-from tests.databases import opened
+from tests.api.test_erasing import CANARY, ended, names, order, reading
+from tests.databases import holding, opened
 from tests.running import Running, running
-from tests.storage.calls import end, rows, start, text_of, write
+from tests.storage.calls import end, rows, spoken, start, text_of, write
 from tests.wire import ScriptedUpstream
 
 __all__ = ["reading"]  # a fixture
@@ -33,6 +37,22 @@ async def test_orders_of_a_process_that_died_go_on_with_the_next(
         report = await ended(tw, asked.id)
         assert (report["traces"], report["state"]) == (11, "done")
         assert await tw.findings(text_of) == []
+
+
+@pytest.mark.sqlite_only("PostgreSQL gives space back by itself")
+async def test_words_that_a_process_deleted_before_it_died_leave_with_the_next(
+    tmp_path: Path, upstream: ScriptedUpstream
+) -> None:
+    database = opened(tmp_path / "traceway.db")
+    write(database, [spoken(start(1, session_id="s"), [f"u:{CANARY}"], ["a:x"])])
+    with database.transaction() as tx:
+        index(tx, 10, text_of)
+        delete_session(tx, 1, "s", text_of)
+    await database.close()
+    assert holding(tmp_path / "traceway.db", CANARY.encode()) != []
+    async with running(tmp_path, upstream.url) as tw:
+        while holding(tw.config.database.path, CANARY.encode()):
+            await tw.database.read("SELECT 1", {})
 
 
 async def test_nothing_is_erased_by_who_does_not_lead(
@@ -96,6 +116,45 @@ async def test_an_order_that_fails_ends_and_says_so_and_the_others_go_on(
     assert await names(tw) == ["s"]
     assert tw.server.eraser.reasons() == []
     assert await tw.findings(text_of) == []
+
+
+async def test_an_order_that_cannot_go_on_is_told_until_it_does(
+    tw: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def too_long(*_: object) -> None:
+        raise QueryTimeout("the database", 5.0)
+
+    monkeypatch.setattr(eraser, "LOOK_S", 0.01)
+    await save(tw, end(start(1, session_id="s")))
+    with monkeypatch.context() as broken:
+        broken.setattr(eraser, "collect", too_long)
+        asked = await order(tw, session="s")
+        while not (reasons := (await ask(tw, "/api/health")).body["reasons"]):
+            pass
+        assert reasons[0].startswith(f"order {asked['id']} to erase waits: ")
+    assert (await ended(tw, asked["id"]))["state"] == "done"
+    assert tw.server.eraser.reasons() == []
+
+
+async def test_an_order_by_words_waits_for_what_was_said_before_it_alone(
+    tw: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy.recorder.IDLE_S", 3600.0)
+    monkeypatch.setattr(eraser, "INDEX_BATCH", 1)
+    tw.server.eraser.pace.leads = lambda: False
+    own = Eraser(
+        tw.database, tw.server.recorder, tw.server.eraser.retention, Pace(tw.server.recorder)
+    )
+    for n in (1, 2):
+        await save(tw, spoken(start(n, session_id="s"), [f"u:w{n}"], []))
+    asked = await tw.server.recorder.write(
+        lambda tx: erasures.ask(tx, 1, Order(kind="query", given="w1"), 5), (1,)
+    )
+    assert not await own._hear(asked, 0.0)
+    await save(tw, spoken(start(3, session_id="s"), ["u:w3"], []))
+    while not await own._hear(asked, 0.0):
+        pass
+    assert await tw.database.read("SELECT COUNT(*) FROM unindexed", {}) == [(1,)]
 
 
 async def test_a_retention_that_fails_is_told_and_orders_go_on(

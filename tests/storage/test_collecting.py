@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from storage import collecting, erasures
-from storage.collecting import Found, Target, collect
+from storage.collecting import Found, Target, collect, is_by_words
 from storage.database import Transaction
 from storage.erasures import Erasure, Order
 from storage.sqlite import SqliteDatabase
@@ -100,6 +100,32 @@ async def test_a_session_with_a_trace_that_was_opened_for_another_user_does_not_
     found, _ = await all_of(db, Order(kind="user", given="alice"))
     assert found == [(None, trace_id(1))]
     assert (await all_of(db, Order(kind="user", given="bob")))[0] == [(None, trace_id(2))]
+
+
+async def test_a_call_that_is_another_users_when_it_ends_stays(db: SqliteDatabase) -> None:
+    write(db, [end(start(1, session_id="s", user_id="alice")), start(2, session_id="s")])
+    with db.transaction() as tx:
+        asked = erasures.ask(tx, 1, Order(kind="user", given="alice"), T0)
+    erasure = await found_all(db, asked)
+    assert erasure.target_count == 1
+    write(db, [end(start(2, session_id="s", user_id="bob"))])
+    erasure = await carried_out(db, erasure)
+    assert rows(db, "SELECT seq FROM spans") == [(2,)]
+    assert (erasure.session_count, erasure.trace_count) == (0, 1)
+
+
+async def test_full_text_is_to_hear_what_a_query_by_words_looks_for(db: SqliteDatabase) -> None:
+    asked: dict[str, Erasure] = {}
+    for given in ("word", "-word model:m", "until:90d"):
+        with db.transaction() as tx:
+            asked[given] = erasures.ask(tx, 1, Order(kind="query", given=given), T0)
+    with db.transaction() as tx:
+        of_user = erasures.ask(tx, 1, Order(kind="user", given="word"), T0)
+    assert [is_by_words(one) for one in asked.values()] == [True, True, False]
+    # Behind the first look only where a word is excluded: a call that ended since may have it.
+    looked = {given: replace(one, place="{}") for given, one in asked.items()}
+    assert [is_by_words(one) for one in looked.values()] == [False, True, False]
+    assert not is_by_words(of_user)
 
 
 async def test_sessions_with_a_star_are_kept_unless_they_are_asked_for(db: SqliteDatabase) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from storage import conditions, listing
+from storage import fulltext, listing
 from storage.clauses import STATUSES, Alone, Holds, Ids, Name, Query, Rows
 from storage.conditions import LOOKS_BACK_US, where
 from storage.database import Database
@@ -106,7 +106,7 @@ def test_a_query_finds_the_rows_that_fulfil_it_and_no_others(
     # Words of few hits are looked up in another way than those of many.
     with (
         tempfile.TemporaryDirectory() as folder,
-        patch.object(conditions, "FEW_HITS", 5_000 if are_few else -1),
+        patch.object(fulltext, "FEW", 5_000 if are_few else -1),
     ):
         asyncio.run(check(Path(folder), seed, asked))
 
@@ -276,7 +276,7 @@ def test_no_value_is_part_of_the_sql() -> None:
         )
         names += f' tag:"{value}" -tag:"{value}"*'
         query = parse(f'"{value}" -input:"{value}" {names} provider:"{value}"*', "sessions")
-        match = Match("text : found", 1, "SELECT content_id FROM found WHERE :{term}")
+        match = Match("text : found", 1, "SELECT content_id FROM found WHERE :{term}", is_few=True)
         made = where(query, 0, {value: match})
         texts[value] = {made.sql}
         assert value in made.params.values()

@@ -121,6 +121,20 @@ async def test_other_projects_do_not_crowd_out_what_a_project_said(db: Database)
     assert (await look_up(db, 1, "word")).hits == 1
 
 
+async def test_a_message_of_many_sessions_is_none_of_few(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fulltext, "FEW", 3)
+    for n in range(3):
+        say(db, n, f"s{n}", "be brief")
+    say(db, 8, "s8", "else")
+    assert (await look_up(db, 1, "brief")).is_few
+    say(db, 9, "s9", "be brief")
+    match = await look_up(db, 1, "brief")
+    assert (match.hits, match.is_few) == (1, False)
+    assert await names(db, "brief") == ["s9", "s2", "s1", "s0"]
+
+
 async def test_large_messages_come_into_the_index_one_at_a_time(db: Database) -> None:
     for n in range(6):
         write(
@@ -134,6 +148,19 @@ async def test_large_messages_come_into_the_index_one_at_a_time(db: Database) ->
     with db.transaction() as tx:
         assert fulltext.index(tx, 100, text_of, 1) == 0
     assert (await look_up(db, 1, "word")).hits == 6
+
+
+async def test_what_came_later_may_go_on_waiting(db: Database) -> None:
+    assert await fulltext.newest_waiting(db) is None
+    for n in range(4):
+        write(db, [spoken(start(n, session_id="s"), [f"u:w{n}"], [])], indexed=False)
+        if n == 1:
+            up_to = await fulltext.newest_waiting(db)
+    assert up_to is not None
+    with db.transaction() as tx:
+        assert fulltext.index(tx, 100, text_of, up_to=up_to) == 2
+        assert fulltext.index(tx, 100, text_of, up_to=up_to) == 0
+        assert fulltext.index(tx, 100, text_of) == 2
 
 
 SPOIL = "UPDATE contents SET encoding = 'zstd' WHERE id = (SELECT MIN(id) FROM contents)"
