@@ -1,12 +1,13 @@
 """`make bench-purge`: what a purge of many traces costs the calls that go on meanwhile.
 
-A database is made with so many traces, each with two messages, their nodes and their words. A
-server erases all of them while calls come at a steady rate; by turns it erases for some seconds and
-does not, so that both are measured in the same run. At the end what is freed is given back. The
-upstream takes 100 ms, as the fastest models do, in which the start of a call is saved; what a call
-takes beyond that is what the proxy adds. With `--think-ms 0` it answers at once, and what a start
-waits for is added as well. Seconds in which the host of a virtual machine gave its processors to
-others are told, and what the calls took without them is told as well; judged are all calls.
+A database is made with so many traces, each with two messages, their nodes and their words, behind
+one that instructs and that all sessions share. A server erases all of them while calls come at a
+steady rate; by turns it erases for some seconds and does not, so that both are measured in the same
+run. At the end what is freed is given back. The upstream takes 100 ms, as the fastest models do, in
+which the start of a call is saved; what a call takes beyond that is what the proxy adds. With
+`--think-ms 0` it answers at once, and what a start waits for is added as well. Seconds in which the
+host of a virtual machine gave its processors to others are told, and what the calls took without
+them is told as well; judged are all calls.
 """
 
 import argparse
@@ -35,6 +36,9 @@ from bench import large
 from bench.host import Host
 from proxy import __main__ as command
 from proxy.app import Traceway
+from storage import fts5_parts
+from storage.database import Params
+from storage.statements import SqliteTransaction
 
 HERE: Final = Path(__file__).parent
 PATH: Final = "/api/proxy/openai/v1/chat/completions"
@@ -67,11 +71,28 @@ INSERT INTO nodes (id, project_id, parent_id, content_id, depth, hash, lead)
 SELECT {number}, 1, {parent}, {number}, {depth}, CAST(printf('node{depth}%027d', seq) AS BLOB), x''
 FROM spans ORDER BY seq
 """  # noqa: S608 (constants)
-    for number, parent, depth in (("2 * seq", "NULL", 1), ("2 * seq + 1", "2 * seq", 2))
+    for number, parent, depth in (("2 * seq", "1", 2), ("2 * seq + 1", "2 * seq", 3))
+)
+# The message that instructs: the first content, and the first node of all chains.
+PROMPT_TEXT: Final = "be brief and answer in plain words"
+PROMPT: Final = (
+    f"""
+INSERT INTO contents (id, project_id, sha256, encoding, size, data)
+VALUES (1, 1, zeroblob(32), '', 100, CAST('{{"role":"system","content":"{PROMPT_TEXT}"}}' AS BLOB))
+""",  # noqa: S608 (constants)
+    "INSERT INTO messages (content_id, role, meaning) VALUES (1, 'system', zeroblob(16))",
+    """
+INSERT INTO nodes (id, project_id, parent_id, content_id, depth, hash, lead)
+VALUES (1, 1, NULL, 1, 1, zeroblob(16), x'')
+""",
+    """
+INSERT INTO mentions (content_id, session_key, span_seq)
+SELECT 1, session_key, MIN(seq) FROM spans GROUP BY session_key
+""",
 )
 PLACES: Final = """
-UPDATE spans SET input_node_id = 2 * seq, output_node_id = 2 * seq + 1, fresh_count = 1,
-  input_meaning = CAST(printf('asked%011d', seq) AS BLOB),
+UPDATE spans SET prelude_node_id = 1, input_node_id = 2 * seq, output_node_id = 2 * seq + 1,
+  fresh_count = 1, input_meaning = CAST(printf('asked%011d', seq) AS BLOB),
   output_meaning = CAST(printf('answered%08d', seq) AS BLOB), stored_bytes = 300, owner = x'00'
 """
 TOTALS: Final = """
@@ -142,8 +163,10 @@ def make(path: Path, traces: int) -> None:
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("PRAGMA synchronous = OFF")
     connection.execute("BEGIN")
-    for statement in (*CONTENT, *NODES, PLACES, TOTALS, *COUNT_ON):
+    for statement in (*PROMPT, *CONTENT, *NODES, PLACES, TOTALS, *COUNT_ON):
         connection.execute(statement)
+    words: Params = {"id": 1, "scope": "p1", "text": PROMPT_TEXT}
+    fts5_parts.add(SqliteTransaction(path, connection), [words])
     connection.execute("COMMIT")
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.close()
