@@ -116,7 +116,7 @@ class Archive:
                     raise
                 return not_found("session")
         pieces = chosen.pieces(project, session_id)
-        return await _send(request, answer, pieces, f"the session {session_id!r}")
+        return await _send(request, answer, pieces, "a session")
 
     async def traces(self, request: web.Request) -> web.StreamResponse:
         """GET /api/traces/export: all traces that have no session, as an archive."""
@@ -284,7 +284,7 @@ async def _send(
 ) -> web.StreamResponse:
     """Send an answer's pieces; where they break off, so does the connection, and the log says why.
 
-    `what` is exported, for that.
+    `what` is exported, for that; no log has the id of a session, which may have to be forgotten.
     """
     if request.method == "HEAD":
         await answer.prepare(request)

@@ -152,7 +152,7 @@ class _Export:
         # Where stdout goes, other things may stand before ours.
         self._is_ours = is_ours
         self._progress = progress
-        self._lines = _Lines(MAX_LINE_BYTES)
+        self._passing = _Lines(MAX_LINE_BYTES)
 
     async def session(self, session_id: str) -> None:
         """Fetch a session, unless it was deleted meanwhile."""
@@ -177,7 +177,7 @@ class _Export:
         """
         for tries_left in reversed(range(TRIES)):
             start = self._progress.bytes
-            self._lines = _Lines(MAX_LINE_BYTES)
+            self._passing = _Lines(MAX_LINE_BYTES)
             try:
                 headers = await self._client.download(path, params, self._take)
             except BrokenOff:
@@ -198,7 +198,7 @@ class _Export:
             else:
                 self.running += int(headers.get(RUNNING_HEADER, "0"))
                 self.lines += int(headers.get(LINES_HEADER, "0"))
-                if self._lines.are_too_long and self._format == DEFAULT_FORMAT:
+                if self._passing.are_too_long and self._format == DEFAULT_FORMAT:
                     self.too_long.append(what)
                 for told in filter(None, headers.get(SKIPPED_HEADER, "").split(", ")):
                     reason, _, count = told.partition("=")
@@ -207,7 +207,7 @@ class _Export:
 
     def _take(self, piece: bytes) -> None:
         self._file.write(piece)
-        self._lines.add(piece)
+        self._passing.add(piece)
         self._progress.add(len(piece))
 
 

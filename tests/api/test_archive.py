@@ -298,7 +298,7 @@ async def test_a_session_that_goes_while_it_is_read_is_cut_and_never_ended(
         assert answer.status == 200
         with pytest.raises(aiohttp.ClientPayloadError):
             await answer.read()
-    assert "the export of the session 's' broke off: a message was changed" in caplog.text
+    assert "the export of a session broke off: a message was changed" in caplog.text
 
 
 ASKED = '{"role":"user","content":"Hello"}'
