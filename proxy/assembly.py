@@ -312,8 +312,8 @@ def _spending(config: Config, prices: Prices, recorder: Recorder) -> Budgets:
     return Budgets(
         prices,
         config.limits,
-        lambda asked: recorder.write(lambda tx: budgets.reserve(tx, asked), (asked.project_id,)),
-        lambda call: recorder.write(lambda tx: budgets.session_of(tx, call), call[:1]),
+        lambda asked: recorder.change(lambda tx: budgets.reserve(tx, asked), (asked.project_id,)),
+        lambda call: recorder.change(lambda tx: budgets.session_of(tx, call), call[:1]),
         config.server.max_request_bytes,
     )
 

@@ -144,6 +144,12 @@ class Backlog:
                 some.popleft()
         return batch
 
+    def withdraw(self, item: Item) -> None:
+        """Let go of other work that is not to happen any more, unless it was taken."""
+        if item in self._items:
+            del self._items[item]
+            self._works -= 1
+
     def _take_first(self, most: int) -> list[Item]:
         taken: list[Item] = []
         while self._first and len(taken) < most:

@@ -33,7 +33,7 @@ MAX_USD: Final = 1_000_000
 # A call with a budget is read whole before it is made. Images and files in base64 are the largest;
 # a request of a million tokens of text is 4 MiB.
 MAX_BODY_BYTES: Final = 32 * 1024 * 1024
-# As long as `strict` waits for a commit (recorder.py).
+# As long as `strict` waits for a commit, and as the recorder tries to: it is withdrawn then.
 RESERVE_WAIT_S: Final = 2.0
 
 _USD: Final = re.compile(r"[0-9]{1,7}(?:\.[0-9]{1,9})?")

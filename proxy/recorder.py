@@ -187,6 +187,7 @@ class Recorder:
         with self._wake:
             item.withdrawn = not item.sealed
             if item.withdrawn:
+                self._backlog.withdraw(item)
                 self._wake.notify()
         if item.withdrawn:
             reason = f"it does not take changes now ({self.commits.error or 'it is busy'})"

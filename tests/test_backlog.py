@@ -208,14 +208,21 @@ async def test_whatever_happened_everything_is_given_back_when_all_is_saved(
 
 def queued(*records: Any) -> Backlog:
     """Give a backlog of these; a function is other work."""
-    backlog, loop = Backlog(Budget(64 << 20), losses.Losses()), asyncio.get_running_loop()
+    backlog = Backlog(Budget(64 << 20), losses.Losses())
     for one in records:
-        ticket = loop.create_future()
-        if callable(one):
-            backlog.add(Item(None, one, ticket, 0, urgent=True))
-        else:
-            backlog.add(Item(one, None, ticket, weight(one), urgent=False))
+        put(backlog, one)
     return backlog
+
+
+def put(backlog: Backlog, one: Any) -> Item:
+    """Add a record, or a function as other work."""
+    ticket = asyncio.get_running_loop().create_future()
+    if callable(one):
+        item = Item(None, one, ticket, 0, urgent=True)
+    else:
+        item = Item(one, None, ticket, weight(one), urgent=False)
+    backlog.add(item)
+    return item
 
 
 def taken(backlog: Backlog, most: int = 10, most_bytes: int = 20_000) -> list[list[Any]]:
@@ -245,6 +252,28 @@ async def test_nothing_goes_before_other_work() -> None:
     end, first, late, later = ended(), a_call().start, a_call().start, a_call().start
     batches = [[first, end], [work], [late], [work], [later]]
     assert taken(queued(end, first, work, late, work, later)) == batches
+
+
+async def test_what_is_withdrawn_is_gone_and_in_nobodys_way() -> None:
+    end, other, late = ended(), ended(), a_call().start
+    backlog = queued(end)
+    item = put(backlog, work)
+    put(backlog, other)
+    backlog.withdraw(item)
+    assert len(backlog) == 2
+    put(backlog, late)
+    assert taken(backlog) == [[late, end, other]]
+
+
+async def test_what_was_taken_is_withdrawn_by_whoever_took_it() -> None:
+    backlog = queued(work)
+    (item,) = backlog.take(1, 1)
+    end, first = ended(), a_call().start
+    put(backlog, work)
+    backlog.withdraw(item)
+    put(backlog, end)
+    put(backlog, first)
+    assert taken(backlog) == [[work], [end, first]]
 
 
 async def test_a_start_that_names_a_trace_goes_before_nothing() -> None:

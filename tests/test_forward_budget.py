@@ -377,25 +377,47 @@ async def test_a_request_too_large_to_be_read_first_is_a_413_that_says_why(
     assert phases == ["request", "request"]
 
 
+@asynccontextmanager
+async def stuck(tw: Running) -> AsyncIterator[None]:
+    """Have the writer do nothing else meanwhile."""
+    go_on, begun = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def hold(_: object) -> None:
+        loop.call_soon_threadsafe(begun.set)
+        asyncio.run_coroutine_threadsafe(go_on.wait(), loop).result()
+
+    held = tw.server.recorder.write(hold)
+    await begun.wait()
+    try:
+        yield
+    finally:
+        go_on.set()
+        await held
+
+
 async def test_a_call_is_refused_while_the_database_does_not_answer(
     tw: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session_budgets, "RESERVE_WAIT_S", 0.05)
-    go_on, stuck = asyncio.Event(), asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def hold(_: object) -> None:
-        loop.call_soon_threadsafe(stuck.set)
-        asyncio.run_coroutine_threadsafe(go_on.wait(), loop).result()
-
-    held = tw.server.recorder.write(hold)
-    await stuck.wait()
-    got = await call(tw)
-    assert (got.status, error_of(got)["code"]) == (503, "budget_unavailable")
-    go_on.set()
-    await held
+    async with stuck(tw):
+        got = await call(tw)
+        assert (got.status, error_of(got)["code"]) == (503, "budget_unavailable")
     # It was reserved after all, and the end of the call gave it back.
     assert await stand(tw) == {"limit_usd": 1.0, "spent_usd": 0, "reserved_usd": 0}
+
+
+async def test_what_could_not_be_reserved_in_time_is_not_reserved_later(
+    tw: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy.recorder.CHANGE_WAIT_S", 0.05)
+    asked: list[object] = []
+    monkeypatch.setattr("storage.budgets.reserve", lambda _, one: asked.append(one))
+    async with stuck(tw):
+        got = await call(tw)
+        assert (got.status, error_of(got)["code"]) == (503, "budget_unavailable")
+    await tw.saved()
+    assert asked == []
 
 
 async def test_a_call_without_a_budget_reads_no_body_before_it_is_sent(

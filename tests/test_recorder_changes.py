@@ -68,6 +68,19 @@ async def test_a_change_that_waits_behind_others_is_taken_out_of_the_line(begin:
 
 
 @pytest.mark.usefixtures("_impatient")
+async def test_what_was_withdrawn_is_not_held_until_the_database_is_back(begin: Begin) -> None:
+    recording = await begin()
+    recording.gate.shut()
+    recording.recorder.put(a_call(request=b"").start)
+    await recording.gate.waiting.wait()
+    for number in range(3):
+        await refused(recording, f"late {number}")
+    assert len(recording.recorder._backlog) == 0
+    recording.gate.open()
+    await only_the_next_is_made(recording)
+
+
+@pytest.mark.usefixtures("_impatient")
 async def test_a_change_that_is_tried_again_is_given_up_at_once(
     begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
