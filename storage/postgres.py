@@ -119,17 +119,8 @@ class PostgresDatabase(PostgresReaders):
                 raise
 
     def _begin(self, text: str) -> PostgresTransaction:
-        is_new = self._connect()
-        self._ended_at_s = time.monotonic()
         try:
-            self.run(self._connection.execute(text))
-        except Unreachable:
-            self._drop()
-            if is_new:
-                raise
-            # It was lost while nobody used it.
-            self._connect()
-            self.run(self._connection.execute(text))
+            self._run_first(text)
         except BaseException:
             self._undo()
             raise
@@ -137,6 +128,19 @@ class PostgresDatabase(PostgresReaders):
             raise Unreachable(self.place, "the connection was lost")
         self._transaction.begin()
         return self._transaction
+
+    def _run_first(self, text: str) -> None:
+        """Run what begins a transaction; once more where the connection was lost in a pause."""
+        while True:
+            is_new = self._connect()
+            self._ended_at_s = time.monotonic()
+            try:
+                self.run(self._connection.execute(text))
+                return
+            except Unreachable:
+                self._drop()
+                if is_new:
+                    raise
 
     def _commit(self) -> None:
         if self._transaction is not None:

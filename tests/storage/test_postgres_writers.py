@@ -299,6 +299,23 @@ async def test_a_connection_that_is_lost_while_nobody_uses_it_is_replaced(
     assert await db.read("SELECT COUNT(*) FROM spans", {}) == [(1,)]
 
 
+async def test_what_fails_on_the_connection_that_replaces_one_leaves_no_transaction_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(postgres_address._SETTINGS, "lock_timeout", "50")
+    url = url_of(tmp_path / "traceway.db")
+    db, other = open_postgres(url), open_postgres(url)
+    ((pid,),) = rows(db, "SELECT pg_backend_pid()")
+    with other.transaction((1,)):
+        await postgres.execute(url, f"SELECT pg_terminate_backend({pid}, 5000)")
+        with pytest.raises(DatabaseLocked, match="lock"), db.transaction((1,)):
+            pass
+    ((new,),) = rows(db, "SELECT pg_backend_pid()")
+    assert new != pid
+    await db.close()
+    await other.close()
+
+
 async def test_a_server_that_is_stopped_and_started_is_written_to_again() -> None:
     server = postgres.Server()
     try:
