@@ -2,10 +2,10 @@
 
 Owns what is kept when not everything can be, and when that is late. Invariants: what is lost to the
 bound is counted and logged, never silent; the oldest record goes with each batch or the next one;
-nothing passes other work, and a start that names a trace passes nothing, since what stands before
-it may decide whose that is; the bytes of a record go back to the budget when it leaves, however it
-does. Whoever calls holds the recorder's lock wherever the writer's thread may come in between.
-Tickets, budget and counters are touched on the event loop only.
+nothing passes other work, and a start that names a trace passes nothing of its project, since what
+stands before it may decide whose that is; the bytes of a record go back to the budget when it
+leaves, however it does. Whoever calls holds the recorder's lock wherever the writer's thread may
+come in between. Tickets, budget and counters are touched on the event loop only.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Final
 
 from proxy.call import CallEnd, CallProgress
@@ -32,6 +33,8 @@ RECORD_BYTES: Final = 2048
 # saved later than `safe` allows. Ends give each other 10 ms to join a batch; of 512 KiB come 5 ms.
 BEHIND_S: Final = 0.015
 BEHIND_BYTES: Final = 512 * 1024
+# Among so many records those of one project are looked for: a tenth of a millisecond.
+LOOK_AHEAD: Final = 1_000
 
 
 @dataclass(slots=True, eq=False)
@@ -117,19 +120,25 @@ class Backlog:
                 if not self._works and not _names_a_trace(item.record):
                     self._first.append(item)
 
-    def take(self, most: int, most_bytes: int) -> list[Item]:
+    def take(self, most: int, most_bytes: int, *, apart: bool = False) -> list[Item]:
         """Take up to ``most`` records, or one piece of other work: some starts, then the oldest.
 
         They weigh ``most_bytes`` together, or there is only one of them. They weigh until they are
-        ended.
+        ended. With ``apart`` all are of the project of the oldest: those of others stay where they
+        are, as no record says anything of another project's.
         """
+        oldest = next(iter(self._items), None)
+        project_id = _project_of(oldest) if apart and oldest is not None else None
         # Starts hold up answers and take no time. Where nothing went with them, the next batch has
         # none before the oldest.
-        batch = [] if self._passed_over else self._take_first(most // 2)
+        batch = [] if self._passed_over else self._take_first(most // 2, project_id)
         starts = len(batch)
         taken_bytes = starts * RECORD_BYTES
-        while self._items and len(batch) < most:
-            item = next(iter(self._items))
+        for item in [*islice(self._items, LOOK_AHEAD if apart else most)]:
+            if len(batch) == most:
+                break
+            if item.work is None and project_id not in (None, _project_of(item)):
+                continue
             taken_bytes += item.weight
             if batch and (item.work is not None or taken_bytes > most_bytes):
                 break
@@ -150,19 +159,23 @@ class Backlog:
             del self._items[item]
             self._works -= 1
 
-    def _take_first(self, most: int) -> list[Item]:
-        taken: list[Item] = []
-        while self._first and len(taken) < most:
-            start = self._first.popleft()
-            if start in self._items:
-                del self._items[start]
-                taken.append(start)
+    def _take_first(self, most: int, project_id: int | None) -> list[Item]:
+        """Take starts that may go first, of one project or, None, of all."""
+        there = (
+            start
+            for start in islice(self._first, LOOK_AHEAD)
+            if start in self._items and project_id in (None, _project_of(start))
+        )
+        taken = [*islice(there, most)]
+        for start in taken:
+            del self._items[start]
         return taken
 
     def end(self, item: Item, *, is_saved: bool, result: object = None) -> None:
         """Let go of an item that was taken or dropped; ``result`` is for whoever waits for it."""
         self.bytes -= item.weight
         self._give_back(item.record)
+        item.record = None  # it may be named for a while among what can be dropped
         if not is_saved:
             item.ticket.cancel()
         elif not item.ticket.done():
@@ -202,6 +215,10 @@ class Backlog:
     def _give_back(self, record: Record | None) -> None:
         if isinstance(record, CallEnd | CallProgress):
             self._budget.give(record.held_bytes)
+
+
+def _project_of(item: Item) -> int | None:
+    return None if item.record is None else key_of(item.record)[0]
 
 
 def _names_a_trace(start: SpanStart) -> bool:

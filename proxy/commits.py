@@ -1,11 +1,12 @@
 """Runs work in transactions: again and again while the database cannot take it.
 
-Owns when a failure may pass and when it is final, how long the tries go on, and since when the
-database takes nothing. Invariants: work that is refused is not tried again; what somebody withdrew
-does not happen, and what is being committed cannot be withdrawn. It lives in the writer's thread;
-`close_by` is called from the event loop.
+Owns when a failure may pass and when it is final, how long the tries go on, since when the database
+takes nothing, and whether another server writes to it just now. Invariants: work that is refused is
+not tried again; what somebody withdrew does not happen, and what is being committed cannot be
+withdrawn. It lives in the writer's thread; `close_by` is called from the event loop.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable, Collection
@@ -22,6 +23,8 @@ RETRY_MAX_S: Final = 5.0
 LAST_TRY_S: Final = 5.0
 # Other work than records that the database ends so often, as it takes too long, is refused.
 TOO_LONG_ENDS: Final = 3
+# Behind a wait for another server projects are written apart for so long.
+APART_S: Final = 5.0
 
 
 class Commits:
@@ -44,6 +47,16 @@ class Commits:
         self._failed = failed
         self._last_try_at_s: float | None = None
         self._given_up = False
+        self._waited_at_s = -math.inf
+
+    @property
+    def are_apart(self) -> bool:
+        """Whether projects are to be written apart, as another server was waited for a moment ago.
+
+        Else all of a batch wait with the project that is written elsewhere, and whoever writes to
+        these waits as well.
+        """
+        return time.monotonic() - self._waited_at_s < APART_S
 
     def close_by(self) -> None:
         """Give up what cannot be committed from now on in time. Under the lock of ``wake``."""
@@ -92,6 +105,9 @@ class Commits:
                 self.after_seconds(time.monotonic() - began_s)
                 self.after_commit()
                 return "saved", None
+            finally:
+                if self._database.has_waited:
+                    self._waited_at_s = time.monotonic()
         return "given up", None
 
     def _seal(self, item: Item) -> None:

@@ -302,7 +302,7 @@ class Recorder:
             if lonely and not self._closing:
                 self._wake.wait(LINGER_S)
             self._busy_since_s = time.monotonic()
-            return self._backlog.take(MAX_BATCH, BATCH_BYTES)
+            return self._backlog.take(MAX_BATCH, BATCH_BYTES, apart=self.commits.are_apart)
 
     def _save(self, batch: list[Item]) -> None:
         changes = [self._settle(item) for item in batch]

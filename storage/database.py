@@ -117,6 +117,11 @@ class Database(Readable, Protocol):
         """
         ...
 
+    @property
+    def has_waited(self) -> bool:
+        """Whether the last transaction had to wait for another server's, and not only a moment."""
+        ...
+
     def reclaim(self, *, begin: bool = False) -> bool:
         """Give a part of the space of deleted rows back; tell whether there is more to give.
 

@@ -17,7 +17,13 @@ from typing import Any, Final
 
 import asyncpg
 
-from storage.database import CommitUnknown, StatementRefused, StorageError, TookTooLong
+from storage.database import (
+    CommitUnknown,
+    DatabaseLocked,
+    StatementRefused,
+    StorageError,
+    TookTooLong,
+)
 from storage.postgres_address import IDLE_MS, Address, address_of, connect
 from storage.postgres_errors import REFUSALS, Unreachable, is_of_a_standby, is_stale, line, refusal
 from storage.postgres_migrate import migrate
@@ -29,6 +35,10 @@ from storage.transport_mark import refuse_unfinished
 # recordings: in one, 0 is all projects, and else it is a project's number, of nine digits at most.
 SCHEMA: Final = "hashtext('traceway writes ' || current_schema())"
 ALL: Final = f"{SCHEMA}, 0"
+# Whoever has its locks later than this has waited for another server. By the clock of the database,
+# so that the way to it counts for nothing; told by the number of rows.
+WAIT_MS: Final = 10
+WAITED: Final = "SELECT 1"
 # The server ends a statement that takes longer, with its locks; what is written at a time is small.
 STATEMENT_S: Final = 60.0
 # Where it does not, the connection is given up.
@@ -90,6 +100,7 @@ class PostgresDatabase(PostgresReaders):
         self._limit: asyncio.TimerHandle | None = None
         self._armed_at_s = 0.0
         self._ended_at_s = self._idle_s = 0.0
+        self.has_waited = False
 
     def migrate(self) -> None:
         """Bring the schema up to date.
@@ -120,8 +131,9 @@ class PostgresDatabase(PostgresReaders):
 
     def _begin(self, text: str) -> PostgresTransaction:
         try:
-            self._run_first(text)
-        except BaseException:
+            self.has_waited = self._run_first(text) == WAITED
+        except BaseException as error:
+            self.has_waited = isinstance(error, DatabaseLocked)
             self._undo()
             raise
         if self._transaction is None:
@@ -129,14 +141,16 @@ class PostgresDatabase(PostgresReaders):
         self._transaction.begin()
         return self._transaction
 
-    def _run_first(self, text: str) -> None:
-        """Run what begins a transaction; once more where the connection was lost in a pause."""
+    def _run_first(self, text: str) -> str:
+        """Run what begins a transaction, and give what is said of its last statement.
+
+        Once more where the connection was lost while nobody used it.
+        """
         while True:
             is_new = self._connect()
             self._ended_at_s = time.monotonic()
             try:
-                self.run(self._connection.execute(text))
-                return
+                return str(self.run(self._connection.execute(text)))
             except Unreachable:
                 self._drop()
                 if is_new:
@@ -307,13 +321,15 @@ WHERE c.relnamespace = CAST(quote_ident(current_schema()) AS regnamespace) AND c
 
 
 def _begin_text(projects: Collection[int] | None) -> str:
-    """Begin and take the locks in one round trip, in the order that all keep."""
+    """Begin, take the locks in the order that all keep, and tell of a wait, in one round trip."""
+    took = "clock_timestamp() - statement_timestamp()"
+    wait = f"SELECT 1 WHERE {took} > INTERVAL '{WAIT_MS:d} milliseconds'"
     if projects is None:
-        return f"BEGIN; SELECT pg_advisory_xact_lock({ALL})"
+        return f"BEGIN; SELECT pg_advisory_xact_lock({ALL}); {wait}"
     locks = "".join(
         f", pg_advisory_xact_lock({SCHEMA}, {project_id:d})" for project_id in sorted(set(projects))
     )
-    return f"BEGIN; SELECT pg_advisory_xact_lock_shared({ALL}){locks}"
+    return f"BEGIN; SELECT pg_advisory_xact_lock_shared({ALL}){locks}; {wait}"
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

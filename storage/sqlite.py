@@ -104,6 +104,8 @@ def open_snapshot(path: Path) -> "SqliteReaders":
 class SqliteDatabase(SqliteReaders):
     """An open database file. Fulfils ``Database``; ``open_database`` makes it."""
 
+    has_waited = False  # nobody else writes
+
     def __init__(
         self, path: Path, writer: sqlite3.Connection, lock: int, query_timeout_s: float | None
     ) -> None:

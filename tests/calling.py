@@ -49,6 +49,7 @@ USAGE = (
 def a_call(
     budget: Budget | None = None,
     *,
+    project_id: int = DEFAULT_PROJECT,
     target: bytes = CHAT,
     method: str = "POST",
     request: bytes = QUESTION,
@@ -62,7 +63,7 @@ def a_call(
 ) -> Call:
     """Begin a call and send its request."""
     call = Call(
-        project_id=DEFAULT_PROJECT,
+        project_id=project_id,
         owner=b"our boot",
         method=method,
         target=proxied(target),

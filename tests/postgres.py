@@ -21,6 +21,11 @@ GIVEN = os.environ.get("TRACEWAY_TEST_POSTGRES", "")
 SETTINGS = {"fsync": "off", "full_page_writes": "off", "max_connections": "300"}
 # As somebody has it who cares for what is in it.
 CAREFUL = {"max_connections": "300"}
+# Asks whether somebody has waited for a lock in this database for longer than a moment.
+WAITING = """
+SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
+AND clock_timestamp() - query_start > INTERVAL '20 milliseconds'
+"""
 
 
 class Server:

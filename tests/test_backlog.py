@@ -225,11 +225,14 @@ def put(backlog: Backlog, one: Any) -> Item:
     return item
 
 
-def taken(backlog: Backlog, most: int = 10, most_bytes: int = 20_000) -> list[list[Any]]:
+def taken(
+    backlog: Backlog, most: int = 10, most_bytes: int = 20_000, *, apart: bool = False
+) -> list[list[Any]]:
     """Take all of it, batch by batch."""
     found = []
     while backlog:
-        found.append([item.record or item.work for item in backlog.take(most, most_bytes)])
+        batch = backlog.take(most, most_bytes, apart=apart)
+        found.append([item.record or item.work for item in batch])
     return found
 
 
@@ -306,3 +309,53 @@ async def test_what_stands_before_a_large_record_is_taken_without_it() -> None:
     huge = answered(a_call(Budget(64 << 20), request=b"x" * 50_000), ANSWER)
     backlog = queued(small, also_small, huge, after)
     assert taken(backlog) == [[small, also_small], [huge], [after]]
+
+
+async def test_apart_a_batch_is_of_one_project_and_the_others_keep_their_order() -> None:
+    one, other = ([ended(project_id=n) for _ in range(3)] for n in (1, 2))
+    records = [record for both in zip(one, other, strict=True) for record in both]
+    assert taken(queued(*records)) == [records]
+    assert taken(queued(*records), apart=True) == [one, other]
+    assert taken(queued(*records), most=2, apart=True) == [one[:2], other[:2], one[2:], other[2:]]
+
+
+async def test_apart_starts_of_the_same_project_go_first_and_no_others() -> None:
+    end, other = ended(project_id=1), ended(project_id=2)
+    starts = [a_call(project_id=1 + n % 2).start for n in range(4)]
+    assert taken(queued(end, other, *starts), apart=True) == [
+        [starts[0], starts[2], end],
+        [starts[1], starts[3], other],
+    ]
+
+
+async def test_apart_nothing_goes_before_other_work() -> None:
+    one, other, late = (ended(project_id=n) for n in (1, 2, 1))
+    batches = [[one], [other], [work], [late]]
+    assert taken(queued(one, other, work, late), apart=True) == batches
+
+
+async def test_apart_a_large_record_goes_by_itself_and_none_of_its_project_before_it() -> None:
+    small, after, other = (ended(project_id=n) for n in (1, 1, 2))
+    huge = answered(a_call(Budget(64 << 20), request=b"x" * 50_000, project_id=1), ANSWER)
+    start = a_call(project_id=1).start
+    batches = [[start, small], [huge], [other], [after]]
+    assert taken(queued(small, huge, other, after, start), apart=True) == batches
+    batches = [[start], [huge], [other]]
+    assert taken(queued(huge, other, start), apart=True) == batches
+
+
+async def test_apart_a_project_is_looked_for_among_so_many_records_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "LOOK_AHEAD", 2)
+    one, other, late = (ended(project_id=n) for n in (1, 2, 1))
+    assert taken(queued(one, other, late), apart=True) == [[one], [other], [late]]
+
+
+async def test_what_was_saved_is_held_no_longer_while_others_wait() -> None:
+    backlog = queued(ended(project_id=1), ended(project_id=2), ended(project_id=1))
+    batch = backlog.take(10, 20_000, apart=True)
+    for item in batch:
+        backlog.end(item, is_saved=True)
+    assert [item.record for item in batch] == [None, None]
+    assert len(backlog) == 1

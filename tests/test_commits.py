@@ -10,9 +10,17 @@ import pytest
 from proxy import commits as module
 from proxy.backlog import Item
 from proxy.commits import Commits
-from storage.database import Database, StatementRefused, StorageError, TookTooLong, Transaction
+from storage.database import (
+    Database,
+    DatabaseLocked,
+    StatementRefused,
+    StorageError,
+    TookTooLong,
+    Transaction,
+)
 
 AWAY = StorageError("the database", "it is away", "wait")
+LOCKED = DatabaseLocked("the database", None)
 
 
 class Scripted:
@@ -21,6 +29,7 @@ class Scripted:
     def __init__(self, *ends: Exception | None) -> None:
         self.ends = [*ends]
         self.projects: list[Collection[int] | None] = []
+        self.has_waited = False
 
     @contextmanager
     def transaction(self, projects: Collection[int] | None = None) -> Iterator[Transaction]:
@@ -121,6 +130,25 @@ def test_what_is_to_be_tried_but_once_is_given_up_after_its_first_failure(begin:
     commits, database, failures = begin(AWAY, None)
     assert commits.run(lambda _: None, (), once=True) == ("given up", AWAY)
     assert (database.ends, failures, commits.away_since_us) == ([None], [AWAY], None)
+
+
+def test_projects_are_written_apart_for_a_while_behind_a_wait_for_another_server(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commits, database, _ = begin(None, LOCKED, None, None)
+    commits.run(lambda _: None, (1, 2))
+    assert not commits.are_apart
+    database.has_waited = True
+    commits.run(lambda _: None, (1, 2), once=True)
+    database.has_waited = False
+    commits.run(lambda _: None, (1,))
+    assert commits.are_apart
+    monkeypatch.setattr(module, "APART_S", 0.0)
+    assert not commits.are_apart
+    database.has_waited = True
+    commits.run(lambda _: None, (1,))
+    monkeypatch.undo()
+    assert commits.are_apart
 
 
 def test_work_that_always_takes_too_long_is_refused_and_records_never_are(begin: Begin) -> None:

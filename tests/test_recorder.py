@@ -6,6 +6,8 @@ records in test_recorder_failures.py.
 
 import asyncio
 import sqlite3
+from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,8 +18,11 @@ from proxy.joining import Joining
 from proxy.recorder import MAX_BATCH, Recorder
 from storage import sqlite
 from storage.database import Transaction
+from storage.postgres import open_postgres
 from storage.records import Taken
+from tests import postgres
 from tests.calling import ANSWER, a_call, answered, ended
+from tests.databases import url_of
 from tests.recorders import Begin
 from tests.storage.calls import found
 
@@ -42,6 +47,32 @@ async def test_put_does_not_wait_for_a_database_that_hangs(begin: Begin) -> None
     assert not finished.done()
     recording.gate.open()
     await asyncio.gather(started, finished)
+
+
+@pytest.mark.postgres_only("only there there is more than one writer")
+async def test_behind_a_wait_for_another_server_each_batch_is_of_one_project(
+    begin: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = await begin()
+    batches: list[list[int]] = []
+    transaction = recording.database.transaction
+
+    def noted(projects: Collection[int] | None = None) -> Any:
+        if projects:
+            batches.append(sorted(projects))
+        return transaction(projects)
+
+    monkeypatch.setattr(recording.database, "transaction", noted)
+    other = open_postgres(url_of(tmp_path / "traceway.db"))
+    with other.transaction((1,)):
+        tickets = [recording.recorder.put(ended(project_id=1))]
+        async with asyncio.timeout(10):
+            while not await recording.rows(postgres.WAITING):
+                pass  # which asks the database
+        tickets += [recording.recorder.put(ended(project_id=n)) for n in (2, 1, 2, 1)]
+    await asyncio.gather(*tickets)
+    assert batches == [[1], [2], [1]]
+    await other.close()
 
 
 async def test_it_is_behind_where_its_writer_is_long_at_something(

@@ -1,5 +1,6 @@
 """Servers that write to one database of PostgreSQL at once, and connections that are lost."""
 
+import asyncio
 import random
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -158,10 +159,33 @@ async def test_locks_keep_apart_those_who_write_to_one_project_or_to_all(
             for projects in waits:
                 with pytest.raises(DatabaseLocked, match="lock"), other.transaction(projects):
                     pass
+                assert other.has_waited
             for projects in passes:
                 with other.transaction(projects):
                     pass
     await other.close()
+
+
+async def test_a_transaction_says_whether_it_waited_for_another_servers(
+    two: tuple[PostgresDatabase, PostgresDatabase], tmp_path: Path
+) -> None:
+    one, other = two
+
+    def begins(project_id: int) -> bool:
+        with other.transaction((project_id,)):
+            return other.has_waited
+
+    waited: list[bool] = []
+    waiting = Thread(target=lambda: waited.append(begins(1)))
+    with one.transaction((1,)):
+        waiting.start()
+        async with asyncio.timeout(10):
+            while not await postgres.execute(url_of(tmp_path / "traceway.db"), postgres.WAITING):
+                pass  # which asks the database
+    waiting.join()
+    assert waited == [True]
+    # A machine that is busy with something else may make one wait, but not each.
+    assert not all(begins(2) for _ in range(20))
 
 
 async def test_servers_in_two_schemas_of_one_database_do_not_wait_for_each_other(
