@@ -7,7 +7,7 @@ whoever takes it takes the row: it is good once, whichever server is asked.
 from dataclasses import dataclass, field
 from typing import Final
 
-from storage.database import Transaction
+from storage.database import Readable, Transaction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +42,14 @@ def issue(tx: Transaction, ticket: Ticket, now_us: int) -> None:
             "expires_at_us": ticket.expires_at_us,
         },
     )
+
+
+IS_STORED: Final = "SELECT 1 FROM tickets WHERE sha256 = :sha256"
+
+
+async def is_stored(db: Readable, sha256: bytes) -> bool:
+    """Tell whether there is such a ticket, in time or not."""
+    return bool(await db.read(IS_STORED, {"sha256": sha256}))
 
 
 TAKE: Final = """

@@ -1,7 +1,7 @@
 """Tickets that are good at every server of those that share a database.
 
-Invariant: as of those in memory (proxy/tickets.py), for 30 seconds, once, and only for what their
-owner still may do.
+Invariants: as of those in memory (proxy/tickets.py), for 30 seconds, once, and only for what their
+owner still may do; what is none costs the one writer nothing, since anybody may ask with it.
 """
 
 import time
@@ -11,13 +11,15 @@ from proxy.keyring import Keyring, hashed, new_secret
 from proxy.recorder import Recorder
 from proxy.tickets import PREFIX, TICKET_S
 from storage import tickets
+from storage.database import Readable
 from storage.tickets import Ticket
 
 
 class StoredTickets:
     """The tickets that are out, in the database. Their clock is that of the wall."""
 
-    def __init__(self, recorder: Recorder, keyring: Keyring) -> None:
+    def __init__(self, database: Readable, recorder: Recorder, keyring: Keyring) -> None:
+        self._database = database
         self._recorder = recorder
         self._keyring = keyring
 
@@ -48,6 +50,8 @@ class StoredTickets:
             StorageError: the database cannot be asked.
         """
         now_us, sha256 = time.time_ns() // 1000, hashed(ticket)
+        if not await tickets.is_stored(self._database, sha256):
+            return None
         found = await self._recorder.change(lambda tx: tickets.take(tx, sha256, now_us), ())
         if found is None:
             return None

@@ -43,9 +43,13 @@ async def keyed(tw: Running, name: str) -> Principal:
     return Principal(project=project, scope="read", key=key, way="cookie", sign_in=one)
 
 
+def tickets_of(tw: Running) -> StoredTickets:
+    return StoredTickets(tw.database, tw.server.recorder, tw.server.keyring)
+
+
 async def test_a_ticket_brings_back_who_had_it_made_once(tw: Running) -> None:
     owner = await keyed(tw, "n")
-    tickets = StoredTickets(tw.server.recorder, tw.server.keyring)
+    tickets = tickets_of(tw)
     issued = await tickets.issue(owner, 0)
     assert issued.startswith("tw_st_")
     assert await tickets.take(issued, 0) == owner
@@ -55,7 +59,7 @@ async def test_a_ticket_brings_back_who_had_it_made_once(tw: Running) -> None:
 
 async def test_a_ticket_of_a_browser_that_signed_out_is_nobodys(tw: Running) -> None:
     owner = await keyed(tw, "n")
-    tickets = StoredTickets(tw.server.recorder, tw.server.keyring)
+    tickets = tickets_of(tw)
     issued = await tickets.issue(owner, 0)
     assert owner.sign_in is not None
     sha256 = owner.sign_in.sha256
@@ -67,6 +71,21 @@ async def test_a_ticket_of_a_browser_that_signed_out_is_nobodys(tw: Running) -> 
 async def test_whoever_needs_no_key_has_no_ticket_stored(tw: Running) -> None:
     project = tw.server.keyring.default_project
     nobody = Principal(project=project, scope="admin", key=None, way="open")
-    tickets = StoredTickets(tw.server.recorder, tw.server.keyring)
+    tickets = tickets_of(tw)
     assert await tickets.take(await tickets.issue(nobody, 0), 0) is None
     assert await tw.database.read("SELECT COUNT(*) FROM tickets", {}) == [(0,)]
+
+
+async def test_what_is_no_ticket_is_nothing_to_the_writer(
+    tw: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tickets = tickets_of(tw)
+    issued = await tickets.issue(await keyed(tw, "n"), 0)
+    assert await tickets.take(issued, 0) is not None
+
+    def asked(*_: object) -> None:
+        raise AssertionError("the writer was asked")
+
+    monkeypatch.setattr(tw.server.recorder, "change", asked)
+    for token in ("", "anything", new_secret("tw_st_"), issued):
+        assert await tickets.take(token, 0) is None
