@@ -84,7 +84,7 @@ class Replicas:
         self._unopened: str | None = None
         self._oldest_id: int | None = None
         self._tasks: Sequence[asyncio.Task[None]] = ()
-        self.tickets = StoredTickets(database, recorder, keyring)
+        self.tickets = StoredTickets(database, recorder, keyring, self.look_again)
 
     def leads(self) -> bool:
         """Tell whether this is the server that does what only one may do."""

@@ -5,6 +5,7 @@ owner still may do; what is none costs the one writer nothing, since anybody may
 """
 
 import time
+from collections.abc import Awaitable, Callable
 
 from proxy.access import Principal
 from proxy.keyring import Keyring, hashed, new_secret
@@ -16,12 +17,22 @@ from storage.tickets import Ticket
 
 
 class StoredTickets:
-    """The tickets that are out, in the database. Their clock is that of the wall."""
+    """The tickets that are out, in the database. Their clock is that of the wall.
 
-    def __init__(self, database: Readable, recorder: Recorder, keyring: Keyring) -> None:
+    ``look_again`` has the keyring know whom other servers have let in until now.
+    """
+
+    def __init__(
+        self,
+        database: Readable,
+        recorder: Recorder,
+        keyring: Keyring,
+        look_again: Callable[[], Awaitable[None]],
+    ) -> None:
         self._database = database
         self._recorder = recorder
         self._keyring = keyring
+        self._look_again = look_again
 
     async def issue(self, owner: Principal, _: float) -> str:
         """Make a ticket.
@@ -55,6 +66,14 @@ class StoredTickets:
         found = await self._recorder.change(lambda tx: tickets.take(tx, sha256, now_us), ())
         if found is None:
             return None
+        owner = self._owner(found)
+        if owner is None:  # it is used up: whoever had it made may be known here in a moment only
+            await self._look_again()
+            owner = self._owner(found)
+        return owner
+
+    def _owner(self, found: Ticket) -> Principal | None:
+        """Give who had a ticket made, as far as that is known here."""
         project = self._keyring.project(found.project_id)
         key = self._keyring.key_by_id(found.key_id)
         if project is None or key is None:

@@ -137,7 +137,19 @@ async def test_who_was_let_in_at_one_server_is_let_in_at_the_other_with_the_next
     monkeypatch.setattr("storage.peer.Peer.tell", silent)
     one, other = await join({"auth.mode": "keys"}), await join({"auth.mode": "keys"})
     secret = new_secret(KEY_PREFIX)
-    granting = Granting(one.server.keyring, one.server.recorder)
+    await let_in(one, secret)
+    assert await status_with(other, new_secret(KEY_PREFIX)) == 401
+    assert await status_with(other, secret) == 200
+    async with with_key(secret) as client:
+        asked = {"name": "m", "scope": "read"}
+        async with client.post(f"{one.url}/api/keys", json=asked) as answer:
+            made = await answer.json()
+    assert await status_with(other, made["key"]) == 200
+
+
+async def let_in(tw: Running, secret: str) -> None:
+    """Make a key of an admin at a server."""
+    granting = Granting(tw.server.keyring, tw.server.recorder)
     await granting.change(
         lambda tx, now_us: api_keys.create_key(
             tx,
@@ -149,13 +161,6 @@ async def test_who_was_let_in_at_one_server_is_let_in_at_the_other_with_the_next
             now_us=now_us,
         )
     )
-    assert await status_with(other, new_secret(KEY_PREFIX)) == 401
-    assert await status_with(other, secret) == 200
-    async with with_key(secret) as client:
-        asked = {"name": "m", "scope": "read"}
-        async with client.post(f"{one.url}/api/keys", json=asked) as answer:
-            made = await answer.json()
-    assert await status_with(other, made["key"]) == 200
 
 
 async def silent(*_: object) -> None:
@@ -249,6 +254,21 @@ async def test_a_ticket_of_one_server_opens_the_stream_of_the_other_once(
     for tw in (one, other):
         async with tw.client.get(f"{tw.url}/api/events?token={token}") as answer:
             assert answer.status == 401
+
+
+async def test_a_ticket_of_a_key_that_was_made_a_moment_ago_opens_the_stream_of_the_other(
+    join: Join, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replicas, "LOOK_S", 60.0)
+    monkeypatch.setattr("storage.peer.Peer.tell", silent)
+    one, other = await join({"auth.mode": "keys"}), await join({"auth.mode": "keys"})
+    assert await status_with(other, new_secret(KEY_PREFIX)) == 401
+    secret = new_secret(KEY_PREFIX)
+    await let_in(one, secret)
+    async with with_key(secret) as client, client.post(f"{one.url}/api/events/tickets") as answer:
+        token = (await answer.json())["token"]
+    async with other.client.get(f"{other.url}/api/events?token={token}") as answer:
+        assert answer.status == 200
 
 
 @pytest.mark.usefixtures("often")

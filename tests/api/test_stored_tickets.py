@@ -2,12 +2,13 @@
 
 import functools
 import time
+from collections.abc import Awaitable, Callable
 
 import pytest
 
 from proxy.access import Principal
 from proxy.api.stored_tickets import StoredTickets
-from proxy.keyring import hashed, new_secret
+from proxy.keyring import Keyring, hashed, new_secret
 from storage import api_keys
 from storage.database import Transaction
 from storage.grants import SignIn
@@ -43,8 +44,17 @@ async def keyed(tw: Running, name: str) -> Principal:
     return Principal(project=project, scope="read", key=key, way="cookie", sign_in=one)
 
 
-def tickets_of(tw: Running) -> StoredTickets:
-    return StoredTickets(tw.database, tw.server.recorder, tw.server.keyring)
+async def nobody_new() -> None:
+    """Look whom others have let in, and find nobody."""
+
+
+def tickets_of(
+    tw: Running,
+    keyring: Keyring | None = None,
+    look_again: Callable[[], Awaitable[None]] = nobody_new,
+) -> StoredTickets:
+    recorder = tw.server.recorder
+    return StoredTickets(tw.database, recorder, keyring or tw.server.keyring, look_again)
 
 
 async def test_a_ticket_brings_back_who_had_it_made_once(tw: Running) -> None:
@@ -66,6 +76,25 @@ async def test_a_ticket_of_a_browser_that_signed_out_is_nobodys(tw: Running) -> 
     await tw.server.recorder.write(lambda tx: api_keys.sign_out(tx, sha256))
     tw.server.keyring.hold(await tw.server.recorder.write(api_keys.grants))
     assert await tickets.take(issued, 0) is None
+
+
+async def test_a_ticket_of_whom_another_server_let_in_a_moment_ago_is_not_lost(tw: Running) -> None:
+    grants = functools.partial(tw.server.recorder.write, api_keys.grants)
+    behind = Keyring("keys", await grants())
+    owner = await keyed(tw, "n")
+    looks: list[bool] = []
+
+    async def look_again() -> None:
+        looks.append(True)
+        if len(looks) > 1:
+            behind.hold(await grants())
+
+    of_others, here = tickets_of(tw), tickets_of(tw, behind, look_again)
+    unknown, known, again = [await of_others.issue(owner, 0) for _ in range(3)]
+    assert await here.take(unknown, 0) is None
+    assert await here.take(known, 0) == owner
+    assert await here.take(again, 0) == owner
+    assert len(looks) == 2
 
 
 async def test_whoever_needs_no_key_has_no_ticket_stored(tw: Running) -> None:
