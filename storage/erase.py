@@ -228,8 +228,9 @@ def _delete_calls(
             change.models[model] -= 1
     contents, freed_bytes = let_go(tx, leaving, text_of, anew=True)
     ledger.additions.stored_bytes[project_id] -= freed_bytes
-    log_changes(ledger, roll_up(ledger))
+    sessions = roll_up(ledger)
     drop_of_spans(tx, project_id, leaving.spans)
+    log_changes(ledger, sessions)  # last, as in writes.apply
     return Part(
         finished=False,
         traces=int(change.emptied),

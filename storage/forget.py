@@ -101,8 +101,8 @@ def delete_traces(
     contents, freed_bytes = let_go(tx, leaving, text_of, anew=anew)
     lost = [-sum(column) for column in zip(*map(totals, traces), strict=True)]
     write_totals(tx, {project_id: lost}, {project_id: -freed_bytes})
-    log_deletion(tx, project_id, session_id, trace_ids)
     drop_of_spans(tx, project_id, leaving.spans)
+    log_deletion(tx, project_id, session_id, trace_ids)  # last, as in writes.apply
     return Deleted(
         traces=len(traces), spans=len(leaving.spans), contents=contents, content_bytes=freed_bytes
     )

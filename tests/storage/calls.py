@@ -13,7 +13,7 @@ from typing import Any
 from proxy.providers.messages import read_message
 from storage.chain import BEGINNING, MAX_POINTS, Conversation, Message, Point, extend, node_hash
 from storage.chain import meanings as meaning_after
-from storage.database import Database
+from storage.database import Database, Transaction
 from storage.fulltext import index
 from storage.parameters import Change, prepare
 from storage.queries import get_span
@@ -213,6 +213,24 @@ def rows(db: Database, sql: str, **params: Any) -> list[Any]:
     """Read in the writer's connection, which sees what it wrote; `x'00'` is a blob in each kind."""
     with db.transaction() as tx:
         return tx.execute(written(sql), params)
+
+
+class Noting:
+    """A transaction that notes the statements, and what else is asked of it first."""
+
+    def __init__(self, tx: Transaction) -> None:
+        self.said: list[str] = []
+        self.full_text = tx.full_text
+        self._tx = tx
+
+    def __getattr__(self, name: str) -> Any:
+        does = getattr(self._tx, name)
+
+        def noted(first: str, *given: Any) -> Any:
+            self.said.append(first)
+            return does(first, *given)
+
+        return noted
 
 
 def found(db: Database, word: str | None = None) -> int:

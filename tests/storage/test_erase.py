@@ -3,6 +3,7 @@
 import asyncio
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -10,9 +11,20 @@ from hypothesis import strategies as st
 
 from storage.doctor import check
 from storage.erase import LEAST_OF_LONG, Extent, Part, erase_session, erase_trace
+from storage.events import APPEND, TAKE_NUMBERS
 from storage.mentions import BROUGHT
 from storage.sqlite import SqliteDatabase, open_database
-from tests.storage.calls import end, rows, spoken, start, state_of, text_of, trace_id, write
+from tests.storage.calls import (
+    Noting,
+    end,
+    rows,
+    spoken,
+    start,
+    state_of,
+    text_of,
+    trace_id,
+    write,
+)
 from tests.storage.test_any_history import EMPTY, History, kinds, numbers
 
 TALK = ["new", "go on", "go on", "go on", "retry", "edit", "window", "instruct", "previous", "loop"]
@@ -164,6 +176,17 @@ async def test_a_long_trace_goes_by_its_calls(
     assert parts == 2  # of at most 100 calls it went whole
     assert rows(db, "SELECT * FROM traces") == []
     await fits(db)
+
+
+async def test_other_writers_of_events_wait_only_for_the_end_of_a_part_of_a_long_trace(
+    db: SqliteDatabase,
+) -> None:
+    write(db, [end(start(n, trace=1, session_id="s")) for n in range(1, 151)])
+    how: Any = {"extent": "all", "before_seq": 2**60, "most_spans": 1, "now_us": 7}
+    with db.transaction() as tx:
+        noting: Any = Noting(tx)
+        assert erase_session(noting, 1, "s", text_of, **how).spans == LEAST_OF_LONG
+    assert noting.said[-2:] == [TAKE_NUMBERS, APPEND]
 
 
 async def test_of_a_conversation_that_goes_on_the_next_call_begins_anew(

@@ -2,11 +2,13 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from storage.database import Database
 from storage.doctor import check
+from storage.events import APPEND, TAKE_NUMBERS
 from storage.forget import delete_session, delete_trace, interrupt_running
 from storage.handed import Said
 from storage.ledger import Ledger
@@ -26,6 +28,7 @@ from storage.totals import Deleted
 from tests.databases import holding
 from tests.storage.calls import (
     OWNER,
+    Noting,
     asked_body,
     body,
     checkpoint,
@@ -99,6 +102,14 @@ async def test_deleting_a_session_leaves_nothing_of_it_and_all_of_the_others(
         (1, b"shared"),
         (2, b"own words"),
     ]
+
+
+async def test_a_deletion_has_other_writers_of_events_wait_only_for_its_end(db: Database) -> None:
+    write(db, [spoken(start(1, session_id="s"), ["u:hi"], ["a:hello"])])
+    with db.transaction() as tx:
+        noting: Any = Noting(tx)
+        assert delete_session(noting, 1, "s", text_of) is not None
+    assert noting.said[-2:] == [TAKE_NUMBERS, APPEND]
 
 
 async def test_deleting_the_last_trace_of_a_session_deletes_the_session(
