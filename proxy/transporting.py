@@ -27,6 +27,11 @@ from storage.transport_target import open_target
 # How often something is said of how far it is, in seconds: in a terminal, and in a log.
 SHOWN_S: Final = 0.2
 LOGGED_S: Final = 5.0
+# How it goes on after Ctrl-C, by whether this run has moved all rows.
+_GOES_ON: Final = {
+    False: "the same command goes on",
+    True: "all rows are there: --proof-only compares them, and any server goes on with the search",
+}
 
 
 def migrate(config: Config, options: argparse.Namespace) -> int:
@@ -40,11 +45,7 @@ def migrate(config: Config, options: argparse.Namespace) -> int:
         return asyncio.run(_migrate(options, shown))
     except KeyboardInterrupt:
         shown.end()
-        print(
-            "traceway: interrupted: the same command goes on, and where the proof stood already,"
-            " any server does with the search",
-            file=sys.stderr,
-        )
+        print(f"traceway: interrupted: {_GOES_ON[shown.has_moved]}", file=sys.stderr)
         return 130
     finally:
         shown.end()
@@ -60,6 +61,7 @@ async def _migrate(options: argparse.Namespace, shown: "Progress") -> int:
         with open_source(options.source) as source:
             target = await open_target(options.target)
             moved = None if options.proof_only else await move(source, target, shown.rows)
+            shown.has_moved = moved is not None
             lines = []
             async for line in prove(source, target, shown.step):
                 lines.append(line)
@@ -197,11 +199,15 @@ def _figure(figure: int | str | None) -> str:
 
 
 class Progress:
-    """How far something is, on a terminal or in a log. ``clock_s`` is for tests."""
+    """How far something is, on a terminal or in a log. ``clock_s`` is for tests.
+
+    ``has_moved``: all rows have crossed, and the proof or the search is what is left.
+    """
 
     def __init__(self, out: TextIO, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._out = out
         self._clock_s = clock_s
+        self.has_moved = False
         self._is_terminal = out.isatty()
         self._said_s: float | None = None
         self._began: tuple[float, int, int] | None = None

@@ -125,6 +125,27 @@ async def test_an_interrupted_move_and_the_same_command_again_lose_nothing(
     assert result["moved"]["rows"] > 0
 
 
+async def test_behind_ctrl_c_in_the_proof_it_is_said_how_all_rows_are_compared(
+    tmp_path: Path,
+) -> None:
+    path, url = await _many(tmp_path), await new_target()
+    process = await _begun(path, url, asyncio.subprocess.PIPE)
+    assert process.stdout is not None
+    async with asyncio.timeout(60):
+        assert await process.stdout.readline()  # the first figure
+    process.send_signal(signal.SIGINT)
+    async with asyncio.timeout(20):
+        _, said = await process.communicate()
+    assert process.returncode == 130
+    assert b"traceway: interrupted: all rows are there: --proof-only compares them" in said
+    code, out, err = await migrated(str(path), url)
+    assert (code, out) == (1, "")
+    assert "it is not empty" in err
+    assert "--proof-only compares what was moved before" in err
+    code, out, _ = await migrated(str(path), url, "--proof-only")
+    assert (code, out.endswith("all equal\n")) == (0, True)
+
+
 async def test_ctrl_c_ends_the_search_at_once_and_a_server_does_the_rest(tmp_path: Path) -> None:
     path, url = await _many(tmp_path), await new_target()
     _, said = await _interrupted(path, url, signal.SIGINT, _indexed)
@@ -167,17 +188,21 @@ async def _many(folder: Path) -> Path:
     return folder / "traceway.db"
 
 
+async def _begun(path: Path, url: str, stdout: int) -> asyncio.subprocess.Process:
+    """Begin the command, as from a terminal: what a shell starts behind it is deaf to Ctrl-C."""
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "proxy", "migrate", str(path), url),
+        stdout=stdout,
+        stderr=asyncio.subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
 async def _interrupted(
     path: Path, url: str, how: signal.Signals, far: Callable[[Any], Awaitable[int]]
 ) -> tuple[int, str]:
     """End the command with a signal as soon as it has come so far; give how far, and its words."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "proxy", "migrate", str(path), url),
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-        # As from a terminal: what a shell starts in the background is deaf to Ctrl-C.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    process = await _begun(path, url, asyncio.subprocess.DEVNULL)
     connection = await asyncpg.connect(url)
     async with asyncio.timeout(60):
         while not await far(connection):
