@@ -6,14 +6,17 @@ owner still may do; what is none costs the one writer nothing, since anybody may
 
 import time
 from collections.abc import Awaitable, Callable
+from typing import Final
 
-from proxy.access import Principal
+from proxy.access import Denied, Principal
 from proxy.keyring import Keyring, hashed, new_secret
 from proxy.recorder import Recorder
 from proxy.tickets import PREFIX, TICKET_S
 from storage import tickets
-from storage.database import Readable
+from storage.database import Readable, StorageError
 from storage.tickets import Ticket
+
+_NOT_NOW: Final = "the database cannot be asked now whether this ticket is good: try again"
 
 
 class StoredTickets:
@@ -58,12 +61,15 @@ class StoredTickets:
         """Give the owner of a ticket and end it; None where it is none, or none any more.
 
         Raises:
-            StorageError: the database cannot be asked.
+            Denied: the database cannot be asked.
         """
         now_us, sha256 = time.time_ns() // 1000, hashed(ticket)
-        if not await tickets.is_stored(self._database, sha256):
-            return None
-        found = await self._recorder.change(lambda tx: tickets.take(tx, sha256, now_us), ())
+        try:
+            if not await tickets.is_stored(self._database, sha256):
+                return None
+            found = await self._recorder.change(lambda tx: tickets.take(tx, sha256, now_us), ())
+        except StorageError:
+            raise Denied(503, "storage_unavailable", _NOT_NOW) from None
         if found is None:
             return None
         owner = self._owner(found)

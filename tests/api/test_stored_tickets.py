@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from proxy.access import Principal
+from proxy.access import Denied, Principal
 from proxy.api.stored_tickets import StoredTickets
 from proxy.keyring import Keyring, hashed, new_secret
 from storage import api_keys
-from storage.database import Transaction
+from storage.database import DatabaseLocked, Transaction
 from storage.grants import SignIn
 from tests.running import Running
 from tests.sharing import Join
@@ -118,3 +118,20 @@ async def test_what_is_no_ticket_is_nothing_to_the_writer(
     monkeypatch.setattr(tw.server.recorder, "change", asked)
     for token in ("", "anything", new_secret("tw_st_"), issued):
         assert await tickets.take(token, 0) is None
+
+
+async def test_while_the_database_is_away_nobody_is_let_in_and_told_so(
+    tw: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tickets = tickets_of(tw)
+    issued = await tickets.issue(await keyed(tw, "n"), 0)
+
+    async def away(*_: object) -> None:
+        raise DatabaseLocked("db", None)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(tw.database, "read", away)
+        with pytest.raises(Denied) as denied:
+            await tickets.take(issued, 0)
+    assert (denied.value.status, denied.value.code) == (503, "storage_unavailable")
+    assert await tickets.take(issued, 0) is not None
