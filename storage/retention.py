@@ -94,8 +94,8 @@ async def old_content(
 KEPT_OF: Final = """
 SELECT t.trace_id FROM traces t
 LEFT JOIN sessions s ON s.project_id = t.project_id AND s.session_id = t.session_id
-WHERE t.project_id = :project_id AND t.trace_id IN (:keys)
-  AND (s.starred = 1 OR t.status = 'running' OR t.last_ended_at_us >= :before_us)
+WHERE (s.starred = 1 OR t.status = 'running' OR t.last_ended_at_us >= :before_us)
+  AND t.project_id = :project_id AND t.trace_id IN (:keys)
 """
 
 

@@ -226,7 +226,7 @@ async def test_whatever_comes_and_goes_all_that_is_there_is_found(
 ) -> None:
     pick = random.Random(seed)  # noqa: S311
     monkeypatch.setattr(module, "FULL_BYTES", pick.choice((100, 300)))
-    monkeypatch.setattr(fulltext, "UNITED", pick.choice((2, 400)))
+    monkeypatch.setattr(fulltext, "UNITED", pick.choice((5, 400)))
     there: dict[int, str] = {}
     for n in range(150):
         match pick.randrange(4):

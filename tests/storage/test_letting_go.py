@@ -113,7 +113,7 @@ async def test_calls_whose_content_is_forgotten_are_not_asked(db: SqliteDatabase
             write(db, [spoken(start(n, session_id=session), [f"u:{n}"], [f"a:{n}"])])
         for n in calls:  # somebody else said all of it as well
             write(db, [spoken(start(1_000 + n, session_id="else"), [f"u:{n}"], [f"a:{n}"])])
-        forget(db, *calls[1:])
+        forget(db, *calls[1:], most=100)
         statements: list[str] = []
         db._writer.set_trace_callback(statements.append)
         forget(db, calls[0])
