@@ -4,10 +4,11 @@ Owns when the next part may come. Invariant: of the calls that end meanwhile, fe
 hundred is held because of it.
 """
 
+import logging
 import time
 from typing import Final
 
-from storage.database import Database
+from storage.database import Database, DatabaseCorrupt
 
 # So long it is given back behind a deletion, before anything else, but for one that comes so soon
 # after another; the rest when there is time, or when there was none for so long.
@@ -22,6 +23,8 @@ RESTS: Final = 200
 MOST_REST_S: Final = 30.0
 # What failed is tried again after so long.
 AGAIN_S: Final = 1.0
+
+_log = logging.getLogger("traceway")
 
 
 class Reclaim:
@@ -60,7 +63,11 @@ class Reclaim:
             self._next()
 
     def _next(self) -> None:
-        self.is_due, _ = self.part(begin=self._begins)
+        try:
+            self.is_due, _ = self.part(begin=self._begins)
+        except DatabaseCorrupt as error:  # no time heals that
+            self.is_due = False
+            _log.warning("something that was deleted stays in the files: %s", error)
         self._begins = False
 
     def part(self, *, begin: bool = False) -> tuple[bool, float]:

@@ -74,7 +74,8 @@ MOST_SPANS: Final = 500
 class Written:
     """What became of a part of a block, and ``at``: where the next part begins; None at its end.
 
-    ``marks`` are spans that saw a call, with its id, and are still to be marked with it.
+    ``marks`` are spans that saw a call, with its id, and are still to be marked with it; ``seen``
+    those of which no archive says so, to be marked where it does not say another call.
     """
 
     at: int | None
@@ -82,6 +83,7 @@ class Written:
     spans: int = 0
     known_spans: int = 0
     marks: list[Mark] = field(default_factory=list)
+    seen: list[Mark] = field(default_factory=list)
     conflict: Conflict | None = None
 
 
@@ -138,12 +140,12 @@ class _Part:
         self._block = block
         self._key: Params = {"project_id": project_id}
         self._ledger = Ledger(tx)
-        self._spans: list[SpanLine] = []
         self._numbered: list[SpanLine | OpenedLine] = []
         self._contents: dict[bytes, bytes] = {}
         self._held_bytes = 0
         self._nodes: set[bytes] = set()
         self._at = self._read(at)
+        self._spans = [one for one in self._numbered if isinstance(one, SpanLine)]
 
     def _read(self, start: int) -> int | None:
         """Read lines until there are enough for a transaction; give the place behind them."""
@@ -161,11 +163,8 @@ class _Part:
                 self._hold(bytes.fromhex(line.sha256), plain(line.data))
             case NodeLine():
                 self._nodes.add(bytes.fromhex(line.hash))
-            case OpenedLine():
+            case OpenedLine() | SpanLine():
                 self._numbered.append(line)
-            case SpanLine():
-                self._numbered.append(line)
-                self._spans.append(line)
 
     def _hold(self, sha256: bytes, data: bytes) -> None:
         """Keep the bytes of a content at hand, unless there are many: the block has them all."""
@@ -210,7 +209,7 @@ class _Part:
         done.marks += [
             self._mark(one) for one in self._spans if key_of(one) in known and one.same_call
         ]
-        done.marks += to_mark(self._tx, [(self._project_id, *key_of(one)) for one in self._spans])
+        done.seen += to_mark(self._tx, [(self._project_id, *key_of(one)) for one in self._spans])
 
     def _look_up(self, spans: Iterable[SpanLine]) -> None:
         """Find out at once what is there of the messages of this part, and of bodies."""

@@ -6,6 +6,7 @@ import pytest
 
 from proxy import reclaim as module
 from proxy.reclaim import LONG_S, RESTS, Reclaim, rest_s
+from storage.database import DatabaseCorrupt
 
 
 class Asked:
@@ -96,6 +97,23 @@ def test_what_fails_is_still_due() -> None:
         reclaim.go_on()
     reclaim.go_on()  # not at once
     assert asked.begun == [True, True]
+
+
+def test_what_is_damaged_is_told_of_and_not_tried_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    reclaim, asked = reclaiming(True)
+
+    def damaged(*, begin: bool = False) -> bool:
+        asked.begun.append(begin)
+        raise DatabaseCorrupt("messages_fts_1", "it cannot be read")
+
+    monkeypatch.setattr(asked, "reclaim", damaged)
+    reclaim.begin()
+    assert "stays in the files: messages_fts_1" in caplog.text
+    assert not reclaim.is_due
+    reclaim.go_on()
+    assert asked.begun == [True]
 
 
 def test_a_rest_is_so_long_that_less_than_a_call_in_a_hundred_is_held() -> None:

@@ -49,6 +49,7 @@ POLICY: Final = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src
 _ODD: Final = re.compile(r"[^A-Za-z0-9._-]+")
 NAME_CHARS: Final = 100
 
+_BROKE_OFF: Final = "the export of %s broke off: %s"
 _log = logging.getLogger("traceway")
 
 
@@ -164,6 +165,7 @@ class _Import:
         self._recorder = recorder
         self._project = project
         self._marks: list[Mark] = []
+        self._seen: list[Mark] = []
         self._sessions = 0
         self._done = restore.Written(at=None)
 
@@ -214,8 +216,9 @@ class _Import:
                 work.add_done_callback(lambda _: block.close())
 
     async def mark_rest(self) -> None:
-        """Mark the spans whose call came with a later block."""
+        """Mark the spans whose call came with a later block, or was here before."""
         self._marks = await self._mark(self._marks)
+        await self._mark(self._seen)
 
     async def _mark(self, marks: Sequence[Mark]) -> list[Mark]:
         """Mark spans whose call is there by now; return the others."""
@@ -231,6 +234,7 @@ class _Import:
         self._done.spans += part.spans
         self._done.known_spans += part.known_spans
         self._marks += part.marks
+        self._seen += part.seen
 
     def _refuse(self, block: Block, found: Conflict | None) -> None:
         if found is None:
@@ -296,7 +300,8 @@ async def _send(
         if type(error) is not LookupError:  # a mistake of ours
             raise
         return not_found("session")
-    except archive.ArchiveChanged:
+    except archive.ArchiveChanged as error:
+        _log.warning(_BROKE_OFF, what, error)
         message = "it was changed while it was read: ask again"
         raise Refused(409, "conflict", message, retry_after_s=1) from None
     await answer.prepare(request)
@@ -305,7 +310,7 @@ async def _send(
         async for piece in pieces:
             await answer.write(piece)
     except (StorageError, archive.ArchiveChanged) as error:
-        _log.warning("the export of %s broke off: %s", what, error)
+        _log.warning(_BROKE_OFF, what, error)
         if request.transport is not None:
             request.transport.abort()
     except ConnectionError:

@@ -63,7 +63,7 @@ class Eraser:
         waits = (
             f"order {number} to erase waits: {why}"
             for number, (times, why) in self._waits.items()
-            if times >= TELLS_WAITS
+            if times >= TELLS_WAITS and self.pace.leads()
         )
         return [*filter(None, (self._failed, self.retention.failed)), *waits]
 
@@ -111,11 +111,13 @@ class Eraser:
 
     async def _round(self) -> bool:
         """Carry out a slice of each order; tell whether any can go on at once."""
-        more = False
-        for erasure in await erasures.open_orders(self._database):
+        more, orders = False, await erasures.open_orders(self._database)
+        numbers = {erasure.id for erasure in orders}
+        self._waits = {n: one for n, one in self._waits.items() if n in numbers}
+        self._to_hear = {n: one for n, one in self._to_hear.items() if n in numbers}
+        for erasure in orders:
             try:
                 more |= await self._slice(erasure)
-                self._waits.pop(erasure.id, None)
             except Stopped:
                 raise
             except Exception as error:
@@ -124,7 +126,6 @@ class Eraser:
                     self._waits[erasure.id] = times + 1, str(error)
                     _log.warning("order %d to erase waits: %s", erasure.id, error)
                     continue
-                self._waits.pop(erasure.id, None)
                 _log.exception("order %d to erase failed", erasure.id)
                 self._failed = f"order {erasure.id} to erase failed: the log says why"
                 await self._fail(erasure)
@@ -138,6 +139,7 @@ class Eraser:
         now: Erasure | None = erasure
         while now is not None and now.ended_at_us is None:
             await self._carry_out(now, until_s)
+            self._waits.pop(now.id, None)
             now = await erasures.order_of(self._database, now.project_id, now.id)
             if time.monotonic() >= until_s:
                 break
@@ -224,7 +226,6 @@ class Eraser:
 
     async def _clean(self, erasure: Erasure, until_s: float) -> None:
         key = erasure.project_id, erasure.id
-        self._to_hear.pop(erasure.id, None)
         clean = partial(erasures.clean, project_id=key[0], number=key[1])
         if not await self._repeat(clean, key[:1], until_s, adapt=False):
             return

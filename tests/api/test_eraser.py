@@ -125,10 +125,10 @@ async def test_an_order_that_cannot_go_on_is_told_until_it_does(
         raise QueryTimeout("the database", 5.0)
 
     monkeypatch.setattr(eraser, "LOOK_S", 0.01)
-    await save(tw, end(start(1, session_id="s")))
+    await save(tw, end(start(1, session_id="s", user_id="u")))
     with monkeypatch.context() as broken:
         broken.setattr(eraser, "collect", too_long)
-        asked = await order(tw, session="s")
+        asked = await order(tw, user="u")
         while not (reasons := (await ask(tw, "/api/health")).body["reasons"]):
             pass
         assert reasons[0].startswith(f"order {asked['id']} to erase waits: ")

@@ -39,6 +39,7 @@ async def restored(db: Database, archive: bytes, project_id: int = 1) -> Written
             done.known_spans += part.known_spans
             done.conflict = part.conflict
             own += part.marks
+            done.seen += part.seen
         block.close()
         with db.transaction() as tx:
             done.marks += mark(tx, own)
@@ -48,6 +49,7 @@ async def restored(db: Database, archive: bytes, project_id: int = 1) -> Written
         incoming.end()
     with db.transaction() as tx:
         done.marks = mark(tx, done.marks)
+        mark(tx, done.seen)
     return done
 
 
