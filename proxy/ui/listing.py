@@ -47,10 +47,13 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Clause:
-    """A part of a query that matched nothing: alone it does or does not; how to go on without."""
+    """A part of a query that matched nothing; how to go on without.
+
+    ``empty``: alone it matches nothing either; None where not every row was looked at for it.
+    """
 
     text: str
-    empty: bool
+    empty: bool | None
     without: str
 
 
@@ -75,6 +78,12 @@ class Listing:
     def takes_new(self) -> bool:
         """Say whether what is new belongs at the top of this page."""
         return self.first and self.sort_by == self.kind.sort_by and self.descending
+
+    @property
+    def matches_nothing(self) -> bool:
+        """Say whether all was looked at, and nothing fits the query."""
+        asks = bool(self.q.strip()) and not self.problem
+        return asks and self.first and not self.rows and not self.cursor
 
     @property
     def next(self) -> str:
@@ -172,7 +181,8 @@ async def clauses(request: web.Request, listing: Listing, find: Find) -> list[Cl
         text = str(Query(rows, (part,)))
         answer = await find(_asking(request, q=text, limit="1"))
         rest = Query(rows, parts[:n] + parts[n + 1 :])
-        found.append(Clause(text, not answer[rows], listing.asking(str(rest))))
+        empty = None if answer.get("cursor") and not answer[rows] else not answer[rows]
+        found.append(Clause(text, empty, listing.asking(str(rest))))
     return found
 
 

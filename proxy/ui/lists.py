@@ -52,7 +52,7 @@ class Lists:
         # Read first: what comes meanwhile comes twice, rather than not at all.
         _, since = await events.bounds(self._database)
         found = await listing.read(request, kind, find)
-        if found.q.strip() and not found.rows and not found.problem:
+        if found.matches_nothing:
             found = replace(found, clauses=await listing.clauses(request, found, find))
         stats = await self._stats(request)
         base_url = f"{origin(request)}/api/proxy/openai/v1"

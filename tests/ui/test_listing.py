@@ -15,14 +15,18 @@ asked: list[str] = []
 
 
 async def find(request: Request) -> dict[str, Any]:
-    """Stand for the API: finds three rows for any query but `nothing`, and refuses a quote."""
+    """Stand for the API: finds three rows for any query but `nothing`, and refuses a quote.
+
+    Where `far` is in the query it finds nothing in what it looks at first.
+    """
     asked.append(request.rel_url.query_string)
     q = request.query.get("q", "")
     query(request, "sessions")
     if request.query.get("limit") == "x":
         raise BadParameter("limit must be an integer")
-    found = [] if "nothing" in q else ["a", "b", "c"]
-    return {"sessions": found, "traces": found, "count": len(found), "cursor": "next"}
+    found = [] if "nothing" in q or "far" in q else ["a", "b", "c"]
+    answer = {"sessions": found, "traces": found, "count": len(found)}
+    return answer if "nothing" in q else {**answer, "cursor": "next"}
 
 
 async def listing(query: str = "") -> Listing:
@@ -96,6 +100,15 @@ async def test_each_part_of_a_query_is_asked_for_by_itself() -> None:
         Clause("nothing", True, "/sessions?q=model:x&sort_by=cost".replace(":", "%3A")),
     ]
     assert [query.split("&")[1] for query in asked] == ["limit=1", "limit=1"]
+
+
+async def test_a_part_of_which_not_all_was_looked_at_is_not_said_to_match_nothing() -> None:
+    request = make_mocked_request("GET", "/sessions?q=far%20nothing")
+    found = await read(request, SESSIONS, find)
+    assert found.matches_nothing
+    assert [part.empty for part in await clauses(request, found, find)] == [None, True]
+    assert not (await listing("?q=far")).matches_nothing
+    assert not (await listing("?q=nothing&cursor=x")).matches_nothing
 
 
 async def test_what_is_new_is_asked_for_by_the_same_query() -> None:

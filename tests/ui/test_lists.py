@@ -7,6 +7,7 @@ import pytest
 from playwright.async_api import Browser, Page, expect
 
 from proxy.ui import view
+from storage import listing
 from storage.records import FAILED
 from tests.api.asking import save
 from tests.running import Running
@@ -225,6 +226,25 @@ async def test_a_search_without_a_match_says_which_part_has_none(
     )
     await parts.nth(1).get_by_role("link").click()
     assert await ids(page) == ["browser-tab-closed"]
+
+
+@pytest.mark.parametrize("kind", ["sessions", "traces"])
+async def test_a_search_that_found_nothing_yet_says_so_and_leads_on(
+    tw: Running, page: Page, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "LOOKED_AT", 5)
+    users = {3: "x"}
+    rows = [end(start(n, session_id=f"s{n}", user_id=users.get(n, "y"))) for n in range(1, 10)]
+    await save(tw, *rows)
+    await page.goto(f"{tw.url}/{kind}?q=user:x")
+    await expect(page.locator(".notice")).to_contain_text(f"No {kind} found so far")
+    await page.get_by_role("link", name="Next page").click()
+    await expect(page.locator("#rows tbody tr")).to_have_count(1)
+    await page.goto(f"{tw.url}/{kind}?q=user:nobody")
+    await page.get_by_role("link", name="Next page").click()
+    await expect(page.locator(".notice")).to_contain_text(f"No more {kind}")
+    await page.get_by_role("link", name="Back to the first page").click()
+    await expect(page.get_by_role("link", name="Next page")).to_be_visible()
 
 
 async def test_calls_without_a_session_are_counted_and_the_header_is_shown(
