@@ -1,10 +1,12 @@
 """A trace's page in a real browser: its tree, one span, what is raw, and the way back."""
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 
 from tests.api.asking import save
 from tests.running import Running, running
@@ -23,6 +25,18 @@ async def story(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Story
         told = await rich(tw, running=False)
         await tw.saved()
         yield told
+
+
+# Keeps every state that the page says the trace is in, one after the other.
+STATES = """() => {
+  window.states = [];
+  const look = () => {
+    const text = document.querySelector("#head .badge").textContent;
+    if (states.at(-1) !== text) states.push(text);
+  };
+  look();
+  new MutationObserver(look).observe(document.body, { childList: true, subtree: true });
+}"""
 
 
 async def facts(page: Page) -> dict[str, str]:
@@ -110,6 +124,49 @@ async def test_a_running_trace_is_told_when_it_ends(tw: Running, page: Page) -> 
     await page.goto(f"{tw.url}/traces/{trace_id(1).hex()}")
     await expect(page.locator("#live")).to_have_text("Live")
     await expect(page.locator("#head .badge")).to_have_text("running")
+    await save(tw, end(running))
+    await expect(page.locator("#head .badge")).to_have_text("completed")
+
+
+async def test_an_answer_that_comes_late_replaces_no_newer_one(tw: Running, page: Page) -> None:
+    running = start(1, session_id="s")
+    await save(tw, running)
+    await page.goto(f"{tw.url}/traces/{trace_id(1).hex()}")
+    await expect(page.locator("#live")).to_have_text("Live")
+    first, second = asyncio.Event(), asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        if first.is_set():
+            await route.continue_()
+            second.set()
+            return
+        answer = await route.fetch()
+        first.set()
+        # At most as long as a page that does not wait for it needs to ask again.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(second.wait(), 1)
+            await expect(page.locator("#head .badge")).to_have_text("completed")
+        await route.fulfill(response=answer)
+
+    await page.route("**/traces/*", hold)
+    await page.evaluate(STATES)
+    await save(tw, start(2, trace=1, parent_id=span_id(1)))
+    await asyncio.wait_for(first.wait(), 10)
+    await save(tw, end(running), end(start(2, trace=1, parent_id=span_id(1))))
+    await expect(page.locator("#head .badge")).to_have_text("completed")
+    await page.unroute_all(behavior="wait")
+    await save(tw, end(start(3, trace=1, parent_id=span_id(1))))
+    await expect(page.locator(".tree li")).to_have_count(3)
+    assert await page.evaluate("states") == ["running", "completed"]
+
+
+async def test_a_fetch_that_failed_is_tried_again(tw: Running, page: Page) -> None:
+    running = start(1, session_id="s")
+    await save(tw, running)
+    await page.goto(f"{tw.url}/traces/{trace_id(1).hex()}")
+    await expect(page.locator("#live")).to_have_text("Live")
+    await page.route("**/traces/*", lambda route: route.abort(), times=1)
+    await page.route("**/traces/*", lambda route: route.fulfill(status=503), times=1)
     await save(tw, end(running))
     await expect(page.locator("#head .badge")).to_have_text("completed")
 

@@ -1,20 +1,32 @@
 // An open trace: when one of its spans begins or ends, its page is fetched and merged.
 
-import { ask } from "./ask.js";
+import { ask, isOver } from "./ask.js";
 import { tick } from "./clock.js";
 import "./copy.js";
 import { watch } from "./live.js";
 import { merge, parse, remember } from "./merge.js";
 
-const FLUSH_MS = 200;
+const FLUSH_MS = 200; // events come in batches; one fetch serves them all
+const REST_MS = 400; // between two fetches
 const root = document.getElementById("trace");
 let timer = 0;
+let again = false;
 
+// One at a time, so that no older answer is merged over a newer one.
 async function flush() {
-  timer = 0;
-  const answer = await ask(address()).catch(() => null);
-  if (answer?.status === 404) root.classList.add("gone");
-  if (!answer?.ok) return;
+  again = false;
+  try {
+    await refresh();
+  } catch {
+    again = !isOver(); // the server is gone; live.js says so, and this goes on when it is back
+  }
+  timer = again ? setTimeout(flush, REST_MS) : 0;
+}
+
+async function refresh() {
+  const answer = await ask(address());
+  if (answer.status === 404) return void root.classList.add("gone");
+  if (!answer.ok) throw new Error(String(answer.status));
   const at = tree()?.scrollTop;
   merge(root, parse(await answer.text()).getElementById("trace"));
   if (at) tree().scrollTop = at;
@@ -36,6 +48,7 @@ function address() {
 
 function take(event) {
   if (event.type !== "resync" && event.trace_id !== root.dataset.trace) return;
+  again = true;
   timer ||= setTimeout(flush, FLUSH_MS);
 }
 
