@@ -97,6 +97,38 @@ async def test_under_the_pointer_nothing_moves_but_a_bar_counts(tw: Running, pag
     await expect(bar).to_be_hidden()
 
 
+async def test_what_waits_is_counted_and_enters_only_while_the_query_finds_it(
+    tw: Running, page: Page
+) -> None:
+    await save(tw, start(1, session_id="a"))
+    await live(page, f"{tw.url}/sessions?q=status:running")
+    await page.locator("[data-id=a]").hover()
+    await save(tw, *(start(n, session_id=name) for n, name in ((2, "b"), (3, "c"), (4, "d"))))
+    bar = page.locator("#news")
+    await expect(bar).to_have_text("3 new sessions")
+    await save(tw, end(start(2, session_id="b")))
+    await expect(bar).to_have_text("2 new sessions")
+    await tw.client.delete(f"{tw.url}/api/sessions/c")
+    await expect(bar).to_have_text("1 new session")
+    await bar.click()
+    assert await ids(page) == ["d", "a"]
+
+
+async def test_what_waits_too_long_to_be_among_the_newest_is_not_left_out(
+    tw: Running, page: Page
+) -> None:
+    await save(tw, end(start(1)))
+    await live(page, f"{tw.url}/traces?limit=200")
+    await page.locator("#rows tbody tr").hover()
+    for first in (2, 42, 82):
+        await save(tw, *(start(n) for n in range(first, first + 40)))
+        name = "40 new traces" if first == 2 else "Many new traces"
+        await expect(page.locator("#news")).to_have_text(name)
+    await save(tw, end(start(2)))
+    await page.locator("#news").click()
+    await expect(page.locator("#rows tbody tr")).to_have_count(121)
+
+
 async def test_what_is_new_enters_no_list_that_is_sorted_otherwise(tw: Running, page: Page) -> None:
     await save(tw, end(start(1, session_id="a")))
     await live(page, f"{tw.url}/sessions?sort_by=cost&sort_order=asc")

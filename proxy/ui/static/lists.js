@@ -100,6 +100,7 @@ async function refresh() {
   const rows = [...fresh.querySelectorAll("tr")];
   const found = new Set(rows.map((each) => each.dataset.id));
   for (const id of query.getAll("id")) if (!found.has(id)) row(id)?.classList.add("gone");
+  for (const id of query.getAll("new")) if (!found.has(id)) waiting.delete(id);
   return place(rows.reverse());
 }
 
@@ -111,6 +112,7 @@ async function place(rows) {
     if (old) swap(old, fresh);
     else waiting.set(fresh.dataset.id, fresh);
   }
+  many ||= waiting.size > MAX_IDS; // or one may wait that is not among the newest any more
   if (undisturbed()) await enter();
   count();
 }
