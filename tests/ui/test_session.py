@@ -411,6 +411,28 @@ async def test_a_running_answer_grows_as_text_and_is_replaced_at_its_end(
     await expect(text.locator("*")).to_have_count(0)
 
 
+@pytest.mark.parametrize("view", ["traces", "timeline"])
+async def test_a_running_answer_fetches_nothing_where_it_is_not_shown(
+    tw: Running, page: Page, view: str
+) -> None:
+    story = Story(tw)
+    _, span = await story.runs(user("go"), "one ")
+    await tw.saved()
+    feed = Feed(page)
+    await feed.install()
+    await page.clock.install()
+    await page.goto(f"{tw.url}/sessions/story?view={view}")
+    await expect(page.locator("#live")).to_have_attribute("data-state", "live")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    await feed.send({"type": "span_progress", "span_id": span, "offset": 4, "text": "two"})
+    await page.clock.run_for(1000)
+    assert asked == []
+    await feed.send({"type": "span_created", "span_id": span})
+    async with page.expect_response("**/live?*"):
+        await page.clock.run_for(1000)
+
+
 async def test_keys_step_through_turns_and_errors(story: Story, page: Page) -> None:
     await page.goto(story.tw.url + HOME)
     turns = page.locator("[data-turn]")

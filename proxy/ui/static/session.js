@@ -89,8 +89,9 @@ function progress({ span_id: span, offset, text }) {
 
 function fill(span) {
   const element = place(span);
+  if (!element) return; // on another view or page; or the fetch that its start asked for brings it
   const { start, count, text } = streams.get(span);
-  const shown = Number(element?.dataset.length ?? -1);
+  const shown = Number(element.dataset.length);
   // What is missing between the two comes with the next save of the stream.
   if (shown < start) return schedule();
   if (shown >= start + count) return;
