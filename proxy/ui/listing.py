@@ -98,7 +98,7 @@ class Listing:
     @property
     def without_q(self) -> str:
         """Give the address of the whole list."""
-        return self._address(q="")
+        return self.asking("")
 
     @property
     def totals(self) -> str:
@@ -119,21 +119,27 @@ class Listing:
         return self.asking(f"{self.q.strip()} {_STARRED}".strip())
 
     def asking(self, q: str) -> str:
-        """Give the address of the same list with another query."""
+        """Give the address of the same list with another query; in its usual order if need be."""
+        if self._unbounded(self.sort_by, narrow=_parsed(q, self.kind).is_narrow):
+            return self._address(q=q, sort_by="", sort_order="")
         return self._address(q=q)
 
     def sorted_by(self, key: str) -> str:
         """Give the address of this list sorted by a column, the other way round the second time.
 
-        All traces are sorted by their start only: another order begins with those of a day.
+        What cannot be sorted so as a whole begins with what is of a day.
         """
         ascending = key == self.sort_by and self.descending
-        unbounded = self.kind is TRACES and key != TRACES.sort_by and not self.narrow
+        unbounded = self._unbounded(key, narrow=self.narrow)
         return self._address(
             q=f"{self.q} since:24h".strip() if unbounded else self.q,
             sort_by=key,
             sort_order="asc" if ascending else "desc",
         )
+
+    def _unbounded(self, key: str, *, narrow: bool) -> bool:
+        """Say whether it is too much to be sorted so: all traces are by their start only."""
+        return self.kind is TRACES and key != TRACES.sort_by and not narrow
 
     def _address(self, **changes: str) -> str:
         order = "desc" if self.descending else "asc"
@@ -150,19 +156,23 @@ async def read(request: web.Request, kind: Kind, find: Find) -> Listing:
     """Ask the API for the page of a list that a request names."""
     asked = request.query
     answer: dict[str, Any] = {}
+    sort_by, sort_order = asked.get("sort_by") or kind.sort_by, asked.get("sort_order")
     problem = None
     try:
         answer = await find(request)
     except BadParameter as error:
         problem = Problem(str(error), error.position if isinstance(error, BadQuery) else None)
+        if error.name in ("sort_by", "sort_order"):
+            # What is refused must not be asked for again by all that leads on from here.
+            sort_by, sort_order = kind.sort_by, None
     q = asked.get("q", "")
     query = _parsed(q, kind)
     return Listing(
         kind=kind,
         rows=answer.get(kind.rows, ()),
         q=q,
-        sort_by=asked.get("sort_by") or kind.sort_by,
-        descending=asked.get("sort_order") != "asc",
+        sort_by=sort_by,
+        descending=sort_order != "asc",
         first=not asked.get("cursor"),
         limit=asked.get("limit", ""),
         narrow=query.is_narrow,

@@ -133,3 +133,22 @@ async def test_traces_are_sorted_otherwise_within_a_time_or_a_session_only(
 ) -> None:
     request = make_mocked_request("GET", f"/traces?q={quote(q)}")
     assert (await read(request, TRACES, find)).sorted_by(key) == address
+
+
+@pytest.mark.parametrize(
+    ("q", "address"),
+    [
+        ("", "/traces?limit=7"),
+        ("model:x", "/traces?q=model%3Ax&limit=7"),
+        ("since:1h", "/traces?q=since%3A1h&sort_by=cost&sort_order=asc&limit=7"),
+    ],
+)
+async def test_traces_keep_their_order_only_with_a_query_that_may_have_it(
+    q: str, address: str
+) -> None:
+    asks = "/traces?q=since:24h&sort_by=cost&sort_order=asc&limit=7"
+    found = await read(make_mocked_request("GET", asks), TRACES, find)
+    assert found.asking(q) == address
+    assert found.without_q == found.asking("")
+    newest_last = make_mocked_request("GET", "/traces?q=a&sort_order=asc")
+    assert (await read(newest_last, TRACES, find)).without_q == "/traces?sort_order=asc"

@@ -187,6 +187,25 @@ async def test_a_heading_of_traces_sorts_those_of_a_day(shown: Running, page: Pa
     assert await ids(page) == [trace["id"] for trace in found["traces"]]
 
 
+async def test_an_order_that_is_refused_is_left_by_clearing_and_by_searching(
+    shown: Running, page: Page
+) -> None:
+    async def leads_on(name: str, role: Any) -> None:
+        await page.get_by_role(role, name=name).click()
+        await expect(page.locator("#rows tbody tr").first).to_be_visible()
+
+    await page.goto(f"{shown.url}/traces?q=since:24h&sort_by=cost")
+    await leads_on("Clear", "link")
+    refused = f"{shown.url}/traces?q=-model:none&sort_by=cost&sort_order=asc"
+    for name, role in (("Clear", "link"), ("Search", "button")):
+        await page.goto(refused)
+        await expect(page.locator("#q-problem")).to_contain_text("sorted by started")
+        await leads_on(name, role)
+    await page.goto(f"{shown.url}/traces?q=since:24h model:none&sort_by=cost")
+    await page.locator(".clauses a").first.click()
+    await expect(page).to_have_url(f"{shown.url}/traces?q=model%3Anone")
+
+
 @pytest.mark.parametrize("kind", ["sessions", "traces"])
 @pytest.mark.parametrize("q", ["status:failed", "cost:>0.001 -model:o3-mini", "hills"])
 async def test_the_totals_of_a_search_are_the_apis(
