@@ -113,27 +113,57 @@ async def page_traces(
     return [trace_of(row) for row in await db.read(PAGE_TRACES, key)]
 
 
-# The traces of a page first, so that no other row is read. A span inside of another is read where
-# it is a call that counts: what else an agent does stands in its trace.
-PAGE_SPANS: Final = f"""
-{SELECT_SPANS} AND s.trace_id IN (
-  SELECT trace_id FROM traces WHERE project_id = :project_id AND session_id = :session_id
-  ORDER BY started_at_us, seq LIMIT :limit OFFSET :start
-) AND (
+# A span inside of another is read where it is a call that counts: what else an agent does stands in
+# its trace.
+_SHOWN: Final = """(
   s.parent_id IS NULL OR (s.kind = 'llm_call' AND s.same_call IS NULL) OR NOT EXISTS (
     SELECT 1 FROM spans p WHERE p.project_id = s.project_id AND p.trace_id = s.trace_id
     AND p.span_id = s.parent_id AND p.span_id <> s.span_id
   )
-) ORDER BY s.started_at_us, s.seq LIMIT :spans
+)"""
+# The traces of a page first, so that no other row is read.
+PAGE_SPANS: Final = f"""
+{SELECT_SPANS} AND s.trace_id IN (
+  SELECT trace_id FROM traces WHERE project_id = :project_id AND session_id = :session_id
+  ORDER BY started_at_us, seq LIMIT :limit OFFSET :start
+) AND {_SHOWN} ORDER BY s.started_at_us, s.seq LIMIT :spans
 """
 
 
 async def page_spans(
     db: Database, project_id: int, session_id: str, start: int, limit: int
 ) -> list[Span]:
-    """Read the calls and the outermost spans of so many traces of a session, oldest first."""
-    key = {**_key(project_id, session_id), "start": start, "limit": limit, "spans": MAX_SPANS}
+    """Read the calls and the outermost spans of so many traces of a session, oldest first.
+
+    One more than ``MAX_SPANS`` says that there are more, of any of these traces.
+    """
+    key = {**_key(project_id, session_id), "start": start, "limit": limit, "spans": MAX_SPANS + 1}
     return [span_of(row) for row in await db.read(PAGE_SPANS, key)]
+
+
+COUNT_SPANS: Final = f"""
+SELECT (
+  SELECT COUNT(*) FROM spans s
+  WHERE s.project_id = t.project_id AND s.trace_id = t.trace_id AND {_SHOWN}
+) FROM traces t WHERE t.project_id = :project_id AND t.session_id = :session_id
+ORDER BY t.started_at_us, t.seq LIMIT :limit OFFSET :start
+"""
+
+
+async def whole_traces(
+    db: Database, project_id: int, session_id: str, start: int, limit: int
+) -> tuple[int, int]:
+    """Count how many of these traces ``page_spans`` reads whole, and the spans that they have.
+
+    At least the first is counted, however many it has.
+    """
+    key = {**_key(project_id, session_id), "start": start, "limit": limit}
+    traces = spans = 0
+    for (count,) in await db.read(COUNT_SPANS, key):
+        if traces and spans + count > MAX_SPANS:
+            break
+        traces, spans = traces + 1, spans + count
+    return traces, spans
 
 
 def _key(project_id: int, session_id: str) -> dict[str, Value]:

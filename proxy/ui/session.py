@@ -66,9 +66,13 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeline:
-    """A page of the view Timeline; the waterfall's bars are in the order of the spans."""
+    """A page of the view Timeline; the waterfall's bars are in the order of the spans.
+
+    ``total`` is how many spans its traces have: more than these only where it is one trace.
+    """
 
     spans: Sequence[SpanView]
+    total: int
     waterfall: timeline.Waterfall
     page: view.Pages
 
@@ -162,15 +166,18 @@ class SessionPage:
 
     async def _timeline(self, request: web.Request, session: SessionView) -> Timeline:
         start, limit = params.place(request, "from"), params.limit(request, TRACES)
-        spans = await breakdown.page_spans(
-            self._database, project_id(request), session.id, start, limit
-        )
-        # Of many spans, those of the first traces; a trace may have none.
-        traces = max(0, min(limit, session.trace_count - start))
-        if len(spans) >= breakdown.MAX_SPANS:
-            traces = len({span.trace_id for span in spans})
+        db, project = self._database, project_id(request)
+        spans = await breakdown.page_spans(db, project, session.id, start, limit)
+        # A trace may have none.
+        traces, total = max(0, min(limit, session.trace_count - start)), len(spans)
+        if total > breakdown.MAX_SPANS:
+            # The next page begins behind these traces, so they are to be whole.
+            traces, total = await breakdown.whole_traces(db, project, session.id, start, limit)
+            spans = await breakdown.page_spans(db, project, session.id, start, traces)
+            spans = spans[: breakdown.MAX_SPANS]
         return Timeline(
             spans=[span_view(span, None, None) for span in spans],
+            total=total,
             waterfall=timeline.waterfall([stretch(span) for span in spans], now_us()),
             page=view.Pages(start, traces, session.trace_count, limit),
         )

@@ -1,6 +1,16 @@
 """The parts of a session's sums: by model, by state, by turn; a page of its traces and spans."""
 
-from storage.breakdown import model_shares, page_spans, page_traces, trace_states, turn_sums
+import pytest
+
+from storage import breakdown
+from storage.breakdown import (
+    model_shares,
+    page_spans,
+    page_traces,
+    trace_states,
+    turn_sums,
+    whole_traces,
+)
 from storage.database import Database
 from storage.handed import Said
 from storage.queries import get_session
@@ -72,6 +82,20 @@ async def test_pages_begin_where_they_are_told_to(db: Database) -> None:
     assert [span.trace_id for span in spans] == [trace_id(2), trace_id(3), trace_id(2)]
     assert await page_traces(db, 1, "s", 9, 2) == []
     assert await page_spans(db, 1, "none", 0, 2) == []
+
+
+async def test_of_many_spans_those_of_whole_traces_are_counted(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some(db)
+    write(db, [end(start(n, trace=trace)) for n, trace in ((7, 2), (8, 4), (9, 4), (10, 4))])
+    monkeypatch.setattr(breakdown, "MAX_SPANS", 3)
+    assert len(await page_spans(db, 1, "s", 0, 5)) == 4
+    assert await whole_traces(db, 1, "s", 0, 5) == (2, 3)
+    assert await whole_traces(db, 1, "s", 2, 5) == (1, 1)
+    assert await whole_traces(db, 1, "s", 3, 5) == (1, 4)
+    assert await whole_traces(db, 1, "s", 9, 5) == (0, 0)
+    assert await whole_traces(db, 2, "s", 0, 5) == (0, 0)
 
 
 async def test_another_projects_session_of_the_same_name_is_not_read(db: Database) -> None:

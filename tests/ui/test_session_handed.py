@@ -7,12 +7,13 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Page, expect
 
+from storage import breakdown
 from tests.api.asking import save
 from tests.running import Running, running
 from tests.storage.calls import end, start
 from tests.ui.agents import Agent
 from tests.ui.looking import findings, width
-from tests.ui.story import MODEL, S
+from tests.ui.story import MODEL, T0, S
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -138,6 +139,32 @@ async def test_a_timeline_without_spans_says_so(tw: Running, page: Page) -> None
     await expect(page.locator("#view")).to_contain_text("step")
     await page.goto(f"{tw.url}/sessions/agent?view=timeline&from=50")
     await expect(page.locator("#nothing")).to_have_text("No span is on this page.")
+
+
+async def test_a_timeline_of_many_calls_has_whole_traces_and_loses_none(
+    tw: Running, page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(breakdown, "MAX_SPANS", 3)
+    # Traces that overlap: the first three calls are not those of the first ones.
+    calls = {1: (0, 8), 2: (1, 2), 3: (3,), 4: (20, 21, 22, 23)}
+    for number, starts in calls.items():
+        agent = Agent(tw, number, at_us=T0 + number)
+        for at_s in starts:
+            await agent.span(f"{number} at {at_s}", "llm_call", at_s=at_s)
+    seen: list[str] = []
+    await page.goto(f"{tw.url}/sessions/agent?view=timeline")
+    for traces in ("1 to 1 of 4", "2 to 3 of 4", "4 to 4 of 4"):
+        if seen:
+            await expect(page.locator("#cut")).to_have_count(0)
+            await page.get_by_role("link", name="Next").click()
+        await expect(page.locator("#pager")).to_contain_text(traces)
+        seen += await page.locator(".waterfall svg a").evaluate_all(
+            "all => all.map(each => each.getAttribute('aria-label').split(',')[0])"
+        )
+    every = [f"{number} at {at_s}" for number, starts in calls.items() for at_s in starts]
+    assert sorted(seen) == every[:-1]
+    await expect(page.locator("#cut")).to_have_text("The first 3 of 4 calls of this trace.")
+    await expect(page.get_by_role("link", name="Next")).to_have_count(0)
 
 
 async def test_nothing_shuts_people_out_and_it_fits_a_narrow_screen(
