@@ -118,7 +118,7 @@ def _covers(entry: str, host: str, port: int) -> bool:
         return True
     bare, colon, number = entry.rpartition(":")
     if colon and number.isdigit() and (":" not in bare or bare.endswith("]")):
-        if int(number) != port:
+        if number.lstrip("0") != str(port):  # of any length, in digits of any script
             return False
         entry = bare
     entry = entry.removeprefix("[").removesuffix("]")
