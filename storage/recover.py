@@ -3,6 +3,7 @@
 Row by row: where a page cannot be read, the rows behind it are looked for. What is derived from
 other rows is not copied but made anew (mend.py). Invariant: the damaged file and its WAL are only
 read, once from end to end, into a copy that is worked on; the new file must not be there before.
+No file is deleted but those that were made here.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 from storage.database import DatabaseForeign, DatabaseNewer, Row, StorageError
@@ -34,6 +36,8 @@ DERIVED: Final = frozenset(
         "text_parts",
     )
 )
+# What SQLite puts beside a database; what is there with such a name is a part of it.
+BESIDE: Final = ("-wal", "-shm", "-journal")
 TABLES: Final = """
 SELECT name FROM pragma_table_list
 WHERE schema = 'main' AND type = 'table' AND name NOT LIKE 'sqlite%'
@@ -71,7 +75,8 @@ def recover(source: Path, target: Path) -> Recovery:
     Not on an event loop. Takes twice the space of the database, for the copy that is worked on and
     for the new one, and as long as reading all of it takes.
     Raises a StorageError where a server has the database, where it is of another program or newer,
-    where not even the names of its tables can be read, and where the target is there already.
+    where not even the names of its tables can be read, and where the target is there already, or
+    a file that would belong to it.
     """
     source, target = source.resolve(), target.resolve()
     try:
@@ -88,22 +93,30 @@ def recover(source: Path, target: Path) -> Recovery:
 
 
 def _recover(source: Path, target: Path) -> Recovery:
+    for end in BESIDE:
+        if (beside := Path(f"{target}{end}")).exists():
+            problem = "it is there already, and would be taken for a part of the new database"
+            raise StorageError(beside, problem, "name another file to recover to")
+    lock_file = Path(f"{target}.lock")
+    had_lock = lock_file.exists()
+    if source == lock_file or target in {Path(f"{source}{end}") for end in BESIDE}:
+        problem = f"it, or {source}, would be taken for a part of the other"
+        raise StorageError(target, problem, "name another file to recover to")
     try:
         os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except FileExistsError:
         raise StorageError(target, "it is there already", "name a file that is not") from None
-    copy = Path(f"{target}.damaged")
     try:
-        _copy(source, copy)
-        tables = _save(source, copy, target)
+        # A new folder of a name that nobody can know: whatever goes with it was made here.
+        with TemporaryDirectory(prefix=f"{target.name}.copy-", dir=target.parent) as folder:
+            copy = Path(folder) / "damaged.db"
+            _copy(source, copy)
+            tables = _save(source, copy, target)
         return Recovery(tables, asyncio.run(_mended(target)))
     except BaseException:
-        for left in ("", "-wal", "-shm", ".lock"):
-            Path(f"{target}{left}").unlink(missing_ok=True)
+        for end in ("", *BESIDE, *(() if had_lock else (".lock",))):
+            Path(f"{target}{end}").unlink(missing_ok=True)
         raise
-    finally:
-        for left in ("", "-wal", "-shm"):
-            Path(f"{copy}{left}").unlink(missing_ok=True)
 
 
 def _copy(source: Path, copy: Path) -> None:

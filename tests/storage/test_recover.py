@@ -305,6 +305,55 @@ async def test_a_target_that_is_there_is_refused(untouched: Path) -> None:
         await recovering(untouched / "a.db", untouched / "new.db")
 
 
+async def test_a_damaged_database_whatever_its_name_is_as_it_was(tmp_path: Path) -> None:
+    db = opened(tmp_path / "t.db")
+    write(db, [spoken(start(1, session_id="s1"), ASKED, ["a:hi"])])
+    at_work = files(tmp_path)
+    await db.close()
+    (tmp_path / "t.db").unlink()
+    moved = tmp_path / "t.db.damaged"
+    for part in ("", "-wal", "-shm"):
+        (tmp_path / f"{moved.name}{part}").write_bytes(at_work[f"t.db{part}"])
+    before = files(tmp_path)
+    result = await recovering(moved, tmp_path / "t.db")
+    assert next(saved.rows for saved in result.tables if saved.table == "spans") == 1
+    after = files(tmp_path)
+    assert after.pop("t.db")
+    assert after == before
+    # Nor where it ends with an error.
+    (tmp_path / "t.db").unlink()
+    moved.write_bytes(b"dear diary " * 1000)
+    before = files(tmp_path)
+    with pytest.raises(DatabaseCorrupt):
+        await recovering(moved, tmp_path / "t.db")
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("part", ["-wal", "-shm", "-journal"])
+async def test_what_would_belong_to_the_new_database_is_refused(untouched: Path, part: str) -> None:
+    await filled(untouched / "a.db", 2)
+    beside = untouched / f"new.db{part}"
+    beside.write_bytes(b"mine")
+    with pytest.raises(StorageError, match=rf"new\.db{part}: it is there already"):
+        await recovering(untouched / "a.db", untouched / "new.db")
+    assert beside.read_bytes() == b"mine"
+    beside.unlink()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("x.db.lock", "x.db"), ("x.db", "x.db-wal"), ("x.db", "x.db-journal")]
+)
+async def test_of_the_old_database_and_the_new_none_is_taken_for_a_part_of_the_other(
+    tmp_path: Path, old: str, new: str
+) -> None:
+    await filled(tmp_path / "a.db", 2)
+    before = (tmp_path / "a.db").rename(tmp_path / old).read_bytes()
+    with pytest.raises(StorageError, match="would be taken for a part of the other"):
+        await recovering(tmp_path / old, tmp_path / new)
+    assert (tmp_path / old).read_bytes() == before
+    assert not (tmp_path / new).exists()
+
+
 async def test_what_is_no_database_of_ours_is_refused(untouched: Path) -> None:
     (untouched / "a.db").write_bytes(b"dear diary " * 1000)
     with pytest.raises(DatabaseCorrupt):
