@@ -4,6 +4,7 @@ Invariant: a key is stored as its hash, and its row stays for ever: that one was
 turns keys on, and revoking the last one lets nobody in. Who is let in by what is access.py's.
 """
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -262,3 +263,30 @@ SWITCH: Final = "UPDATE sign_ins SET project_id = :project_id WHERE sha256 = :sh
 def switch_project(tx: Transaction, sha256: bytes, project_id: int) -> None:
     """Have a browser look at another project."""
     tx.execute(SWITCH, {"sha256": sha256, "project_id": project_id})
+
+
+SIGN_ALL_OUT: Final = "DELETE FROM sign_ins RETURNING key_id"
+KEY_IDS: Final = "SELECT id FROM api_keys"
+ADD_LOST_KEY: Final = """
+INSERT INTO api_keys (
+  id, project_id, name, scope, sha256, last_four, created_at_us, revoked_at_us
+) VALUES (
+  :id, 1, 'lost with damage', 'read', :sha256, '????', :now_us, :now_us
+)
+"""
+
+
+def make_up_for_lost_keys(tx: Transaction, now_us: int, *, are_lost: bool) -> int:
+    """Have keys be needed as before, though some may be lost; return how many are signed out.
+
+    One that is revoked stands for those that are lost. Its id is above all that were given, so that
+    none is given twice; and since they name keys by id, sign-ins end.
+    """
+    signed_in = [key_id for (key_id,) in tx.execute(SIGN_ALL_OUT, {})]
+    known = {key_id for (key_id,) in tx.execute(KEY_IDS, {})}
+    if are_lost or not known.issuperset(signed_in):
+        # There are never more keys, and their ids have no gaps.
+        highest = max((MAX_KEYS, *known, *signed_in))
+        row: Params = {"id": highest + 1, "sha256": secrets.token_bytes(32), "now_us": now_us}
+        tx.execute(ADD_LOST_KEY, row)
+    return len(signed_in)

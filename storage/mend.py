@@ -9,6 +9,7 @@ which a part is missing is gone, and its call stays.
 from collections.abc import AsyncIterator, Iterable
 from typing import Final
 
+from storage.api_keys import make_up_for_lost_keys
 from storage.continuation import replant
 from storage.conversation import drop_nodes, known_holes_of
 from storage.database import Params, Readable, Row, Transaction
@@ -27,12 +28,16 @@ LOST_CONTENTS: Final = "messages and bodies that are damaged"
 LOST_REQUESTS: Final = "calls whose request is lost, in whole"
 LOST_ANSWERS: Final = "calls whose answer is lost, in whole"
 LOST_SESSIONS: Final = "traces of which nothing says to which session they belong"
+LOST_SIGN_INS: Final = "browsers that have to sign in again"
 LOST_PROJECTS: Final = "projects whose name is lost"
 LOST_RESERVATIONS: Final = "reservations of calls that are lost"
 
 
-async def mend(tx: Transaction) -> dict[str, int]:
-    """Have everything fit together; return what was lost, and how much of it."""
+async def mend(tx: Transaction, now_us: int, *, lost_keys: bool = False) -> dict[str, int]:
+    """Have everything fit together; return what was lost, and how much of it.
+
+    ``lost_keys``: API keys may be lost.
+    """
     db = _Reading(tx)
     lost = {LOST_CONTENTS: await _drop(tx, "contents", broken_contents(db))}
     await _drop_nodes(tx, db)
@@ -40,6 +45,7 @@ async def mend(tx: Transaction) -> dict[str, int]:
     await _hold(tx, db)
     lost[LOST_SESSIONS] = await _sum(tx, db)
     _say(tx)
+    lost[LOST_SIGN_INS] = make_up_for_lost_keys(tx, now_us, are_lost=lost_keys)
     lost[LOST_PROJECTS] = len(tx.execute(NAME_PROJECTS, {}))
     lost[LOST_RESERVATIONS] = len(tx.execute(DROP_RESERVATIONS, {}))
     for statement in (*FORGET, *FORGET_ORDERS):
@@ -322,10 +328,14 @@ DELETE FROM erasure_targets AS t WHERE NOT EXISTS (
   AND e.ended_at_us IS NULL)
 """,
 )
-NAME_PROJECTS: Final = """
-INSERT INTO projects (id, name) SELECT project_id, 'recovered-' || project_id FROM (
-  SELECT project_id FROM spans UNION SELECT project_id FROM traces) AS found
-WHERE project_id NOT IN (SELECT id FROM projects) RETURNING id
+# The first is always there. What another left behind must not be a new one's of the same id.
+_IN_PROJECTS: Final = "SELECT 1 AS project_id" + "".join(
+    f" UNION SELECT project_id FROM {table}"
+    for table in ("spans", "traces", "api_keys", "provider_keys", "session_budgets", "erasures")
+)
+NAME_PROJECTS: Final = f"""
+INSERT INTO projects (id, name) SELECT project_id, 'recovered-' || project_id
+FROM ({_IN_PROJECTS}) AS found WHERE project_id NOT IN (SELECT id FROM projects) RETURNING id
 """
 DROP_RESERVATIONS: Final = """
 DELETE FROM reservations AS r WHERE NOT EXISTS (

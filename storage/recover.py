@@ -10,6 +10,7 @@ import asyncio
 import os
 import shutil
 import sqlite3
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,8 @@ DERIVED: Final = frozenset(
         "text_parts",
     )
 )
+# Looked at, and then let go.
+NOT_KEPT: Final = frozenset(("sign_ins",))
 # What SQLite puts beside a database; what is there with such a name is a part of it.
 BESIDE: Final = ("-wal", "-shm", "-journal")
 TABLES: Final = """
@@ -112,7 +115,9 @@ def _recover(source: Path, target: Path) -> Recovery:
             copy = Path(folder) / "damaged.db"
             _copy(source, copy)
             tables = _save(source, copy, target)
-        return Recovery(tables, asyncio.run(_mended(target)))
+        lost_keys = any(one.table == "api_keys" and one.lost != 0 for one in tables)
+        lost = asyncio.run(_mended(target, lost_keys))
+        return Recovery([one for one in tables if one.table not in NOT_KEPT], lost)
     except BaseException:
         for end in ("", *BESIDE, *(() if had_lock else (".lock",))):
             Path(f"{target}{end}").unlink(missing_ok=True)
@@ -160,11 +165,11 @@ def _save(source: Path, copy: Path, target: Path) -> list[Saved]:
         new.close()
 
 
-async def _mended(target: Path) -> dict[str, int]:
+async def _mended(target: Path, lost_keys: bool) -> dict[str, int]:
     database = open_database(target)  # which brings it up to date
     try:
         with database.transaction() as tx:
-            return await mend(tx)
+            return await mend(tx, time.time_ns() // 1_000, lost_keys=lost_keys)
     finally:
         await database.close()
 

@@ -13,9 +13,9 @@ from tests.storage.test_doctor import DAMAGE, fill, fill_handed_in
 pytestmark = pytest.mark.sqlite_only("a damaged PostgreSQL is restored from a backup")
 
 
-async def mended(db: Database) -> dict[str, int]:
+async def mended(db: Database, *, lost_keys: bool = False) -> dict[str, int]:
     with db.transaction() as tx:
-        lost = await mend(tx)
+        lost = await mend(tx, now_us=7, lost_keys=lost_keys)
     assert await check(db, text_of) == []
     return lost
 
@@ -125,3 +125,47 @@ async def test_what_was_forgotten_stays_so_and_orders_that_ended_say_nothing(
     assert rows(db, "SELECT trace_id FROM traces WHERE forgotten_at_us = 7") == [(first,)]
     assert rows(db, "SELECT given FROM erasures") == [(None,)]
     assert rows(db, "SELECT * FROM erasure_targets") == []
+
+
+async def test_no_id_of_a_project_of_which_anything_is_left_is_given_again(db: Database) -> None:
+    for statement in (
+        "INSERT INTO api_keys (project_id, name, scope, sha256, last_four, created_at_us)"
+        " VALUES (3, 'k', 'write', x'01', 'abcd', 1)",
+        "INSERT INTO provider_keys VALUES (4, 'openai', x'01', 'abcd', 1)",
+        "INSERT INTO session_budgets VALUES (5, 's1', 5)",
+        "INSERT INTO erasures (project_id, id, kind, extent, given, with_starred, state,"
+        " before_seq, asked_at_us) VALUES (6, 1, 'user', 'all', 'u', 0, 'collecting', 9, 1)",
+        "DELETE FROM projects",
+    ):
+        rows(db, statement)
+    assert await mended(db) == {"projects whose name is lost": 5}
+    assert rows(db, "SELECT id FROM projects ORDER BY id") == [(1,), (3,), (4,), (5,), (6,)]
+
+
+ADD_KEY = """
+INSERT INTO api_keys (project_id, name, scope, sha256, last_four, created_at_us)
+VALUES (1, 'k', 'write', randomblob(32), 'abcd', 1) RETURNING id
+"""
+
+
+async def test_where_no_key_is_lost_everybody_signs_in_again_and_that_is_all(
+    db: Database,
+) -> None:
+    assert await mended(db) == {}
+    assert rows(db, ADD_KEY) == [(1,)]
+    rows(db, "INSERT INTO sign_ins VALUES (x'01', 1, 1, 10), (x'02', 1, 1, 10)")
+    assert await mended(db) == {"browsers that have to sign in again": 2}
+    assert rows(db, "SELECT * FROM sign_ins") == []
+    assert rows(db, "SELECT id, revoked_at_us FROM api_keys") == [(1, None)]
+
+
+@pytest.mark.parametrize("are_lost", [False, True])
+async def test_a_revoked_key_stands_for_those_that_are_lost(db: Database, are_lost: bool) -> None:
+    if not are_lost:  # but a browser that it let in tells of it
+        rows(db, "INSERT INTO sign_ins VALUES (x'01', 12345, 1, 10)")
+    await mended(db, lost_keys=are_lost)
+    ((key, at_us),) = rows(db, "SELECT id, revoked_at_us FROM api_keys")
+    assert (key, at_us) == (10_001 if are_lost else 12_346, 7)
+    assert rows(db, ADD_KEY) == [(key + 1,)]
+    await mended(db, lost_keys=True)  # it may happen once more
+    assert rows(db, "SELECT MAX(id) FROM api_keys") == [(key + 2,)]

@@ -253,6 +253,22 @@ async def test_whatever_is_damaged_what_is_left_fits_together(tmp_path: Path, se
     await recovered(tmp_path)
 
 
+async def test_where_all_keys_are_lost_one_is_needed_still(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    await filled(path)
+    connection = sqlite3.connect(path)
+    connection.execute("INSERT INTO sign_ins VALUES (x'02', 1, 1, 1)")
+    connection.commit()
+    connection.close()
+    damage(path, pages_of(path, "api_keys"))
+    result = await recovered(tmp_path)
+    assert lost(result) == {"api_keys": 1}
+    assert result.lost["browsers that have to sign in again"] == 1
+    assert "sign_ins" not in {saved.table for saved in result.tables}
+    assert all_of(tmp_path / "new.db", "SELECT revoked_at_us > 0 FROM api_keys") == [(1,)]
+    assert all_of(tmp_path / "new.db", "SELECT * FROM sign_ins") == []
+
+
 async def test_what_is_still_in_the_wal_is_saved(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     db = opened(path)
