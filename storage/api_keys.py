@@ -285,7 +285,7 @@ def make_up_for_lost_keys(tx: Transaction, now_us: int, *, are_lost: bool) -> in
     signed_in = [key_id for (key_id,) in tx.execute(SIGN_ALL_OUT, {})]
     known = {key_id for (key_id,) in tx.execute(KEY_IDS, {})}
     if are_lost or not known.issuperset(signed_in):
-        # There are never more keys, and their ids have no gaps.
+        # There are never more keys, and before the first such row their ids have no gaps.
         highest = max((MAX_KEYS, *known, *signed_in))
         row: Params = {"id": highest + 1, "sha256": secrets.token_bytes(32), "now_us": now_us}
         tx.execute(ADD_LOST_KEY, row)

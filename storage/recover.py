@@ -7,11 +7,12 @@ No file is deleted but those that were made here.
 """
 
 import asyncio
+import errno
 import os
-import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -37,6 +38,10 @@ DERIVED: Final = frozenset(
         "text_parts",
     )
 )
+UNREAD: Final = "bytes of the damaged file that cannot be read"
+# Of the file at a time; and where not all of that can be read, which disks give in sectors.
+PIECE_BYTES: Final = 1 << 20
+SECTOR_BYTES: Final = 4_096
 # Looked at, and then let go.
 NOT_KEPT: Final = frozenset(("sign_ins",))
 # What SQLite puts beside a database; what is there with such a name is a part of it.
@@ -83,16 +88,29 @@ def recover(source: Path, target: Path) -> Recovery:
     """
     source, target = source.resolve(), target.resolve()
     try:
-        held = lock(source)
-        try:
+        with _locked(source):
             return _recover(source, target)
-        finally:
-            os.close(held)
     except REFUSALS as error:
         raise refusal(source, error) from error
     except OSError as error:
         place, reason = error.filename or target, error.strerror or error
         raise StorageError(place, f"it cannot be used ({reason})", "check its directory") from error
+
+
+@contextmanager
+def _locked(source: Path) -> Iterator[None]:
+    """Keep servers from the database; where nothing can be written, there is none."""
+    try:
+        held = lock(source)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        yield
+        return
+    try:
+        yield
+    finally:
+        os.close(held)
 
 
 def _recover(source: Path, target: Path) -> Recovery:
@@ -113,10 +131,11 @@ def _recover(source: Path, target: Path) -> Recovery:
         # A new folder of a name that nobody can know: whatever goes with it was made here.
         with TemporaryDirectory(prefix=f"{target.name}.copy-", dir=target.parent) as folder:
             copy = Path(folder) / "damaged.db"
-            _copy(source, copy)
+            unread = _copy(source, copy)
             tables = _save(source, copy, target)
         lost_keys = any(one.table == "api_keys" and one.lost != 0 for one in tables)
-        lost = asyncio.run(_mended(target, lost_keys))
+        lost = {UNREAD: unread} if unread else {}
+        lost |= asyncio.run(_mended(target, lost_keys))
         return Recovery([one for one in tables if one.table not in NOT_KEPT], lost)
     except BaseException:
         for end in ("", *BESIDE, *(() if had_lock else (".lock",))):
@@ -124,13 +143,45 @@ def _recover(source: Path, target: Path) -> Recovery:
         raise
 
 
-def _copy(source: Path, copy: Path) -> None:
+def _copy(source: Path, copy: Path) -> int:
+    """Copy the file and its WAL; return how many bytes of them cannot be read, and are zeros."""
+    unread = 0
     for part in ("", "-wal"):
-        if part and not Path(f"{source}{part}").exists():
+        place = Path(f"{source}{part}")
+        if part and not place.exists():
             continue
         made = os.open(f"{copy}{part}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with Path(f"{source}{part}").open("rb") as old, os.fdopen(made, "wb") as new:
-            shutil.copyfileobj(old, new, 1 << 20)
+        with place.open("rb", buffering=0) as old, os.fdopen(made, "wb") as new:
+            size = os.fstat(old.fileno()).st_size
+            at = 0
+            while at < size:
+                data, zeros = _piece(old.fileno(), place, at, min(PIECE_BYTES, size - at))
+                if not data:
+                    break
+                new.write(data)
+                at += len(data)
+                unread += zeros
+    return unread
+
+
+def _piece(file: int, place: Path, at: int, length: int) -> tuple[bytes, int]:
+    """Read a piece, and what can be read of it where not all can; zeros for the rest, counted."""
+    try:
+        return os.pread(file, length, at), 0
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise OSError(error.errno, error.strerror, str(place)) from error
+    if length <= SECTOR_BYTES:
+        return bytes(length), length
+    data, unread = bytearray(), 0
+    while len(data) < length:
+        wanted = min(SECTOR_BYTES, length - len(data))
+        part, zeros = _piece(file, place, at + len(data), wanted)
+        if not part:  # it was cut meanwhile
+            break
+        data += part
+        unread += zeros
+    return bytes(data), unread
 
 
 def _save(source: Path, copy: Path, target: Path) -> list[Saved]:

@@ -1,6 +1,7 @@
 """What can be read of a damaged database comes into a new one in which everything fits."""
 
 import asyncio
+import errno
 import os
 import random
 import sqlite3
@@ -267,6 +268,66 @@ async def test_where_all_keys_are_lost_one_is_needed_still(tmp_path: Path) -> No
     assert "sign_ins" not in {saved.table for saved in result.tables}
     assert all_of(tmp_path / "new.db", "SELECT revoked_at_us > 0 FROM api_keys") == [(1,)]
     assert all_of(tmp_path / "new.db", "SELECT * FROM sign_ins") == []
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, number: int, at: range) -> None:
+    """Have reads of these bytes of a file fail."""
+    read = os.pread
+
+    def pread(file: int, length: int, start: int) -> bytes:
+        if start < at.stop and start + length > at.start:
+            raise OSError(number, os.strerror(number))
+        return read(file, length, start)
+
+    monkeypatch.setattr(module.os, "pread", pread)
+
+
+async def test_a_part_that_the_disk_does_not_give_costs_what_is_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.db"
+    await filled(path)
+    ((there,),) = all_of(path, "SELECT COUNT(*) FROM spans")
+    leaf = pages_of(path, "spans")[3]
+    failing(monkeypatch, errno.EIO, range((leaf - 1) * PAGE + 512, (leaf - 1) * PAGE + 513))
+    result = await recovered(tmp_path)
+    assert result.lost["bytes of the damaged file that cannot be read"] == PAGE
+    assert set(lost(result)) == {"spans"}
+    assert next(saved.rows for saved in result.tables if saved.table == "spans") > there - 20
+
+
+async def test_where_the_disk_gives_a_part_of_a_piece_all_else_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.db"
+    data = os.urandom(3 * module.PIECE_BYTES + 700)
+    path.write_bytes(data)
+    bad = range(module.PIECE_BYTES + 2 * PAGE, module.PIECE_BYTES + 3 * PAGE)
+    failing(monkeypatch, errno.EIO, bad)
+    assert module._copy(path, tmp_path / "copy") == PAGE
+    copied = (tmp_path / "copy").read_bytes()
+    assert copied == data[: bad.start] + bytes(PAGE) + data[bad.stop :]
+
+
+async def test_an_error_of_reading_names_what_was_read(
+    untouched: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await filled(untouched / "a.db", 2)
+    failing(monkeypatch, errno.ESTALE, range(PAGE))
+    with pytest.raises(StorageError, match=r"a\.db: it cannot be used"):
+        await recovering(untouched / "a.db", untouched / "new.db")
+
+
+async def test_a_database_on_a_disk_that_only_reads_needs_no_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await filled(tmp_path / "a.db", 2)
+
+    def lock(path: Path) -> int:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), f"{path}.lock")
+
+    monkeypatch.setattr(module, "lock", lock)
+    assert lost(await recovering(tmp_path / "a.db", tmp_path / "new.db")) == {}
 
 
 async def test_what_is_still_in_the_wal_is_saved(tmp_path: Path) -> None:
