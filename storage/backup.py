@@ -13,7 +13,7 @@ from typing import Final
 
 from storage.database import DatabaseCorrupt, DatabaseUnwritable, StorageError
 from storage.readers import uri
-from storage.sqlite import open_snapshot
+from storage.sqlite import version_of
 from storage.statements import REFUSALS, refusal
 
 # A reader waits for others only while one of them recovers a log.
@@ -26,7 +26,7 @@ def copy(path: Path, target: Path) -> int:
 
     Raises a StorageError where there is no database, or the copy cannot be made.
     """
-    open_snapshot(path)  # refuses what is no database of ours
+    version_of(path)  # refuses what is no database of ours; an older one is copied as it is
     if not target.name or target.is_dir():
         raise StorageError(target, "it is a directory", "name a file in it")
     part = target.with_name(f"{target.name}.part")

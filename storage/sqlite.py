@@ -91,14 +91,25 @@ def open_snapshot(path: Path) -> "SqliteReaders":
     Raises a StorageError where there is none, or one that is not of this version.
     """
     path = path.resolve()
+    if version_of(path) != latest():
+        problem = "it is of an older version of this program"
+        remedy = "copy it with traceway backup, then start the server with it once"
+        raise StorageError(path, problem, remedy)
+    return SqliteReaders(path, readers=1, begin=True)
+
+
+def version_of(path: Path) -> int:
+    """Give the version of a database's schema, which is this program's or an older one's.
+
+    Raises a StorageError where there is none, or one of another or a newer program.
+    """
     try:
         version = _look(path) if path.exists() else 0
     except REFUSALS as error:
         raise refusal(path, error) from error
-    if version != latest():
-        problem = "it is of an older version of this program" if version else "there is no database"
-        raise StorageError(path, problem, "start the server with it once")
-    return SqliteReaders(path, readers=1, begin=True)
+    if not version:
+        raise StorageError(path, "there is no database", "start the server with it once")
+    return version
 
 
 class SqliteDatabase(SqliteReaders):

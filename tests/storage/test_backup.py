@@ -4,15 +4,17 @@ import asyncio
 import os
 import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from storage import backup
 from storage.backup import copy
-from storage.database import DatabaseCorrupt, StorageError
+from storage.database import DatabaseCorrupt, DatabaseForeign, DatabaseNewer, StorageError
 from storage.doctor import check
-from storage.sqlite import SqliteDatabase, open_database, open_snapshot
+from storage.migrate import latest, migrate
+from storage.sqlite import APPLICATION_ID, SqliteDatabase, open_database, open_snapshot
 from tests.databases import opened as database
 from tests.storage.calls import end, start, text_of, write
 
@@ -45,6 +47,38 @@ async def test_a_copy_is_one_file_that_only_its_owner_reads(
     opened = open_database(target)  # and a server takes it
     write(opened, [end(start(2, session_id="s"))])
     await opened.close()
+
+
+async def test_a_database_of_an_older_version_is_copied_as_it_is(tmp_path: Path) -> None:
+    path, target = tmp_path / "old.db", tmp_path / "copy.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as old:
+        old.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        migrate(old, path, 12)
+        old.execute("INSERT INTO projects (id, name) VALUES (7, 'old')")
+    before = path.read_bytes()
+    with pytest.raises(StorageError, match="copy it with traceway backup, then start the server"):
+        open_snapshot(path)
+    copy(path, target)
+    assert path.read_bytes() == before
+    with closing(sqlite3.connect(target)) as copied:
+        assert copied.execute("PRAGMA user_version").fetchone() == (12,)
+        assert copied.execute("SELECT name FROM projects WHERE id = 7").fetchone() == ("old",)
+    opened = open_database(target)  # and a server takes it, and brings it up to date
+    await opened.close()
+    assert await checked(target) == 0
+
+
+@pytest.mark.parametrize(("id_", "version"), [(1, 12), (APPLICATION_ID, latest() + 1)])
+def test_a_database_of_another_program_or_a_newer_one_is_not_copied(
+    tmp_path: Path, id_: int, version: int
+) -> None:
+    with closing(sqlite3.connect(tmp_path / "other.db")) as other:
+        other.execute("CREATE TABLE theirs (x)")
+        other.execute(f"PRAGMA application_id = {id_}")
+        other.execute(f"PRAGMA user_version = {version}")
+    with pytest.raises((DatabaseForeign, DatabaseNewer)):
+        copy(tmp_path / "other.db", tmp_path / "copy.db")
+    assert names(tmp_path) == []
 
 
 @pytest.mark.slow
