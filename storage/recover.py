@@ -277,10 +277,14 @@ class _Reading:
             sql = f"""
 SELECT rowid, {self._columns} FROM {self._table} NOT INDEXED WHERE rowid > ? ORDER BY rowid
 """
+            before = after
             try:
-                for row in self._old.execute(sql, (after,)):
-                    after = row[0]
-                    yield row[1:]
+                for rowid, *row in self._old.execute(sql, (after,)):
+                    if rowid > after:
+                        before, after = after, rowid
+                    elif rowid > before:  # the one before it was too high: damage as well
+                        after = rowid
+                    yield tuple(row)
                 return
             except sqlite3.Error:
                 self.is_whole = False
@@ -322,6 +326,8 @@ SELECT rowid, {self._columns} FROM {self._table} NOT INDEXED
 WHERE rowid >= ? ORDER BY rowid LIMIT 1
 """
         found = self._old.execute(sql, (start,)).fetchall()
+        if found and found[0][0] < start:  # zeros are read as a row of number 0
+            raise sqlite3.DatabaseError("a row that is not in order")
         return found[0] if found else None
 
     def from_both_ends(self, key: str) -> Iterator[Row]:

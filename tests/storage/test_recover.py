@@ -213,6 +213,44 @@ async def test_damage_in_what_is_derived_costs_nothing(tmp_path: Path, name: str
     assert lost(await recovered(tmp_path)) == {}
 
 
+@pytest.mark.parametrize("table", ["spans", "contents", "events"])
+async def test_a_page_that_is_zeros_behind_its_beginning_costs_the_rows_on_it(
+    tmp_path: Path, table: str
+) -> None:
+    path = tmp_path / "a.db"
+    await filled(path)
+    ((there,),) = all_of(path, f"SELECT COUNT(*) FROM {table}")
+    leaves = pages_of(path, table)[1:]
+    with path.open("r+b") as file:
+        for number in (leaves[len(leaves) // 3], leaves[len(leaves) // 2]):
+            file.seek((number - 1) * PAGE + 512)
+            file.write(bytes(PAGE - 512))
+    damage(path, [leaves[len(leaves) // 3 - 1], leaves[len(leaves) // 2 - 1]])  # those behind
+    result = await recovered(tmp_path)
+    (saved,) = (one for one in result.tables if one.table == table)
+    assert 0.4 * there < saved.rows < there
+
+
+async def test_a_row_with_too_high_a_number_hides_none_behind_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    await filled(path)
+    ((there,),) = all_of(path, "SELECT COUNT(*) FROM spans")
+    leaves = pages_of(path, "spans")[1:]  # the last rows first
+    data = path.read_bytes()
+    page = (leaves[-3] - 1) * PAGE
+    at = page + int.from_bytes(data[page + 8 : page + 10], "big")  # its first row
+    while data[at] & 0x80:  # behind its length
+        at += 1
+    assert data[at + 1] < 100
+    with path.open("r+b") as file:
+        file.seek(at + 1)
+        file.write(b"\x7f")
+    damage(path, [leaves[-5]])
+    result = await recovered(tmp_path)
+    (saved,) = (one for one in result.tables if one.table == "spans")
+    assert saved.rows > there - 20
+
+
 async def test_a_file_that_is_cut_short_gives_what_is_left(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     await filled(path)
@@ -244,7 +282,12 @@ async def test_whatever_is_damaged_what_is_left_fits_together(tmp_path: Path, se
     chosen = [n for n in range(6, pages + 1) if source.random() < 0.05 * seed]
     for number in chosen:
         damage(path, [number], source.randbytes(PAGE) if source.random() < 0.5 else None)
-    with path.open("r+b") as file:  # and single bits
+    with path.open("r+b") as file:  # and parts of pages, and single bits
+        for number in range(6, pages + 1):
+            if source.random() < 0.02 * seed:
+                at, end = sorted(source.sample(range(0, PAGE + 1, 512), 2))
+                file.seek((number - 1) * PAGE + at)
+                file.write(bytes(end - at))
         for _ in range(20):
             at = source.randrange(6 * PAGE, pages * PAGE)
             file.seek(at)
