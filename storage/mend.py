@@ -212,9 +212,14 @@ SELECT project_id, trace_id, session_id, session_source, linked_trace_id, forgot
 """,
     "CREATE INDEX saved_traces_by_id ON saved_traces (project_id, trace_id)",
     """
+CREATE INDEX saved_traces_opened ON saved_traces (project_id, trace_id)
+WHERE opened_seq IS NOT NULL
+""",
+    """
 CREATE TEMPORARY TABLE saved_sessions AS
 SELECT project_id, session_id, name, starred FROM sessions
 """,
+    "CREATE INDEX saved_sessions_by_id ON saved_sessions (project_id, session_id)",
     *(f"DELETE FROM {sums}" for sums in ("traces", "sessions", "session_models", "project_totals")),
 )
 KNOWN_SESSIONS: Final = """

@@ -2,12 +2,14 @@
 
 import pytest
 
+from storage import mend as module
 from storage.database import Database
 from storage.doctor import check
 from storage.erase import EVERY_CALL
 from storage.forgetting import forget_contents
 from storage.mend import mend
-from tests.storage.calls import rows, text_of
+from storage.sqlite import SqliteDatabase
+from tests.storage.calls import end, rows, start, text_of, write
 from tests.storage.test_doctor import DAMAGE, fill, fill_handed_in
 
 pytestmark = pytest.mark.sqlite_only("a damaged PostgreSQL is restored from a backup")
@@ -169,3 +171,25 @@ async def test_a_revoked_key_stands_for_those_that_are_lost(db: Database, are_lo
     assert rows(db, ADD_KEY) == [(key + 1,)]
     await mended(db, lost_keys=True)  # it may happen once more
     assert rows(db, "SELECT MAX(id) FROM api_keys") == [(key + 2,)]
+
+
+async def test_each_session_and_trace_costs_as_much_however_many_there_are(
+    db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = module.NEXT_TRACES.replace("LIMIT 500", "LIMIT 1")
+    assert page != module.NEXT_TRACES
+    monkeypatch.setattr(module, "NEXT_TRACES", page)
+
+    async def steps() -> int:
+        counted: list[None] = []
+        db._writer.set_progress_handler(lambda: counted.append(None), 10)
+        with db.transaction() as tx:
+            await mend(tx, now_us=7)
+        db._writer.set_progress_handler(None, 0)
+        return len(counted)
+
+    write(db, [end(start(n, session_id=f"s{n}")) for n in range(50)])
+    few = await steps()
+    write(db, [end(start(n, session_id=f"s{n}")) for n in range(50, 400)])
+    many = await steps()
+    assert many < 9 * few, (few, many)
