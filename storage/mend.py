@@ -324,9 +324,19 @@ def _ids(rows: Iterable[Row]) -> list[int]:
     return [row[0] for row in rows]
 
 
-# What says nothing of what it is of, or is of no order any more.
+# What says nothing of what it is of, or is of no order any more. An order that was at work looks
+# anew for what it is of: of what it had found a part may be lost.
 FORGET_ORDERS: Final = (
     "UPDATE erasures SET given = NULL WHERE ended_at_us IS NOT NULL",
+    """
+DELETE FROM erasure_targets AS t WHERE EXISTS (
+  SELECT 1 FROM erasures e WHERE e.project_id = t.project_id AND e.id = t.erasure_id
+  AND e.state IN ('collecting', 'erasing'))
+""",
+    """
+UPDATE erasures SET state = 'collecting', place = NULL, target_count = done_count,
+kept_starred_count = 0 WHERE ended_at_us IS NULL AND state IN ('collecting', 'erasing')
+""",
     """
 DELETE FROM erasure_targets AS t WHERE NOT EXISTS (
   SELECT 1 FROM erasures e WHERE e.project_id = t.project_id AND e.id = t.erasure_id
@@ -358,7 +368,9 @@ DELETE FROM session_budgets AS b WHERE NOT EXISTS (
   SELECT 1 FROM sessions s WHERE s.project_id = b.project_id AND s.session_id = b.session_id)
 """,
 )
-SEQS: Final = "SELECT seq AS n FROM spans UNION SELECT opened_seq FROM traces"
+SEQS: Final = """
+SELECT seq AS n FROM spans UNION SELECT opened_seq FROM traces UNION SELECT before_seq FROM erasures
+"""
 IDS: Final = "SELECT id FROM contents UNION ALL SELECT id FROM nodes"
 # Numbers are never given twice, so they go on behind the highest there is.
 COUNT_ON: Final = tuple(

@@ -3,11 +3,14 @@
 import pytest
 
 from storage import mend as module
+from storage.collecting import collect
 from storage.database import Database
 from storage.doctor import check
 from storage.erase import EVERY_CALL
+from storage.erasures import Order, add_targets, ask, cancel, order_of, step
 from storage.forgetting import forget_contents
 from storage.mend import mend
+from storage.order_targets import Target
 from storage.sqlite import SqliteDatabase
 from tests.storage.calls import end, rows, start, text_of, write
 from tests.storage.test_doctor import DAMAGE, fill, fill_handed_in
@@ -142,6 +145,49 @@ async def test_no_id_of_a_project_of_which_anything_is_left_is_given_again(db: D
         rows(db, statement)
     assert await mended(db) == {"projects whose name is lost": 5}
     assert rows(db, "SELECT id FROM projects ORDER BY id") == [(1,), (3,), (4,), (5,), (6,)]
+
+
+async def test_an_order_to_erase_looks_anew_for_what_it_is_of_and_takes_nothing_newer(
+    db: Database,
+) -> None:
+    fill_handed_in(db)
+    with db.transaction() as tx:
+        user, session = (
+            ask(tx, 1, Order(kind=kind, given="u"), now_us=5)  # type: ignore[arg-type]
+            for kind in ("user", "session")
+        )
+        found: list[Target] = [("s1", None), ("s2", None)]
+        place = '{"where":"traces"}'
+        add_targets(tx, 1, user.id, found, state="erasing", place=place, kept=["s3"])
+        clean = ask(tx, 1, Order(kind="session", given="v"), now_us=5)
+        cancel(tx, 1, clean.id)
+    rows(db, "UPDATE erasures SET done_count = 1 WHERE kind = 'user'")
+    rows(db, "DELETE FROM erasure_targets WHERE session_id = 's2'")
+    rows(db, "DELETE FROM counters")
+    await mended(db)
+    assert rows(
+        db, "SELECT state, place, target_count, kept_starred_count FROM erasures ORDER BY id"
+    ) == [
+        ("collecting", None, 1, 0),
+        ("collecting", None, 0, 0),
+        ("cancelled", None, 1, 0),
+    ]
+    assert rows(db, "SELECT erasure_id FROM erasure_targets") == [(clean.id,)]
+    # A call that comes now is newer than each of them.
+    ((highest,),) = rows(db, "SELECT value FROM counters WHERE name = 'seq'")
+    assert highest == clean.before_seq > session.before_seq
+    # And they find and erase it all.
+    for order in (user, session):
+        while (now := await order_of(db, 1, order.id)) and now.state in ("collecting", "erasing"):
+            if now.state == "collecting":
+                part = await collect(db, now)
+                with db.transaction() as tx:
+                    add_targets(tx, 1, now.id, part.targets, state=part.state, place=part.place)
+                continue
+            with db.transaction() as tx:
+                step(tx, 1, now.id, text_of, most_spans=9, now_us=6)
+        assert now is not None
+        assert (now.state, now.target_count) == ("cleaning", now.done_count)
 
 
 ADD_KEY = """
