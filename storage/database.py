@@ -202,7 +202,11 @@ class DatabaseCorrupt(StorageError):
     """The file is no database, or a damaged one."""
 
     def __init__(self, place: object, detail: str) -> None:
-        super().__init__(place, detail, "restore a backup, or move the file away to start anew")
+        remedy = (
+            "restore a backup, or save what can be read of a file (traceway doctor --recover-to"
+            " FILE), or move it away to start anew"
+        )
+        super().__init__(place, detail, remedy)
 
 
 class DatabaseUnwritable(StorageError):

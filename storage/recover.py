@@ -12,7 +12,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -42,6 +42,11 @@ UNREAD: Final = "bytes of the damaged file that cannot be read"
 # Of the file at a time; and where not all of that can be read, which disks give in sectors.
 PIECE_BYTES: Final = 1 << 20
 SECTOR_BYTES: Final = 4_096
+# What says something of a row; all else is of the new file: a full disk, say.
+REFUSED_ROW: Final = (
+    *(sqlite3.IntegrityError, sqlite3.DataError),
+    *(OverflowError, UnicodeError),
+)
 # Looked at, and then let go.
 NOT_KEPT: Final = frozenset(("sign_ins",))
 # What SQLite puts beside a database; what is there with such a name is a part of it.
@@ -90,8 +95,6 @@ def recover(source: Path, target: Path) -> Recovery:
     try:
         with _locked(source):
             return _recover(source, target)
-    except REFUSALS as error:
-        raise refusal(source, error) from error
     except OSError as error:
         place, reason = error.filename or target, error.strerror or error
         raise StorageError(place, f"it cannot be used ({reason})", "check its directory") from error
@@ -186,34 +189,44 @@ def _piece(file: int, place: Path, at: int, length: int) -> tuple[bytes, int]:
 
 def _save(source: Path, copy: Path, target: Path) -> list[Saved]:
     """Copy the rows of all tables that are no sums of others."""
-    old = sqlite3.connect(copy, isolation_level=None)
-    new = sqlite3.connect(target, isolation_level=None)
+    with _errors_of(source), closing(sqlite3.connect(copy, isolation_level=None)) as old:
+        version, known = _look(old, source)
+        with _errors_of(target), closing(sqlite3.connect(target, isolation_level=None)) as new:
+            new.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            new.execute(f"PRAGMA application_id = {APPLICATION_ID:d}")
+            migrate(new, target, version)
+            new.execute("BEGIN")
+            tables = [
+                _save_table(old, new, name) if name in known else Saved(name, 0, None)
+                for (name,) in new.execute(TABLES).fetchall()
+                if name not in DERIVED and not name.startswith("messages_fts")
+            ]
+            new.execute("COMMIT")
+            return tables
+
+
+@contextmanager
+def _errors_of(path: Path) -> Iterator[None]:
+    """Name a database in what sqlite3 raises."""
     try:
-        # What is wrong with an index, or with the size of the file, is then no reason to stop.
-        old.execute("PRAGMA writable_schema = ON")
-        old.execute("PRAGMA cell_size_check = ON")
-        old.text_factory = lambda data: data.decode(errors="replace")
-        (owner,) = old.execute("PRAGMA application_id").fetchone()
-        (version,) = old.execute("PRAGMA user_version").fetchone()
-        if owner != APPLICATION_ID:
-            raise DatabaseForeign(source)
-        if version > latest():
-            raise DatabaseNewer(source, version, latest())
-        new.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        new.execute(f"PRAGMA application_id = {APPLICATION_ID:d}")
-        migrate(new, target, version)
-        known = {name for (name,) in old.execute(TABLES)}
-        new.execute("BEGIN")
-        tables = [
-            _save_table(old, new, name) if name in known else Saved(name, 0, None)
-            for (name,) in new.execute(TABLES).fetchall()
-            if name not in DERIVED and not name.startswith("messages_fts")
-        ]
-        new.execute("COMMIT")
-        return tables
-    finally:
-        old.close()
-        new.close()
+        yield
+    except REFUSALS as error:
+        raise refusal(path, error) from error
+
+
+def _look(old: sqlite3.Connection, source: Path) -> tuple[int, set[str]]:
+    """Give the version of a damaged database, and the names of its tables."""
+    # What is wrong with an index, or with the size of the file, is then no reason to stop.
+    old.execute("PRAGMA writable_schema = ON")
+    old.execute("PRAGMA cell_size_check = ON")
+    old.text_factory = lambda data: data.decode(errors="replace")
+    (owner,) = old.execute("PRAGMA application_id").fetchone()
+    (version,) = old.execute("PRAGMA user_version").fetchone()
+    if owner != APPLICATION_ID:
+        raise DatabaseForeign(source)
+    if version > latest():
+        raise DatabaseNewer(source, version, latest())
+    return version, {name for (name,) in old.execute(TABLES)}
 
 
 async def _mended(target: Path, lost_keys: bool) -> dict[str, int]:
@@ -242,7 +255,7 @@ def _save_table(old: sqlite3.Connection, new: sqlite3.Connection, table: str) ->
     for row in rows:
         try:
             new.execute(insert, row)
-        except REFUSALS:  # a damaged value that is not of the column's type, say
+        except REFUSED_ROW:  # a damaged value that is not of the column's type, say
             refused += 1
     ((saved,),) = new.execute(f"SELECT COUNT(*) FROM {table}").fetchall()
     if reading.is_whole:

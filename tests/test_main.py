@@ -246,7 +246,7 @@ def newer(path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "complaint"),
     [
-        (corrupt, "restore a backup, or move the file away to start anew"),
+        (corrupt, "save what can be read of a file (traceway doctor --recover-to FILE)"),
         (foreign, "it is a database of another program; name another file"),
         (newer, "its schema is version 999"),
     ],

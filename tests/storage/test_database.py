@@ -34,7 +34,8 @@ PLACE = "/data/a.db"
         (DatabaseForeign(PLACE), "it is a database of another program; name another file"),
         (
             DatabaseCorrupt(PLACE, "it is damaged"),
-            "it is damaged; restore a backup, or move the file away to start anew",
+            "it is damaged; restore a backup, or save what can be read of a file "
+            "(traceway doctor --recover-to FILE), or move it away to start anew",
         ),
         (
             DatabaseUnwritable(PLACE, "it is full"),

@@ -18,6 +18,7 @@ from storage.database import (
     DatabaseForeign,
     DatabaseLocked,
     DatabaseNewer,
+    DatabaseUnwritable,
     StorageError,
 )
 from storage.doctor import check
@@ -490,6 +491,21 @@ async def test_what_is_no_database_of_ours_is_refused(untouched: Path) -> None:
         await recovering(untouched / "a.db", untouched / "new.db")
     with pytest.raises(StorageError, match="No such file"):
         await recovering(untouched / "none.db", untouched / "new.db")
+
+
+async def test_where_the_new_file_has_no_space_it_is_named(
+    untouched: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await filled(untouched / "a.db")
+
+    def migrated(new: sqlite3.Connection, place: Path, version: int) -> None:
+        migrate.migrate(new, place, version)
+        ((pages,),) = new.execute("PRAGMA page_count").fetchall()
+        new.execute(f"PRAGMA max_page_count = {pages + 20}")
+
+    monkeypatch.setattr(module, "migrate", migrated)
+    with pytest.raises(DatabaseUnwritable, match=r"new\.db: it cannot be written .*is full"):
+        await recovering(untouched / "a.db", untouched / "new.db")
 
 
 async def test_a_directory_that_is_not_there_is_named(untouched: Path) -> None:
