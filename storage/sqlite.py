@@ -244,16 +244,37 @@ class SqliteDatabase(SqliteReaders):
     def vacuum(self) -> None:
         """Write the file anew without anything that was deleted; takes as long as it takes.
 
-        Needs as much space again as the database takes, and nobody else who uses it.
+        Needs twice as much space again as the database takes, for a copy and for the WAL, and
+        nobody else who uses it.
         """
         with self._outside():
             # Deleted words stay in the index until what it was merged from is merged again.
             self._words.begin()
             while self._words.is_due:
                 self._words.step()
-            self._writer.execute("VACUUM")
+            with self._temporary_on_disk():
+                self._writer.execute("VACUUM")
             self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             self._words.complain()
+
+    @contextmanager
+    def _temporary_on_disk(self) -> Iterator[None]:
+        """Have what is temporary in a file beside the database: in memory it may not have room.
+
+        SQLite has one such place for the whole process: the doctor's, which has no other database.
+        """
+        folder = str(self.path.parent)
+        if folder.isprintable():  # a pragma takes no bytes that are no text
+            place = folder.replace("'", "''")
+            self._writer.execute(f"PRAGMA temp_store_directory = '{place}'")
+            # A library may be built without that, and would take a folder of its own.
+            if self._writer.execute("PRAGMA temp_store_directory").fetchall() == [(folder,)]:
+                self._writer.execute("PRAGMA temp_store = FILE")
+        try:
+            yield
+        finally:
+            self._writer.execute("PRAGMA temp_store = MEMORY")
+            self._writer.execute("PRAGMA temp_store_directory = ''")
 
     @contextmanager
     def _outside(self) -> Iterator[None]:

@@ -305,6 +305,32 @@ async def test_space_is_given_back_a_bounded_part_at_a_time(
     assert free() == 0
 
 
+async def test_a_vacuum_has_its_copy_beside_the_database_and_not_in_memory(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "it's here"
+    folder.mkdir()
+    db = opened(folder / "a.db")
+    write(db, [end(start(n), request=body(os.urandom(50_000))) for n in range(100)])
+    seen: set[str] = set()
+
+    def look() -> None:
+        for one in Path("/proc/self/fd").iterdir():
+            try:
+                seen.add(str(one.readlink()))
+            except OSError:  # that of the look
+                continue
+
+    db._writer.set_progress_handler(look, 100)
+    db.vacuum()
+    db._writer.set_progress_handler(None, 0)
+    assert [one for one in seen if one.startswith(f"{folder}/etilqs_")]
+    assert db._writer.execute("PRAGMA temp_store").fetchall() == [(2,)]
+    assert db._writer.execute("PRAGMA temp_store_directory").fetchall() == []
+    await db.close()
+    assert sorted(one.name for one in folder.iterdir()) == ["a.db", "a.db.lock"]
+
+
 async def test_where_no_space_can_be_given_back_it_ends_all_the_same(tmp_path: Path) -> None:
     path = tmp_path / "copy.db"
     connection = sqlite3.connect(path)
