@@ -32,7 +32,7 @@ from storage.opened import OPENING_COLUMNS, Opening
 from storage.parameters import clean_text
 from storage.rollup import INSERTED, READ_SESSION_MODELS, READ_SESSION_TRACES
 from storage.session_sums import SessionChange
-from storage.wholeness import ROWS, all_bodies, broken_contents, broken_nodes, each
+from storage.wholeness import ROWS, all_bodies, all_contents, broken_contents, broken_nodes, each
 
 # ruff: noqa: S608 (the SQL below is put together from constants of this package, never from values)
 
@@ -209,9 +209,8 @@ async def _mentions(db: Readable) -> int:
 
 
 MENTIONED: Final = """
-SELECT c.id, c.project_id, c.encoding, c.size, c.data FROM contents c
-WHERE c.id > :after AND EXISTS (SELECT 1 FROM mentions WHERE content_id = c.id)
-  AND NOT EXISTS (SELECT 1 FROM unindexed WHERE content_id = c.id) ORDER BY c.id
+AND EXISTS (SELECT 1 FROM mentions WHERE content_id = c.id)
+AND NOT EXISTS (SELECT 1 FROM unindexed WHERE content_id = c.id)
 """
 WAITING_FOR_NOTHING: Final = """
 SELECT COUNT(*) FROM unindexed u
@@ -226,7 +225,7 @@ async def _texts(db: Readable, text_of: TextOf) -> int:
     parts = await parts_of(db)
     mentioned = indexed = 0
     ((wrong,),) = await db.read(WAITING_FOR_NOTHING, {})
-    async for content_id, project_id, encoding, size, data in each(db, MENTIONED):
+    async for content_id, project_id, _, encoding, size, data in all_contents(db, MENTIONED):
         mentioned += 1
         try:
             text = text_of(unpack(encoding, size, data))

@@ -5,17 +5,20 @@ Invariant: it only reads.
 """
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Sequence
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 from storage.chain import BEGINNING, node_hash
 from storage.contents import unpack
 from storage.conversation import known_holes_of
-from storage.database import DatabaseCorrupt, Readable, Row
+from storage.database import DatabaseCorrupt, Params, Readable, Row
 from storage.rebuild import StoredBody, request_of, response_of
 
 # Rows that are read at a time.
 ROWS: Final = 1_000
+# Bytes of contents that are: as many as one body has that is kept whole unless somebody wants more.
+PIECE_BYTES: Final = 8 * 1024 * 1024
 
 
 async def each(db: Readable, sql: str, after: int = -1) -> AsyncIterator[Row]:
@@ -26,14 +29,51 @@ async def each(db: Readable, sql: str, after: int = -1) -> AsyncIterator[Row]:
         after = rows[-1][0]
 
 
-ALL_CONTENTS: Final = """
-SELECT id, sha256, encoding, size, data FROM contents WHERE id > :after ORDER BY id
+class Stored(NamedTuple):
+    """A row of contents."""
+
+    id: int
+    project_id: int
+    sha256: bytes
+    encoding: str
+    size: int
+    data: bytes
+
+
+SIZES: Final = """
+SELECT c.id, length(c.data) FROM contents c WHERE c.id > :after {which} ORDER BY c.id
 """
+CONTENTS: Final = """
+SELECT c.id, c.project_id, c.sha256, c.encoding, c.size, c.data FROM contents c
+WHERE c.id > :after AND c.id <= :last {which} ORDER BY c.id
+"""
+
+
+async def all_contents(db: Readable, which: str = "") -> AsyncIterator[Stored]:
+    """Read all contents, or those of a condition on ``c``, by pieces of a few or of one."""
+    after = -1
+    sizes = f"{SIZES.format(which=which)} LIMIT {ROWS}"
+    while rows := await db.read(sizes, {"after": after}):
+        for last in _pieces(rows):
+            piece: Params = {"after": after, "last": last}
+            for row in await db.read(CONTENTS.format(which=which), piece):
+                yield Stored._make(row)
+            after = last
+
+
+def _pieces(sizes: Sequence[Row]) -> Iterator[int]:
+    """Cut ids with their sizes into pieces of so many bytes; give the last id of each."""
+    in_all = 0
+    for (content_id, size), (following, more) in pairwise((*sizes, (None, PIECE_BYTES))):
+        in_all += size
+        if following is None or in_all + more > PIECE_BYTES:
+            yield content_id
+            in_all = 0
 
 
 async def broken_contents(db: Readable) -> AsyncIterator[int]:
     """Give the ids of contents that do not unpack to the bytes of their hash."""
-    async for content_id, sha256, encoding, size, data in each(db, ALL_CONTENTS):
+    async for content_id, _, sha256, encoding, size, data in all_contents(db):
         try:
             plain = unpack(encoding, size, data)
         except DatabaseCorrupt:

@@ -1,10 +1,14 @@
 """What is told to be damaged, row by row."""
 
+import os
+
 import pytest
 
-from storage.database import Database
-from storage.wholeness import ROWS, all_bodies, broken_contents, broken_nodes, each
-from tests.storage.calls import body, end, rows, spoken, start, write
+from storage import wholeness
+from storage.database import Database, Params, Row
+from storage.doctor import check
+from storage.wholeness import ROWS, all_bodies, all_contents, broken_contents, broken_nodes, each
+from tests.storage.calls import body, end, rows, spoken, start, text_of, write
 
 
 @pytest.fixture
@@ -62,3 +66,26 @@ async def test_all_rows_are_read_piece_by_piece(db: Database) -> None:
     write(db, [start(n) for n in range(1, ROWS + 3)])
     sql = "SELECT seq FROM spans WHERE seq > :after ORDER BY seq"
     assert [seq async for (seq,) in each(db, sql)] == list(range(1, ROWS + 3))
+
+
+async def test_of_contents_no_more_is_read_at_a_time_than_the_largest_has(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wholeness, "PIECE_BYTES", 50_000)
+    sizes = [40_000, 40_000, 40_000, 150_000, 10_000, 90_000, 1_000, 1_000]
+    for n, size in enumerate(sizes, 1):
+        write(db, [spoken(start(n), [f"u:{os.urandom(size // 2).hex()}"], [])])
+    pieces: list[list[int]] = []
+    read = db.read
+
+    async def noted(sql: str, params: Params) -> list[Row]:
+        found = await read(sql, params)
+        if "c.size, c.data FROM contents c\nWHERE" in sql:
+            pieces.append([len(row[-1]) for row in found])
+        return found
+
+    monkeypatch.setattr(db, "read", noted)
+    assert len([one async for one in all_contents(db)]) == sum(map(len, pieces)) >= len(sizes)
+    assert await check(db, text_of) == []
+    assert len(pieces) < 3 * len(sizes)  # three times all of them: but some are read together
+    assert [piece for piece in pieces if len(piece) > 1 and sum(piece) > 50_000] == []
