@@ -17,6 +17,11 @@ PIECE_BYTES: Final = 256 * 1024
 # that this much input gives at most 2 MiB at a time.
 _ZSTD_STEP_BYTES: Final = 64
 _ZSTD_WINDOW_BYTES: Final = 8 * 1024 * 1024  # what RFC 9659 allows the content coding
+# What zlib has not read it copies, at the end of each member and of each piece: so much at most.
+_ZLIB_STEP_BYTES: Final = 4 * 1024
+# An empty member has 20 bytes, takes 2 us and gives no output that a limit could count. Servers
+# send one member; bgzip, which writes the most, begins one for each 64 KiB.
+MAX_MEMBERS: Final = 1_000
 
 
 class _Codec(Protocol):
@@ -51,16 +56,19 @@ class Decoder:
             self.failed = True
 
 
-def decoder(content_encoding: str, limit_bytes: int) -> Decoder | None:
+def decoder(
+    content_encoding: str, limit_bytes: int, max_members: int = MAX_MEMBERS
+) -> Decoder | None:
     """Choose a decoder by a Content-Encoding value; None where the body is not encoded.
 
-    An unknown or repeated coding gives a decoder that has failed already.
+    An unknown or repeated coding gives a decoder that has failed already. A gzip of more than
+    ``max_members`` members fails.
     """
     coding = content_encoding.strip().lower()
     if coding in ("", "identity"):
         return None
     make = _CODECS.get(coding)
-    return Decoder(make() if make is not None else None, limit_bytes)
+    return Decoder(make(max_members) if make is not None else None, limit_bytes)
 
 
 def decode(data: bytes, content_encoding: str, limit_bytes: int) -> tuple[bytes, bool]:
@@ -75,11 +83,12 @@ def decode(data: bytes, content_encoding: str, limit_bytes: int) -> tuple[bytes,
 class _Zlib:
     """gzip (RFC 1952, several members allowed) and deflate (zlib, or raw as some servers send)."""
 
-    def __init__(self, wbits: int) -> None:
+    def __init__(self, wbits: int, max_members: int) -> None:
         self._wbits = wbits
         self._inflate = zlib.decompressobj(wbits)
         self._held = b""
         self._begun = False
+        self._members_left = max_members - 1
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
         if not self._begun:
@@ -87,12 +96,19 @@ class _Zlib:
             if len(data) < _ZLIB_HEADER_BYTES:  # which of the two it is shows in the second byte
                 self._held = data
                 return
+        for at in range(0, len(data), _ZLIB_STEP_BYTES):
+            yield from self._step(data[at : at + _ZLIB_STEP_BYTES])
+
+    def _step(self, data: bytes) -> Iterator[bytes]:
         piece = b""
         # A full piece may have left output behind although all input is taken.
         while data or len(piece) == PIECE_BYTES:
             if self._inflate.eof:
                 if self._wbits != _GZIP_WBITS:
                     return
+                self._members_left -= 1
+                if self._members_left < 0:
+                    raise zlib.error("too many members")
                 self._inflate = zlib.decompressobj(self._wbits)
             try:
                 piece = self._inflate.decompress(data, PIECE_BYTES)
@@ -131,10 +147,10 @@ class _Zstd:
 
 _ZLIB_HEADER_BYTES: Final = 2  # RFC 1950 section 2.2
 _GZIP_WBITS: Final = 16 + zlib.MAX_WBITS
-_CODECS: Final[dict[str, Callable[[], _Codec]]] = {
-    "gzip": lambda: _Zlib(_GZIP_WBITS),
-    "x-gzip": lambda: _Zlib(_GZIP_WBITS),
-    "deflate": lambda: _Zlib(zlib.MAX_WBITS),
-    "br": _Brotli,
-    "zstd": _Zstd,
+_CODECS: Final[dict[str, Callable[[int], _Codec]]] = {
+    "gzip": lambda most: _Zlib(_GZIP_WBITS, most),
+    "x-gzip": lambda most: _Zlib(_GZIP_WBITS, most),
+    "deflate": lambda most: _Zlib(zlib.MAX_WBITS, most),
+    "br": lambda _: _Brotli(),
+    "zstd": lambda _: _Zstd(),
 }

@@ -312,7 +312,8 @@ def _masked(call: Call, sent: Sent) -> Sent:
 
 def _coding(answer: Answer) -> Decoder | None:
     index = headers.index(answer.headers)
-    return decoder(headers.text(index, b"content-encoding"), sys.maxsize)
+    # Without bounds: a client loses what this decoder gives up.
+    return decoder(headers.text(index, b"content-encoding"), sys.maxsize, sys.maxsize)
 
 
 async def _read_some(answer: Answer) -> bytes:

@@ -4,6 +4,7 @@ A parser takes any bytes, and raises nothing but what its caller expects, which 
 """
 
 import contextlib
+import gzip
 import random
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -13,6 +14,7 @@ import msgspec
 from proxy import bodies, headers, inject, session, slices, target
 from proxy.api import lists, request_body
 from proxy.api.params import BadParameter
+from proxy.decode import decode
 from proxy.mask import Mask, spellings
 from proxy.providers.cut import outer_fields
 from proxy.providers.delta import text_delta
@@ -202,6 +204,7 @@ PARSERS: Final[Mapping[str, Parser]] = {
     "mask": _mask,
     "mask in pieces": _mask_cut,
     "strict body": _strict_body,
+    "gzip": lambda data: decode(data, "gzip", len(data)),
     "text": lambda data: preview(clean(data.decode("utf-8", "surrogateescape"))),
 }
 
@@ -265,6 +268,7 @@ def _different(before: bytes, form: bytes) -> Callable[[int], bytes]:
 
 INPUTS: Final[Mapping[str, Callable[[int], bytes]]] = {
     "noise": _noise,
+    "members of a gzip": _repeated(b"", gzip.compress(b"", mtime=0), b""),
     "cookies": _different(b"", b"a=%017d; "),
     "keys in a query": _different(b"", b"key=%017d&"),
     "members": _different(b'{"usage":null', b',"%07d":1'),

@@ -9,7 +9,7 @@ import brotli
 import pytest
 import zstandard
 
-from proxy.decode import PIECE_BYTES, decode, decoder
+from proxy.decode import MAX_MEMBERS, PIECE_BYTES, decode, decoder
 
 TEXT = b'data: {"choices":[{"delta":{"content":"hi"}}]}\n\n' * 40
 
@@ -108,6 +108,41 @@ def test_random_bytes_raise_nothing(name: str) -> None:
 def test_several_members_and_frames_are_one_body() -> None:
     assert decode(gzip.compress(b"a") + gzip.compress(b"b"), "gzip", 100) == (b"ab", True)
     assert decode(zstandard.compress(b"a") + zstandard.compress(b"b"), "zstd", 100) == (b"ab", True)
+
+
+def test_more_members_than_any_server_writes_are_not_read() -> None:
+    member = gzip.compress(b"a")
+    assert decode(member * MAX_MEMBERS, "gzip", 1 << 20) == (b"a" * MAX_MEMBERS, True)
+    one_more = decoder("gzip", 1 << 20, MAX_MEMBERS + 1)
+    assert one_more is not None
+    assert len(b"".join(one_more.feed(member * (MAX_MEMBERS + 1)))) == MAX_MEMBERS + 1
+    assert decode(member * (MAX_MEMBERS + 1), "gzip", 1 << 20) == (b"a" * MAX_MEMBERS, False)
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+def test_zlib_never_has_more_left_to_copy_than_a_step(
+    coding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[int] = []
+
+    class Watched:
+        def __init__(self, wbits: int) -> None:
+            self.real = zlib_decompressobj(wbits)
+
+        def decompress(self, data: bytes, most: int) -> bytes:
+            piece = self.real.decompress(data, most)
+            left.append(len(self.real.unused_data) + len(self.real.unconsumed_tail))
+            return piece
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self.real, name)
+
+    zlib_decompressobj = zlib.decompressobj
+    monkeypatch.setattr(zlib, "decompressobj", Watched)
+    pack = gzip.compress if coding == "gzip" else zlib.compress
+    for body in (pack(b"") * 900, pack(bytes(64 << 20))):
+        decode(body, coding, 1 << 30)
+    assert 0 < max(left) <= 4096
 
 
 def test_a_body_without_a_coding_is_given_as_it_is() -> None:

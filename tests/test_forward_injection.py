@@ -8,6 +8,7 @@ import orjson
 import pytest
 import zstandard
 
+from proxy.decode import MAX_MEMBERS
 from tests.conftest import Serve
 from tests.running import CHAT, Running
 from tests.wire import Peer, Received, ScriptedUpstream, connect
@@ -133,6 +134,16 @@ async def test_a_coding_that_we_cannot_read_goes_through_unedited(
     got = await tw.raw(headers=JSON, body=BODY)
     assert got.body == backwards(stream(with_usage=True))
     assert got.get(b"Content-Encoding") == b"x-backwards"
+
+
+async def test_a_gzip_of_more_members_than_are_recorded_reaches_its_client_whole(
+    tw: Running, upstream: ScriptedUpstream
+) -> None:
+    def many(body: bytes) -> bytes:
+        return gzip.compress(b"") * MAX_MEMBERS + gzip.compress(body)
+
+    Provider(upstream, compress=many)
+    assert (await tw.raw(headers=JSON, body=BODY)).body == stream(with_usage=False)
 
 
 async def test_an_answer_that_is_not_in_the_coding_that_it_names_never_looks_complete(

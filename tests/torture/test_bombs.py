@@ -32,6 +32,8 @@ TINY = {
 }
 BOMBS = {
     **{f"gzip of {name}": ("gzip", gzip.compress(events, 6)) for name, events in TINY.items()},
+    "gzip of empty members": ("gzip", gzip.compress(b"", mtime=0) * 200_000),
+    "one event of empty lines": ("identity", stream(b"data: a\n", 8 * MB, b":\n") + b"\n"),
     "plain lines": ("identity", TINY["lines"][: 1 * MB]),
     "choices": ("identity", ARRAY % b"choices"),
     "unknown field": ("identity", ARRAY % b"other"),
@@ -71,7 +73,9 @@ async def test_no_piece_of_a_bomb_holds_the_event_loop(
     async def call() -> None:
         nonlocal size
         url = f"{tw.openai_base}/chat/completions"
-        async with tw.client.post(url, data=asked, headers=headers) as answer:
+        async with tw.client.post(
+            url, data=asked, headers=headers, auto_decompress=False
+        ) as answer:
             async for piece in answer.content.iter_any():
                 size += len(piece)
 
@@ -85,5 +89,6 @@ async def test_no_piece_of_a_bomb_holds_the_event_loop(
     await calling
     gc.unfreeze()
     print(f"{bomb}, injected {injected}: longest turn {longest_s * 1000:.0f} ms of CPU")
-    assert size > len(body) / 2
+    if bomb != "gzip of empty members" or not injected:  # which are nothing, unpacked
+        assert size > len(body) / 2
     assert longest_s < MAX_TURN_S
