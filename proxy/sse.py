@@ -14,6 +14,9 @@ from typing import Final, NamedTuple
 # The longest event that is read, in bytes. An image of 1536x1024 pixels in base64 is about 4 MiB;
 # nothing else in a stream comes near it.
 MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
+# The most line ends of an event that is read; CR LF counts as two. Lines are split in one go on the
+# event loop: 16 MiB have room for 8 million. Models write JSON, which has one line.
+MAX_LINE_ENDS: Final = 10_000
 
 _BOM: Final = b"\xef\xbb\xbf"
 # A line ends with CRLF, LF or CR. A blank line is two line ends in a row, and those are exactly
@@ -44,8 +47,9 @@ class Event(NamedTuple):
 class SseDecoder:
     """Incremental decoder of one event stream.
 
-    ``oversized`` counts the events longer than ``max_event_bytes``: those pass in raw pieces with
-    no data lines, and decoding resumes after their blank line.
+    ``oversized`` counts the events longer than ``max_event_bytes``, or of more lines than
+    ``MAX_LINE_ENDS``: those pass in raw pieces with no data lines, and decoding resumes after their
+    blank line.
     """
 
     def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
@@ -141,9 +145,14 @@ class SseDecoder:
             and raw.find(b"\n") == len(raw) - 2
         ):
             return Event(raw, "", raw[6:-2], 1)  # the usual one, many of them in one chunk
+        # Blank lines before an event are no part of it.
+        lines = (raw.removeprefix(_BOM) if first else raw).lstrip(b"\r\n")
+        if lines.count(b"\n") + lines.count(b"\r") > MAX_LINE_ENDS:
+            self.oversized += 1
+            return Event(raw, "", b"", 0)
         name = b""
         data: list[bytes] = []
-        for line in (raw.removeprefix(_BOM) if first else raw).splitlines():
+        for line in lines.splitlines():
             field, _, value = line.partition(b":")
             if field == b"data":
                 data.append(value.removeprefix(b" "))

@@ -178,6 +178,24 @@ def test_a_flood_of_blank_lines_is_no_event_and_loses_none() -> None:
     assert (fields(events), decoder.oversized) == ([("", b"a")], 0)
 
 
+@pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"])
+def test_an_event_of_too_many_lines_passes_unread_and_the_next_one_is_read(end: bytes) -> None:
+    most = sse.MAX_LINE_ENDS // len(end) - 1
+    for count, name in ((most, "e"), (most + 1, "")):
+        stream = b"event: e" + end + (b"data" + end) * (count - 1) + end + b"data: b" + end + end
+        events, decoder = feed(stream, bound=1 << 20)
+        assert b"".join(event.raw for event in events) == stream
+        assert [event.name for event in events] == [name, ""]
+        assert fields(events)[-1] == ("", b"b")
+        assert decoder.oversized == (not name)
+
+
+def test_blank_lines_before_an_event_are_none_of_its_lines() -> None:
+    for before in (b"", BOM):
+        stream = before + b"\n" * (2 * sse.MAX_LINE_ENDS) + b"event: e\ndata: a\n\n"
+        assert fields(feed(stream, bound=1 << 20)[0]) == [("e", b"a")]
+
+
 class Watched(bytearray):
     """A buffer that counts the bytes that are searched in it, or moved by a deletion."""
 
