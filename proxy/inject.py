@@ -23,6 +23,9 @@ MAX_BODY_BYTES: Final = 4 * 1024 * 1024
 # Bytes. An event is held back until it is whole. A chunk of a chat stream has some 300 bytes; only
 # one with media inside comes near this.
 MAX_EVENT_BYTES: Final = 1024 * 1024
+# Members of one object. To walk over more would hold the event loop: 4 MiB have room for 400,000;
+# requests and events have 50 at most.
+MAX_MEMBERS: Final = 1_000
 # Events of one stream that are looked at (tap.py reads no more of them either).
 MAX_EVENTS: Final = 1_000_000
 # Models remembered per upstream. OpenAI itself lists about 100.
@@ -60,6 +63,8 @@ def _members(text: bytes) -> Mapping[str, _Member] | None:
     try:
         parsed = _OBJECT.decode(text)
     except _UNREADABLE:
+        return None
+    if len(parsed) > MAX_MEMBERS:
         return None
     opening = _OPEN.match(text)
     at = opening.end() if opening else 0

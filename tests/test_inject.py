@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from proxy.inject import (
     MAX_BODY_BYTES,
+    MAX_MEMBERS,
     MAX_MODELS,
     InjectionMemory,
     names_stream_options,
@@ -55,6 +56,15 @@ def test_a_stream_asks_for_usage_and_every_other_byte_stays(body: bytes, edited:
     injection = plan(body)
     assert injection is not None
     assert injection.body == edited
+
+
+def test_an_object_of_more_members_than_any_request_has_is_left_alone() -> None:
+    def body(count: int) -> bytes:
+        others = b"".join(b',"%d":%d' % (n, n) for n in range(count - 1))
+        return b'{"stream":true' + others + b"}"
+
+    assert plan(body(MAX_MEMBERS)) is not None
+    assert plan(body(MAX_MEMBERS + 1)) is None
 
 
 @pytest.mark.parametrize(
