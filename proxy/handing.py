@@ -16,7 +16,7 @@ import msgspec
 import orjson
 
 from proxy.pricing import Prices
-from proxy.providers.lenient import MAX_CONTAINERS, clean, mapping, preview
+from proxy.providers.lenient import clean, has_many_values, mapping, preview
 from proxy.providers.openai import MessageFacts, read_message
 from proxy.slices import MAX_LEAD_BYTES, Slice, elements
 from storage.chain import (
@@ -213,7 +213,7 @@ def provider_of(name: str | None, model: str | None) -> str:
 
 def asked_messages(value: bytes | None) -> list[Slice] | None:
     """Give the messages of an input, each as it stands there; None where it is no chat."""
-    if not value or _is_large(value):
+    if not value or has_many_values(value):
         return None
     try:
         if value[:1] == b'"':
@@ -227,7 +227,7 @@ def asked_messages(value: bytes | None) -> list[Slice] | None:
 
 def answered_messages(value: bytes | None) -> list[Slice]:
     """Give the messages of an output, each as it stands there; none where it has no such."""
-    if not value or _is_large(value):
+    if not value or has_many_values(value):
         return []
     try:
         if value[:1] == b'"':
@@ -326,16 +326,9 @@ def _message(parent: bytes, piece: Slice, *, leading: bool) -> tuple[MessageFact
     )
 
 
-def _is_large(value: bytes) -> bool:
-    """Tell whether a parser would hold the interpreter for long."""
-    return len(value) > 2 * MAX_CONTAINERS and value.count(b"[") + value.count(b"{") > (
-        MAX_CONTAINERS
-    )
-
-
 def _parsed(value: bytes) -> object:
     """Parse JSON as far as there are strings in it; None where there is nothing to be read."""
-    if _is_large(value):
+    if has_many_values(value):
         return None
     try:
         return orjson.loads(value)

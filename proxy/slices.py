@@ -19,6 +19,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from proxy.providers.lenient import has_many_values
 from storage.chain import MAX_MESSAGES
 from storage.records import MAX_ENVELOPED_BYTES, Content, Envelope
 
@@ -35,6 +36,8 @@ MAX_PIECE_BYTES: Final = 4 * 1024
 MAX_PIECES_BYTES: Final = 16 * 1024
 # The separator before a message stands in its node: a comma and the deepest indentation.
 MAX_LEAD_BYTES: Final = 256
+# Members of one object. Requests have 50 at most; 8 MiB have room for 800,000.
+MAX_MEMBERS: Final = 10_000
 
 _OBJECT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ARRAY: Final = msgspec.json.Decoder(list[msgspec.Raw])
@@ -89,7 +92,8 @@ def split(body: bytes, path: Path, large_bytes: int = LARGE_BYTES) -> Split | No
     """Split a body at the messages that stand at `path`, and at its other large values.
 
     There stands an array of them, or one alone: an object or a string. Where nothing is there the
-    body is split all the same. None for what is not JSON, or cannot be split with certainty.
+    body is split all the same. None for what is not JSON, has too many values, or cannot be split
+    with certainty.
     """
     try:
         return _split(body, path, large_bytes, known=False)
@@ -103,7 +107,7 @@ def split_answer(body: bytes, path: Path) -> Split | None:
     Nearly always one message is most of it, and its bytes stand in it once: that is its place, and
     nothing else is large, so there is no need to walk. Of a key that stands twice the last counts.
     """
-    if len(body) > MAX_ENVELOPED_BYTES:
+    if len(body) > MAX_ENVELOPED_BYTES or has_many_values(body):
         return None
     data = body
     try:
@@ -157,9 +161,11 @@ def elements(array: bytes) -> list[Slice]:
     """Give the elements of an array, each with what stands between it and the one before.
 
     Raises:
-        ValueError: it is no array, or cannot be divided with certainty.
+        ValueError: it is no array, has too many elements, or cannot be divided with certainty.
         RecursionError: it is nested deeper than Python's stack.
     """
+    if has_many_values(array):
+        raise ValueError
     found: list[Slice] = []
     last = _end(_OPEN, array, 0)
     for _, start, end in _elements(array):
@@ -169,6 +175,8 @@ def elements(array: bytes) -> list[Slice]:
 
 
 def _split(body: bytes, path: Path, large_bytes: int, *, known: bool) -> Split | None:
+    if has_many_values(body):
+        return None
     if not path:
         return Split(Envelope((b"", b""), (None,)), [Slice(b"", body)], body)
     members = _members(body) if isinstance(path[0], str) else []
@@ -194,8 +202,6 @@ def _split(body: bytes, path: Path, large_bytes: int, *, known: bool) -> Split |
             if data[:1] not in _MESSAGE or len(lead) > MAX_LEAD_BYTES:
                 return None
             slices.append(Slice(lead, data))
-        if len(slices) > MAX_MESSAGES:
-            return None
         if slices or known:
             holes.append(_Hole(opened, last, None))
         else:
@@ -230,6 +236,8 @@ def _members(data: bytes) -> list[_Place]:
     """Give each key of an object, and where its value begins and ends."""
     places: list[_Place] = []
     values = _OBJECT.decode(data)
+    if len(values) > MAX_MEMBERS:
+        raise ValueError
     at = _end(_OPEN, data, 0)
     for key, raw in values.items():
         value = bytes(raw)
@@ -247,6 +255,8 @@ def _elements(data: bytes | memoryview) -> list[_Place]:
     """Give each element's number in an array, and where it begins and ends."""
     places: list[_Place] = []
     values = _ARRAY.decode(data)
+    if len(values) > MAX_MESSAGES:  # a place costs more than its value
+        raise ValueError
     at = _end(_OPEN, data, 0)
     for number, raw in enumerate(values):
         if (match := _SEPARATOR.match(data, at)) is None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import tracemalloc
 from typing import Any
 
 import orjson
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy import slices
+from proxy.providers.lenient import MAX_COMMAS
 from proxy.slices import (
     Slice,
     Split,
@@ -310,6 +312,31 @@ def test_an_arrays_elements_are_given_with_what_stands_between() -> None:
     for odd in (b"{}", b"5", b"[1", b""):
         with pytest.raises(ValueError, match=r"Expected|truncated|^$"):
             elements(odd)
+
+
+@pytest.mark.parametrize("value", [b'"",', b"1,", b'"a":1,'])
+def test_of_what_has_too_many_values_not_one_is_held(value: bytes) -> None:
+    values = value * (MAX_COMMAS + 1) + value[:-1]
+    whole = b"{%b}" if b":" in value else b'{"messages":[%b]}'
+    body = whole % values
+    tracemalloc.start()
+    assert split(body, KEY) is None
+    assert split_answer(body, ("choices", 0, "message")) is None
+    with pytest.raises(ValueError, match=r"^$"):
+        elements(b"[%b]" % values)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2 * len(body)
+
+
+def test_what_has_too_many_elements_or_members_is_not_walked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(slices, "_SEPARATOR", None)
+    assert split(b'{"messages":[%b]}' % b",".join([b'""'] * (slices.MAX_MESSAGES + 1)), KEY) is None
+    monkeypatch.setattr(slices, "_KEY", None)
+    many = b",".join(b'"%d":1' % n for n in range(slices.MAX_MEMBERS + 1))
+    assert split(b"{%b}" % many, KEY) is None
 
 
 def test_an_answer_that_would_be_too_large_to_put_together_is_kept_whole(

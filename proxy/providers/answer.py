@@ -14,7 +14,15 @@ import msgspec
 from proxy.providers.billing import Usage, read_usage
 from proxy.providers.cut import outer_fields
 from proxy.providers.facts import AnswerFacts, Operation
-from proxy.providers.lenient import ERROR_CHARS, clean, decode, mapping, name, preview
+from proxy.providers.lenient import (
+    ERROR_CHARS,
+    clean,
+    decode,
+    has_many_values,
+    mapping,
+    name,
+    preview,
+)
 from proxy.providers.output import answer_text
 
 _FAILED: Final = frozenset({"failed", "expired"})
@@ -26,6 +34,8 @@ _UNFINISHED: Final = frozenset(
 _TRANSCRIPTS: Final = frozenset({"audio.transcriptions", "audio.translations"})
 _NOT_JSON: Final = _TRANSCRIPTS | {"audio.speech"}
 
+# Looked at of the end of an answer of too many values, as capture.py keeps it of one too long.
+_TAIL_BYTES: Final = 64 * 1024
 # Bytes of an error page that are looked at; its title stands at the beginning.
 _PAGE_BYTES: Final = 4096
 _TITLE: Final = re.compile(r"<title[^<>]*>([^<]+)", re.IGNORECASE)
@@ -66,6 +76,8 @@ def read_answer(operation: Operation, status: int, body: bytes, tail: bytes = b"
     """
     succeeded = 200 <= status < 300
     parsed = None
+    if not tail and has_many_values(body):  # vectors; their usage stands behind them
+        tail = body[-_TAIL_BYTES:]
     if not tail:
         parsed = decode(_BODY, body)
     elif succeeded:

@@ -45,6 +45,8 @@ class _Chunk(msgspec.Struct):
 
 
 _CHUNK: Final = msgspec.json.Decoder(_Chunk)
+# Choices of one stream. OpenAI gives 128 to each prompt; 8 MiB have room for 4 million.
+MAX_CHOICES: Final = 10_000
 # What a delta says in pieces of text. The last two are other providers' names.
 _TEXTS: Final = ("content", "refusal", "reasoning_content", "reasoning")
 
@@ -201,6 +203,8 @@ def _add_choices(choices: dict[str, _Choice], found: object) -> None:
         index = key(choice.get("index")) or str(position)
         kept = choices.get(index)
         if kept is None:
+            if len(choices) >= MAX_CHOICES:
+                continue
             kept = choices[index] = _Choice()
         if delta := choice.get("delta"):
             kept.add_delta(mapping(delta))

@@ -16,6 +16,9 @@ T = TypeVar("T")
 # Arrays and objects of a body that is parsed. A parser holds the interpreter until it is done, and
 # every call with it: so many take 50 ms. Text of 8 MiB that is all code has fewer brackets.
 MAX_CONTAINERS: Final = 500_000
+# Commas of a body that is parsed, so that values take 80 MB at most: 32 MiB have room for 16
+# million. Of ordinary text and JSON a twentieth are commas, of vectors a twelfth.
+MAX_COMMAS: Final = 1_000_000
 _FEW_BYTES: Final = 2 * MAX_CONTAINERS  # no room for so many
 
 PREVIEW_CHARS: Final = 240  # a line or two of a list; also what a session's row keeps
@@ -31,10 +34,10 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T | None:
     """Parse one JSON object into the decoder's struct; None where it is not an object.
 
     A body that msgspec refuses (NaN, lone surrogates, invalid UTF-8, a byte order mark) is read
-    again by the standard library. Deeper nesting than Python's recursion limit is not read, nor are
-    more than ``MAX_CONTAINERS`` arrays and objects.
+    again by the standard library. Deeper nesting than Python's recursion limit is not read, nor is
+    what `has_many_values`.
     """
-    if len(body) > _FEW_BYTES and body.count(b"[") + body.count(b"{") > MAX_CONTAINERS:
+    if has_many_values(body):
         return None
     try:
         return decoder.decode(body)
@@ -45,6 +48,13 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T | None:
         return msgspec.convert(value, decoder.type) if isinstance(value, dict) else None
     except (ValueError, RecursionError):
         return None
+
+
+def has_many_values(body: bytes) -> bool:
+    """Tell whether a body may hold more values than are parsed: time and memory go by them."""
+    return len(body) > _FEW_BYTES and (
+        body.count(b"[") + body.count(b"{") > MAX_CONTAINERS or body.count(b",") > MAX_COMMAS
+    )
 
 
 def encode(value: object) -> bytes:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.providers.facts import AnswerFacts, Bill
+from proxy.providers.lenient import MAX_COMMAS
 from proxy.providers.openai import operation_of, read_answer
 from storage.records import Tokens
 
@@ -29,6 +30,13 @@ def test_a_cut_body_gives_what_its_two_ends_prove() -> None:
     assert facts.tokens == Tokens(input=30, output=20)
     assert (facts.model, facts.response_id, facts.service_tier) == ("gpt-5-mini", "resp_1", "flex")
     assert (facts.state, facts.text) == ("completed", "")
+
+
+def test_of_an_answer_of_very_many_numbers_the_usage_is_read() -> None:
+    numbers = b"1," * MAX_COMMAS
+    body = b'{"data":[%b1],"model":"m","usage":{"prompt_tokens":3,"total_tokens":3}}' % numbers
+    facts = read_answer(EMBEDDINGS, 200, body)
+    assert (facts.reported, facts.tokens.input, facts.model) == (True, 3, "m")
 
 
 def test_a_background_answer_is_pending_and_its_poll_settles_it() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletionMessage
 
-from proxy.providers.assemble import assemble, stream_text
+from proxy.providers.assemble import MAX_CHOICES, assemble, stream_text
 from proxy.providers.facts import Operation
 from proxy.providers.messages import read_message
 from proxy.providers.openai import read_answer
@@ -375,3 +375,12 @@ def test_no_events_make_it_raise(events: list[Event], operation: Operation) -> N
         text.encode()
     if found is not None:
         json.loads(found.body.decode("utf-8", "replace"))
+
+
+def test_more_choices_than_a_provider_gives_are_not_held() -> None:
+    stream = [delta(index, content="a") for index in range(MAX_CHOICES + 1)]
+    found = assemble(CHAT, [*stream, delta(0, content="b")])
+    assert found is not None
+    messages = json.loads(found.body)
+    assert len(messages) == MAX_CHOICES
+    assert messages[0]["content"] == "ab"

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.providers.lenient import (
+    MAX_COMMAS,
     MAX_CONTAINERS,
     clean,
     decode,
@@ -204,3 +205,8 @@ def test_a_body_of_very_many_arrays_is_not_parsed() -> None:
     for count, found in ((MAX_CONTAINERS - 1, "m"), (MAX_CONTAINERS, None)):
         assert model(b'{"model":"m","x":[0%b]}' % (b",[]" * (count - 1))) == found
     assert model(b'{"model":"m","x":"%b"}' % (b"0," * MAX_CONTAINERS)) == "m"
+
+
+def test_a_body_of_very_many_values_is_not_parsed() -> None:
+    for count, found in ((MAX_COMMAS - 1, "m"), (MAX_COMMAS, None)):
+        assert model(b'{"model":"m","x":[0%b]}' % (b",1" * count)) == found
