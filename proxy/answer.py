@@ -234,7 +234,7 @@ class Answer:
             raise ValueError("it sent a second answer")
 
     def on_status(self, status: bytes) -> None:
-        self.reason = status
+        self.reason += status  # in parts where it was cut
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.complete:

@@ -35,6 +35,22 @@ async def test_an_answer_to_head_ends_at_its_head_and_the_next_one_is_not_taken_
     assert await whole(answer) == b"hi"
 
 
+async def test_a_head_is_the_same_wherever_it_is_cut(wire: Line) -> None:
+    interim = b"HTTP/1.1 100 Continue\r\n\r\n"
+    head = interim + b"HTTP/1.1 404 Not Found Here\r\nA: b c\r\nContent-Length: 0\r\n\r\n"
+    for at in range(len(head)):
+        answer = wire.begin()
+        answer.feed(head[:at])
+        answer.feed(head[at:])
+        await answer.head()
+        assert (answer.status, answer.reason, answer.headers) == (
+            404,
+            b"Not Found Here",
+            [(b"A", b"b c"), (b"Content-Length", b"0")],
+        )
+        assert answer.close()
+
+
 async def test_bytes_that_come_after_a_complete_answer_reach_nobody(wire: Line) -> None:
     answer = wire.begin()
     await wire.peer.send(OK)
