@@ -64,18 +64,19 @@ SECRET_HEADERS: Final = frozenset(
         b"x-traceway-api-key",
     }
 )
-# Names that say the same of others: `Helicone-Auth`, `x-portkey-api-key`, `X-Amz-Security-Token`.
+# Names that say the same of others: `Helicone-Auth`, `x-portkey-api-key`, `X-Amz-Security-Token`,
+# and of parameters: `access_token`, `subscription-key` (Azure API Management).
 _SECRET_NAME: Final = re.compile(
-    rb"(?:\A|[-_])(?:auth|authorization|api[-_]?key|token|secret|password)\Z", re.IGNORECASE
+    rb"(?:\A|[-_])(?:auth|authorization|api[-_]?key|subscription[-_]key|token|secret|password)\Z",
+    re.IGNORECASE,
 )
 # Longer names are nobody's; those that are looked up stay in memory.
 _NAME_BYTES: Final = 64
 # Where a caller's API key stands; the first one there is, is the caller.
 KEY_HEADERS: Final = (b"authorization", b"api-key", b"x-api-key", b"x-goog-api-key")
 _CALLER_BYTES: Final = 8
-SECRET_PARAMETERS: Final = frozenset(
-    {b"access_token", b"api-key", b"api_key", b"apikey", b"key", b"sig", b"signature", b"token"}
-)
+# Parameters of a query, beside those that are named as such headers are.
+SECRET_PARAMETERS: Final = frozenset({b"key", b"sig", b"signature"})
 # API keys by how their providers write them: OpenAI and Anthropic, Google, Groq, xAI, Hugging Face,
 # Replicate, Perplexity, NVIDIA, GitHub; and our own. For paths and for what our messages quote.
 _ANY_KEY: Final = re.compile(
@@ -211,6 +212,10 @@ def _is_secret(name: bytes) -> bool:
     return name.lower() in SECRET_HEADERS or _SECRET_NAME.search(name) is not None
 
 
+def _is_secret_parameter(name: bytes) -> bool:
+    return name.lower() in SECRET_PARAMETERS or (len(name) <= _NAME_BYTES and _is_secret(name))
+
+
 def caller(index: Index) -> bytes | None:
     """Tell the API keys of callers apart: 8 bytes of a hash, None for a call without a key."""
     for name in KEY_HEADERS:
@@ -238,7 +243,7 @@ def credentials(headers: RawHeaders, query: bytes, path: bytes = b"") -> tuple[b
         elif len(value) >= _ANY_KEY_BYTES:
             others.append(value)
     for name, value in _parameters(query) if query else ():
-        if name.lower() in SECRET_PARAMETERS:
+        if _is_secret_parameter(name):
             found |= {value, unquote_to_bytes(value)}
     rest = b"\n".join(others)
     found |= set(_ANY_KEY.findall(rest))
@@ -297,7 +302,7 @@ def redact_query(query: bytes, secrets: Iterable[bytes]) -> bytes:
     parts = []
     for part in query.split(b"&"):
         name, equals, _ = part.partition(b"=")
-        secret = equals and unquote_to_bytes(name).lower() in SECRET_PARAMETERS
+        secret = equals and _is_secret_parameter(unquote_to_bytes(name))
         parts.append(name + b"=" + REDACTED if secret else part)
     return redact(b"&".join(parts), secrets)
 

@@ -228,6 +228,20 @@ def test_secrets_are_replaced_in_bodies_queries_and_stored_headers() -> None:
 @pytest.mark.parametrize(
     "name",
     [
+        *(b"key", b"sig", b"signature", b"token", b"api-key", b"api_key", b"apikey"),
+        *(b"subscription-key", b"Ocp-Apim-Subscription-Key", b"x-api-key", b"auth_token"),
+        *(b"access_token", b"client_secret", b"X-Amz-Security-Token", b"sub%73cription-key"),
+    ],
+)
+def test_a_parameter_that_is_named_as_a_credential_is_kept_nowhere(name: bytes) -> None:
+    query = b"a=1&" + name + b"=abcdefgh-12345678&max_tokens=5"
+    assert headers.credentials([], query) == (b"abcdefgh-12345678",)
+    assert headers.redact_query(query, ()) == b"a=1&" + name + b"=[redacted]&max_tokens=5"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
         *(b"Helicone-Auth", b"x-portkey-api-key", b"X-Amz-Security-Token", b"cf-aig-authorization"),
         *(b"OPENAI_API_KEY", b"X-Auth-Token", b"apikey", b"client-secret", b"Proxy-Password"),
     ],
