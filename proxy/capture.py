@@ -85,6 +85,7 @@ class Capture:
 
     __slots__ = (
         "_budget",
+        "_closed",
         "_head",
         "_held_bytes",
         "_limit_bytes",
@@ -101,6 +102,7 @@ class Capture:
         self._held_bytes = 0
         self._reserved_bytes = 0  # taken from the budget for what is yet to come
         self._rest: _Rest | None = None
+        self._closed = False
 
     def reserve(self, size: int) -> bool:
         """Have room for a whole body of `size` bytes before it comes; False where there is none.
@@ -117,8 +119,10 @@ class Capture:
         return True
 
     def add(self, chunk: bytes) -> None:
-        """Take note of the next bytes."""
+        """Take note of the next bytes; once the copy was given, of their number alone."""
         self.size += len(chunk)
+        if self._closed:
+            return
         if self._rest is None:
             if self._keep(chunk):
                 return
@@ -145,7 +149,11 @@ class Capture:
         return self._held_bytes
 
     def captured(self) -> Captured:
-        """Give the copy as it stands, with what it took from the budget."""
+        """Give the copy as it stands, with what it took from the budget, and close it.
+
+        An upload may go on behind the end of its answer: what that took nobody would give back.
+        """
+        self._closed = True
         self._budget.give(self._reserved_bytes)
         self._reserved_bytes = 0
         head = b"".join(self._head)

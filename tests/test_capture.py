@@ -152,3 +152,13 @@ def test_a_whole_body_is_held_once_and_one_that_was_cut_stays_as_it_is() -> None
     cut = capture(whole, 100, Budget(PLENTY))
     cut.share(whole)
     assert cut.captured().head == whole[:100]
+
+
+@pytest.mark.parametrize("limit_bytes", [PLENTY, 1000])
+def test_what_comes_once_the_copy_was_given_is_counted_and_takes_nothing(limit_bytes: int) -> None:
+    budget = Budget(PLENTY)
+    copy = capture(b"x" * 900, limit_bytes, budget)
+    budget.give(copy.captured().held_bytes)
+    copy.add(b"x" * 900)
+    assert copy.size == 1800
+    assert budget.used_bytes == 0
