@@ -265,5 +265,8 @@ def _usage(
     if not text:
         return _Usage("missing")
     model = facts.model or asked.facts.model
-    output = 0 if call.operation.name == "embeddings" else tokens_of(answered.text, model)
+    output: int | None = 0
+    if call.operation.name != "embeddings" and call.status is not None:
+        # Of a copy that was cut nobody knows how much is missing.
+        output = tokens_of(answered.text, model) if answered.complete else None
     return _Usage("estimated", Tokens(input=tokens_of(text, model), output=output))

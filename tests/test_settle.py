@@ -19,6 +19,7 @@ from tests.calling import (
     CUT,
     DONE,
     EVENTS,
+    JSON,
     LEFT,
     QUESTION,
     STOPPED,
@@ -152,6 +153,13 @@ SOURCES: list[tuple[str, CallEnd, str | None, int | None, int | None, str]] = [
     ("reported by a stream", stream(*FINE, USAGE, DONE), "provider", 9, 2, "priced"),
     ("asked for by us", injected(), "injected", 9, 2, "priced"),
     ("not reported", stream(*FINE, DONE), "estimated", IN, OUT, "priced"),
+    ("not reported, its copy cut", stream(*FINE, DONE, body_bytes=100), "estimated", IN, None,
+     "unpriced"),
+    ("reported, its copy cut", stream(*FINE, USAGE, DONE, body_bytes=100), "provider", 9, 2,
+     "priced"),
+    ("not reported, in a coding that nobody knows", answered(
+        a_call(), b"x", headers=(*JSON, (b"Content-Encoding", b"x-backwards"))
+    ), "estimated", IN, None, "unpriced"),
     ("cancelled", stream(*FINE, ending=LEFT), "estimated", IN, OUT, "priced"),
     ("cancelled, reported", stream(*FINE, USAGE, ending=LEFT), "provider", 9, 2, "priced"),
     ("truncated", stream(*FINE), "estimated", IN, OUT, "priced"),
