@@ -106,10 +106,11 @@ class Connection(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
-    async def drain(self) -> None:
-        """Wait while the upstream takes nothing more."""
+    async def drain(self, limit_s: float) -> bool:
+        """Wait while the upstream takes nothing more; False where that is still so at the limit."""
         if self._writable is not None:
-            await self._writable
+            await asyncio.wait((self._writable,), timeout=limit_s)
+        return self._writable is None
 
     def is_silent(self) -> bool:
         """Whether nothing is on the wire that the loop has yet to see, not even the end."""

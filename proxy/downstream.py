@@ -5,6 +5,7 @@ broke off never looks complete. Knows aiohttp's server, and nothing of upstreams
 """
 
 import asyncio
+import select
 import socket
 import struct
 from collections.abc import AsyncIterator
@@ -20,6 +21,9 @@ from proxy.reaper import Client, MalformedBody
 
 # SO_LINGER on, for 0 s: a connection that is closed is reset.
 _RESET: Final = struct.pack("ii", 1, 0)
+
+# Its end, which not every system tells apart from what is to be read; a reset; an error.
+_GONE: Final = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
 
 # A browser would run these on our origin, or guess at a body without a type.
 _ACTIVE_TYPES: Final = (b"html", b"xml", b"svg")
@@ -162,6 +166,21 @@ def cut(request: web.BaseRequest) -> None:
         sock = request.transport.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     request.transport.abort()
+
+
+def let_go_if_gone(request: web.BaseRequest) -> None:
+    """Close a client's connection that is not read from where the client has closed it.
+
+    What it sent stands before its end, so only the system knows of that, and not where full buffers
+    hold the end back. A client that closes its half alone has left, as for aiohttp's server.
+    """
+    transport = request.transport
+    if transport is None or transport.is_closing():
+        return
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), _GONE)
+    if poll.poll(0):
+        transport.abort()
 
 
 def sandbox(content_type: str) -> RawHeaders:

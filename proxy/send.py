@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from aiohttp import web
@@ -20,7 +21,7 @@ from proxy.answer import Answer, UpstreamFault
 from proxy.call import Call
 from proxy.capture import Budget
 from proxy.decode import Decoder, decode, decoder
-from proxy.downstream import take_body
+from proxy.downstream import let_go_if_gone, take_body
 from proxy.headers import RawHeaders
 from proxy.inject import (
     MAX_BODY_BYTES,
@@ -197,6 +198,7 @@ class Sender:
                 headers=headers.request_headers(call.outgoing, self.upstream.authority),
                 body=body,
                 chunked="Transfer-Encoding" in request.headers,
+                look=partial(let_go_if_gone, request),
             )
             return await self._send(call, plain, editable=editable)
         finally:

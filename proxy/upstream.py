@@ -8,7 +8,7 @@ unasked, carries nobody's call.
 import asyncio
 import math
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -25,6 +25,8 @@ from proxy.tunnel import refusal
 
 # Servers close idle connections after 5 s (Node's default) and more; a younger one is safe to use.
 MAX_IDLE_S: Final = 5.0
+# Seconds. A client whose upload is held back is not read from, so its end is looked for.
+LOOK_S: Final = 1.0
 # Only a proxy asks for its own credentials (RFC 9110 section 15.5.8).
 _NOT_BY_THE_UPSTREAM: Final = 407
 # RFC 9110 section 9.2.2. Sent again, once, when a kept connection turns out to be dead.
@@ -35,7 +37,8 @@ _IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b
 class Request:
     """A request as it leaves: `target` is path and query as raw bytes, `body` whole or as it comes.
 
-    `chunked` frames the body with chunks; otherwise `headers` declare its length.
+    `chunked` frames the body with chunks; otherwise `headers` declare its length. `look` is called
+    each `LOOK_S` in which the upstream takes nothing of the body.
     """
 
     method: bytes
@@ -43,6 +46,7 @@ class Request:
     headers: list[tuple[bytes, bytes]]
     body: bytes | AsyncIterator[bytes] = b""
     chunked: bool = False
+    look: Callable[[], None] = lambda: None
 
 
 class Exchange:
@@ -63,7 +67,9 @@ class Exchange:
             self._connection.write(head + body)
         else:
             self._connection.write(head)
-            self._upload = spawn(self._send_body(request.body, request.chunked), "upload")
+            self._upload = spawn(
+                self._send_body(request.body, request.chunked, request.look), "upload"
+            )
 
     def close(self) -> None:
         """Give the connection back, or close it where the exchange did not end properly."""
@@ -74,11 +80,14 @@ class Exchange:
         if self.answer.close():
             self._upstream.take_back(self._connection)
 
-    async def _send_body(self, body: AsyncIterator[bytes], chunked: bool) -> None:
+    async def _send_body(
+        self, body: AsyncIterator[bytes], chunked: bool, look: Callable[[], None]
+    ) -> None:
         try:
             async for piece in body:
                 self._connection.write(_chunk(piece) if chunked else piece)
-                await self._connection.drain()
+                while not await self._connection.drain(LOOK_S):
+                    look()
                 if not self._connection.usable:
                     return
                 self.answer.progress()

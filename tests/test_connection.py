@@ -78,7 +78,7 @@ async def test_a_writer_that_waits_goes_on_when_the_connection_is_lost(wire: Lin
     answer = wire.begin(b"POST")
     wire.peer.writer.transport.pause_reading()
     wire.connection.write(b"x" * 64 * 1024 * 1024)
-    waiting = asyncio.create_task(wire.connection.drain())
+    waiting = asyncio.create_task(wire.connection.drain(10))
     await asyncio.sleep(0)
     assert not waiting.done()
     wire.peer.cut()

@@ -1,12 +1,15 @@
 """Who ends a call before its time: clients that leave or fall silent, answers that come early."""
 
 import asyncio
+import contextlib
 from typing import Any
 
 import orjson
 import pytest
+from aiohttp import web
 
-from proxy import downstream
+from proxy import downstream, send
+from proxy import upstream as module
 from tests.conftest import Serve
 from tests.running import CHAT, Running
 from tests.wire import Peer, ScriptedUpstream, connect
@@ -114,6 +117,40 @@ async def test_a_client_that_leaves_in_mid_upload_cancels_its_call_and_owes_noth
     span = await cancelled(tw, watched)
     assert span["status"]["cancelled"]["phase"] == "request"
     assert span["kind"]["cost"] == 0
+
+
+@pytest.mark.parametrize("how", ["close", "reset"])
+async def test_a_client_that_leaves_while_its_upload_is_held_back_cancels_its_call(
+    tw: Running, upstream: ScriptedUpstream, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, over = asyncio.Event(), asyncio.Event()
+    look = downstream.let_go_if_gone
+
+    def looked(request: web.Request) -> None:
+        if request.protocol._reading_paused:
+            held.set()
+        look(request)
+
+    async def script(peer: Peer) -> None:
+        peer.writer.transport.pause_reading()
+        await over.wait()
+
+    upstream.script = script
+    monkeypatch.setattr(module, "LOOK_S", 0.02)
+    monkeypatch.setattr(send, "let_go_if_gone", looked)
+    async with connect(tw.port) as client:
+        await client.send(UPLOAD + b"Content-Length: 100000000\r\n\r\n")
+        while not held.is_set():  # slowly: an end that waits behind full buffers is not seen
+            await client.send(bytes(256 * 1024))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(held.wait(), 0.02)
+        if how == "reset":
+            client.cut()
+    async with asyncio.timeout(2):
+        span = await tw.ended()
+    over.set()
+    assert span["status"]["cancelled"]["ended_by"] == "client"
+    assert span["status"]["cancelled"]["phase"] == "request"
 
 
 async def test_a_client_that_leaves_before_its_chat_request_is_whole_costs_no_call(
