@@ -263,23 +263,36 @@ class Forwarder:
     async def _deliver_strictly(
         self, request: web.Request, call: Call, sent: Sent, response: RelayedResponse
     ) -> Ending:
-        """Hand the answer on, but let the client see its end only when that is saved."""
+        """Hand the answer on, but let the client see its end only when that is saved.
+
+        Raises:
+            UpstreamFault: the upstream broke off; where a stream's own end had come, behind that.
+        """
         answer = sent.exchange.answer
         held: list[bytes] = []
-        async for piece, received in sent.pieces():
-            await call.watched(piece, received)
-            if held or answer.complete or call.at_its_end:
-                held.append(received)
-            else:
-                await response.prepare(request)
-                await response.write(received)
-        if await self._recorder.waits.committed(self._recorder.put(call.finish(COMPLETE))):
-            await response.prepare(request)
-            await response.write(b"".join(held))
-            await response.write_eof()
-        else:
+        fault: UpstreamFault | None = None
+        try:
+            async for piece, received in sent.pieces():
+                await call.watched(piece, received)
+                if held or answer.complete or call.at_its_end:
+                    held.append(received)
+                else:
+                    await response.prepare(request)
+                    await response.write(received)
+        except UpstreamFault as error:
+            if not call.at_its_end:
+                raise
+            fault = error
+        ending = COMPLETE if fault is None else _ending_of(fault)
+        if not await self._recorder.waits.committed(self._recorder.put(call.finish(ending))):
             cut(request)
-        return COMPLETE
+            return ending
+        await response.prepare(request)
+        await response.write(b"".join(held))
+        if fault is not None:
+            raise fault
+        await response.write_eof()
+        return ending
 
     def _broken_off(self, request: web.Request, call: Call) -> Ending:
         phase: Phase = "body"

@@ -1,6 +1,7 @@
 """Durability end to end: what a client may see before its call is saved, in each mode."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -259,6 +260,28 @@ async def test_strict_the_streams_own_end_is_held_until_it_is_saved(
         gate.open()
         assert await end == DONE
         assert await states(tw) == ["completed"]
+
+
+async def test_strict_an_upstream_that_breaks_off_behind_the_streams_own_end_takes_it_from_nobody(
+    gated: Gated, upstream: ScriptedUpstream
+) -> None:
+    tw, _ = await gated("strict")
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(HEAD + chunk(delta("Hi")) + chunk(DONE))
+        await peer.close()
+
+    upstream.script = script
+    async with connect(tw.port) as client:
+        await client.send(REQUEST)
+        await client.head()
+        seen = b""
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            async for piece in client.chunks():
+                seen += piece
+    assert seen == delta("Hi") + DONE
+    assert await states(tw) == ["completed"]
 
 
 async def test_strict_refuses_a_call_that_it_cannot_record(
