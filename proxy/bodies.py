@@ -19,7 +19,7 @@ from proxy.conversation import Conversations, Question
 from proxy.decode import decode
 from proxy.prefixes import Owner
 from proxy.providers.facts import AnswerFacts, Operation, RequestFacts
-from proxy.providers.lenient import PREVIEW_CHARS, preview
+from proxy.providers.lenient import PREVIEW_CHARS, has_many_values, preview
 from proxy.providers.openai import (
     Assembled,
     answer_path,
@@ -79,7 +79,7 @@ class Asked:
 class Answered:
     """An answer as it was read: ``text`` is the model's, ``messages`` are those of a conversation.
 
-    ``complete``: all of its bytes were there to be read.
+    ``complete``: all of its bytes were there, and could be read.
     """
 
     facts: AnswerFacts
@@ -147,6 +147,7 @@ class BodyReader:
             # Of no conversation, or nothing of it came.
             text = found.text if found else stream_text(call.operation, events_of(read.data))
         else:
+            complete = complete and not has_many_values(read.data)
             tail = b"" if message.content_encoding else message.body.tail
             facts = read_answer(call.operation, call.status, read.data, tail)
             text = facts.text

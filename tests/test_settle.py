@@ -155,6 +155,9 @@ SOURCES: list[tuple[str, CallEnd, str | None, int | None, int | None, str]] = [
     ("not reported", stream(*FINE, DONE), "estimated", IN, OUT, "priced"),
     ("not reported, its copy cut", stream(*FINE, DONE, body_bytes=100), "estimated", IN, None,
      "unpriced"),
+    ("not reported, of too many values to be read", plain(
+        answer=b'{"choices":[{"message":{"content":"Fine."}}],"x":[0%b]}' % (b",0" * 1_000_001)
+    ), "estimated", IN, None, "unpriced"),
     ("reported, its copy cut", stream(*FINE, USAGE, DONE, body_bytes=100), "provider", 9, 2,
      "priced"),
     ("not reported, in a coding that nobody knows", answered(
