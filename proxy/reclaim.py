@@ -46,6 +46,14 @@ class Reclaim:
         """Have what deletions left given back when there is time."""
         self.is_due = self._begins = True
 
+    def look(self) -> None:
+        """Have given back what a process before this one deleted, where it left words of it.
+
+        Only then: the WAL of one that was killed may be large, and to empty it takes long.
+        """
+        if self._database.has_left:
+            self.note()
+
     def begin(self) -> None:
         """Give back what a deletion left, for a moment. Raises StorageError."""
         self.note()

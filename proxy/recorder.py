@@ -169,7 +169,7 @@ class Recorder:
 
     def reclaim_left(self) -> None:
         """Have given back, when there is time, what a process before this one deleted."""
-        self._order(lambda _: self._reclaim.note(), (), outside=True)
+        self._order(lambda _: self._reclaim.look(), (), outside=True)
 
     def _order(
         self, work: Callable[..., object], projects: Collection[int] | None, **how: bool

@@ -122,6 +122,11 @@ class Database(Readable, Protocol):
         """Whether the last transaction had to wait for another server's, and not only a moment."""
         ...
 
+    @property
+    def has_left(self) -> bool:
+        """Whether words are deleted that are in its files still. For who may ``reclaim``."""
+        ...
+
     def reclaim(self, *, begin: bool = False) -> bool:
         """Give a part of the space of deleted rows back; tell whether there is more to give.
 

@@ -47,6 +47,11 @@ class CleanUp:
         """Whether there is more to do."""
         return self._asked or bool(self._parts)
 
+    @property
+    def has_left(self) -> bool:
+        """Whether a part has deleted words."""
+        return self._writer.execute(TO_CLEAN).fetchone() is not None
+
     def begin(self) -> None:
         """Have all words leave that are deleted by now."""
         self._asked = True

@@ -78,6 +78,8 @@ def open_postgres_snapshot(url: str) -> PostgresSnapshot:
 class PostgresDatabase(PostgresReaders):
     """An open database of PostgreSQL. Fulfils ``Database``; ``open_postgres`` makes it."""
 
+    has_left = False  # the server sees to that
+
     def __init__(
         self,
         address: Address,

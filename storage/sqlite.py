@@ -158,6 +158,12 @@ class SqliteDatabase(SqliteReaders):
                 self._writer.execute("ROLLBACK")
             raise
 
+    @property
+    def has_left(self) -> bool:
+        """Whether words are deleted that are in the index still."""
+        with self._outside():
+            return self._words.has_left
+
     def reclaim(self, *, begin: bool = False) -> bool:
         """Give a part of the space of deleted rows back; tell whether there is more to give.
 

@@ -12,6 +12,8 @@ from storage.database import DatabaseCorrupt
 class Asked:
     """What a database was asked for; it has more to give for each True."""
 
+    has_left = False
+
     def __init__(self, more: Iterable[bool]) -> None:
         self.begun: list[bool] = []
         self._more = iter(more)
@@ -97,6 +99,16 @@ def test_what_fails_is_still_due() -> None:
         reclaim.go_on()
     reclaim.go_on()  # not at once
     assert asked.begun == [True, True]
+
+
+def test_what_a_process_before_left_is_looked_for() -> None:
+    reclaim, asked = reclaiming(False)
+    reclaim.look()
+    assert not reclaim.is_due
+    asked.has_left = True
+    reclaim.look()
+    reclaim.go_on()
+    assert asked.begun == [True]
 
 
 def test_what_is_damaged_is_told_of_and_not_tried_again(

@@ -336,6 +336,7 @@ async def test_what_a_process_before_left_is_given_back_when_there_is_time(
         return not begin
 
     monkeypatch.setattr(recording.database, "reclaim", reclaim)
+    monkeypatch.setattr(type(recording.database), "has_left", True)
     recording.recorder.reclaim_left()
     await begun.wait()
 
