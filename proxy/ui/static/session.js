@@ -2,42 +2,26 @@
 // running answer grows by span_progress, as text and nothing else, until the server's rendering of
 // the whole message takes its place.
 
-import { ask, isOver } from "./ask.js";
+import { ask } from "./ask.js";
 import { tick } from "./clock.js";
 import "./copy.js";
 import { bind, current } from "./keys.js";
 import { watch } from "./live.js";
 import { onMark } from "./marks.js";
 import { merge, parse, remember } from "./merge.js";
+import { refetching } from "./refetch.js";
 
-const FLUSH_MS = 120; // events come in batches; one fetch serves them all
-const REST_MS = 400; // between two fetches
+const FLUSH_MS = 120;
 const LIVE_MESSAGES = 300; // of a last page that grows while it is open
 const NEAR_PX = 120; // from the end: the reader is at it
 
 const root = document.getElementById("session");
 const streams = new Map(); // what came of running answers: {start, count, text} by span
-let timer = 0;
-let again = false;
+const schedule = refetching(refresh, FLUSH_MS);
 
 function take(event) {
   if (event.type === "span_progress") progress(event);
   else schedule();
-}
-
-function schedule() {
-  again = true;
-  timer ||= setTimeout(flush, FLUSH_MS);
-}
-
-async function flush() {
-  again = false;
-  try {
-    await refresh();
-  } catch {
-    again = !isOver(); // the server is gone; live.js says so, and this goes on when it is back
-  }
-  timer = again ? setTimeout(flush, REST_MS) : 0;
 }
 
 async function refresh() {

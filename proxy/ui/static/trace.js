@@ -1,27 +1,15 @@
 // An open trace: when one of its spans begins or ends, its page is fetched and merged.
 
-import { ask, isOver } from "./ask.js";
+import { ask } from "./ask.js";
 import { tick } from "./clock.js";
 import "./copy.js";
 import { watch } from "./live.js";
 import { merge, parse, remember } from "./merge.js";
+import { refetching } from "./refetch.js";
 
-const FLUSH_MS = 200; // events come in batches; one fetch serves them all
-const REST_MS = 400; // between two fetches
+const FLUSH_MS = 200;
 const root = document.getElementById("trace");
-let timer = 0;
-let again = false;
-
-// One at a time, so that no older answer is merged over a newer one.
-async function flush() {
-  again = false;
-  try {
-    await refresh();
-  } catch {
-    again = !isOver(); // the server is gone; live.js says so, and this goes on when it is back
-  }
-  timer = again ? setTimeout(flush, REST_MS) : 0;
-}
+const schedule = refetching(refresh, FLUSH_MS);
 
 async function refresh() {
   const answer = await ask(address());
@@ -48,8 +36,7 @@ function address() {
 
 function take(event) {
   if (event.type !== "resync" && event.trace_id !== root.dataset.trace) return;
-  again = true;
-  timer ||= setTimeout(flush, FLUSH_MS);
+  schedule();
 }
 
 // Of a long tree the part that is looked at.
