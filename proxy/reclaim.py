@@ -6,9 +6,10 @@ hundred is held because of it.
 
 import logging
 import time
+from contextlib import suppress
 from typing import Final
 
-from storage.database import Database, DatabaseCorrupt
+from storage.database import Database, DatabaseCorrupt, StorageError
 
 # So long it is given back behind a deletion, before anything else, but for one that comes so soon
 # after another; the rest when there is time, or when there was none for so long.
@@ -51,8 +52,9 @@ class Reclaim:
 
         Only then: the WAL of one that was killed may be large, and to empty it takes long.
         """
-        if self._database.has_left:
-            self.note()
+        with suppress(StorageError):  # nobody waits for it, and whoever deletes meets that too
+            if self._database.has_left:
+                self.note()
 
     def begin(self) -> None:
         """Give back what a deletion left, for a moment. Raises StorageError."""

@@ -111,6 +111,16 @@ def test_what_a_process_before_left_is_looked_for() -> None:
     assert asked.begun == [True]
 
 
+def test_nobody_hears_of_a_look_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    def damaged(_: Asked) -> bool:
+        raise DatabaseCorrupt("text_parts", "it cannot be read")
+
+    reclaim, _ = reclaiming()
+    monkeypatch.setattr(Asked, "has_left", property(damaged))
+    reclaim.look()
+    assert not reclaim.is_due
+
+
 def test_what_is_damaged_is_told_of_and_not_tried_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
