@@ -148,10 +148,13 @@ class Backlog:
                 self._works -= 1
                 break
         self._passed_over = len(batch) == starts > 0 < len(self._items)
+        self._forget_gone()
+        return batch
+
+    def _forget_gone(self) -> None:
         for some in (self._with_bodies, self._starts, self._first):
             while some and some[0] not in self._items:
                 some.popleft()
-        return batch
 
     def withdraw(self, item: Item) -> None:
         """Let go of other work that is not to happen any more, unless it was taken."""
@@ -184,8 +187,8 @@ class Backlog:
     def make_room(self, newest: Item, limit_bytes: int) -> None:
         """Drop what does not fit: the oldest bodies, then whole records."""
         # The oldest bodies go first, for a count is worth more than a text; checkpoints with them,
-        # since more will come. Then starts: an end carries its own. At last the newest end, whose
-        # call has left no start that would stay `running`.
+        # since more will come. Then starts: an end carries its own. At last the newest end: a call
+        # whose start was saved before is shown as running until the process ends.
         while self.bytes > limit_bytes and self._with_bodies:
             self._lighten(self._with_bodies.popleft())
         while self.bytes > limit_bytes and self._starts:
@@ -193,6 +196,7 @@ class Backlog:
         if self.bytes > limit_bytes and newest in self._items:
             self._drop(newest)
             self._losses.add(records=1)
+        self._forget_gone()  # nothing is taken meanwhile
         self._losses.complain(
             "recording falls behind: the oldest bodies, then whole records are dropped"
         )

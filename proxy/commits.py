@@ -23,6 +23,8 @@ RETRY_MAX_S: Final = 5.0
 LAST_TRY_S: Final = 5.0
 # Other work than records that the database ends so often, as it takes too long, is refused.
 TOO_LONG_ENDS: Final = 3
+# What failed last, with nothing behind it, is found to have passed at the earliest so much later.
+LOOK_AGAIN_S: Final = 0.5
 # Behind a wait for another server projects are written apart for so long.
 APART_S: Final = 5.0
 
@@ -47,7 +49,7 @@ class Commits:
         self._failed = failed
         self._last_try_at_s: float | None = None
         self._given_up = False
-        self._waited_at_s = -math.inf
+        self._waited_at_s = self._failed_at_s = -math.inf
 
     @property
     def are_apart(self) -> bool:
@@ -91,6 +93,7 @@ class Commits:
                     item.sealed = False
                     item.is_unsure |= isinstance(error, CommitUnknown)
                 self.error = str(error) or repr(error)
+                self._failed_at_s = time.monotonic()
                 self._failed(error)
                 too_long += item is not None and isinstance(error, TookTooLong)
                 if is_refusal(error) or too_long == TOO_LONG_ENDS:
@@ -109,6 +112,11 @@ class Commits:
                 if self._database.has_waited:
                     self._waited_at_s = time.monotonic()
         return "given up", None
+
+    def look_again(self) -> None:
+        """Find out whether commits still fail, where nothing is to be committed that would tell."""
+        if self.error is not None and time.monotonic() - self._failed_at_s >= LOOK_AGAIN_S:
+            self.run(lambda _: None, (), once=True)
 
     def _seal(self, item: Item) -> None:
         """Have an item happen, unless it was withdrawn: there is no way back from here."""

@@ -274,6 +274,8 @@ class Recorder:
                 self._since_slow = 0 if was_slow else self._since_slow + 1
             elif batch:
                 self._do_work(batch[0])
+            else:
+                self.commits.look_again()
             self._busy_since_s = time.monotonic()
             with contextlib.suppress(StorageError):  # what cannot be done now is done later
                 self._to_tend = self._database.tend(idle=not self._backlog)
@@ -293,7 +295,8 @@ class Recorder:
                     return None
                 # Calls in flight have pauses of milliseconds: a longer one is time for the index.
                 has_more = self._unindexed or self._reclaim.is_due
-                pause_s = IDLE_S if has_more else TEND_S if self._to_tend else None
+                to_tend = self._to_tend or self.commits.error is not None
+                pause_s = IDLE_S if has_more else TEND_S if to_tend else None
                 idle = not self._wake.wait(pause_s)
                 if idle and not self._backlog and not self._closing:
                     self._busy_since_s = time.monotonic()

@@ -161,7 +161,7 @@ def _settle(
         contents += dropped
         freed[projects[number]] += freed_bytes
     ledger.additions.stored_bytes.subtract(freed)
-    log_changes(ledger, roll_up(ledger))
+    sessions = roll_up(ledger)
     traces = 0
     for project_id, trace_id in done:
         key: dict[str, Value] = {"project_id": project_id, "trace_id": trace_id}
@@ -169,4 +169,5 @@ def _settle(
             tx.execute(DROP_EARLY_OF_TRACE, key)
             tx.execute(MARK, {**key, "now_us": now_us})
             traces += 1
+    log_changes(ledger, sessions)  # last, as in writes.apply
     return traces, contents, freed.total()

@@ -2,12 +2,14 @@
 
 Invariants: a transaction has the locks of the projects that it writes to before it reads anything,
 taken in one order by all; who names none has what stands beside anybody who names some. Nothing
-waits for ever: not for an address, a lock, a peer or a statement. A connection that is lost is
+waits for ever: not for an address, a lock, a peer or a statement, but for those that change or
+rewrite all tables. A connection that is lost is
 replaced by the next transaction. The writer's connection lives on an event loop of its own, which
 runs while a statement does, in the thread that asked for it.
 """
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Collection, Coroutine, Iterator
@@ -100,7 +102,7 @@ class PostgresDatabase(PostgresReaders):
         self._connection: Any = None
         self._transaction: PostgresTransaction | None = None
         self._limit: asyncio.TimerHandle | None = None
-        self._armed_at_s = 0.0
+        self._armed_at_s = -math.inf
         self._ended_at_s = self._idle_s = 0.0
         self.has_waited = False
 
@@ -112,7 +114,8 @@ class PostgresDatabase(PostgresReaders):
         with self._taken():
             self._connect()
             self.run(refuse_unfinished(self._connection, self.place))
-            self.run(migrate(self._connection, self.place))
+            with self._unhurried():
+                self.run(migrate(self._connection, self.place))
 
     @contextmanager
     def transaction(self, projects: Collection[int] | None = None) -> Iterator[PostgresTransaction]:
@@ -274,15 +277,23 @@ class PostgresDatabase(PostgresReaders):
             self._connect()
             self.run(self._connection.execute("SET statement_timeout = 0"))
             try:
-                for table in self.run(self._connection.fetch(OUR_TABLES)):
-                    self._armed_at_s = time.monotonic() + 24 * 3600.0
-                    if self._limit is not None:
-                        self._limit.cancel()
-                    self.run(self._connection.execute(f'VACUUM (FULL, ANALYZE) "{table[0]}"'))
+                with self._unhurried():
+                    for table in self.run(self._connection.fetch(OUR_TABLES)):
+                        self.run(self._connection.execute(f'VACUUM (FULL, ANALYZE) "{table[0]}"'))
             finally:
-                self._armed_at_s = 0.0
                 if self._connection is not None:
                     self.run(self._connection.execute("RESET statement_timeout"))
+
+    @contextmanager
+    def _unhurried(self) -> Iterator[None]:
+        """Have what is done meanwhile take as long as it takes."""
+        if self._limit is not None:
+            self._limit.cancel()
+        self._armed_at_s = math.inf
+        try:
+            yield
+        finally:
+            self._armed_at_s = -math.inf
 
     async def close(self) -> None:
         """Close every connection, after the writer's thread has ended."""

@@ -37,6 +37,9 @@ _LOCKED: Final = frozenset({"55P03", "40P01", "40001", "25P02"})
 _AWAY: Final = frozenset({"25006", "42501", "3D000"})
 _AWAY_CLASSES: Final = frozenset({"08", "28", "53", "57", "58"})
 _DAMAGED: Final = frozenset({"XX001", "XX002"})
+# The class of limits of a statement; the whole server has come to one where it says so.
+_LIMIT_CLASS: Final = "54"
+_OF_THE_SERVER: Final = "not accepting commands"
 _CANCELLED: Final = "57014"
 # By a limit of time: of a statement, and of the pause between two of a transaction.
 _TOO_LONG: Final = frozenset({_CANCELLED, "25P03"})
@@ -54,7 +57,9 @@ def refusal(place: str, error: BaseException, limit_s: float | None = None) -> S
         return DatabaseCorrupt(place, f"it is damaged ({detail})")
     if code in _LOCKED or is_stale(error):
         return _Busy(place, detail)
-    if code in _AWAY or code[:2] in _AWAY_CLASSES:
+    # Transaction ids run out, so that nothing is written until the server was vacuumed.
+    is_at_its_end = code[:2] == _LIMIT_CLASS and _OF_THE_SERVER in detail
+    if code in _AWAY or code[:2] in _AWAY_CLASSES or is_at_its_end:
         return Unreachable(place, detail)
     if isinstance(error, (UnicodeError, OverflowError, asyncpg.DataError)):
         return StatementRefused(place, detail)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random
+import weakref
 from typing import Any
 
 import pytest
@@ -255,6 +256,18 @@ async def test_nothing_goes_before_other_work() -> None:
     end, first, late, later = ended(), a_call().start, a_call().start, a_call().start
     batches = [[first, end], [work], [late], [work], [later]]
     assert taken(queued(end, first, work, late, work, later)) == batches
+
+
+async def test_what_was_dropped_is_held_by_nobody_while_nothing_is_taken() -> None:
+    backlog = queued(ended())
+    held = []
+    for _ in range(3):
+        item = put(backlog, a_call().start)
+        held.append(weakref.ref(item.ticket))
+        backlog.make_room(item, RECORD_BYTES)
+    del item
+    assert [ticket() for ticket in held] == [None] * 3
+    assert len(backlog) == 1
 
 
 async def test_what_is_withdrawn_is_gone_and_in_nobodys_way() -> None:

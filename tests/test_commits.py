@@ -158,3 +158,19 @@ def test_work_that_always_takes_too_long_is_refused_and_records_never_are(begin:
     assert database.ends == [None]
     commits, _, _ = begin(long, long, long, long, None)
     assert commits.run(lambda _: None, ()) == ("saved", None)
+
+
+def test_that_it_passed_is_found_also_where_nothing_comes(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commits, database, _ = begin(StatementRefused("the database", "no"), AWAY, None)
+    commits.run(lambda _: None, (1,))
+    commits.look_again()  # it failed just now
+    assert len(database.ends) == 2
+    monkeypatch.setattr(module, "LOOK_AGAIN_S", 0.0)
+    commits.look_again()
+    assert commits.error == str(AWAY)
+    commits.look_again()
+    assert (commits.error, commits.away_since_us) == (None, None)
+    commits.look_again()  # there is nothing to find out
+    assert database.projects == [(1,), (), ()]

@@ -93,6 +93,23 @@ async def test_the_log_tells_of_failing_commits_once_a_minute(
     assert recording.recorder.losses.counters.failed_commits == 30
 
 
+async def test_a_writer_that_has_nothing_to_do_notices_that_it_may_write_again(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commits, "LOOK_AGAIN_S", 0.0)
+    monkeypatch.setattr(module, "TEND_S", 0.01)
+    recording = await begin()
+    loop, is_well = asyncio.get_running_loop(), asyncio.Event()
+    recording.gate.failures += [RuntimeError("away"), RuntimeError("away")]
+    with pytest.raises(RuntimeError):
+        await recording.recorder.write(lambda _: None)
+    assert "away" in recording.recorder.reasons()[0]
+    recording.recorder.commits.after_commit = lambda: loop.call_soon_threadsafe(is_well.set)
+    async with asyncio.timeout(5):
+        await is_well.wait()
+    assert recording.recorder.reasons() == []
+
+
 @pytest.mark.parametrize(
     "refusal", [RuntimeError("a bug of ours"), StatementRefused("traceway.db", "no such column")]
 )

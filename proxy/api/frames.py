@@ -24,6 +24,7 @@ FRAME_BYTES: Final = 300
 # A browser waits so long before it connects again.
 RETRY_MS: Final = 1000
 
+RESYNC_TYPE: Final = "resync"
 RESYNC: Final = b'data: {"type":"resync"}\n\n'
 
 
@@ -68,8 +69,12 @@ class Wants:
         return b"".join(
             frame.data
             for frame in page.frames
-            if frame.sequence > position
-            and (self.kinds is None or frame.type in self.kinds)
+            if frame.sequence > position and (frame.type == RESYNC_TYPE or self._has(frame))
+        )
+
+    def _has(self, frame: Frame) -> bool:
+        return (
+            (self.kinds is None or frame.type in self.kinds)
             and (self.session_id is None or frame.session_id == self.session_id)
             and (self.model is None or frame.models is None or self.model in frame.models)
         )
@@ -115,7 +120,11 @@ def pages(after: int, frames: Sequence[Frame]) -> Iterator[Page]:
 def render(
     told: Sequence[Told], sessions: Mapping[str, Session], traces: Mapping[bytes, Trace]
 ) -> list[Frame]:
-    """Render events with the rows that they name; of one that is gone, null."""
+    """Render events with the rows that they name; of one that is gone, null.
+
+    An event of a session whose id was erased becomes a ``resync`` with the event's number: whoever
+    shows that session is to hear of it, and nothing says any more who that is.
+    """
     session_views = {
         key: orjson.Fragment(orjson.dumps(session_view(session)))
         for key, session in sessions.items()
@@ -126,6 +135,10 @@ def render(
     times = {at_us: iso(at_us) for at_us in {one.at_us for one in told}}
     frames = []
     for sequence, at_us, event in told:
+        if event.type == SESSION_UPDATED and event.session_id is None:
+            data = b"id: %d\n%b" % (sequence, RESYNC)
+            frames.append(Frame(sequence, RESYNC_TYPE, None, None, data))
+            continue
         shown: dict[str, object] = {"type": event.type}
         models: Sequence[str] | None = event.models
         if event.trace_id is not None:

@@ -52,6 +52,6 @@ class Granting:
         return result
 
     def note_use(self, key: ApiKey, now_us: int) -> None:
-        """Write down that a key was used, without waiting for it."""
-        noted = self._recorder.write(lambda tx: api_keys.note_use(tx, key.id, now_us), ())
+        """Write down that a key was used, soon or never, without waiting for it."""
+        noted = self._recorder.change(lambda tx: api_keys.note_use(tx, key.id, now_us), ())
         noted.add_done_callback(lambda done: done.cancelled() or done.exception())

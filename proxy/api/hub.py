@@ -25,6 +25,8 @@ from storage.events import SESSION_UPDATED, TRACE_CREATED, TRACE_UPDATED
 # each time, up to some 10,000 events/s. Nobody sees the difference, and 200 of them cost a tenth of
 # what they would at each commit.
 PAUSE_S: Final = 0.050
+# While the log cannot be read, so seldom in the end.
+MAX_PAUSE_S: Final = 1.0
 # What the rings of all projects hold: at 1,000 calls/s some seconds.
 RING_BYTES: Final = 16 * 1024 * 1024
 HEARTBEAT_S: Final = 15.0
@@ -78,6 +80,7 @@ class Hub:
 
     async def run(self) -> None:
         """Read what is committed and wake those who watch, for ever."""
+        pause_s = PAUSE_S
         while True:
             if not self._texts.busy:
                 await self._news.wait()
@@ -89,12 +92,14 @@ class Hub:
                 try:
                     if self.subscribers:
                         await self._read_on()
+                    pause_s = PAUSE_S
                 except StorageError:
                     self._news.set()  # it may pass with time; who watches waits
+                    pause_s = min(2 * pause_s, MAX_PAUSE_S)
             elif self._texts.read_on():
                 self._wake()
             self._texts.follow(fresh)
-            await asyncio.sleep(PAUSE_S)
+            await asyncio.sleep(pause_s)
 
     def close(self) -> None:
         """End all subscriptions."""

@@ -111,7 +111,8 @@ class _Tail:
 
     async def _take(self, events: Sequence[Event]) -> None:
         """Show what came together, as many at a time as the API takes ids."""
-        if any(event.type == "resync" for event in events):
+        # One with a number stands for a session that was erased.
+        if any(event.type == "resync" and event.number is None for event in events):
             note("calls are missing here: the server's log no longer has them, or begins anew")
         about_calls = [event for event in events if event.type in self._kinds]
         for at in range(0, len(about_calls), MAX_IDS):

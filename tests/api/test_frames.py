@@ -121,6 +121,16 @@ def test_each_filter_leaves_out_what_is_not_of_it(wants: Wants, expected: bytes)
     assert wants.of(told, 0) == expected
 
 
+def test_of_a_session_that_was_erased_everybody_hears_whatever_their_filters() -> None:
+    told = [Told(7, 0, Event("session_updated", None)), Told(8, 0, Event("session_updated", "t"))]
+    (made,) = pages(6, render(told, {}, {}))
+    resync = b'id: 7\ndata: {"type":"resync"}\n\n'
+    assert made.frames[0].data == resync
+    for wants in (Wants(session_id="s"), Wants(model="m", kinds=frozenset(["span_created"]))):
+        assert wants.of(made, 6).startswith(resync)
+        assert wants.of(made, 7) == b""
+
+
 def test_pages_are_small_and_follow_each_other() -> None:
     data = b"x" * (PAGE_BYTES // 3 + 1)
     made = list(pages(5, [Frame(n, "t", None, None, data) for n in range(6, 16)]))

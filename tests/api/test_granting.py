@@ -4,11 +4,12 @@ import asyncio
 
 import pytest
 
+from proxy import recorder
 from proxy.api.granting import Granting
 from proxy.keyring import Keyring
 from storage import api_keys
-from storage.database import StatementRefused, Transaction
-from tests.calling import Gate
+from storage.database import StatementRefused, StorageError, Transaction
+from tests.calling import Gate, a_call
 from tests.recorders import Begin, Recording
 
 
@@ -107,3 +108,27 @@ async def test_a_use_is_noted_without_waiting_and_its_failure_is_nobodys(
     found = await recording.recorder.write(api_keys.grants)
     assert [one.last_used_at_us for one in found.keys] == [77]
     assert "never retrieved" not in caplog.text
+
+
+async def test_a_use_that_cannot_be_noted_in_time_waits_for_nothing(
+    gated: tuple[Granting, Recording, Gate], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder, "CHANGE_WAIT_S", 0.05)
+    granting, recording, gate = gated
+    await granting.change(
+        lambda tx, now_us: api_keys.create_key(
+            tx, project_id=1, name="k", scope="read", sha256=b"s", last_four="abcd", now_us=now_us
+        )
+    )
+    (key,) = granting.keyring.keys
+    gate.shut()
+    recording.recorder.put(a_call(request=b"").start)
+    async with asyncio.timeout(5):
+        await gate.waiting.wait()
+    for _ in range(3):
+        granting.note_use(key, 77)
+    # Taken back in order, and this one behind them.
+    with pytest.raises(StorageError, match="nothing was changed"):
+        await recording.recorder.change(lambda _: None)
+    assert len(recording.recorder._backlog) == 0
+    gate.open()

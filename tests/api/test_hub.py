@@ -187,6 +187,31 @@ async def test_a_database_that_cannot_be_read_for_a_while_delays_events_and_lose
         assert reads.failures == 0
 
 
+async def test_a_database_that_is_away_is_asked_ever_more_seldom(
+    hub: Hub, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (hub_module.PAUSE_S, hub_module.MAX_PAUSE_S) == (0.05, 1.0)
+    pauses: list[float] = []
+    sleep = asyncio.sleep
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        await sleep(0)
+
+    async with hub.subscribe(None, EVERYTHING) as frames:
+        await anext(frames)
+        reads = Reads(db, monkeypatch)
+        reads.failures = 6
+        monkeypatch.setattr(asyncio, "sleep", pause)
+        save(hub, db, start(1))
+        assert await numbers(frames, 2) == [1, 2]
+        save(hub, db, start(2))
+        assert await numbers(frames, 2) == [3, 4]
+    longer = [one for one in pauses if one != hub_module.PAUSE_S]
+    assert longer == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
+    assert pauses[-1] == hub_module.PAUSE_S
+
+
 async def test_a_subscription_that_cannot_read_back_ends_and_one_that_cannot_begin_raises(
     hub: Hub, db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,6 +37,13 @@ CASES: list[tuple[BaseException, type[StorageError]]] = [
     (asyncpg.CharacterNotInRepertoireError("no"), StatementRefused),
     (asyncpg.UndefinedTableError("no"), StatementRefused),
     (asyncpg.ProgramLimitExceededError("no"), StatementRefused),
+    (
+        asyncpg.ProgramLimitExceededError(
+            "database is not accepting commands that assign new XIDs"
+            ' to avoid wraparound data loss in database "db"'
+        ),
+        DatabaseUnwritable,
+    ),
     (asyncpg.FeatureNotSupportedError("no"), StatementRefused),
     (asyncpg.DataError("no"), StatementRefused),
     (asyncpg.InterfaceError("the use of it is wrong"), StatementRefused),

@@ -6,8 +6,15 @@ from uuid import uuid4
 
 import pytest
 
+from storage import postgres as module
 from storage import postgres_migrate
-from storage.database import DatabaseForeign, DatabaseLocked, DatabaseNewer, StorageError
+from storage.database import (
+    DatabaseForeign,
+    DatabaseLocked,
+    DatabaseNewer,
+    DatabaseUnwritable,
+    StorageError,
+)
 from storage.postgres import PostgresDatabase, open_postgres
 from storage.server_facts import look
 from tests import postgres
@@ -129,6 +136,20 @@ async def test_of_a_migration_that_fails_nothing_remains(
         open_postgres(bare)
     monkeypatch.undo()
     await open_postgres(bare).close()
+
+
+async def test_a_migration_takes_as_long_as_it_takes(
+    bare: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "REARM_S", 0.0)
+    monkeypatch.setattr(module, "GIVE_UP_S", 0.5)
+    (first, *others) = postgres_migrate.available()
+    slow = first._replace(sql=f"{first.sql}; SELECT pg_sleep(0.8)")
+    monkeypatch.setattr(postgres_migrate, "available", lambda: (slow, *others))
+    database = open_postgres(bare)
+    with pytest.raises(DatabaseUnwritable):  # what comes then does not
+        rows(database, "SELECT CAST(pg_sleep(1) AS TEXT)")
+    await database.close()
 
 
 async def test_a_database_of_another_program_is_refused_as_it_is(bare: str) -> None:
