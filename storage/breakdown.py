@@ -89,14 +89,14 @@ TURN_SUMS: Final = """
 SELECT trace_id, status, cost_nusd, CASE WHEN input_tokens IS NULL THEN output_tokens
   WHEN output_tokens IS NULL THEN input_tokens ELSE input_tokens + output_tokens END
 FROM traces WHERE project_id = :project_id AND session_id = :session_id
-ORDER BY started_at_us, seq LIMIT :limit
+ORDER BY started_at_us DESC, seq DESC LIMIT :limit
 """
 
 
 async def turn_sums(db: Database, project_id: int, session_id: str) -> list[TurnSum]:
-    """Read what each trace of a session took, oldest first."""
+    """Read what each of a session's newest ``MAX_TURNS`` traces took, oldest first."""
     rows = await db.read(TURN_SUMS, {**_key(project_id, session_id), "limit": MAX_TURNS})
-    return [TurnSum._make(row) for row in rows]
+    return [TurnSum._make(row) for row in reversed(rows)]
 
 
 PAGE_TRACES: Final = f"""

@@ -1,9 +1,10 @@
 """Lists of sessions, traces and spans: filtered, sorted, page by page, and their sums.
 
 Invariants: a page goes on behind the pair (value, seq) at which the last one ended, so that while
-rows arrive none comes twice and none is left out. The work of one page is bounded, whatever is
-asked: by its limit, and where a filter passes over rows by ``LOOKED_AT`` of them; then it may be
-short, and the next goes on behind them. Conditions are made by conditions.py.
+rows arrive none comes twice and none is left out, unless its own value changes. The work of one
+page is bounded, whatever is asked: by its limit, and where a filter passes over rows by
+``LOOKED_AT`` of them; then it may be short, and the next goes on behind them. Conditions are made
+by conditions.py.
 """
 
 from collections.abc import Sequence

@@ -73,6 +73,14 @@ async def test_turns_come_oldest_first_and_unknown_is_none(db: Database) -> None
     assert [turn.cost_nusd for turn in turns] == [300, 900, None, None, None]
 
 
+async def test_of_many_turns_the_newest_are_read(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(breakdown, "MAX_TURNS", 2)
+    some(db)
+    assert [turn.trace_id for turn in await turn_sums(db, 1, "s")] == [trace_id(4), trace_id(5)]
+
+
 async def test_pages_begin_where_they_are_told_to(db: Database) -> None:
     some(db)
     write(db, [end(start(7, trace=2))])
