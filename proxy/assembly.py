@@ -189,7 +189,7 @@ async def assemble(
     granting = Granting(keyring, recorder)
     access = Access(keyring, granting.note_use, lambda *denied: sign_in.refused(*denied))
     erasing = Erasing(database, recorder, eraser.wake)
-    sessions, traces = Sessions(database, recorder, erasing), Traces(database, recorder)
+    sessions, traces = Sessions(database, recorder, erasing), Traces(database, recorder, erasing)
     conversations = Conversations(database)
     reader, figures = HandedReader(prices), health.figures
     ingest = Ingest(recorder, reader, config.ingest.max_body_bytes, figures.ingested)

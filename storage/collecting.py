@@ -20,7 +20,7 @@ import msgspec
 from storage import fulltext
 from storage.clauses import Alone, Query
 from storage.database import Database, Params, Row
-from storage.erasures import Erasure, Reason, State
+from storage.erasures import Erasure, Reason, State, target_of
 from storage.listing import NEWEST, Order, list_hits
 from storage.order_targets import Target
 from storage.search import SearchError, parse
@@ -85,8 +85,8 @@ def is_by_words(erasure: Erasure) -> bool:
 async def collect(db: Database, erasure: Erasure) -> Found:
     """Look at the next part of what may be meant."""
     given = erasure.given or ""
-    if erasure.kind == "session":
-        return Found([(given, None)], (), "erasing", None)
+    if (target := target_of(erasure.kind, given)) is not None:
+        return Found([target], (), "erasing", None)
     first = "spans" if erasure.kind == "user" else "sessions"
     place = Place(first) if erasure.place is None else _decode(erasure.place)
     if place.where == "end":

@@ -20,7 +20,7 @@ from storage.order_targets import Target
 
 # ruff: noqa: S608 (the SQL below is put together from constants of this file, never from values)
 
-Kind = Literal["session", "user", "query"]
+Kind = Literal["session", "trace", "user", "query"]
 # An order that was cancelled cleans up behind itself, too, and has ended then; so has one that
 # failed, or that cannot find all it is of.
 State = Literal["collecting", "erasing", "cleaning", "done", "cancelled", "failed", "incomplete"]
@@ -74,15 +74,22 @@ READ_OPEN: Final = f"{_SELECT} WHERE ended_at_us IS NULL ORDER BY id"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """What is to be erased: the calls of sessions that ``kind`` and ``given`` name.
+    """What is to be erased: the calls of sessions that ``kind`` and ``given`` name, or of a trace.
 
-    ``extent``: all of them, or only their content.
+    A trace is named in hex digits. ``extent``: all of them, or only their content.
     """
 
     kind: Kind
     given: str
     extent: Extent = "all"
     with_starred: bool = False
+
+
+def target_of(kind: Kind, given: str) -> Target | None:
+    """Give what an order names itself; None where that has to be looked for."""
+    if kind == "session":
+        return given, None
+    return (None, bytes.fromhex(given)) if kind == "trace" else None
 
 
 def ask(
@@ -113,8 +120,8 @@ def ask(
         "began_at_us": None,
     }
     tx.execute(ADD, {**values, **key})
-    if order.kind == "session":  # there is nothing to look for
-        add_targets(tx, project_id, number, [(order.given, None)], state="erasing")
+    if (target := target_of(order.kind, order.given)) is not None:
+        add_targets(tx, project_id, number, [target], state="erasing")
     return _of(tx.execute(READ_ONE, key)[0])
 
 
@@ -214,7 +221,8 @@ def step(
         tx.execute(GO_ON, {**key, "state": "cleaning" if erasure.place is None else "collecting"})
         return False
     n, session_id, trace_id = target
-    if erasure.kind != "session" and not erasure.with_starred and _keep(tx, key, *target[1:]):
+    by_name = erasure.kind in ("session", "trace")
+    if not by_name and not erasure.with_starred and _keep(tx, key, *target[1:]):
         return True
     user_id = erasure.given if erasure.kind == "user" else None
     was_there = session_id is not None and _is_there(tx, project_id, session_id)

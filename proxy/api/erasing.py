@@ -29,7 +29,8 @@ from storage.parameters import clean_key, clean_text
 from storage.records import Session
 from storage.search import SearchError, parse
 
-# A session of more than this is erased part by part, and the answer to its deletion is the order.
+# A session of more than this, or a trace of more calls, is erased part by part, and the answer to
+# its deletion is the order.
 LARGE_TRACES: Final = 200
 LARGE_SPANS: Final = 1_000
 

@@ -20,7 +20,7 @@ ERASED: Final[dict[str, About]] = {
     "extent": About("all of it, or only its content", "all"),
     "include_starred": About("whether sessions with a star go as well", False),
     "Erasure.id": About("its number", 1),
-    "Erasure.kind": About("what was named", "user"),
+    "Erasure.kind": About("what was named; `trace`: a large one that was deleted", "user"),
     "given": About("what was asked for; null once it has ended", "user_123"),
     "Erasure.state": About(
         "`collecting`: it is looked for; `erasing`; `cleaning`: ids leave the log, and the space is"

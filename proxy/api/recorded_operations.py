@@ -251,7 +251,13 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         summary="Delete a trace with its spans and bodies",
         need=ADMIN,
         parameters=(hex_id("trace", 32, _TRACE),),
-        answers=ok("What was deleted.", Deleted),
+        answers={
+            "200": Answer(meaning="What was deleted.", body=Deleted),
+            "202": Answer(
+                meaning=f"It has more than {LARGE_SPANS} spans: the order to erase it.",
+                body=ErasureView,
+            ),
+        },
         codes=("not_found",),
     ),
     Operation(

@@ -8,6 +8,7 @@ from proxy.access import project_id
 from proxy.api import lists, params
 from proxy.api.answers import json_answer, not_found
 from proxy.api.bodies import json_value
+from proxy.api.erasing import LARGE_SPANS, Erasing
 from proxy.api.finding import Finder
 from proxy.api.span_filters import filters
 from proxy.api.span_views import span_view
@@ -17,13 +18,15 @@ from proxy.recorder import Recorder
 from storage import forget, listing, queries, rebuild
 from storage.clauses import Condition, Ids, Name
 from storage.database import Database
+from storage.erasures import Order
 from storage.moving import where_is
 
 
 class Traces:
     """The handlers of /api/traces and /api/spans."""
 
-    def __init__(self, database: Database, recorder: Recorder) -> None:
+    def __init__(self, database: Database, recorder: Recorder, erasing: Erasing) -> None:
+        self._erasing = erasing
         self._database = database
         self._recorder = recorder
         self._finder = Finder(database, recorder)
@@ -90,18 +93,26 @@ class Traces:
         return answer
 
     async def delete(self, request: web.Request) -> web.Response:
-        """DELETE /api/traces/{id}: the trace, its spans and bodies."""
+        """DELETE /api/traces/{id}: the trace, its spans and bodies.
+
+        Of a large one, 202 and the order to erase it: else it would be withdrawn, and never go.
+        """
+        project = project_id(request)
         trace_id = params.hex_id(request.match_info["id"], 32)
         if trace_id is None:
             return not_found("trace")
+        trace = await queries.get_trace(self._database, project, trace_id)
+        if trace and trace.span_count > LARGE_SPANS:
+            order = Order(kind="trace", given=trace_id.hex())
+            return json_answer(await self._erasing.ask(project, order), status=202)
         deleted = await self._recorder.change(
             functools.partial(
                 forget.delete_trace,
-                project_id=project_id(request),
+                project_id=project,
                 trace_id=trace_id,
                 text_of=text_of,
             ),
-            (project_id(request),),
+            (project,),
             erases=True,
         )
         return not_found("trace") if deleted is None else json_answer(deleted)

@@ -169,6 +169,29 @@ async def test_a_large_session_is_deleted_by_an_order(
     assert await names(tw) == []
 
 
+async def test_a_large_trace_is_deleted_by_an_order_also_out_of_a_session_with_a_star(
+    tw: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy.api.traces.LARGE_SPANS", 2)
+    for n in (1, 2, 3):
+        begun = start(n, trace=1, session_id="s")
+        await save(tw, spoken(begun, [f"u:words {n}"], [f"a:{n}"]))
+    await say(tw, 4, "small", "s")
+    await say(tw, 5, "stays", "s")
+    rows(tw.database, "UPDATE sessions SET starred = 1")
+    small = await ask(tw, f"/api/traces/{4:032x}", "DELETE")
+    assert (small.status, small.body["spans"]) == (200, 1)
+    large = await ask(tw, f"/api/traces/{1:032x}", "DELETE")
+    assert (large.status, large.body["kind"], large.body["given"]) == (202, "trace", f"{1:032x}")
+    report = await ended(tw, large.body["id"])
+    assert (report["state"], report["given"], report["kept_starred"]) == ("done", None, 0)
+    assert (report["found"], report["traces"], report["spans"]) == (1, 1, 3)
+    assert (await ask(tw, f"/api/traces/{1:032x}")).error == (404, "not_found")
+    session = (await ask(tw, "/api/sessions/s")).body
+    assert [trace["name"] for trace in session["traces"]] == ["call 5"]
+    assert await tw.findings(text_of) == []
+
+
 async def test_an_order_that_is_cancelled_erases_no_more_and_cleans_up(tw: Running) -> None:
     await say(tw, 1, "one", "s")
     asked = await order(tw, session="s")

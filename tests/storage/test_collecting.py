@@ -9,7 +9,7 @@ import pytest
 from storage import collecting, erasures
 from storage.collecting import Found, Target, collect, is_by_words
 from storage.database import Transaction
-from storage.erasures import Erasure, Order
+from storage.erasures import Erasure, Kind, Order
 from storage.sqlite import SqliteDatabase
 from tests.storage import seen_twice
 from tests.storage.calls import T0, end, rows, span_id, spoken, start, text_of, trace_id, write
@@ -72,6 +72,21 @@ async def _read(db: SqliteDatabase, erasure: Erasure) -> Erasure:
     found = await erasures.order_of(db, 1, erasure.id)
     assert found is not None
     return found
+
+
+async def test_what_an_order_names_itself_is_found_at_once_and_anew_after_a_recovery(
+    db: SqliteDatabase,
+) -> None:
+    named: list[tuple[Kind, str, Target]] = [
+        ("session", "s", ("s", None)),
+        ("trace", trace_id(1).hex(), (None, trace_id(1))),
+    ]
+    for kind, given, target in named:
+        with db.transaction() as tx:
+            asked = erasures.ask(tx, 1, Order(kind=kind, given=given), T0)
+        assert (asked.state, asked.target_count) == ("erasing", 1)
+        found = await collect(db, replace(asked, state="collecting"))
+        assert (found.targets, found.state) == ([target], "erasing")
 
 
 async def test_of_a_user_all_pages_are_looked_at(

@@ -120,6 +120,25 @@ async def test_a_session_that_got_a_star_since_it_was_found_is_kept_and_counted_
     assert rows(db, "SELECT COUNT(*) FROM traces") == [(4,)]
 
 
+async def test_a_trace_that_is_named_goes_but_for_calls_that_came_later(
+    db: SqliteDatabase,
+) -> None:
+    write(db, [end(start(n, trace=1 + n % 2, session_id="s")) for n in range(1, 9)])
+    rows(db, "UPDATE sessions SET starred = 1")
+    asked = ask(db, Order(kind="trace", given=trace_id(1).hex()))
+    write(db, [end(start(10, trace=1, session_id="s"))])
+    for _ in range(9):
+        with db.transaction() as tx:
+            step(tx, asked.id)
+    found = await erasures.order_of(db, 1, asked.id)
+    assert found is not None
+    assert (found.state, found.done_count, found.kept_starred_count) == ("cleaning", 1, 0)
+    assert (found.session_count, found.trace_count, found.span_count) == (0, 0, 4)
+    left = rows(db, "SELECT seq, trace_id FROM spans ORDER BY seq")
+    assert [trace for _, trace in left] == [trace_id(2)] * 4 + [trace_id(1)]
+    assert await check(db, text_of) == []
+
+
 async def test_a_session_that_is_not_there_is_not_counted(db: SqliteDatabase) -> None:
     write(db, [end(start(1, session_id="s"))])
     for given, extent, count in (("typo", "all", 0), ("s", "content", 1), ("s", "all", 1)):
