@@ -14,7 +14,14 @@ from typing import Final
 
 from proxy.backlog import Item, Withdrawn
 from proxy.outcomes import Outcome
-from storage.database import CommitUnknown, Database, TookTooLong, Transaction, is_refusal
+from storage.database import (
+    CommitUnknown,
+    Database,
+    DatabaseCorrupt,
+    TookTooLong,
+    Transaction,
+    is_refusal,
+)
 
 # A failing commit is tried again after this long, doubling up to the second figure.
 RETRY_S: Final = 0.1
@@ -32,12 +39,15 @@ APART_S: Final = 5.0
 class Commits:
     """The tries of one writer, which sleeps between them on ``wake``.
 
-    ``failed`` is told of each failure, in the thread. ``error`` is the last, None since a success;
-    ``away_since_us`` is since when the database takes nothing.
+    ``failed`` is told of each failure, and whether it is final, in the thread. ``error`` is the
+    last, None since a success; ``away_since_us`` is since when the database takes nothing.
     """
 
     def __init__(
-        self, database: Database, wake: threading.Condition, failed: Callable[[Exception], None]
+        self,
+        database: Database,
+        wake: threading.Condition,
+        failed: Callable[[Exception, bool], None],
     ) -> None:
         self.error: str | None = None
         self.away_since_us: int | None = None
@@ -94,9 +104,13 @@ class Commits:
                     item.is_unsure |= isinstance(error, CommitUnknown)
                 self.error = str(error) or repr(error)
                 self._failed_at_s = time.monotonic()
-                self._failed(error)
                 too_long += item is not None and isinstance(error, TookTooLong)
-                if is_refusal(error) or too_long == TOO_LONG_ENDS:
+                # A record waits until its file is whole again. Other work may have met the one
+                # message that is damaged, and all records would wait behind it.
+                is_damage = item is not None and isinstance(error, DatabaseCorrupt)
+                is_final = is_damage or is_refusal(error) or too_long == TOO_LONG_ENDS
+                self._failed(error, is_final)
+                if is_final:
                     return "refused", error
                 if once:
                     return "given up", error

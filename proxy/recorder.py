@@ -32,7 +32,7 @@ from proxy.settle import Settler
 from proxy.tasks import spawn
 from proxy.waits import Waits
 from storage import fulltext, parameters, writes
-from storage.database import Database, StorageError, Transaction, is_refusal
+from storage.database import Database, StorageError, Transaction
 from storage.records import SpanStart, Taken
 
 T = TypeVar("T")
@@ -90,7 +90,7 @@ class Recorder:
         self._backlog = Backlog(budget, self.losses)
         self.waits = Waits(self.losses, durability)
         self._wake = threading.Condition()
-        self.commits = Commits(database, self._wake, lambda error: self._tell(self._failed, error))
+        self.commits = Commits(database, self._wake, lambda *told: self._tell(self._failed, *told))
         self._closing = False
         self._closed = False
         self._busy_since_s = math.inf  # the thread, with what it took last, or behind that
@@ -254,9 +254,9 @@ class Recorder:
         self.losses.add(unreadable=1)
         self.losses.complain("a record could not be read or saved as it was", error)
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, error: Exception, is_final: bool) -> None:
         self.losses.counters.failed_commits += 1
-        if not is_refusal(error):
+        if not is_final:
             self.losses.complain(f"recording waits for the database: {error}")
 
     # In the thread.

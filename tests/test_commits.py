@@ -12,6 +12,7 @@ from proxy.backlog import Item
 from proxy.commits import Commits
 from storage.database import (
     Database,
+    DatabaseCorrupt,
     DatabaseLocked,
     StatementRefused,
     StorageError,
@@ -49,8 +50,12 @@ def begin(monkeypatch: pytest.MonkeyPatch) -> Begin:
 
     def beginning(*ends: Exception | None) -> tuple[Commits, Scripted, list[Exception]]:
         database, failures = Scripted(*ends), list[Exception]()
-        wake = threading.Condition()
-        return Commits(cast("Database", database), wake, failures.append), database, failures
+
+        def failed(error: Exception, _: bool) -> None:
+            failures.append(error)
+
+        commits = Commits(cast("Database", database), threading.Condition(), failed)
+        return commits, database, failures
 
     return beginning
 
@@ -106,8 +111,8 @@ def test_what_failed_can_be_withdrawn_until_it_is_tried_again(begin: Begin) -> N
     def work(_: Transaction) -> None:
         tries.append(item.sealed)
 
-    def failed(_: Exception) -> None:
-        item.withdrawn = not item.sealed
+    def failed(_: Exception, is_final: bool) -> None:
+        item.withdrawn = not (item.sealed or is_final)
 
     commits._failed = failed
     assert commits.run(work, (), item) == ("given up", None)
@@ -174,3 +179,17 @@ def test_that_it_passed_is_found_also_where_nothing_comes(
     assert (commits.error, commits.away_since_us) == (None, None)
     commits.look_again()  # there is nothing to find out
     assert database.projects == [(1,), (), ()]
+
+
+def test_other_work_that_meets_damage_is_refused_at_once_and_records_never_are(
+    begin: Begin,
+) -> None:
+    damaged = DatabaseCorrupt("contents", "a stored body does not unpack")
+    commits, database, _ = begin(AWAY, damaged, None)
+    told: list[bool] = []
+    commits._failed = lambda _, is_final: told.append(is_final)
+    assert commits.run(lambda _: None, (), order()) == ("refused", damaged)
+    assert (database.ends, told) == ([None], [False, True])
+    commits, _, failures = begin(damaged, damaged, None)
+    assert commits.run(lambda _: None, ()) == ("saved", None)
+    assert failures == [damaged, damaged]

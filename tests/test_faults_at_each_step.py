@@ -126,7 +126,8 @@ async def test_a_call_is_right_whichever_operation_of_the_writer_fails(
         lost = stage.lost()
         gate.operations, gate.fails_at, gate.fault = 0, n, FAULTS[kind]()
         answer = await stage.call(f"faulty-{n}")
-        with contextlib.suppress(StatementRefused, RuntimeError):  # it may be this that fails
+        # It may be this that fails.
+        with contextlib.suppress(DatabaseCorrupt, StatementRefused, RuntimeError):
             await stage.tw.saved()
         reached, gate.fails_at = gate.operations >= n, None
         if passes or durability == "safe":

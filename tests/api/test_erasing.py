@@ -192,6 +192,25 @@ async def test_a_large_trace_is_deleted_by_an_order_also_out_of_a_session_with_a
     assert await tw.findings(text_of) == []
 
 
+@pytest.mark.sqlite_only("PostgreSQL lets a message go without reading it")
+@pytest.mark.parametrize("path", ["/api/sessions/s", f"/api/traces/{1:032x}"])
+async def test_a_deletion_that_meets_damage_is_refused_at_once_and_says_what_to_do(
+    tw: Running, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    await say(tw, 1, "words " * 2_000, "s")
+    await tw.server.recorder.write(lambda tx: index(tx, 1_000, text_of))
+    rows(tw.database, "UPDATE contents SET data = :d WHERE size > 9000", d=b"damaged")
+    reply = await ask(tw, path, "DELETE")
+    assert reply.error == (503, "storage_unavailable")
+    message = reply.body["error"]["message"]
+    assert "a stored body does not unpack" in message
+    assert "traceway doctor" in message
+    assert "try again" not in message
+    assert tw.server.recorder.losses.counters.failed_commits == 1
+    assert "recording waits" not in caplog.text
+    assert (await ask(tw, "/api/sessions/s")).body["trace_count"] == 1
+
+
 async def test_an_order_that_is_cancelled_erases_no_more_and_cleans_up(tw: Running) -> None:
     await say(tw, 1, "one", "s")
     asked = await order(tw, session="s")
