@@ -26,7 +26,7 @@ from storage.erasures import Erasure
 LOOK_S: Final = 5.0
 # An order works for so long, or for one step, before it is another's turn.
 SLICE_S: Final = 1.0
-# An order that could not go on for so many times one after the other is told of.
+# What could not go on for so many times one after the other is told of: an order, or all of it.
 TELLS_WAITS: Final = 3
 
 _log = logging.getLogger("traceway")
@@ -52,6 +52,8 @@ class Eraser:
         # after the other it could not go on, and why.
         self._to_hear: dict[int, int] = {}
         self._waits: dict[int, tuple[int, str]] = {}
+        # The same of the retention, and of the look for orders.
+        self._halts: tuple[int, str] = (0, "")
         self._turn_at_s = 0.0
         retention.between = self._take_turns
 
@@ -60,9 +62,11 @@ class Eraser:
 
         And what waits, until it goes on.
         """
+        waiting = {f"order {number} to erase": one for number, one in self._waits.items()}
+        waiting["erasing"] = self._halts
         waits = (
-            f"order {number} to erase waits: {why}"
-            for number, (times, why) in self._waits.items()
+            f"{what} waits: {why}"
+            for what, (times, why) in waiting.items()
             if times >= TELLS_WAITS and self.pace.leads()
         )
         return [*filter(None, (self._failed, self.retention.failed)), *waits]
@@ -78,10 +82,12 @@ class Eraser:
             if self.pace.leads():
                 try:
                     await self.run_once()
+                    self._halts = 0, ""
                 except Stopped:
                     pass  # it goes on where it was
                 except Exception as error:  # it is not to be the last that is erased
                     if _may_pass(error):
+                        self._halts = self._halts[0] + 1, str(error)
                         _log.warning("erasing waits for the database: %s", error)
                     else:
                         what = "what is too old could not be erased: the log says why"
@@ -106,6 +112,7 @@ class Eraser:
 
     async def _take_turns(self) -> None:
         """Let the orders go on while the retention runs, after each slice of it."""
+        self._halts = 0, ""  # it went on
         if time.monotonic() - self._turn_at_s >= SLICE_S:
             await self._round()
 

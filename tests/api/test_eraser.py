@@ -136,6 +136,45 @@ async def test_an_order_that_cannot_go_on_is_told_until_it_does(
     assert tw.server.eraser.reasons() == []
 
 
+async def test_a_retention_that_cannot_go_on_is_told_until_it_does(
+    tw: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[int] = []
+
+    async def too_long() -> None:
+        tries.append(1)
+        raise QueryTimeout("the database", 5.0)
+
+    monkeypatch.setattr(eraser, "LOOK_S", 0.01)
+    with monkeypatch.context() as broken:
+        broken.setattr(tw.server.eraser.retention, "run", too_long)
+        tw.server.eraser.wake()
+        while not (reasons := (await ask(tw, "/api/health")).body["reasons"]):
+            pass
+        assert len(tries) >= eraser.TELLS_WAITS
+        assert reasons == [f"erasing waits: {QueryTimeout('the database', 5.0)}"]
+    while tw.server.eraser.reasons():
+        await ask(tw, "/api/health")
+
+
+async def test_a_retention_that_goes_on_between_its_failures_is_not_told(
+    tw: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = tw.server.eraser.retention
+    tries: list[int] = []
+
+    async def slowly() -> None:
+        tries.append(1)
+        await kept.between()
+        raise QueryTimeout("the database", 5.0)
+
+    monkeypatch.setattr(eraser, "LOOK_S", 0.01)
+    monkeypatch.setattr(kept, "run", slowly)
+    tw.server.eraser.wake()
+    while len(tries) < 2 * eraser.TELLS_WAITS:
+        assert (await ask(tw, "/api/health")).body["reasons"] == []
+
+
 async def test_an_order_by_words_waits_for_what_was_said_before_it_alone(
     tw: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
