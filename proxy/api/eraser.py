@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection
 from functools import partial
 from typing import Final
 
-from proxy.api.pace import Pace, Stopped
+from proxy.api.pace import Pace, Stopped, Unreadable
 from proxy.api.retention import Retention
 from proxy.providers.messages import text_of
 from proxy.recorder import INDEX_BATCH, INDEX_BYTES, Recorder
@@ -135,8 +135,7 @@ class Eraser:
                     continue
                 _log.exception("order %d to erase failed", erasure.id)
                 self._failed = f"order {erasure.id} to erase failed: the log says why"
-                await self._fail(erasure)
-                more = True
+                more |= await self._fail(erasure)
         self._turn_at_s = time.monotonic()
         return more
 
@@ -175,15 +174,20 @@ class Eraser:
                 return False
         return True
 
-    async def _fail(self, erasure: Erasure) -> None:
-        """End an order that failed; one that fails again while it cleans up, at once."""
+    async def _fail(self, erasure: Erasure) -> bool:
+        """End an order that failed; one that fails again while it cleans up, at once.
+
+        Tell whether that could be noted: else it is the next time, and holds up nothing until then.
+        """
         key = erasure.project_id, erasure.id
         now_us = time.time_ns() // 1000
         work = partial(erasures.fail, project_id=key[0], number=key[1], now_us=now_us)
         try:
             await self.pace.step(work, key[:1], adapt=False)
-        except StorageError as error:
+        except (StorageError, Unreadable) as error:
             _log.warning("order %d to erase waits: %s", erasure.id, error)
+            return False
+        return True
 
     async def _collect(self, erasure: Erasure, until_s: float) -> None:
         if is_by_words(erasure) and not await self._hear(erasure, until_s):

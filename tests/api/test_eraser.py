@@ -118,6 +118,45 @@ async def test_an_order_that_fails_ends_and_says_so_and_the_others_go_on(
     assert await tw.findings(text_of) == []
 
 
+async def test_an_order_of_which_not_even_the_failure_can_be_noted_holds_up_nothing(
+    tw: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, fail, ran = erasures.step, erasures.fail, asyncio.Event()
+    tries: list[int] = []
+
+    def failing(tx: Transaction, project_id: int, number: int, *others: Any, **how: Any) -> bool:
+        if number == 1:
+            raise ValueError("a bug")
+        return step(tx, project_id, number, *others, **how)
+
+    def damaged(*_: object, **__: object) -> None:
+        tries.append(1)
+        raise DatabaseCorrupt("erasures", "it cannot be read")
+
+    async def run() -> None:
+        ran.set()
+
+    await save(tw, end(start(1, session_id="s")), end(start(2, session_id="t")))
+    with monkeypatch.context() as broken:
+        broken.setattr(erasures, "step", failing)
+        broken.setattr(erasures, "fail", damaged)
+        broken.setattr(tw.server.eraser.retention, "run", run)
+        first = await order(tw, session="s")
+        assert first["id"] == 1
+        assert (await ended(tw, (await order(tw, session="t"))["id"]))["state"] == "done"
+        ran.clear()
+        tw.server.eraser.wake()
+        await ran.wait()
+        known = len(tries)
+        for _ in range(50):
+            await ask(tw, "/api/health")
+        assert len(tries) <= known + 1  # it is tried again after a pause
+        broken.setattr(erasures, "fail", fail)
+        tw.server.eraser.wake()
+        assert (await ended(tw, 1))["state"] == "failed"
+    assert await names(tw) == ["s"]
+
+
 async def test_an_order_that_cannot_go_on_is_told_until_it_does(
     tw: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
