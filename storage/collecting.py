@@ -211,8 +211,9 @@ async def _of_query(db: Database, erasure: Erasure, given: str, place: Place) ->
     project_id, now_us = erasure.project_id, erasure.asked_at_us
     try:
         query = parse(given, "sessions")
+        of_traces = query if place.where == "sessions" else parse(given, "traces")
     except SearchError:  # it was one when it was asked for, in an older version of the language
-        return Found((), (), "erasing", None)
+        return Found((), (), "failed", None, "unknown_query")
     if place.where == "sessions":
         page = await list_hits(db, project_id, PAGE, after, query=query, order=ORDER, now_us=now_us)
         for seq, session_id, starred in page.rows:
@@ -223,8 +224,7 @@ async def _of_query(db: Database, erasure: Erasure, given: str, place: Place) ->
             else:
                 found.append((session_id, None))
     else:
-        asked = parse(given, "traces")
-        alone = replace(asked, conditions=(*asked.conditions, Alone()))
+        alone = replace(of_traces, conditions=(*of_traces.conditions, Alone()))
         page = await list_hits(
             db, project_id, PAGE, after, query=alone, order=NEWEST, now_us=now_us
         )

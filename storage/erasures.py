@@ -25,7 +25,7 @@ Kind = Literal["session", "trace", "user", "query"]
 # failed, or that cannot find all it is of.
 State = Literal["collecting", "erasing", "cleaning", "done", "cancelled", "failed", "incomplete"]
 # Why an order did not do all it was asked to; in the table behind its state, "failed:error".
-Reason = Literal["error", "excludes_too_common", "too_common"]
+Reason = Literal["error", "excludes_too_common", "too_common", "unknown_query"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

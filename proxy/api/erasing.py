@@ -41,6 +41,8 @@ REASONS: Final[dict[Reason, str]] = {
     " to be looked at, so what it finds may hold the word",
     "too_common": "a word of the query is so common that only its newest messages are looked at,"
     " and of those nothing more is to be erased; older ones may be left",
+    "unknown_query": "this version of the server does not understand the query, which an older one"
+    " took; what was erased stays so, and the rest needs another order",
 }
 
 Given = Annotated[str, Meta(min_length=1, max_length=2_000)]

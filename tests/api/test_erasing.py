@@ -5,6 +5,8 @@ from typing import Any
 import orjson
 import pytest
 
+from storage import erasures
+from storage.erasures import Order
 from storage.fulltext import index
 from tests.api.asking import ask, save
 from tests.databases import holding
@@ -250,6 +252,20 @@ async def test_an_order_whose_newest_hits_are_all_kept_says_that_it_is_incomplet
     assert "older ones may be left" in report["reason"]
     assert report["given"] is None
     assert await tw.findings(text_of) == []
+
+
+async def test_an_order_whose_query_this_version_does_not_understand_fails_and_says_so(
+    tw: Running,
+) -> None:
+    await say(tw, 1, "one", "s")
+    asked = await tw.server.recorder.write(
+        lambda tx: erasures.ask(tx, 1, Order(kind="query", given="cost:x"), 5), (1,)
+    )
+    tw.server.eraser.wake()
+    report = await ended(tw, asked.id)
+    assert (report["state"], report["found"], report["given"]) == ("failed", 0, None)
+    assert "does not understand the query" in report["reason"]
+    assert await names(tw) == ["s"]
 
 
 async def test_a_session_that_is_not_there_is_none_and_its_id_is_read_as_calls_say_it(

@@ -5,9 +5,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.json import encode
 
 from storage import collecting, erasures
-from storage.collecting import Found, Target, collect, is_by_words
+from storage.collecting import Found, Place, Target, collect, is_by_words
 from storage.database import Transaction
 from storage.erasures import Erasure, Kind, Order
 from storage.sqlite import SqliteDatabase
@@ -221,6 +222,20 @@ async def test_of_a_query_that_excludes_a_word_of_too_many_messages_nothing_is_f
     found = await collect(db, erasure)
     assert (found.state, found.reason) == ("failed", "excludes_too_common")
     assert found.targets == ()
+
+
+async def test_an_order_whose_query_is_none_any_more_fails_and_is_not_done(
+    db: SqliteDatabase,
+) -> None:
+    write(db, [end(start(1, session_id="s")), end(start(2))])
+    # The second is none for traces, for which it was looked when its server ended.
+    for given, where in (("cost:x", "sessions"), ("traces:>=1", "traces")):
+        with db.transaction() as tx:
+            asked = erasures.ask(tx, 1, Order(kind="query", given=given), T0)
+        place = encode(Place(where)).decode()
+        found = await collect(db, replace(asked, place=place))
+        assert (found.state, found.reason, found.targets) == ("failed", "unknown_query", ())
+        assert not is_by_words(asked)
 
 
 async def test_what_comes_after_the_order_is_not_found_and_does_not_keep_it_from_ending(
