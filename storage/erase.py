@@ -7,7 +7,7 @@ numbered above ``before_seq`` came after somebody asked, and stay.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from storage import budgets
@@ -41,10 +41,12 @@ EVERY_CALL: Final = 2**62
 class Part:
     """What of a session, or of a trace, was erased; ``finished``: nothing of it is left to erase.
 
-    Of content, ``traces`` are those of which all is forgotten.
+    ``sessions`` is 1 where the session went, as far as `with_session` was asked. Of content,
+    ``traces`` are those of which all is forgotten.
     """
 
     finished: bool = True
+    sessions: int = 0
     traces: int = 0
     spans: int = 0
     contents: int = 0
@@ -114,6 +116,22 @@ def erase_session(
             budgets.forget(tx, project_id, session_id, ())
         return Part()
     return _erase(tx, project_id, rows, text_of, extent, before_seq, most_spans, now_us)
+
+
+IS_THERE: Final = """
+SELECT 1 FROM sessions WHERE project_id = :project_id AND session_id = :session_id
+"""
+
+
+def is_there(tx: Transaction, project_id: int, session_id: str) -> bool:
+    """Tell whether there is a session of this id."""
+    return bool(tx.execute(IS_THERE, {"project_id": project_id, "session_id": session_id}))
+
+
+def with_session(tx: Transaction, project_id: int, session_id: str, part: Part) -> Part:
+    """Say of a part of all of a session whether that went with it."""
+    is_gone = not part.finished and not is_there(tx, project_id, session_id)
+    return replace(part, sessions=int(is_gone))
 
 
 def erase_trace(

@@ -7,13 +7,13 @@ is collecting.py's, and what it has found order_targets.py's.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, Literal
 
 from storage import order_targets
 from storage.database import Params, Readable, Transaction, Value
-from storage.erase import Extent, Part, erase_session, erase_trace
+from storage.erase import Extent, Part, erase_session, erase_trace, is_there, with_session
 from storage.events import forget_sessions
 from storage.fulltext import TextOf
 from storage.order_targets import Target
@@ -225,7 +225,6 @@ def step(
     if not by_name and not erasure.with_starred and _keep(tx, key, *target[1:]):
         return True
     user_id = erasure.given if erasure.kind == "user" else None
-    was_there = session_id is not None and _is_there(tx, project_id, session_id)
     erase = (
         partial(erase_trace, tx, project_id, trace_id or b"")
         if session_id is None
@@ -238,10 +237,12 @@ def step(
         most_spans=most_spans,
         now_us=now_us,
     )
-    is_done = was_there and part.finished
-    if was_there and session_id is not None and erasure.extent == "all":
-        is_done = not _is_there(tx, project_id, session_id)
-    _count(tx, key, part, now_us, sessions=int(is_done))
+    if session_id is not None and erasure.extent == "all":
+        part = with_session(tx, project_id, session_id, part)
+    elif session_id is not None and part.finished:
+        # It stays, and counts when nothing more of it is to be forgotten.
+        part = replace(part, sessions=int(is_there(tx, project_id, session_id)))
+    _count(tx, key, part, now_us)
     if part.finished:
         order_targets.drop(tx, key, n)
     return True
@@ -276,23 +277,14 @@ def _keep(tx: Transaction, key: Params, session_id: str | None, trace_id: bytes 
     return True
 
 
-IS_THERE: Final = """
-SELECT 1 FROM sessions WHERE project_id = :project_id AND session_id = :session_id
-"""
-
-
-def _is_there(tx: Transaction, project_id: int, session_id: str) -> bool:
-    return bool(tx.execute(IS_THERE, {"project_id": project_id, "session_id": session_id}))
-
-
-def _count(tx: Transaction, key: Params, part: Part, now_us: int, *, sessions: int) -> None:
+def _count(tx: Transaction, key: Params, part: Part, now_us: int) -> None:
     tx.execute(
         COUNT,
         {
             **key,
             "now_us": now_us,
             "done": int(part.finished),
-            "sessions": sessions,
+            "sessions": part.sessions,
             "traces": part.traces,
             "spans": part.spans,
             "contents": part.contents,

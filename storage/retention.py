@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
 from storage.database import Database, Params, Transaction
-from storage.erase import EVERY_CALL, Part, erase_session, erase_trace
+from storage.erase import EVERY_CALL, Part, erase_session, erase_trace, with_session
 from storage.forgetting import forget_contents
 from storage.fulltext import TextOf
 from storage.keys import TraceKey
@@ -209,7 +209,7 @@ def erase_old(
     project_id, session_id, trace_id = old.project_id, old.session_id, old.trace_id
     key: Params = {"project_id": project_id, "before_us": before_us}
     if session_id is not None and tx.execute(IS_OLD, {**key, "session_id": session_id}):
-        return erase_session(
+        part = erase_session(
             tx,
             project_id,
             session_id,
@@ -219,6 +219,7 @@ def erase_old(
             most_spans=most_spans,
             now_us=now_us,
         )
+        return with_session(tx, project_id, session_id, part)
     if trace_id is not None and tx.execute(IS_ALONE, {**key, "trace_id": trace_id}):
         return erase_trace(
             tx,

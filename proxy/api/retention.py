@@ -214,24 +214,18 @@ class Retention:
                 tx, old, text_of, before_us=before_us, most_spans=self._pace.spans, now_us=now_us
             )
 
-        is_gone = await self._parts(work, old.project_id)
-        self.done.erased_sessions += is_gone and old.session_id is not None
-
-    async def _parts(self, work: Callable[[Transaction], Part], project_id: int) -> bool:
-        """Erase part by part; tell whether anything went, and nothing had to be left."""
-        part, traces = Part(finished=False), 0
+        part = Part(finished=False)
         while not part.finished:
             try:
-                part = await self._pace.step(work, (project_id,))
+                part = await self._pace.step(work, (old.project_id,))
             except Unreadable as error:
                 self._skip(error)
-                return False
-            traces += part.traces
+                return
+            self.done.erased_sessions += part.sessions
             self.done.erased_traces += part.traces
             self.done.erased_spans += part.spans
             self._count(part)
             await self.between()
-        return traces > 0
 
     def _count(self, part: Part) -> None:
         if part.traces or part.spans:

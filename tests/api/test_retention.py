@@ -73,6 +73,23 @@ async def test_sessions_go_by_their_last_activity_and_lone_traces_by_their_start
     assert await tw.findings(text_of) == []
 
 
+async def test_a_session_of_which_a_part_stays_is_not_counted_as_erased(
+    tw: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await save(tw, *(end(ago(n, 400, "s")) for n in (1, 2, 3)))
+    monkeypatch.setattr("proxy.api.pace.MOST_SPANS", 1)
+    tw.server.eraser.pace.spans = 1
+    kept = keeping(tw, metadata_days=365)
+
+    async def star() -> None:
+        rows(tw.database, "UPDATE sessions SET starred = 1")
+
+    kept.between = star
+    await kept.run()
+    assert await names(tw) == ["s"]
+    assert (kept.done.erased_sessions, kept.done.erased_traces) == (0, 1)
+
+
 async def test_above_the_cap_the_oldest_content_goes_first_then_whole_sessions(
     tw: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 import pytest
 
 from storage import retention
+from storage.erase import Part
 from storage.keys import TraceKey
 from storage.retention import BEGINNING, Old, Place
 from storage.sqlite import SqliteDatabase
@@ -83,10 +84,12 @@ async def sessions(db: SqliteDatabase, before_us: int) -> list[str | None]:
     return found
 
 
-def erase(db: SqliteDatabase, old: Old, before_us: int) -> None:
-    """Erase it if it is old."""
+def erase(db: SqliteDatabase, old: Old, before_us: int, spans: int = 9) -> Part:
+    """Erase a part of it if it is old."""
     with db.transaction() as tx:
-        retention.erase_old(tx, old, text_of, before_us=before_us, most_spans=9, now_us=5)
+        return retention.erase_old(
+            tx, old, text_of, before_us=before_us, most_spans=spans, now_us=5
+        )
 
 
 async def test_sessions_are_due_by_their_last_activity_the_oldest_first(db: SqliteDatabase) -> None:
@@ -100,6 +103,15 @@ async def test_sessions_are_due_by_their_last_activity_the_oldest_first(db: Sqli
     for session, left in (("s2", 4), ("s1", 4), ("s3", 3)):
         erase(db, Old(0, 1, session, None), before_us)
         assert rows(db, "SELECT COUNT(*) FROM traces") == [(left,)]
+
+
+async def test_a_session_counts_with_the_part_with_which_it_goes(db: SqliteDatabase) -> None:
+    write(db, [end(start(n, session_id="s")) for n in (1, 2, 3)])
+    write(db, [end(start(4))])
+    before_us = T0 + 60 * SECOND_US
+    parts = [erase(db, Old(0, 1, "s", None), before_us, 2) for _ in range(3)]
+    assert [(one.sessions, one.traces) for one in parts] == [(0, 2), (1, 1), (0, 0)]
+    assert erase(db, Old(0, 1, None, trace_id(4)), before_us).sessions == 0
 
 
 async def test_what_runs_or_went_on_after_the_moment_is_not_old(db: SqliteDatabase) -> None:
