@@ -42,7 +42,8 @@ class Part:
     """What of a session, or of a trace, was erased; ``finished``: nothing of it is left to erase.
 
     ``sessions`` is 1 where the session went, as far as `with_session` was asked. Of content,
-    ``traces`` are those of which all is forgotten.
+    ``traces`` are those of which all is forgotten. ``begun`` is a trace that lost calls, and
+    has some still.
     """
 
     finished: bool = True
@@ -51,6 +52,7 @@ class Part:
     spans: int = 0
     contents: int = 0
     content_bytes: int = 0
+    begun: bytes | None = None
 
 
 # Of a long trace nobody asks whether younger calls are in it, or another's: it goes by its calls.
@@ -74,13 +76,14 @@ _OF_SESSION: Final = "t.session_id = :session_id"
 _OF_TRACE: Final = "t.trace_id = :trace_id"
 NEXT_OF_SESSION: Final = {e: _NEXT.format(of=_OF_SESSION, which=w) for e, w in _WHICH.items()}
 NEXT_OF_TRACE: Final = {e: _NEXT.format(of=_OF_TRACE, which=w) for e, w in _WHICH.items()}
-_NO_OTHER: Final = f"""
-COALESCE(t.opened_user_id, :user_id) = :user_id AND (t.span_count > {LONG} OR NOT EXISTS (
+# One in which nobody else is named, or that is the user's own, or has a call of the user.
+_OF_USER: Final = f"""
+(t.opened_user_id = :user_id OR (t.opened_user_id IS NULL AND (t.span_count > {LONG} OR NOT EXISTS (
   SELECT 1 FROM spans s WHERE s.project_id = t.project_id AND s.trace_id = t.trace_id
-  AND s.user_id <> :user_id))
+  AND s.user_id <> :user_id))) OR EXISTS ({_OLD} AND s.user_id = :user_id))
 """
 NEXT_OF_USER: Final = {
-    e: _NEXT.format(of=_OF_SESSION, which=f"{w} AND {_NO_OTHER}") for e, w in _WHICH.items()
+    e: _NEXT.format(of=_OF_SESSION, which=f"{w} AND {_OF_USER}") for e, w in _WHICH.items()
 }
 
 
@@ -99,7 +102,8 @@ def erase_session(
     """Erase a part of a session, or of its content; the session goes with its last trace.
 
     ``most_spans`` are the calls of the part. With ``user_id`` traces stay in which another user is
-    named: a call may say at its end only whose it is.
+    named, unless they are the user's or have a call of the user: a call may say at its end only
+    whose it is.
     """
     key: dict[str, Value] = {
         "project_id": project_id,
@@ -255,4 +259,5 @@ def _delete_calls(
         spans=len(leaving.spans),
         contents=contents,
         content_bytes=freed_bytes,
+        begun=None if change.emptied else trace_id,
     )

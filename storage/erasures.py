@@ -237,6 +237,11 @@ def step(
         most_spans=most_spans,
         now_us=now_us,
     )
+    if user_id is not None and session_id is not None and part.begun is not None:
+        # It is to go to its end, also where what is left of it is another's.
+        whole: Target = (None, part.begun)
+        if new := order_targets.add(tx, key, [whole], behind=erasure.target_count):
+            tx.execute(COUNT_FOUND, {**key, "targets": new, "kept": 0})
     if session_id is not None and erasure.extent == "all":
         part = with_session(tx, project_id, session_id, part)
     elif session_id is not None and part.finished:

@@ -10,7 +10,9 @@ from msgspec.json import encode
 from storage import collecting, erasures
 from storage.collecting import Found, Place, Target, collect, is_by_words
 from storage.database import Transaction
+from storage.erase import Extent
 from storage.erasures import Erasure, Kind, Order
+from storage.records import SpanEnd
 from storage.sqlite import SqliteDatabase
 from tests.storage import seen_twice
 from tests.storage.calls import T0, end, rows, span_id, spoken, start, text_of, trace_id, write
@@ -128,6 +130,48 @@ async def test_a_call_that_is_another_users_when_it_ends_stays(db: SqliteDatabas
     erasure = await carried_out(db, erasure)
     assert rows(db, "SELECT seq FROM spans") == [(2,)]
     assert (erasure.session_count, erasure.trace_count) == (0, 1)
+
+
+@pytest.mark.parametrize("extent", ["all", "content"])
+async def test_a_users_trace_goes_also_where_another_is_named_in_it_only_meanwhile(
+    db: SqliteDatabase, extent: Extent
+) -> None:
+    def call(n: int, trace: int, user: str | None = None) -> SpanEnd:
+        begun = start(n, trace=trace, session_id="s", user_id=user)
+        return spoken(begun, [f"u:{n}"], [f"a:{n}"])
+
+    # Of the first trace a call is alice's, and she opened the second; the others name nobody.
+    hand_in(db, [opened(20, user_id="alice", session_id="s")])
+    write(db, [call(1, 10, "alice"), call(2, 20), call(3, 30), call(4, 40)])
+    late = [(11, 10), (12, 20), (13, 30)]
+    write(db, [call(n, trace).start for n, trace in late])
+    with db.transaction() as tx:
+        asked = erasures.ask(tx, 1, Order(kind="user", given="alice", extent=extent), T0)
+    erasure = await found_all(db, asked)
+    assert erasure.target_count == 1
+    write(db, [call(n, trace, "bob") for n, trace in late])
+    assert (await carried_out(db, erasure)).state == "cleaning"
+    held = "SELECT span_id FROM spans WHERE input_node_id IS NOT NULL ORDER BY span_id"
+    assert rows(db, held) == [(span_id(3),), (span_id(13),)]
+
+
+async def test_a_users_trace_goes_to_its_end_also_where_the_users_calls_go_first(
+    db: SqliteDatabase,
+) -> None:
+    def call(n: int, user: str | None = None) -> SpanEnd:
+        return end(start(n, trace=1, session_id="s", user_id=user))
+
+    write(db, [call(n).start for n in range(1, 31)])
+    write(db, [call(n, "alice") for n in range(31, 41)])
+    with db.transaction() as tx:
+        asked = erasures.ask(tx, 1, Order(kind="user", given="alice"), T0)
+    erasure = await found_all(db, asked)
+    # It goes by its calls, as one of them comes after the order; the newest are alice's.
+    write(db, [call(n, "bob") for n in range(1, 31)])
+    write(db, [call(50)])
+    done = await carried_out(db, erasure)
+    assert rows(db, "SELECT span_id FROM spans") == [(span_id(50),)]
+    assert (done.state, done.target_count, done.done_count) == ("cleaning", 2, 2)
 
 
 async def test_full_text_is_to_hear_what_a_query_by_words_looks_for(db: SqliteDatabase) -> None:
