@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from storage.database import Database, Value
 from storage.parameters import clean_text
-from storage.queries import SELECT_SPANS, SELECT_TRACES, span_of, trace_of
+from storage.queries import SELECT_OUTLINES, SELECT_TRACES, read_outlines, trace_of
 from storage.records import Span, Trace
 
 # ruff: noqa: S608 (the SQL below is put together from constants of this package, never from values)
@@ -123,7 +123,7 @@ _SHOWN: Final = """(
 )"""
 # The traces of a page first, so that no other row is read.
 PAGE_SPANS: Final = f"""
-{SELECT_SPANS} AND s.trace_id IN (
+{SELECT_OUTLINES} AND s.trace_id IN (
   SELECT trace_id FROM traces WHERE project_id = :project_id AND session_id = :session_id
   ORDER BY started_at_us, seq LIMIT :limit OFFSET :start
 ) AND {_SHOWN} ORDER BY s.started_at_us, s.seq LIMIT :spans
@@ -133,12 +133,12 @@ PAGE_SPANS: Final = f"""
 async def page_spans(
     db: Database, project_id: int, session_id: str, start: int, limit: int
 ) -> list[Span]:
-    """Read the calls and the outermost spans of so many traces of a session, oldest first.
+    """Read the calls and the outermost spans of so many traces of a session in outline, by time.
 
     One more than ``MAX_SPANS`` says that there are more, of any of these traces.
     """
     key = {**_key(project_id, session_id), "start": start, "limit": limit, "spans": MAX_SPANS + 1}
-    return [span_of(row) for row in await db.read(PAGE_SPANS, key)]
+    return list(await read_outlines(await db.read(PAGE_SPANS, key)))
 
 
 COUNT_SPANS: Final = f"""

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from storage.database import Readable, Transaction, Value
 from storage.events import SPAN_COMPLETED, SPAN_FAILED, decoded
-from storage.queries import SPAN_FIELDS, span_of
+from storage.queries import OUTLINE_FIELDS, outline_of
 from storage.records import RUNNING, Span
 
 # Rows of the log that are read at a time, and the calls with which a batch is full; a row has 500
@@ -59,7 +59,7 @@ SELECT sequence, project_id, told FROM events WHERE sequence > :after ORDER BY s
 """
 _BESIDE: Final = 4
 _COLUMNS: Final = f"""
-SELECT t.session_id, t.session_source, s.external_trace_id, s.external_parent_id, {SPAN_FIELDS}
+SELECT t.session_id, t.session_source, s.external_trace_id, s.external_parent_id, {OUTLINE_FIELDS}
 FROM spans s JOIN traces t ON t.project_id = s.project_id AND t.trace_id = s.trace_id
 WHERE s.project_id = :project_id AND s.owner IS NOT NULL AND s.state <> '{RUNNING}'
 """  # noqa: S608 (constants)
@@ -87,5 +87,5 @@ async def read_after(db: Readable, after: int) -> Batch | None:
             f"{_COLUMNS} AND s.span_id IN ({names}) ORDER BY s.started_at_us, s.seq",
             {**params, "project_id": project_id},
         )
-        ended += (Ended(span_of(row[_BESIDE:]), *row[:_BESIDE]) for row in read)
+        ended += (Ended(outline_of(row[_BESIDE:]), *row[:_BESIDE]) for row in read)
     return Batch(tuple(ended), sequence)

@@ -1,12 +1,15 @@
 """Reads: a session, a trace or a span as a record, sums of a project. Bodies are rebuild.py's.
 
-Invariant: every statement names the project, and its work is bounded by its limit, not by the size
-of the database. Owns which fields a record is read from. Lists are listing.py's.
+Invariants: every statement names the project, and its work is bounded by its limit, not by the size
+of the database. Many spans are read in outline: attributes and headers may be a megabyte each, and
+only who shows those has them unpacked. Owns which fields a record is read from. Lists are
+listing.py's.
 """
 
 import asyncio
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from storage.aggregates import AMOUNTS
@@ -20,8 +23,8 @@ from storage.totals import Stats
 
 # A trace's spans in one answer: as many traces as an answer gives of a session.
 MAX_SPANS: Final = 10_000
-# What takes longer to unpack than a millisecond is work for a thread.
-INLINE_SPANS: Final = 20
+# More take longer than half a millisecond, and are work for a thread.
+INLINE_SPANS: Final = 50
 
 _SESSION: Final = (
     *("project_id", "session_id", "seq", "source", "name", "starred", "user_id", "status"),
@@ -132,63 +135,121 @@ _SPAN: Final = (
     *("upstream", "provider", "operation", "method", "path", "query", "http_status"),
     *("model_requested", "model", "service_tier", "response_id", "settled_by", "usage_source"),
     *("cost_status", "price_version", "input_preview", "output_preview"),
-    *("request_head", "response_head", "notes"),
-    *("label", "attributes", "same_call", "moved_from", "owner"),
+    *("notes", "label", "same_call", "moved_from", "owner"),
     *AMOUNTS,
 )
 _BODY: Final = ("size", "sha256", "truncated", "redacted", "type", "encoding")
-SPAN_FIELDS: Final = f"""
+OUTLINE_FIELDS: Final = f"""
 {", ".join(f"s.{c}" for c in _SPAN)},
 {", ".join(f"s.request_{c}" for c in _BODY)},
 s.request_content_id IS NOT NULL OR s.request_envelope IS NOT NULL, 0,
 {", ".join(f"s.response_{c}" for c in _BODY)},
 s.response_content_id IS NOT NULL OR s.response_envelope IS NOT NULL, s.response_assembled
 """
-SELECT_SPANS: Final = f"SELECT {SPAN_FIELDS} FROM spans s WHERE s.project_id = :project_id"
-TRACE_SPANS: Final = f"""
-{SELECT_SPANS} AND trace_id = :trace_id ORDER BY started_at_us, seq LIMIT :limit
+# What was said of a span beside its columns, squeezed.
+_SAID: Final = ("attributes", "request_head", "response_head")
+SPAN_FIELDS: Final = f"{OUTLINE_FIELDS}, {', '.join(f's.{c}' for c in _SAID)}"
+SELECT_OUTLINES: Final = f"SELECT {OUTLINE_FIELDS} FROM spans s WHERE s.project_id = :project_id"
+TRACE_OUTLINES: Final = f"""
+{SELECT_OUTLINES} AND s.trace_id = :trace_id ORDER BY s.started_at_us, s.seq LIMIT :limit
 """
-# A span's id is unique in its trace only; of two that came with the same, the older one is it.
-GET_SPAN: Final = f"""
-{SELECT_SPANS} AND span_id = :span_id ORDER BY started_at_us, seq LIMIT 1
+
+
+async def trace_outlines(
+    db: Readable, project_id: int, trace_id: bytes, limit: int = MAX_SPANS
+) -> tuple[Span, ...]:
+    """Read the spans of a trace in outline, oldest first, up to ``limit``."""
+    key: dict[str, Value] = {"project_id": project_id, "trace_id": trace_id, "limit": limit}
+    return await read_outlines(await db.read(TRACE_OUTLINES, key))
+
+
+async def read_outlines(rows: Sequence[Row]) -> tuple[Span, ...]:
+    """Read rows of ``OUTLINE_FIELDS``, many of them beside the event loop."""
+    if len(rows) <= INLINE_SPANS:
+        return _outlines_of(rows)
+    return await asyncio.to_thread(_outlines_of, rows)
+
+
+def _outlines_of(rows: Iterable[Row]) -> tuple[Span, ...]:
+    return tuple(map(outline_of, rows))
+
+
+TRACE_SPANS: Final = f"""
+SELECT {SPAN_FIELDS} FROM spans s WHERE s.project_id = :project_id AND s.trace_id = :trace_id
+ORDER BY s.started_at_us, s.seq LIMIT :limit
 """
 
 
 async def trace_spans(
     db: Readable, project_id: int, trace_id: bytes, limit: int = MAX_SPANS
 ) -> tuple[Span, ...]:
-    """Read the spans of a trace, oldest first, up to ``limit``."""
+    """Read the spans of a trace with all that was said of them, oldest first, up to ``limit``."""
     key: dict[str, Value] = {"project_id": project_id, "trace_id": trace_id, "limit": limit}
-    rows = await db.read(TRACE_SPANS, key)
-    if len(rows) <= INLINE_SPANS:
-        return _spans_of(rows)
-    return await asyncio.to_thread(_spans_of, rows)
+    return await asyncio.to_thread(_spans_of, await db.read(TRACE_SPANS, key))
 
 
 def _spans_of(rows: Iterable[Row]) -> tuple[Span, ...]:
     return tuple(map(span_of, rows))
 
 
+# A span's id is unique in its trace only; of two that came with the same, the older one is it.
+GET_SPAN: Final = f"""
+SELECT {SPAN_FIELDS} FROM spans s WHERE s.project_id = :project_id AND s.span_id = :span_id
+ORDER BY s.started_at_us, s.seq LIMIT 1
+"""
+
+
 async def get_span(db: Readable, project_id: int, span_id: bytes) -> Span | None:
-    """Read one span; None where there is none."""
+    """Read one span with all that was said of it; None where there is none.
+
+    Raises DatabaseCorrupt where that does not expand.
+    """
     rows = await db.read(GET_SPAN, {"project_id": project_id, "span_id": span_id})
     return span_of(rows[0]) if rows else None
 
 
+# By its number, which no index has behind the project.
+NUMBERED_SPAN: Final = f"""
+SELECT {SPAN_FIELDS} FROM spans s WHERE s.project_id + 0 = :project_id AND s.seq = :seq
+"""
+
+
+async def numbered_span(db: Readable, project_id: int, seq: int) -> Span | None:
+    """Read the span of this number with all that was said of it; None where there is none.
+
+    Raises DatabaseCorrupt where that does not expand.
+    """
+    rows = await db.read(NUMBERED_SPAN, {"project_id": project_id, "seq": seq})
+    return span_of(rows[0]) if rows else None
+
+
 def span_of(row: Row) -> Span:
-    """Read a row of ``SPAN_FIELDS``."""
+    """Read a row of ``SPAN_FIELDS``.
+
+    Raises DatabaseCorrupt where what was said of the span does not expand.
+    """
+    said = (None if value is None else expand(value) for value in row[-len(_SAID) :])
+    attributes, request_head, response_head = said
+    return replace(
+        outline_of(row[: -len(_SAID)]),
+        attributes=attributes,
+        request_headers=None if request_head is None else request_head.decode(),
+        response_headers=None if response_head is None else response_head.decode(),
+    )
+
+
+def outline_of(row: Row) -> Span:
+    """Read a row of ``OUTLINE_FIELDS``: a span of whose attributes and headers nothing is read."""
     values = dict(zip(_SPAN, row, strict=False))
     cost_nusd = values.pop("cost_nusd")
     tokens = Tokens(**{c.removesuffix("_tokens"): values.pop(c) for c in AMOUNTS[:-1]})
-    notes, attributes = values.pop("notes"), values.pop("attributes")
+    notes = values.pop("notes")
     ended, handed_in = values["duration_us"], values.pop("owner") is None
-    request_head, response_head = values.pop("request_head"), values.pop("response_head")
     return Span(
         **values,
         handed_in=handed_in,
-        attributes=None if attributes is None else expand(attributes),
-        request_headers=None if request_head is None else expand(request_head).decode(),
-        response_headers=None if response_head is None else expand(response_head).decode(),
+        request_headers=None,
+        response_headers=None,
         ended_at_us=None if ended is None else values["started_at_us"] + ended,
         tokens=tokens,
         cost_nusd=cost_nusd,

@@ -241,6 +241,7 @@ class Span:
     ``handed_in``: an application told of it, and it is no call of ours. ``label``, ``attributes``
     (a JSON object) and ``same_call`` (the span of the call that it saw as well, which alone counts)
     are those of such. ``moved_from`` is the trace that a call which joined this one is by itself.
+    Of one that was read in outline nobody looked for attributes and headers, which are None.
     """
 
     project_id: int

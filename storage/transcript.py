@@ -16,7 +16,7 @@ from storage.contents import unpack
 from storage.conversation import unpack_envelope
 from storage.database import Database, Row, Value
 from storage.parameters import clean_text
-from storage.queries import SPAN_FIELDS, span_of
+from storage.queries import OUTLINE_FIELDS, read_outlines
 from storage.records import COMPLETED, Span
 from storage.threads import Said, Setting, Stored, Turn
 
@@ -222,18 +222,32 @@ def _stored(value: msgspec.Raw) -> Stored:
 
 
 PAGE_SPANS: Final = f"""
-SELECT {SPAN_FIELDS} FROM spans s WHERE s.project_id + 0 = :project_id AND s.seq IN ({_IDS})
+SELECT {OUTLINE_FIELDS} FROM spans s WHERE s.project_id + 0 = :project_id AND s.seq IN ({_IDS})
 """
 
 
 async def turn_spans(db: Database, project_id: int, seqs: Sequence[int]) -> dict[int, Span]:
-    """Read the spans of these turns, by ``seq``."""
-    found = {}
+    """Read the spans of these turns in outline, by ``seq``."""
+    found: dict[int, Span] = {}
     for some in _batches(seqs):
-        for row in await db.read(PAGE_SPANS, {"project_id": project_id, **some}):
-            span = span_of(row)
-            found[span.seq] = span
+        rows = await db.read(PAGE_SPANS, {"project_id": project_id, **some})
+        found.update({span.seq: span for span in await read_outlines(rows)})
     return found
+
+
+# Of more, the newest are the turns that there may be.
+TURN_IDS: Final = """
+SELECT s.span_id FROM spans s
+WHERE s.project_id = :project_id AND s.trace_id = :trace_id
+  AND s.kind = 'llm_call' AND s.same_call IS NULL
+ORDER BY s.started_at_us DESC, s.seq DESC LIMIT :turns
+"""
+
+
+async def turn_ids(db: Database, project_id: int, trace_id: bytes) -> frozenset[bytes]:
+    """Read the ids of the spans of a trace that may be turns of its session."""
+    key: dict[str, Value] = {"project_id": project_id, "trace_id": trace_id, "turns": MAX_TURNS}
+    return frozenset(span_id for (span_id,) in await db.read(TURN_IDS, key))
 
 
 ANSWER_FRAMES: Final = f"""

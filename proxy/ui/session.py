@@ -21,7 +21,7 @@ from proxy.api.views import SessionView, TraceView, budget_view, session_view, t
 from proxy.ui import kinds, timeline, view
 from proxy.ui.conversation import Section, sections
 from proxy.ui.frame import Frame
-from storage import breakdown, budgets, events, queries
+from storage import breakdown, budgets, events, queries, transcript
 from storage.breakdown import ModelShare
 from storage.database import Database
 from storage.records import Span
@@ -135,10 +135,9 @@ class SessionPage:
     async def _conversation(self, request: web.Request, session: SessionView) -> Conversation:
         start, limit = params.place(request, "from"), params.limit(request, MESSAGES)
         chosen = branches(request)
-        at = []
+        at: frozenset[bytes] = frozenset()
         if trace_id := params.hex_id(request.query.get("at", ""), 32):
-            spans = await queries.trace_spans(self._database, project_id(request), trace_id)
-            at = [span.span_id for span in spans]
+            at = await transcript.turn_ids(self._database, project_id(request), trace_id)
         page = await self._conversations.page(
             project_id(request), session.id, start, limit, chosen, at
         )

@@ -66,7 +66,7 @@ class TracePage:
             trace = await queries.get_trace(db, project, trace_id) if trace_id else None
         if trace_id is None or trace is None:
             raise web.HTTPNotFound
-        spans = await queries.trace_spans(db, project, trace_id, MAX_SPANS)
+        spans = await queries.trace_outlines(db, project, trace_id, MAX_SPANS)
         raw = request.query.get("view") == "raw"
         one = await self._chosen(spans, trace, request.query.get("span"))
         chosen = None if one is None else await self._read(project, one, raw=raw)
@@ -88,20 +88,20 @@ class TracePage:
         )
 
     async def _chosen(self, spans: Sequence[Span], trace: Trace, wanted: str | None) -> Span | None:
-        """Find the span that is asked for, else the first; None where there is none.
+        """Read the span that is asked for, else the first, whole; None where there is none.
 
         Raises HTTPNotFound where the trace has none such.
         """
-        if wanted is None:
-            return spans[0] if spans else None
-        for span in spans:
-            if span.span_id.hex() == wanted:
-                return span
-        # It may be one of those that the tree does not show.
-        span_id = params.hex_id(wanted, 16)
-        found = (
-            await queries.get_span(self._database, trace.project_id, span_id) if span_id else None
-        )
+        db, project = self._database, trace.project_id
+        if wanted is None and not spans:
+            return None
+        named = [one for one in spans if wanted is None or one.span_id.hex() == wanted]
+        if named:
+            found = await queries.numbered_span(db, project, named[0].seq)
+        else:
+            # It may be one of those that the tree does not show.
+            span_id = params.hex_id(wanted or "", 16)
+            found = await queries.get_span(db, project, span_id) if span_id else None
         if found is None or found.trace_id != trace.trace_id:
             raise web.HTTPNotFound
         return found

@@ -8,6 +8,7 @@ import orjson
 from yarl import URL
 
 from storage.parameters import Change, prepare
+from storage.squeeze import MARK
 from storage.writes import apply
 from tests.running import Running
 
@@ -52,3 +53,13 @@ async def pages(tw: Running, path: str, rows: str) -> AsyncIterator[list[Any]]:
         assert reply.status == 200
         cursor = reply.body.get("cursor")
         yield reply.body[rows]
+
+
+async def damage(tw: Running, span_id: bytes) -> None:
+    """Leave of a span's attributes and headers what nobody can unpack."""
+    sql = """
+    UPDATE spans SET attributes = :said, request_head = :said, response_head = :said
+    WHERE span_id = :span_id
+    """
+    given = {"said": MARK + b"damaged", "span_id": span_id}
+    await tw.server.recorder.write(lambda tx: tx.execute(sql, given))

@@ -15,6 +15,7 @@ from storage.database import Database
 from storage.handed import Said
 from storage.queries import get_session
 from storage.records import FAILED, SpanEnd, Tokens, add
+from storage.squeeze import MARK
 from tests.storage.calls import end, rows, span_id, start, trace_id, unknown_usage, write
 from tests.storage.handing import begun, done, hand_in
 
@@ -90,6 +91,14 @@ async def test_pages_begin_where_they_are_told_to(db: Database) -> None:
     assert [span.trace_id for span in spans] == [trace_id(2), trace_id(3), trace_id(2)]
     assert await page_traces(db, 1, "s", 9, 2) == []
     assert await page_spans(db, 1, "none", 0, 2) == []
+
+
+async def test_a_page_reads_neither_attributes_nor_headers(db: Database) -> None:
+    some(db)
+    for column in ("attributes", "request_head", "response_head"):
+        sql = f"UPDATE spans SET {column} = :said"  # noqa: S608 (one of three names)
+        rows(db, sql, said=MARK + b"damaged")
+    assert len(await page_spans(db, 1, "s", 0, 9)) == 5
 
 
 async def test_of_many_spans_those_of_whole_traces_are_counted(

@@ -5,7 +5,8 @@ import pytest
 from storage import exports
 from storage.database import Database
 from storage.marks import Mark, write_mark
-from tests.storage.calls import end, span_id, start, write
+from storage.squeeze import MARK
+from tests.storage.calls import end, rows, span_id, start, write
 from tests.storage.handing import begun, done, hand_in
 
 
@@ -92,3 +93,9 @@ async def test_how_far_the_log_was_sent_on_never_goes_back(db: Database) -> None
         with db.transaction() as tx:
             exports.note(tx, sequence)
     assert await exports.cursor(db) == 9
+
+
+async def test_headers_that_are_damaged_hold_nothing_up_since_none_are_read(db: Database) -> None:
+    write(db, [end(start(1))])
+    rows(db, "UPDATE spans SET request_head = :said", said=MARK + b"damaged")
+    assert (await ended(db))[0] == [span_id(1)]

@@ -37,7 +37,7 @@ READ_ALL: Final = frozenset(("doctor", "doctor_erasures", "mend", "proof"))
 BEGINNINGS: Final = frozenset(
     (
         *("archive.HASHES", "archive.NUMBERED_SPANS", "archive.READ_TRACES", "archive.SIZES"),
-        *("archive.CONTENTS", "archive_spans.SELECT_SPANS", "breakdown.SELECT_SPANS"),
+        *("archive.CONTENTS", "archive_spans.SELECT_SPANS", "breakdown.SELECT_OUTLINES"),
         *("breakdown.SELECT_TRACES", "exports._COLUMNS", "queries.SELECT_SESSIONS"),
         *("rebuild._REQUEST", "rebuild._RESPONSE", "same_call._NAMED"),
     )

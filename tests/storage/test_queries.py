@@ -1,25 +1,30 @@
 """Reads: order, pages, projects, and work that does not grow with the database."""
 
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from storage import queries
-from storage.database import Database
+from storage.database import Database, DatabaseCorrupt
 from storage.queries import (
     get_session,
     get_span,
     get_trace,
+    numbered_span,
+    outline_of,
     project_id,
-    span_of,
     stats,
+    trace_outlines,
     trace_spans,
 )
+from storage.squeeze import MARK, squeeze
 from storage.totals import Stats
 from tests.storage.calls import (
     body,
     end,
+    rows,
     span_id,
     start,
     trace_id,
@@ -28,20 +33,21 @@ from tests.storage.calls import (
 )
 
 
+@pytest.mark.parametrize("read", [trace_spans, trace_outlines])
 async def test_the_spans_of_a_trace_are_read_oldest_first_up_to_a_limit(
-    db: Database,
+    db: Database, read: Any
 ) -> None:
     write(db, [end(start(n, trace=9)) for n in (3, 1, 2)])
-    spans = await trace_spans(db, 1, trace_id(9))
+    spans = await read(db, 1, trace_id(9))
     assert [span.span_id for span in spans] == [span_id(n) for n in (1, 2, 3)]
-    assert [span.span_id for span in await trace_spans(db, 1, trace_id(9), 2)] == [
+    assert [span.span_id for span in await read(db, 1, trace_id(9), 2)] == [
         span_id(1),
         span_id(2),
     ]
 
 
-@pytest.mark.parametrize(("count", "aside"), [(2, False), (30, True)])
-async def test_many_spans_are_unpacked_beside_the_event_loop(
+@pytest.mark.parametrize(("count", "aside"), [(2, False), (60, True)])
+async def test_many_spans_are_read_beside_the_event_loop(
     db: Database, monkeypatch: pytest.MonkeyPatch, count: int, aside: bool
 ) -> None:
     write(db, [end(start(n, trace=99)) for n in range(1, count + 1)])
@@ -49,18 +55,57 @@ async def test_many_spans_are_unpacked_beside_the_event_loop(
 
     def noted(row: Any) -> Any:
         threads.append(threading.current_thread())
-        return span_of(row)
+        return outline_of(row)
 
-    monkeypatch.setattr(queries, "span_of", noted)
-    assert len(await trace_spans(db, 1, trace_id(99))) == count
+    monkeypatch.setattr(queries, "outline_of", noted)
+    assert len(await trace_outlines(db, 1, trace_id(99))) == count
     assert [thread is not threading.main_thread() for thread in threads] == [aside] * count
+
+
+async def test_a_span_has_all_that_was_said_of_it_unless_it_is_read_in_outline(
+    db: Database,
+) -> None:
+    write(db, [end(start(1), request_headers='[["a","b"]]', response_headers="[]")])
+    rows(db, "UPDATE spans SET attributes = :said", said=squeeze(b'{"kind":{"k":1}}'))
+    (whole,) = await trace_spans(db, 1, trace_id(1))
+    assert whole.attributes == b'{"kind":{"k":1}}'
+    assert (whole.request_headers, whole.response_headers) == ('[["a","b"]]', "[]")
+    assert await get_span(db, 1, span_id(1)) == whole
+    assert await numbered_span(db, 1, whole.seq) == whole
+    (outline,) = await trace_outlines(db, 1, trace_id(1))
+    unread: dict[str, Any] = dict.fromkeys(("attributes", "request_headers", "response_headers"))
+    assert outline == replace(whole, **unread)
+
+
+async def test_a_span_is_read_by_its_number_in_its_project_alone(db: Database) -> None:
+    write(db, [end(start(1)), end(start(2, project_id=2))])
+    (own,) = await trace_outlines(db, 1, trace_id(1))
+    (other,) = await trace_outlines(db, 2, trace_id(2))
+    found = await numbered_span(db, 1, own.seq)
+    assert found is not None
+    assert found.span_id == span_id(1)
+    assert await numbered_span(db, 1, other.seq) is None
+    assert await numbered_span(db, 1, 77) is None
+
+
+@pytest.mark.parametrize("column", ["attributes", "request_head", "response_head"])
+async def test_what_is_damaged_of_a_span_is_no_matter_to_its_outline(
+    db: Database, column: str
+) -> None:
+    write(db, [end(start(1))])
+    sql = f"UPDATE spans SET {column} = :said"  # noqa: S608 (one of three names)
+    rows(db, sql, said=MARK + b"damaged")
+    (outline,) = await trace_outlines(db, 1, trace_id(1))
+    for read in (trace_spans(db, 1, trace_id(1)), numbered_span(db, 1, outline.seq)):
+        with pytest.raises(DatabaseCorrupt, match="does not expand"):
+            await read
 
 
 async def test_a_project_sees_nothing_of_another(db: Database) -> None:
     write(db, [end(start(1, session_id="s", project_id=2), request=body(b"q"))])
     assert await get_session(db, 1, "s") is None
     assert await get_trace(db, 1, trace_id(1)) is None
-    assert await trace_spans(db, 1, trace_id(1)) == ()
+    assert await trace_spans(db, 1, trace_id(1)) == await trace_outlines(db, 1, trace_id(1)) == ()
     assert await get_span(db, 1, span_id(1)) is None
     assert await stats(db, 1) == await stats(db, 3)
 

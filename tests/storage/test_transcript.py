@@ -9,7 +9,13 @@ from storage.handed import Said
 from storage.lines import Line, lines
 from storage.records import Body, Envelope
 from storage.threads import Setting, Tree
-from storage.transcript import message, message_contents, session_turns, turn_spans
+from storage.transcript import (
+    message,
+    message_contents,
+    session_turns,
+    turn_ids,
+    turn_spans,
+)
 from tests.storage.calls import end, rows, span_id, start, text_of, trace_id
 from tests.storage.handing import begun, done, hand_in, talk_said
 from tests.storage.talks import CHAT, call, chat, save
@@ -226,6 +232,23 @@ async def test_a_turn_is_a_call_of_a_model_once(db: Database) -> None:
     )
     turns = await session_turns(db, 1, "s", ANSWERING)
     assert [turn.span_id for turn in turns] == [span_id(3)]
+
+
+async def test_the_turns_of_a_trace_are_named_by_its_calls_of_models_alone(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = talk_said(["u:hi"], ["a:hello"])
+    hand_in(db, [begun(1, said=Said(kind="tool_call")), done(1)])
+    for n in (2, 3, 4):
+        hand_in(db, [begun(n, trace=1, said=said), done(n)])
+    hand_in(db, [begun(5, said=said), done(5)])
+    rows(
+        db, "UPDATE spans SET same_call = :call WHERE span_id = :id", call=span_id(9), id=span_id(2)
+    )
+    assert await turn_ids(db, 1, trace_id(1)) == {span_id(3), span_id(4)}
+    assert await turn_ids(db, 2, trace_id(1)) == frozenset()
+    monkeypatch.setattr(transcript, "MAX_TURNS", 1)
+    assert await turn_ids(db, 1, trace_id(1)) == {span_id(4)}
 
 
 async def test_turns_that_were_handed_in_go_on_from_each_other(db: Database) -> None:

@@ -12,7 +12,7 @@ from playwright.async_api import Page, expect
 
 from storage import budgets
 from storage.spending import Reservation
-from tests.api.asking import save
+from tests.api.asking import ask, damage, save
 from tests.calling import DONE, USAGE, delta
 from tests.running import Running, running
 from tests.storage.calls import end, start
@@ -230,6 +230,18 @@ async def test_a_long_session_is_read_page_by_page(tw: Running, page: Page) -> N
     await expect(page.get_by_text("question 40.")).to_be_in_viewport()
     await expect(page.locator("#pager")).to_contain_text("51 to 100 of 120")
     await expect(page.locator(".strip a")).to_have_count(60)
+
+
+async def test_no_page_of_a_session_reads_attributes_or_headers(tw: Running) -> None:
+    story = Story(tw)
+    await story.turn(user("hi"), assistant("hello"))
+    await tw.saved()
+    (span,) = await tw.spans()
+    await damage(tw, bytes.fromhex(span["id"]))
+    for view in ("", "?view=timeline", "?view=traces", f"?at={story.traces[0]}"):
+        assert await status(tw, f"/sessions/story{view}") == 200, view
+    assert (await ask(tw, "/api/sessions/story/conversation")).status == 200
+    assert (await ask(tw, f"/api/spans/{span['id']}")).error == (503, "storage_unavailable")
 
 
 async def test_a_session_without_conversations_says_so(tw: Running) -> None:

@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Page, Route, expect
 
-from tests.api.asking import save
+from tests.api.asking import damage, save
 from tests.running import Running, running
 from tests.storage.calls import end, span_id, start, trace_id
 from tests.ui.looking import findings, width
@@ -185,6 +185,18 @@ async def test_a_span_of_another_trace_is_not_found(story: Story) -> None:
         f"{story.tw.url}/traces/{story.traces[0]}?span={other['id']}"
     ) as answer:
         assert answer.status == 404
+
+
+async def test_only_the_span_that_is_shown_is_read_whole(tw: Running) -> None:
+    await save(tw, end(start(1)), end(start(2, trace=1)))
+    await damage(tw, span_id(2))
+    path = f"{tw.url}/traces/{trace_id(1).hex()}"
+    for query in ("", f"?span={span_id(1).hex()}"):
+        async with tw.client.get(path + query) as answer:
+            assert answer.status == 200
+            assert span_id(2).hex() in await answer.text()
+    async with tw.client.get(f"{path}?span={span_id(2).hex()}") as answer:
+        assert answer.status == 503
 
 
 async def test_a_call_as_a_command_names_no_key(tw: Running) -> None:
