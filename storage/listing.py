@@ -11,17 +11,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from storage import fulltext
+from storage import fulltext, packed_spans
 from storage.clauses import Query, Rows
 from storage.conditions import Where, amount, where
 from storage.database import Database, Row, Value
+from storage.packed_spans import SAID_BYTES, PackedSpan, pack
 from storage.queries import (
+    OUTLINE_FIELDS,
     SESSION_FIELDS,
-    SPAN_FIELDS,
     TRACE_FIELDS,
     WITH_MODELS,
+    outline_of,
     sessions_of,
-    span_of,
     trace_of,
 )
 from storage.records import Page, Session, Span, Trace
@@ -36,6 +37,8 @@ After = tuple[int, int]
 LOOKED_AT: Final = 100_000
 # The same where of each session all spans may be looked at: 100 us.
 LOOKED_AT_BY_SPANS: Final = 2_000
+# Spans that are read at once for an answer, which may be full before.
+SPANS_AT_ONCE: Final = 1_000
 # Traces or spans that are sorted in an order without an index: 0.3 us each.
 SORTED: Final = 500_000
 
@@ -138,9 +141,29 @@ async def list_traces(
 
 
 PAGE_OF_SPANS: Final = f"""
-SELECT {{place}}, s.seq, {SPAN_FIELDS} FROM spans s
+SELECT {{place}}, s.seq, {SAID_BYTES}, {OUTLINE_FIELDS} FROM spans s
 WHERE {{where}} ORDER BY {{order}} LIMIT :limit
 """
+
+
+async def list_outlines(
+    db: Database,
+    project_id: int,
+    limit: int,
+    after: After | None = None,
+    *,
+    query: Query | None = None,
+    order: Order = NEWEST,
+    now_us: int = 0,
+) -> Page[Span]:
+    """List spans in outline, the newest first.
+
+    Raises:
+        TooManyRows: in an order that is not that of time.
+    """
+    query = query or Query("spans")
+    plan, found = await _find(db, PAGE_OF_SPANS, project_id, limit, after, query, order, now_us)
+    return _page(plan, found, [outline_of(row[3:]) for row in found], limit)
 
 
 async def list_spans(
@@ -152,15 +175,27 @@ async def list_spans(
     query: Query | None = None,
     order: Order = NEWEST,
     now_us: int = 0,
-) -> Page[Span]:
-    """List spans, the newest first.
+) -> Page[PackedSpan]:
+    """List spans with all that was said of them, the newest first, as many as one answer holds.
 
     Raises:
+        DatabaseCorrupt: something that was said is larger than any that was stored.
         TooManyRows: in an order that is not that of time.
     """
     query = query or Query("spans")
-    plan, found = await _find(db, PAGE_OF_SPANS, project_id, limit, after, query, order, now_us)
-    return _page(plan, found, [span_of(row[2:]) for row in found], limit)
+    taken: list[PackedSpan] = []
+    left = packed_spans.ANSWER_BYTES
+    while True:
+        most, least = min(limit - len(taken), SPANS_AT_ONCE), 0 if taken else 1
+        plan, found = await _find(db, PAGE_OF_SPANS, project_id, most, after, query, order, now_us)
+        rows = [row[1:] for row in found[:most]]
+        packed, left = await pack(db, project_id, rows, left, least=least)
+        if packed or not rows:
+            # It goes on behind those that there was room for.
+            after = _page(plan, found, found, len(packed)).next_after
+        taken += packed
+        if after is None or len(packed) < most or len(taken) == limit:
+            return Page(tuple(taken), after, plan.truncated)
 
 
 SESSION_HITS: Final = "s.session_id, s.starred FROM sessions"

@@ -8,7 +8,7 @@ listing.py's.
 
 import asyncio
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -147,8 +147,8 @@ s.request_content_id IS NOT NULL OR s.request_envelope IS NOT NULL, 0,
 s.response_content_id IS NOT NULL OR s.response_envelope IS NOT NULL, s.response_assembled
 """
 # What was said of a span beside its columns, squeezed.
-_SAID: Final = ("attributes", "request_head", "response_head")
-SPAN_FIELDS: Final = f"{OUTLINE_FIELDS}, {', '.join(f's.{c}' for c in _SAID)}"
+SAID: Final = ("attributes", "request_head", "response_head")
+SPAN_FIELDS: Final = f"{OUTLINE_FIELDS}, {', '.join(f's.{c}' for c in SAID)}"
 SELECT_OUTLINES: Final = f"SELECT {OUTLINE_FIELDS} FROM spans s WHERE s.project_id = :project_id"
 TRACE_OUTLINES: Final = f"""
 {SELECT_OUTLINES} AND s.trace_id = :trace_id ORDER BY s.started_at_us, s.seq LIMIT :limit
@@ -172,24 +172,6 @@ async def read_outlines(rows: Sequence[Row]) -> tuple[Span, ...]:
 
 def _outlines_of(rows: Iterable[Row]) -> tuple[Span, ...]:
     return tuple(map(outline_of, rows))
-
-
-TRACE_SPANS: Final = f"""
-SELECT {SPAN_FIELDS} FROM spans s WHERE s.project_id = :project_id AND s.trace_id = :trace_id
-ORDER BY s.started_at_us, s.seq LIMIT :limit
-"""
-
-
-async def trace_spans(
-    db: Readable, project_id: int, trace_id: bytes, limit: int = MAX_SPANS
-) -> tuple[Span, ...]:
-    """Read the spans of a trace with all that was said of them, oldest first, up to ``limit``."""
-    key: dict[str, Value] = {"project_id": project_id, "trace_id": trace_id, "limit": limit}
-    return await asyncio.to_thread(_spans_of, await db.read(TRACE_SPANS, key))
-
-
-def _spans_of(rows: Iterable[Row]) -> tuple[Span, ...]:
-    return tuple(map(span_of, rows))
 
 
 # A span's id is unique in its trace only; of two that came with the same, the older one is it.
@@ -223,15 +205,29 @@ async def numbered_span(db: Readable, project_id: int, seq: int) -> Span | None:
     return span_of(rows[0]) if rows else None
 
 
+# What is named by numbers is looked up by them: SQLite, which knows no sizes, would take a list of
+# hundreds for more than all that the project has. So the project is no way in (`+ 0`).
+# So many in one statement, which is then the same one each time.
+_AT_ONCE: Final = 100
+IDS: Final = ", ".join(f":id{n}" for n in range(_AT_ONCE))
+
+
+def batches(ids: Sequence[int]) -> Iterator[dict[str, Value]]:
+    """Give the parameters for so many ids at once; the last ones are filled up with 0, no id."""
+    for start in range(0, len(ids), _AT_ONCE):
+        some = [*ids[start : start + _AT_ONCE], *[0] * _AT_ONCE]
+        yield {f"id{n}": some[n] for n in range(_AT_ONCE)}
+
+
 def span_of(row: Row) -> Span:
     """Read a row of ``SPAN_FIELDS``.
 
     Raises DatabaseCorrupt where what was said of the span does not expand.
     """
-    said = (None if value is None else expand(value) for value in row[-len(_SAID) :])
+    said = (None if value is None else expand(value) for value in row[-len(SAID) :])
     attributes, request_head, response_head = said
     return replace(
-        outline_of(row[: -len(_SAID)]),
+        outline_of(row[: -len(SAID)]),
         attributes=attributes,
         request_headers=None if request_head is None else request_head.decode(),
         response_headers=None if response_head is None else response_head.decode(),

@@ -153,9 +153,30 @@ def expand(data: bytes) -> bytes:
     """
     if not data.startswith(MARK):
         return data
+    expanded_size(data)
     try:
-        if zstandard.frame_content_size(data) > MAX_BYTES:
-            raise DatabaseCorrupt("spans", "a squeezed value is larger than any that was stored")
         return zstandard.ZstdDecompressor(dict_data=_DICTIONARY).decompress(data)
     except zstandard.ZstdError as error:
-        raise DatabaseCorrupt("spans", f"a squeezed value does not expand ({error})") from error
+        raise _damaged(error) from error
+
+
+def expanded_size(data: bytes) -> int:
+    """Tell how many bytes ``expand`` gives, by the frame's header alone.
+
+    Raises DatabaseCorrupt where that says none, or more than were ever stored.
+    """
+    if not data.startswith(MARK):
+        return len(data)
+    try:
+        size = zstandard.frame_content_size(data)
+    except zstandard.ZstdError as error:
+        raise _damaged(error) from error
+    if size < 0:
+        raise _damaged("its frame says no size")
+    if size > MAX_BYTES:
+        raise DatabaseCorrupt("spans", "a squeezed value is larger than any that was stored")
+    return size
+
+
+def _damaged(why: object) -> DatabaseCorrupt:
+    return DatabaseCorrupt("spans", f"a squeezed value does not expand ({why})")

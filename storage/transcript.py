@@ -8,7 +8,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from operator import itemgetter
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -16,7 +16,7 @@ from storage.contents import unpack
 from storage.conversation import unpack_envelope
 from storage.database import Database, Row, Value
 from storage.parameters import clean_text
-from storage.queries import OUTLINE_FIELDS, read_outlines
+from storage.queries import IDS, OUTLINE_FIELDS, batches, read_outlines
 from storage.records import COMPLETED, Span
 from storage.threads import Said, Setting, Stored, Turn
 
@@ -27,12 +27,6 @@ MAX_TURNS: Final = 10_000
 # Messages of all turns together: ten times those of an agent's longest day. What is beyond is the
 # beginning of the longest chains, which came with many turns.
 MAX_MESSAGES: Final = 200_000
-# Ids in one statement, which is then the same one each time.
-_AT_ONCE: Final = 100
-_IDS: Final = ", ".join(f":id{n}" for n in range(_AT_ONCE))
-
-# What is named by numbers is looked up by them: SQLite, which knows no sizes, would take a list of
-# hundreds for more than all that the project has. So the project is no way in (`+ 0`).
 
 # A turn is a call of a model, once: not what saw it as well, and no other step of an agent. CROSS:
 # SQLite would begin with all spans of the project, by the index of their ids.
@@ -82,7 +76,7 @@ ALL_MESSAGES: Final = f"""
 WITH RECURSIVE heads(seq, part, node_id, length) AS (
   SELECT s.seq, {_INPUTS}, i.id, i.depth - COALESCE(p.depth, 0)
   FROM spans s JOIN nodes i ON i.id = s.input_node_id LEFT JOIN nodes p ON p.id = s.prelude_node_id
-  WHERE s.seq IN ({_IDS}) AND s.project_id + 0 = :project_id
+  WHERE s.seq IN ({IDS}) AND s.project_id + 0 = :project_id
 ),
 {_WALK}"""
 
@@ -110,7 +104,7 @@ async def session_turns(
     if orphans := list(_without_base(rows)):
         whole = set(orphans)
         found = [row for row in found if row[1] != _INPUTS or row[0] not in whole]
-        for some in _batches(orphans):
+        for some in batches(orphans):
             found += await db.read(ALL_MESSAGES, {**key, **some})
     return await asyncio.to_thread(_turns, rows, found, operations)
 
@@ -222,14 +216,14 @@ def _stored(value: msgspec.Raw) -> Stored:
 
 
 PAGE_SPANS: Final = f"""
-SELECT {OUTLINE_FIELDS} FROM spans s WHERE s.project_id + 0 = :project_id AND s.seq IN ({_IDS})
+SELECT {OUTLINE_FIELDS} FROM spans s WHERE s.project_id + 0 = :project_id AND s.seq IN ({IDS})
 """
 
 
 async def turn_spans(db: Database, project_id: int, seqs: Sequence[int]) -> dict[int, Span]:
     """Read the spans of these turns in outline, by ``seq``."""
     found: dict[int, Span] = {}
-    for some in _batches(seqs):
+    for some in batches(seqs):
         rows = await db.read(PAGE_SPANS, {"project_id": project_id, **some})
         found.update({span.seq: span for span in await read_outlines(rows)})
     return found
@@ -252,25 +246,25 @@ async def turn_ids(db: Database, project_id: int, trace_id: bytes) -> frozenset[
 
 ANSWER_FRAMES: Final = f"""
 SELECT seq, response_envelope FROM spans
-WHERE seq IN ({_IDS}) AND project_id + 0 = :project_id AND response_envelope IS NOT NULL
+WHERE seq IN ({IDS}) AND project_id + 0 = :project_id AND response_envelope IS NOT NULL
 """
 
 
 async def answer_frames(db: Database, project_id: int, seqs: Sequence[int]) -> dict[int, bytes]:
     """Read what stands around the messages of these turns' answers, by ``seq``."""
     found = {}
-    for some in _batches(seqs):
+    for some in batches(seqs):
         for seq, envelope in await db.read(ANSWER_FRAMES, {"project_id": project_id, **some}):
             found[seq] = b"".join(unpack_envelope(envelope)[0])
     return found
 
 
 SIZES: Final = f"""
-SELECT id, size FROM contents WHERE id IN ({_IDS}) AND project_id + 0 = :project_id
+SELECT id, size FROM contents WHERE id IN ({IDS}) AND project_id + 0 = :project_id
 """
 CONTENTS: Final = f"""
 SELECT id, encoding, size, data FROM contents
-WHERE id IN ({_IDS}) AND project_id + 0 = :project_id
+WHERE id IN ({IDS}) AND project_id + 0 = :project_id
 """
 
 
@@ -280,7 +274,7 @@ async def message_contents(
     """Read contents in this order, but for those with which they would be more than these bytes."""
     unique = list(dict.fromkeys(ids))
     sizes: dict[int, int] = {}
-    for some in _batches(unique):
+    for some in batches(unique):
         sizes.update(await db.read(SIZES, {"project_id": project_id, **some}))
     wanted = []
     for content_id in unique:
@@ -289,7 +283,7 @@ async def message_contents(
             most_bytes -= size
             wanted.append(content_id)
     rows: list[Row] = []
-    for some in _batches(wanted):
+    for some in batches(wanted):
         rows += await db.read(CONTENTS, {"project_id": project_id, **some})
     return await asyncio.to_thread(lambda: {row[0]: unpack(*row[1:]) for row in rows})
 
@@ -313,10 +307,3 @@ async def message(db: Database, project_id: int, span_id: bytes, depth: int) -> 
     key: dict[str, Value] = {"project_id": project_id, "span_id": span_id, "depth": depth}
     rows = await db.read(GET_MESSAGE, key)
     return await asyncio.to_thread(unpack, *rows[0]) if rows else None
-
-
-def _batches(ids: Sequence[int]) -> Iterator[dict[str, Any]]:
-    """Give the parameters for so many ids at once; the last ones are filled up with 0, no id."""
-    for start in range(0, len(ids), _AT_ONCE):
-        some = [*ids[start : start + _AT_ONCE], *[0] * _AT_ONCE]
-        yield {f"id{n}": some[n] for n in range(_AT_ONCE)}

@@ -60,6 +60,7 @@ class TraceWithSpans(TraceView):
     """A trace's fields, and its spans, oldest first, without their bodies."""
 
     spans: Sequence[SpanView]
+    cursor: Maybe[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,12 +2,12 @@
 
 Invariants: figures and shapes are those of the API's own views; each body is whole, as JSON or as
 text, and null where it is neither. It is one line, whatever was indented. It is written trace by
-trace, so that none is too long for it.
+trace, and a long trace page by page, so that none is too long for it.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Final
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final, TypeVar
 
 import orjson
 
@@ -15,14 +15,18 @@ from proxy.api.bodies import json_value
 from proxy.api.span_views import span_view
 from proxy.api.views import budget_view, flat, session_view, trace_view
 from storage import budgets, listing, queries, rebuild
-from storage.clauses import Name, Query
+from storage.clauses import Ids, Name, Query
 from storage.database import Database
 from storage.listing import After, Order
-from storage.records import Span, Trace
+from storage.packed_spans import PackedSpan
+from storage.records import Page
+
+T = TypeVar("T")
 
 MEDIA_TYPE: Final = "application/json"
-# Traces that are read at once.
+# Traces, and spans of one trace, that are read at once.
 TRACES: Final = 100
+SPANS: Final = 1_000
 
 
 class JsonExport:
@@ -45,42 +49,48 @@ class JsonExport:
         shown["budget"] = budget_view(budget)
         yield b'{"session":%b,"traces":[' % orjson.dumps(shown)
         comma = b""
-        async for trace in self._traces(project_id, session_id):
+        of_session = Query("traces", (Name("session", session_id),))
+        async for trace in self._all(listing.list_traces, project_id, TRACES, of_session):
             head = orjson.dumps(flat(trace_view(trace)))
             yield b'%b%b,"spans":[' % (comma, head[:-1])
             comma = b""
-            for span in await queries.trace_spans(self._database, project_id, trace.trace_id):
+            of_trace = Query("spans", (Ids((trace.trace_id,), "trace"),))
+            async for span in self._all(listing.list_spans, project_id, SPANS, of_trace):
                 yield comma + await self._span(span)
                 comma = b","
             yield b"]}"
             comma = b","
         yield b"]}\n"
 
-    async def _traces(self, project_id: int, session_id: str) -> AsyncIterator[Trace]:
-        query = Query("traces", (Name("session", session_id),))
+    async def _all(
+        self,
+        read: Callable[..., Awaitable[Page[T]]],
+        project_id: int,
+        at_once: int,
+        query: Query,
+    ) -> AsyncIterator[T]:
+        """Give all rows that one of listing.py's functions finds, the oldest first."""
         order = Order("started", descending=False)
         after: After | None = None
         while True:
-            page = await listing.list_traces(
-                self._database, project_id, TRACES, after, query=query, order=order
-            )
-            for trace in page.rows:
-                yield trace
+            page = await read(self._database, project_id, at_once, after, query=query, order=order)
+            for row in page.rows:
+                yield row
             after = page.next_after
             if after is None:
                 return
 
-    async def _span(self, span: Span) -> bytes:
+    async def _span(self, span: PackedSpan) -> bytes:
         asked = await rebuild.request_of(self._database, span.seq)
         answered = await rebuild.response_of(self._database, span.seq)
         shown = (await json_value(asked), await json_value(answered))
         return await asyncio.to_thread(_in_one_line, span, *shown)
 
 
-def _in_one_line(span: Span, input_value: object, output_value: object) -> bytes:
+def _in_one_line(span: PackedSpan, input_value: object, output_value: object) -> bytes:
     """Write a span, with blanks for the line feeds of what goes in as it was written.
 
     They stand between tokens only, since within a string none is valid, so no value changes.
     """
-    data = orjson.dumps(span_view(span, input_value, output_value))
+    data = orjson.dumps(span_view(span.unpacked(), input_value, output_value))
     return data.replace(b"\n", b" ").replace(b"\r", b" ")

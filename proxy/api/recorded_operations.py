@@ -34,6 +34,8 @@ from proxy.api.erasing import LARGE_SPANS, LARGE_TRACES, ErasureView
 from proxy.api.sessions import MAX_TRACES, SessionChange
 from proxy.api.span_views import SpanView
 from proxy.api.views import SessionView, TotalsView
+from storage.packed_spans import ANSWER_BYTES
+from storage.queries import MAX_SPANS
 from storage.totals import Deleted
 
 _TRACE: Final = "019ac8f0a1b27c3d8e4f5a6b7c8d9e0f"
@@ -42,6 +44,10 @@ _FOUND: Final = ("bad_parameter", "not_found")
 _SEVERAL_PAGES: Final = (
     "A page may be short, or empty, and have a cursor: so far was looked. `truncated`: a word of"
     " `q` is so common that only the newest messages with it were looked at."
+)
+_BOUNDED: Final = (
+    "A page ends, with a cursor, before the span with which the texts, attributes and headers of"
+    f" its spans would be more than {ANSWER_BYTES:,} bytes, whatever `limit` says."
 )
 _SORTED: Final = (
     " They are sorted otherwise than by `started` only with `session:ID` or `since:` in `q`,"
@@ -239,9 +245,10 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         id="getTrace",
         tag="Traces and spans",
         summary="A trace with its spans, oldest first, without their bodies",
-        parameters=(hex_id("trace", 32, _TRACE),),
+        description=_BOUNDED,
+        parameters=(hex_id("trace", 32, _TRACE), limit(MAX_SPANS, MAX_SPANS), CURSOR),
         answers=ok("The trace.", TraceWithSpans),
-        codes=("not_found",),
+        codes=_FOUND,
     ),
     Operation(
         method="DELETE",
@@ -266,7 +273,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         id="listSpans",
         tag="Traces and spans",
         summary="Spans, newest first, in brief",
-        description="All filters and `q` must be fulfilled. " + _SEVERAL_PAGES + _SORTED,
+        description=f"All filters and `q` must be fulfilled. {_SEVERAL_PAGES} {_BOUNDED}{_SORTED}",
         parameters=(*lists("spans"), ids("spans", 16), *span_filters.PARAMETERS),
         answers=ok("A page.", SpanList),
         codes=("bad_parameter",),

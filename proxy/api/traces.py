@@ -11,15 +11,18 @@ from proxy.api.bodies import json_value
 from proxy.api.erasing import LARGE_SPANS, Erasing
 from proxy.api.finding import Finder
 from proxy.api.span_filters import filters
-from proxy.api.span_views import span_view
+from proxy.api.span_views import SpanView, span_view
 from proxy.api.views import TotalsView, flat, trace_view
 from proxy.providers.messages import text_of
 from proxy.recorder import Recorder
-from storage import forget, listing, queries, rebuild
-from storage.clauses import Condition, Ids, Name
+from storage import erasures, forget, listing, queries, rebuild
+from storage.clauses import Condition, Ids, Name, Query
 from storage.database import Database
-from storage.erasures import Order
+from storage.listing import Order
 from storage.moving import where_is
+from storage.packed_spans import PackedSpan
+from storage.queries import MAX_SPANS
+from storage.records import Page, Span, Trace
 
 
 class Traces:
@@ -47,18 +50,19 @@ class Traces:
         return asked.answer(page, [trace_view(trace) for trace in page.rows])
 
     async def list_spans(self, request: web.Request) -> web.Response:
-        """GET /api/spans?q=&id=&model=&...&limit=&cursor=: newest first, in brief."""
-        return json_answer(await self.find_spans(request))
+        """GET /api/spans?q=&id=&model=&...&limit=&cursor=: newest first, in brief.
+
+        A page of large ones is short, and has a cursor: it is what one answer holds.
+        """
+        asked = _asked_spans(request)
+        page = await self._finder.page(project_id(request), listing.list_spans, asked)
+        return json_answer(asked.answer(page, _whole_views(page)))
 
     async def find_spans(self, request: web.Request) -> dict[str, object]:
-        """Give a page of spans; see Sessions.find."""
-        ids = params.ids(request, 16)
-        more = () if ids is None else (Ids(ids),)
-        asked = lists.asked(request, "spans", *more, *filters(request))
-        page = await self._finder.page(project_id(request), listing.list_spans, asked)
-        return asked.answer(
-            page, [span_view(s, s.input_preview, s.output_preview) for s in page.rows]
-        )
+        """Give a page of spans in outline, without attributes and headers; see Sessions.find."""
+        asked = _asked_spans(request)
+        page = await self._finder.page(project_id(request), listing.list_outlines, asked)
+        return asked.answer(page, [_in_brief(span) for span in page.rows])
 
     async def totals(self, request: web.Request) -> web.Response:
         """GET /api/traces/totals?q=: sums over the traces of a list; of many, over the newest."""
@@ -69,28 +73,36 @@ class Traces:
         return await self._finder.sums(request, "traces")
 
     async def show(self, request: web.Request) -> web.Response:
-        """GET /api/traces/{id}: the trace's fields, and its spans without their bodies."""
-        answer = await self.one(request)
-        return not_found("trace") if answer is None else json_answer(answer)
+        """GET /api/traces/{id}?limit=&cursor=: its fields, and its spans without their bodies.
 
-    async def one(self, request: web.Request) -> dict[str, object] | None:
-        """Give a trace with its spans; None where there is none."""
+        Spans come oldest first, as many as one answer holds; the cursor goes on behind them.
+        """
+        limit = params.limit(request, MAX_SPANS, MAX_SPANS)
+        trace = await self._trace(request)
+        if trace is None:
+            return not_found("trace")
+        of_trace = Query("spans", (Ids((trace.trace_id,), "trace"),))
+        asked = lists.page_of(request, of_trace, Order("started", descending=False), limit)
+        page = await self._finder.page(project_id(request), listing.list_spans, asked)
+        answer = flat(trace_view(trace))
+        answer["spans"] = _whole_views(page)
+        if (cursor := asked.cursor(page)) is not None:
+            answer["cursor"] = cursor
+        return json_answer(answer)
+
+    async def _trace(self, request: web.Request) -> Trace | None:
+        """Read the trace that the path names; None where there is none."""
         trace_id = params.hex_id(request.match_info["id"], 32)
         if trace_id is None:
             return None
         trace = await queries.get_trace(self._database, project_id(request), trace_id)
-        if trace is None:
-            # A client may know a call by the trace that it was in before it joined another.
-            moved = await where_is(self._database, project_id(request), trace_id)
-            if moved is not None:
-                trace = await queries.get_trace(self._database, project_id(request), moved)
-        if trace is None:
+        if trace is not None:
+            return trace
+        # A client may know a call by the trace that it was in before it joined another.
+        moved = await where_is(self._database, project_id(request), trace_id)
+        if moved is None:
             return None
-        trace_id = trace.trace_id
-        spans = await queries.trace_spans(self._database, project_id(request), trace_id)
-        answer = flat(trace_view(trace))
-        answer["spans"] = [span_view(s, s.input_preview, s.output_preview) for s in spans]
-        return answer
+        return await queries.get_trace(self._database, project_id(request), moved)
 
     async def delete(self, request: web.Request) -> web.Response:
         """DELETE /api/traces/{id}: the trace, its spans and bodies.
@@ -103,7 +115,7 @@ class Traces:
             return not_found("trace")
         trace = await queries.get_trace(self._database, project, trace_id)
         if trace and trace.span_count > LARGE_SPANS:
-            order = Order(kind="trace", given=trace_id.hex())
+            order = erasures.Order(kind="trace", given=trace_id.hex())
             return json_answer(await self._erasing.ask(project, order), status=202)
         deleted = await self._recorder.change(
             functools.partial(
@@ -128,3 +140,21 @@ class Traces:
         asked = await rebuild.request_body(self._database, project_id(request), span_id)
         answered = await rebuild.response_body(self._database, project_id(request), span_id)
         return json_answer(span_view(span, await json_value(asked), await json_value(answered)))
+
+
+def _asked_spans(request: web.Request) -> lists.Asked:
+    ids = params.ids(request, 16)
+    more = () if ids is None else (Ids(ids),)
+    return lists.asked(request, "spans", *more, *filters(request))
+
+
+def _whole_views(page: Page[PackedSpan]) -> list[SpanView]:
+    """Show spans with all that was said of them.
+
+    Raises DatabaseCorrupt where that does not expand.
+    """
+    return [_in_brief(span.unpacked()) for span in page.rows]
+
+
+def _in_brief(span: Span) -> SpanView:
+    return span_view(span, span.input_preview, span.output_preview)

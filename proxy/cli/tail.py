@@ -46,6 +46,7 @@ class _Spans:
     """A page of spans, each in the very bytes of the API."""
 
     spans: list[msgspec.Raw]
+    cursor: str | None = None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -132,15 +133,18 @@ class _Tail:
             events = [event for event in events if event.trace_id in fulfilling]
         if not events:
             return
-        page = await self._client.read(
-            _Spans,
-            "/api/spans",
-            {"id": ",".join(event.span_id for event in events), "limit": MAX_LIMIT},
-        )
         spans = {}
-        for row in page.spans:
-            span = self._client.decode(SpanView, bytes(row))
-            spans[span.trace_id, span.id] = span, bytes(row)
+        named = ",".join(event.span_id for event in events)
+        cursor: str | None = None
+        while True:  # spans of much text do not all fit into one answer
+            page = await self._client.read(
+                _Spans, "/api/spans", {"id": named, "limit": MAX_LIMIT, "cursor": cursor}
+            )
+            for row in page.spans:
+                span = self._client.decode(SpanView, bytes(row))
+                spans[span.trace_id, span.id] = span, bytes(row)
+            if (cursor := page.cursor) is None:
+                break
         for event in events:
             # What was deleted meanwhile has nothing to show.
             if (known := spans.get((event.trace_id, event.span_id))) is not None:

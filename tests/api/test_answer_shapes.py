@@ -54,11 +54,13 @@ async def test_lists_and_what_they_lead_to_are_as_described(told: Running) -> No
 
 
 async def test_what_is_left_out_where_it_says_nothing_is_described_too(told: Running) -> None:
+    traces = await rows(told, "/api/traces?limit=1000", "traces")
     for path in (
         "/api/sessions?limit=1",
         "/api/spans?limit=1",
         "/api/traces?limit=1",
         "/api/sessions/support-bot%3Auser_42?limit=1",
+        f"/api/traces/{next(one['id'] for one in traces if one['span_count'] > 1)}?limit=1",
     ):
         assert "cursor" in (await asked(told, path)).body
     found = await asked(told, "/api/sessions/support-bot%3Auser_42/conversation?limit=1")

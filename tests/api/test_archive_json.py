@@ -9,6 +9,7 @@ import pytest
 from proxy.api import archive_json
 from proxy.api.archive_json import JsonExport
 from proxy.api.span_views import span_view
+from storage import packed_spans
 from storage.handed import Said
 from storage.intake import take
 from storage.sqlite import SqliteDatabase
@@ -80,3 +81,15 @@ async def test_there_is_none_of_a_session_that_is_not_there(tw: Running) -> None
     database: SqliteDatabase = tw.database
     with pytest.raises(LookupError):
         await anext(JsonExport(database).pieces(1, "s"))
+
+
+@pytest.mark.parametrize(("at_once", "most_bytes"), [(2, 8_000_000), (1_000, 1)])
+async def test_it_has_all_spans_of_a_trace_however_many_are_read_at_once(
+    tw: Running, monkeypatch: pytest.MonkeyPatch, at_once: int, most_bytes: int
+) -> None:
+    monkeypatch.setattr(archive_json, "SPANS", at_once)
+    monkeypatch.setattr(packed_spans, "ANSWER_BYTES", most_bytes)
+    await save(tw, *(end(start(n, trace=1, session_id="s")) for n in (3, 1, 5, 2, 4)))
+    data = b"".join([piece async for piece in JsonExport(tw.database).pieces(1, "s")])
+    (trace,) = orjson.loads(data)["traces"]
+    assert [span["name"] for span in trace["spans"]] == [f"call {n}" for n in range(1, 6)]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from proxy.api.mcp_text import original, visible
 from proxy.api.mcp_tools import LEAST_CHARS, MOST_CHARS
 from tests.api.agents import call, failed, pages
-from tests.api.asking import ask, save
+from tests.api.asking import ask, damage, save
 from tests.keyed import Keyed
 from tests.running import CHAT, Running, running
 from tests.storage.calls import start
@@ -217,6 +217,16 @@ async def test_a_search_finds_words_and_shows_where_they_stand(
     assert found["matches"][0]["recorded"]["output"] == "the zebra ate it"
     by_page = await pages(tw, "search", query="zebra", limit=1)
     assert [page["count"] for page in by_page] == [1, 1]
+
+
+async def test_a_search_reads_neither_attributes_nor_headers(
+    tw: Running, upstream: ScriptedUpstream
+) -> None:
+    await record(tw, upstream, "where is the zebra", "there")
+    (span,) = await tw.spans()
+    await damage(tw, bytes.fromhex(span["id"]))
+    found = await call(tw, "search", query="zebra")
+    assert [one["span_id"] for one in found["matches"]] == [span["id"]]
 
 
 @pytest.mark.parametrize(

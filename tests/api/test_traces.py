@@ -6,10 +6,14 @@ from typing import Any
 import orjson
 import pytest
 
+from storage import packed_spans
+from storage.handed import Said
+from storage.intake import take
 from storage.records import CANCELLED, FAILED
 from tests.api.asking import ask, pages, save
 from tests.running import Running
 from tests.storage.calls import body, end, span_id, start
+from tests.storage.handing import NOW_US, Words, begun, done
 from tests.wire import ScriptedUpstream
 
 
@@ -104,6 +108,59 @@ async def test_the_spans_of_a_list_are_those_of_their_traces_page_by_page(tw: Ru
     assert [span["name"] for span in found] == [f"call {n}" for n in range(7, 0, -1)]
     trace = (await ask(tw, f"/api/traces/{hex_trace(1)}")).body
     assert trace["spans"] == [span for span in reversed(found) if span["trace_id"] == trace["id"]]
+
+
+@pytest.mark.parametrize(
+    "path", [f"/api/traces/{hex_trace(1)}?", f"/api/spans?trace_id={hex_trace(1)}&sort_order=asc"]
+)
+async def test_spans_that_no_one_answer_holds_come_page_by_page(
+    tw: Running, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packed_spans, "ANSWER_BYTES", 4_000)
+    text = f'"{"x" * 1_500}"'
+    await save(tw, *(end(start(n, trace=1), request_headers=f"[{text}]") for n in range(1, 6)))
+    found = [page async for page in pages(tw, path, "spans")]
+    assert [[span["name"] for span in page] for page in found] == [
+        ["call 1", "call 2"],
+        ["call 3", "call 4"],
+        ["call 5"],
+    ]
+    headers = {len(s["metadata"]["request_headers"][0]) for page in found for s in page}
+    assert headers == {1_500}
+
+
+async def test_a_trace_is_read_on_behind_the_spans_that_are_asked_for(tw: Running) -> None:
+    await save(tw, *(end(start(n, trace=1)) for n in range(1, 6)), end(start(9)))
+    path = f"/api/traces/{hex_trace(1)}"
+    found = [page async for page in pages(tw, f"{path}?limit=2", "spans")]
+    assert [len(page) for page in found] == [2, 2, 1]
+    whole = (await ask(tw, path)).body
+    assert [span for page in found for span in page] == whole["spans"]
+    assert "cursor" not in whole
+    first = (await ask(tw, f"{path}?limit=2")).body
+    assert {**first, "spans": whole["spans"]} == {**whole, "cursor": first["cursor"]}
+    for query in ("limit=0", "limit=10001", "cursor=x"):
+        refused = await ask(tw, f"{path}?{query}")
+        assert refused.error == (400, "bad_parameter")
+        assert refused.body["error"]["param"] == query.partition("=")[0]
+    of_another = await ask(tw, f"/api/traces/{hex_trace(9)}?cursor={first['cursor']}")
+    assert of_another.error == (400, "bad_parameter")
+
+
+@pytest.mark.parametrize("path", ["/api/spans?limit=1000", f"/api/traces/{hex_trace(1)}?"])
+async def test_megabytes_of_attributes_make_no_answer_of_more_than_a_few(
+    tw: Running, path: str
+) -> None:
+    said = Said(attributes=b'{"kind":{"prompt":"%b"}}' % (b"x" * 500_000))
+    items = [begun(n, trace=1, said=said, end=done(n)) for n in range(1, 21)]
+    await tw.server.recorder.write(lambda tx: take(tx, items, NOW_US, Words()))
+    async with tw.client.get(f"{tw.url}{path}") as answer:
+        data = await answer.read()
+    assert len(data) < 9_000_000
+    assert "cursor" in orjson.loads(data)
+    found = [span async for page in pages(tw, path, "spans") for span in page]
+    assert sorted(span["name"] for span in found) == sorted(f"span {n}" for n in range(1, 21))
+    assert {len(span["kind"]["attributes"]["prompt"]) for span in found} == {500_000}
 
 
 @pytest.mark.parametrize("rows", ["traces", "spans"])

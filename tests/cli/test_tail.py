@@ -9,6 +9,7 @@ import openai
 import orjson
 import pytest
 
+from storage import packed_spans
 from storage.records import CANCELLED, FAILED, TRUNCATED, Tokens
 from tests.api.asking import ask as ask_api
 from tests.api.asking import save
@@ -222,3 +223,13 @@ async def test_texts_of_attackers_do_nothing_to_the_terminal(
         lines = [await command.line() for _ in range(2 * len(HOSTILE))]
         assert await interrupted(command) == END
     assert [obeyed(line) for line in lines] == [set()] * len(lines)
+
+
+async def test_calls_that_no_one_answer_holds_are_all_shown(
+    tw: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packed_spans, "ANSWER_BYTES", 1)
+    await save(tw, *(end(start(n, session_id=f"s{n}")) for n in (1, 2, 3)))
+    async with started("tail", "--since", "0", "--url", tw.url) as command:
+        lines = [await command.line() for _ in range(3)]
+    assert [line.split()[-1] for line in lines] == ["s1", "s2", "s3"]

@@ -23,7 +23,7 @@ from storage.clauses import (
 )
 from storage.conditions import LOOKS_BACK_US
 from storage.database import Database, Transaction
-from storage.listing import list_sessions, list_spans, list_traces
+from storage.listing import list_outlines, list_sessions, list_traces
 from storage.parameters import Change
 from storage.records import FAILED_STATES, RUNNING, Page, Session, Span, Tokens, Trace
 from tests.storage.calls import T0, spoken, start, unknown_usage, write
@@ -42,7 +42,7 @@ STATES = ("completed", "completed", "failed", "cancelled", "truncated", "interru
 LISTS: dict[Rows, Callable[..., Any]] = {
     "sessions": list_sessions,
     "traces": list_traces,
-    "spans": list_spans,
+    "spans": list_outlines,
 }
 
 

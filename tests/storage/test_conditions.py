@@ -264,7 +264,7 @@ async def test_spans_are_found_by_their_trace_however_many_are_newer(
     assert await found(db, Query("spans", (of_trace,))) == [2, 4, 6]
     assert await found(db, Query("spans", (of_trace, Name("model", "gpt-6")))) == []
     by_cost = Order("cost", descending=False)
-    page = await listing.list_spans(db, 1, 9, query=Query("spans", (of_trace,)), order=by_cost)
+    page = await listing.list_outlines(db, 1, 9, query=Query("spans", (of_trace,)), order=by_cost)
     assert [row.seq for row in page.rows] == [2, 4, 6]
 
 

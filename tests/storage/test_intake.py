@@ -9,7 +9,7 @@ from storage.database import Database
 from storage.doctor import check
 from storage.events import read_after
 from storage.handed import Said
-from storage.queries import get_span, get_trace, stats, trace_spans
+from storage.queries import get_span, get_trace, stats, trace_outlines
 from storage.rebuild import request_body, response_body
 from storage.records import FAILED, RUNNING, Tokens
 from tests.storage.calls import T0, end, found, rows, span_id, spoken, start, trace_id, write
@@ -383,7 +383,7 @@ async def test_a_call_that_joins_an_open_trace_keeps_what_was_said_of_it(
     trace = await get_trace(db, 1, trace_id(1))
     assert trace is not None
     assert (trace.name, trace.user_id, trace.session_id) == ("chat", "u", "s")
-    assert (trace.status, len(await trace_spans(db, 1, trace_id(1)))) == (RUNNING, 1)
+    assert (trace.status, len(await trace_outlines(db, 1, trace_id(1)))) == (RUNNING, 1)
     assert await sound(db)
 
 
@@ -417,7 +417,7 @@ async def test_a_call_whose_traceparent_names_a_trace_is_in_it(
     else:
         hand_in(db, items)
         write(db, [call])
-    spans = await trace_spans(db, 1, trace_id(2))
+    spans = await trace_outlines(db, 1, trace_id(2))
     assert [(span.span_id, span.parent_id) for span in spans] == [
         (span_id(1), span_id(2)),
         (span_id(2), None),

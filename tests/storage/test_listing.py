@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from storage import listing
+from storage import listing, packed_spans
 from storage.clauses import Holds, Ids, Query, Rows
 from storage.database import Database, Value
 from storage.listing import (
@@ -16,13 +16,14 @@ from storage.listing import (
     Order,
     TooManyRows,
     list_hits,
+    list_outlines,
     list_sessions,
     list_spans,
     list_traces,
     totals,
 )
 from storage.parameters import prepare
-from storage.queries import get_session, get_span, get_trace, trace_spans
+from storage.queries import get_session, get_span, get_trace, trace_outlines
 from storage.records import Page, Tokens
 from storage.search import SearchError, parse
 from storage.totals import Totals
@@ -168,7 +169,7 @@ async def test_a_clock_that_jumps_back_sorts_by_its_times_then_by_arrival_and_hi
     assert session is not None
     assert (session.first_started_at_us, session.last_active_at_us) == (T0 - hour_us, T0 + 10)
     assert session.trace_count == len(times)
-    spans = [await trace_spans(db, 1, trace_id(n)) for n in range(len(times))]
+    spans = [await trace_outlines(db, 1, trace_id(n)) for n in range(len(times))]
     assert {one.duration_us for (one,) in spans} == {7}
 
 
@@ -177,6 +178,55 @@ async def test_a_page_that_is_just_full_is_the_last(db: Database) -> None:
     for read in LISTS.values():
         page = await read(db, 1, 3)
         assert (len(page.rows), page.next_after) == (3, None)
+
+
+async def large(db: Database) -> dict[int, int]:
+    """Write calls with headers of many sizes; give these by the number of the span."""
+    headers = {f"call {n}": f'["{"x" * (n * 397 % 4_000)}"]' for n in range(1, 31)}
+    write(
+        db,
+        [end(start(n, session_id="s"), request_headers=headers[f"call {n}"]) for n in range(1, 31)],
+    )
+    page = await list_outlines(db, 1, 1000)
+    return {span.seq: len(headers[span.name]) for span in page.rows}
+
+
+@pytest.mark.parametrize("order", [NEWEST, Order("started", descending=False), Order("cost")])
+@pytest.mark.parametrize(("limit", "at_once"), [(1000, 1000), (1000, 3), (7, 1000), (7, 3), (1, 1)])
+async def test_answers_of_so_many_bytes_hold_each_span_once_and_whole(
+    db: Database, order: Order, limit: int, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = await large(db)
+    monkeypatch.setattr(packed_spans, "ANSWER_BYTES", 3_000)
+    monkeypatch.setattr(listing, "SPANS_AT_ONCE", at_once)
+    query = parse("session:s", "spans")
+    expected = [span.seq for span in await walk(db, query, order)]
+    found: list[int] = []
+    after = None
+    while True:
+        page = await list_spans(db, 1, limit, after, query=query, order=order)
+        spans = [one.unpacked() for one in page.rows]
+        assert [len(span.request_headers or "") for span in spans] == [sizes[s.seq] for s in spans]
+        assert 1 <= len(spans) <= limit
+        assert len(spans) == 1 or sum(sizes[span.seq] for span in spans) <= 3_000
+        found += [span.seq for span in spans]
+        after = page.next_after
+        if after is None:
+            break
+    assert found == expected
+    assert len(found) == 30
+
+
+async def test_an_answer_with_room_holds_as_many_spans_as_are_asked_for(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await large(db)
+    monkeypatch.setattr(listing, "SPANS_AT_ONCE", 4)
+    page = await list_spans(db, 1, 13)
+    assert len(page.rows) == 13
+    rest = await list_spans(db, 1, 1000, page.next_after)
+    assert (len(rest.rows), rest.next_after) == (17, None)
+    assert await list_spans(db, 2, 1000) == Page((), None)
 
 
 async def test_a_project_lists_nothing_of_another(db: Database) -> None:
@@ -321,7 +371,7 @@ async def steps(path: Path, sessions: int) -> dict[str, int]:
         "session's traces": list_traces(db, 1, 50, query=parse("session:s50", "traces")),
         "session by its name": list_sessions(db, 1, 50, query=parse("session:s50")),
         "trace": get_trace(db, 1, trace_id(50)),
-        "spans of a trace": trace_spans(db, 1, trace_id(50)),
+        "spans of a trace": trace_outlines(db, 1, trace_id(50)),
         "span": get_span(db, 1, span_id(50)),
     }
     for rows, read in LISTS.items():
@@ -392,4 +442,4 @@ def test_the_default_orders_are_those_of_an_index() -> None:
     assert NEWEST.by in INDEXED["traces"] & INDEXED["spans"]
     assert all(INDEXED[rows] <= set(ORDERS[rows]) for rows in ORDERS)
     assert next(iter(ORDERS["sessions"])) == "last_active"
-    assert list_spans is LISTS["spans"]
+    assert list_outlines is LISTS["spans"]

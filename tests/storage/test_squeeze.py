@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storage.database import DatabaseCorrupt
-from storage.squeeze import _DICTIONARY, MARK, expand, squeeze
+from storage.squeeze import _DICTIONARY, MARK, expand, expanded_size, squeeze
 
 HEADERS = (
     b'[["Host","127.0.0.1:3000"],["Accept-Encoding","gzip, deflate"],["Connection","keep-alive"],'
@@ -46,5 +46,19 @@ def test_a_damaged_value_is_told_from_an_intact_one() -> None:
 
 def test_a_value_that_claims_to_be_huge_is_refused_before_it_is_expanded() -> None:
     bomb = zstandard.ZstdCompressor(level=1, dict_data=_DICTIONARY).compress(bytes(2 * 1024 * 1024))
-    with pytest.raises(DatabaseCorrupt, match="larger than any"):
-        expand(bomb)
+    for read in (expand, expanded_size):
+        with pytest.raises(DatabaseCorrupt, match="larger than any"):
+            read(bomb)
+
+
+@given(st.binary(max_size=2000))
+def test_how_large_it_is_is_known_before_it_is_expanded(data: bytes) -> None:
+    assert expanded_size(squeeze(data)) == len(data)
+
+
+def test_what_does_not_say_how_large_it_is_is_damaged() -> None:
+    frame = zstandard.ZstdCompressor(write_content_size=False).compress(b"x" * 1000)
+    for read in (expand, expanded_size):
+        for data in (frame, MARK):
+            with pytest.raises(DatabaseCorrupt, match="does not expand"):
+                read(data)

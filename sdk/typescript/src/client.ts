@@ -19,7 +19,7 @@ import { makeSpanId, makeTraceId } from './ids.js';
 import { messageOf, toJson, wellFormed } from './json.js';
 import { wireKind } from './kinds.js';
 import { pathOf, queryOf } from './queries.js';
-import type { SessionQuery, SessionsQuery, SpansQuery, TracesQuery } from './queries.js';
+import type { SessionQuery, SessionsQuery, SpansQuery, TraceQuery, TracesQuery } from './queries.js';
 import { Span, Trace } from './trace.js';
 import type { Sink } from './trace.js';
 import type {
@@ -270,9 +270,9 @@ export class Traceway {
     return this.get(`/api/traces${queryOf(query)}`);
   }
 
-  /** Give a trace with its spans, oldest first. */
-  getTrace(id: string): Promise<TraceWithSpans> {
-    return this.get(`/api/traces/${encodeURIComponent(id)}`);
+  /** Give a trace with a page of its spans, oldest first; `cursor` goes on behind them. */
+  getTrace(id: string, query: TraceQuery = {}): Promise<TraceWithSpans> {
+    return this.get(`/api/traces/${encodeURIComponent(id)}${queryOf(query)}`);
   }
 
   /** Give a page of spans, newest first, in brief. */

@@ -12,6 +12,6 @@ export { TracewayError } from './errors.js';
 export type { EventStream, SubscribeOptions, Subscription } from './events.js';
 export type { EndOptions, LlmCallOptions, SpanOptions, TraceOptions } from './given.js';
 export type { Kind, KindType, LlmCall } from './kinds.js';
-export type { SessionQuery, SessionsQuery, SpansQuery, TracesQuery } from './queries.js';
+export type { SessionQuery, SessionsQuery, SpansQuery, TraceQuery, TracesQuery } from './queries.js';
 export type { Context, Span, Trace } from './trace.js';
 export type * from './views.js';

@@ -35,6 +35,9 @@ export type SessionsQuery = ListQuery<
 /** Of a session's traces: up to 10,000 in a page. */
 export type SessionQuery = PageQuery;
 
+/** Of a trace's spans: up to 10,000 in a page, and as many as one answer holds. */
+export type TraceQuery = PageQuery;
+
 type RowOrder = 'started' | 'duration' | 'cost' | 'tokens';
 
 export interface TracesQuery extends ListQuery<RowOrder> {

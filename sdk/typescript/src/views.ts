@@ -86,6 +86,7 @@ export interface TraceRow {
 /** A trace, and its spans, oldest first, with inputs and outputs in brief. */
 export interface TraceWithSpans extends TraceRow {
   spans: SpanRow[];
+  cursor?: string;
 }
 
 /** What a span is. */

@@ -79,6 +79,7 @@ test('reads ask for what they are told', async (t) => {
   assert.deepEqual(await asked(tw.getSession('..'), {}), ['/api/sessions/by-id', { id: '..' }]);
   assert.deepEqual(await asked(tw.getTraces({ sessionId: 's', id: ['a', 'b'] }), {}), ['/api/traces', { session_id: 's', id: 'a,b' }]);
   assert.deepEqual(await asked(tw.getTrace('abc'), {}), ['/api/traces/abc', {}]);
+  assert.deepEqual(await asked(tw.getTrace('abc', { limit: 2, cursor: 'c' }), {}), ['/api/traces/abc', { limit: '2', cursor: 'c' }]);
   assert.deepEqual(await asked(tw.getSpan('abc'), {}), ['/api/spans/abc', {}]);
   const filters = {
     model: 'm', provider: 'p', status: 'failed', kind: 'tool_call', since: '24h', until: new Date(0), nameContains: 'n',
