@@ -16,7 +16,7 @@ from storage.aggregates import AMOUNTS
 from storage.database import Params, Readable, Row, Value
 from storage.parameters import clean_text
 from storage.records import RUNNING, Body, Session, Span, Tokens, Trace
-from storage.squeeze import expand
+from storage.squeeze import expand, expanded_size
 from storage.totals import Stats
 
 # ruff: noqa: S608 (the SQL below is put together from constants of this package, never from values)
@@ -25,6 +25,8 @@ from storage.totals import Stats
 MAX_SPANS: Final = 10_000
 # More take longer than half a millisecond, and are work for a thread.
 INLINE_SPANS: Final = 50
+# Unpacking this much takes a tenth of a millisecond; more is work for a thread as well.
+INLINE_BYTES: Final = 64 * 1024
 
 _SESSION: Final = (
     *("project_id", "session_id", "seq", "source", "name", "starred", "user_id", "status"),
@@ -187,7 +189,7 @@ async def get_span(db: Readable, project_id: int, span_id: bytes) -> Span | None
     Raises DatabaseCorrupt where that does not expand.
     """
     rows = await db.read(GET_SPAN, {"project_id": project_id, "span_id": span_id})
-    return span_of(rows[0]) if rows else None
+    return await _whole(rows[0]) if rows else None
 
 
 # By its number, which no index has behind the project.
@@ -202,7 +204,14 @@ async def numbered_span(db: Readable, project_id: int, seq: int) -> Span | None:
     Raises DatabaseCorrupt where that does not expand.
     """
     rows = await db.read(NUMBERED_SPAN, {"project_id": project_id, "seq": seq})
-    return span_of(rows[0]) if rows else None
+    return await _whole(rows[0]) if rows else None
+
+
+async def _whole(row: Row) -> Span:
+    said = (value for value in row[-len(SAID) :] if value is not None)
+    if sum(map(expanded_size, said)) <= INLINE_BYTES:
+        return span_of(row)
+    return await asyncio.to_thread(span_of, row)
 
 
 # What is named by numbers is looked up by them: SQLite, which knows no sizes, would take a list of

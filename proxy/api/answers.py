@@ -1,5 +1,8 @@
 """How the API answers: JSON, and errors in the shape that the proxy has too."""
 
+import asyncio
+from collections.abc import Callable
+
 import orjson
 from aiohttp import web
 
@@ -11,8 +14,17 @@ from storage.database import QueryTimeout, StorageError
 
 def json_answer(value: object, status: int = 200) -> web.Response:
     """Answer with a dataclass or a mapping of them as JSON."""
+    return _answer(orjson.dumps(value), status)
+
+
+async def made_answer(make: Callable[[], object]) -> web.Response:
+    """Answer with what is made, as JSON: both beside the event loop, since it may be large."""
+    return _answer(await asyncio.to_thread(lambda: orjson.dumps(make())), 200)
+
+
+def _answer(body: bytes, status: int) -> web.Response:
     return web.Response(
-        body=orjson.dumps(value),
+        body=body,
         status=status,
         content_type="application/json",
         headers={"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"},

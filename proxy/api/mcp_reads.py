@@ -230,7 +230,7 @@ class Reads:
             "input": await asyncio.to_thread(_text, await json_value(asked_body)),
             "output": await asyncio.to_thread(_text, await json_value(answered)),
         }
-        view = span_view(span, None, None)
+        view = await asyncio.to_thread(span_view, span, None, None)
         heads = span_heads(view, {k: None if t is None else len(t) for k, t in texts.items()})
         pieces = [Piece(side, text) for side, text in texts.items() if text is not None]
         room.left -= room.weight({"span": "", "cursor": _PLACE_CURSOR})

@@ -6,7 +6,7 @@ from aiohttp import web
 
 from proxy.access import project_id
 from proxy.api import lists, params
-from proxy.api.answers import json_answer, not_found
+from proxy.api.answers import json_answer, made_answer, not_found
 from proxy.api.bodies import json_value
 from proxy.api.erasing import LARGE_SPANS, Erasing
 from proxy.api.finding import Finder
@@ -56,7 +56,7 @@ class Traces:
         """
         asked = _asked_spans(request)
         page = await self._finder.page(project_id(request), listing.list_spans, asked)
-        return json_answer(asked.answer(page, _whole_views(page)))
+        return await made_answer(lambda: asked.answer(page, _whole_views(page)))
 
     async def find_spans(self, request: web.Request) -> dict[str, object]:
         """Give a page of spans in outline, without attributes and headers; see Sessions.find."""
@@ -84,11 +84,8 @@ class Traces:
         of_trace = Query("spans", (Ids((trace.trace_id,), "trace"),))
         asked = lists.page_of(request, of_trace, Order("started", descending=False), limit)
         page = await self._finder.page(project_id(request), listing.list_spans, asked)
-        answer = flat(trace_view(trace))
-        answer["spans"] = _whole_views(page)
-        if (cursor := asked.cursor(page)) is not None:
-            answer["cursor"] = cursor
-        return json_answer(answer)
+        cursor = asked.cursor(page)
+        return await made_answer(lambda: _with_spans(trace, page, cursor))
 
     async def _trace(self, request: web.Request) -> Trace | None:
         """Read the trace that the path names; None where there is none."""
@@ -139,7 +136,8 @@ class Traces:
             return not_found("span")
         asked = await rebuild.request_body(self._database, project_id(request), span_id)
         answered = await rebuild.response_body(self._database, project_id(request), span_id)
-        return json_answer(span_view(span, await json_value(asked), await json_value(answered)))
+        shown = (await json_value(asked), await json_value(answered))
+        return await made_answer(lambda: span_view(span, *shown))
 
 
 def _asked_spans(request: web.Request) -> lists.Asked:
@@ -148,8 +146,16 @@ def _asked_spans(request: web.Request) -> lists.Asked:
     return lists.asked(request, "spans", *more, *filters(request))
 
 
+def _with_spans(trace: Trace, page: Page[PackedSpan], cursor: str | None) -> dict[str, object]:
+    answer = flat(trace_view(trace))
+    answer["spans"] = _whole_views(page)
+    if cursor is not None:
+        answer["cursor"] = cursor
+    return answer
+
+
 def _whole_views(page: Page[PackedSpan]) -> list[SpanView]:
-    """Show spans with all that was said of them.
+    """Show spans with all that was said of them: work for a thread.
 
     Raises DatabaseCorrupt where that does not expand.
     """

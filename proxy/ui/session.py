@@ -174,12 +174,17 @@ class SessionPage:
             traces, total = await breakdown.whole_traces(db, project, session.id, start, limit)
             spans = await breakdown.page_spans(db, project, session.id, start, traces)
             spans = spans[: breakdown.MAX_SPANS]
-        return Timeline(
-            spans=[span_view(span, None, None) for span in spans],
-            total=total,
-            waterfall=timeline.waterfall([stretch(span) for span in spans], now_us()),
-            page=view.Pages(start, traces, session.trace_count, limit),
-        )
+        page = view.Pages(start, traces, session.trace_count, limit)
+        return await asyncio.to_thread(_laid_out, spans, total, page)
+
+
+def _laid_out(spans: Sequence[Span], total: int, page: view.Pages) -> Timeline:
+    return Timeline(
+        spans=[span_view(span, None, None) for span in spans],
+        total=total,
+        waterfall=timeline.waterfall([stretch(span) for span in spans], now_us()),
+        page=page,
+    )
 
 
 def now_us() -> int:

@@ -70,7 +70,7 @@ class TracePage:
         raw = request.query.get("view") == "raw"
         one = await self._chosen(spans, trace, request.query.get("span"))
         chosen = None if one is None else await self._read(project, one, raw=raw)
-        views = [span_view(one, one.input_preview, one.output_preview) for one in spans]
+        views = await asyncio.to_thread(lambda: [_view(one) for one in spans])
         return await asyncio.to_thread(
             lambda: self._frame.render(
                 request,
@@ -110,21 +110,13 @@ class TracePage:
         db = self._database
         asked = await rebuild.request_body(db, project, span.span_id)
         answered = await rebuild.response_body(db, project, span.span_id)
-        view = span_view(span, span.input_preview, span.output_preview)
-        said = (("Attributes", view.kind.attributes), ("Metadata", view.metadata.custom))
+        view, said, heads = await asyncio.to_thread(_said, span)
         return Chosen(
             span=view,
             asked=await asyncio.to_thread(asked_text, asked, span, raw=raw),
             answered=await asyncio.to_thread(answered_text, answered, span, raw=raw),
-            said=[
-                (name, json_text(orjson.dumps(value)))
-                for name, value in said
-                if value is not None and orjson.dumps(value) != b"{}"
-            ],
-            heads=[
-                ("Request headers", indented(span.request_headers or "")),
-                ("Response headers", indented(span.response_headers or "")),
-            ],
+            said=said,
+            heads=heads,
             counted=await same_call.counted(db, span),
             told=await same_call.told(db, span),
         )
@@ -148,3 +140,25 @@ class TracePage:
             keys_are_on=self._frame.keys_are_on,
         )
         return self._frame.text(text)
+
+
+def _view(span: Span) -> SpanView:
+    return span_view(span, span.input_preview, span.output_preview)
+
+
+def _said(span: Span) -> tuple[SpanView, list[tuple[str, BodyText]], list[tuple[str, str]]]:
+    """Show a span, what its application said of it, and its headers: work for a thread."""
+    view = _view(span)
+    said = (("Attributes", view.kind.attributes), ("Metadata", view.metadata.custom))
+    return (
+        view,
+        [
+            (name, json_text(orjson.dumps(value)))
+            for name, value in said
+            if value is not None and orjson.dumps(value) != b"{}"
+        ],
+        [
+            ("Request headers", indented(span.request_headers or "")),
+            ("Response headers", indented(span.response_headers or "")),
+        ],
+    )

@@ -5,6 +5,7 @@ import itertools
 import orjson
 import pytest
 
+from proxy.api.answers import json_answer, made_answer
 from storage.database import DatabaseCorrupt, Params, Row
 from tests.api.asking import ask, save
 from tests.conftest import Serve
@@ -152,3 +153,10 @@ async def test_a_query_that_takes_too_long_is_ended_and_is_503_with_what_to_do(
         assert "raise query_timeout_s in [database]" in text
     async with tw.client.get(tw.url + path) as answer:
         assert answer.status == 200
+
+
+async def test_an_answer_that_is_made_is_the_same_as_one_that_is_given() -> None:
+    value = {"a": [1, None], "b": "\u00e9"}
+    made, given = await made_answer(lambda: value), json_answer(value)
+    assert (made.status, made.body) == (given.status, given.body)
+    assert made.headers == given.headers

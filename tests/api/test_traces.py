@@ -1,16 +1,19 @@
 """Traces and spans over HTTP: order, pages, spans with their bodies, deletion."""
 
 import gzip
+import threading
 from typing import Any
 
 import orjson
 import pytest
 
+from proxy.api import traces
+from proxy.api.span_views import span_view
 from storage import packed_spans
 from storage.handed import Said
 from storage.intake import take
 from storage.records import CANCELLED, FAILED
-from tests.api.asking import ask, pages, save
+from tests.api.asking import ask, damage, pages, save
 from tests.running import Running
 from tests.storage.calls import body, end, span_id, start
 from tests.storage.handing import NOW_US, Words, begun, done
@@ -145,6 +148,34 @@ async def test_a_trace_is_read_on_behind_the_spans_that_are_asked_for(tw: Runnin
         assert refused.body["error"]["param"] == query.partition("=")[0]
     of_another = await ask(tw, f"/api/traces/{hex_trace(9)}?cursor={first['cursor']}")
     assert of_another.error == (400, "bad_parameter")
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/spans", f"/api/traces/{hex_trace(1)}", f"/api/spans/{span_id(1).hex()}"]
+)
+async def test_spans_are_made_into_an_answer_beside_the_event_loop(
+    tw: Running, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await save(tw, end(start(1), request_headers="[]"))
+    threads: list[threading.Thread] = []
+
+    def noted(*given: Any) -> Any:
+        threads.append(threading.current_thread())
+        return span_view(*given)
+
+    monkeypatch.setattr(traces, "span_view", noted)
+    assert (await ask(tw, path)).status == 200
+    assert len(threads) == 1
+    assert threading.main_thread() not in threads
+
+
+@pytest.mark.parametrize("path", ["/api/spans", f"/api/traces/{hex_trace(1)}"])
+async def test_what_is_damaged_of_a_span_is_an_error_of_the_database(
+    tw: Running, path: str
+) -> None:
+    await save(tw, end(start(1)))
+    await damage(tw, span_id(1))
+    assert (await ask(tw, path)).error == (503, "storage_unavailable")
 
 
 @pytest.mark.parametrize("path", ["/api/spans?limit=1000", f"/api/traces/{hex_trace(1)}?"])

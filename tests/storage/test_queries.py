@@ -15,6 +15,7 @@ from storage.queries import (
     numbered_span,
     outline_of,
     project_id,
+    span_of,
     stats,
     trace_outlines,
 )
@@ -73,6 +74,24 @@ async def test_a_span_has_all_that_was_said_of_it_unless_it_is_read_in_outline(
     (outline,) = await trace_outlines(db, 1, trace_id(1))
     unread: dict[str, Any] = dict.fromkeys(("attributes", "request_headers", "response_headers"))
     assert outline == replace(whole, **unread)
+
+
+@pytest.mark.parametrize(("size", "aside"), [(1_000, False), (100_000, True)])
+async def test_a_span_of_which_much_was_said_is_unpacked_beside_the_event_loop(
+    db: Database, monkeypatch: pytest.MonkeyPatch, size: int, aside: bool
+) -> None:
+    write(db, [end(start(1), request_headers=f'["{"x" * size}"]')])
+    threads: list[threading.Thread] = []
+
+    def noted(row: Any) -> Any:
+        threads.append(threading.current_thread())
+        return span_of(row)
+
+    monkeypatch.setattr(queries, "span_of", noted)
+    found = await get_span(db, 1, span_id(1))
+    assert found is not None
+    assert len(found.request_headers or "") == size + 4
+    assert [thread is not threading.main_thread() for thread in threads] == [aside]
 
 
 async def test_a_span_is_read_by_its_number_in_its_project_alone(db: Database) -> None:

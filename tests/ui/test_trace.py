@@ -2,12 +2,15 @@
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
 from playwright.async_api import Page, Route, expect
 
+from proxy.api.span_views import span_view
 from tests.api.asking import damage, save
 from tests.running import Running, running
 from tests.storage.calls import end, span_id, start, trace_id
@@ -197,6 +200,26 @@ async def test_only_the_span_that_is_shown_is_read_whole(tw: Running) -> None:
             assert span_id(2).hex() in await answer.text()
     async with tw.client.get(f"{path}?span={span_id(2).hex()}") as answer:
         assert answer.status == 503
+
+
+async def test_spans_are_made_ready_beside_the_event_loop(
+    tw: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await save(tw, end(start(1, session_id="s")), end(start(2, session_id="s", trace=1)))
+    threads: list[threading.Thread] = []
+
+    def noted(*given: Any) -> Any:
+        threads.append(threading.current_thread())
+        return span_view(*given)
+
+    for module in ("trace", "session"):
+        monkeypatch.setattr(f"proxy.ui.{module}.span_view", noted)
+    for path, count in ((f"/traces/{trace_id(1).hex()}", 3), ("/sessions/s?view=timeline", 2)):
+        threads.clear()
+        async with tw.client.get(tw.url + path) as answer:
+            assert answer.status == 200
+        assert len(threads) == count
+        assert threading.main_thread() not in threads
 
 
 async def test_a_call_as_a_command_names_no_key(tw: Running) -> None:
