@@ -11,7 +11,7 @@ import hashlib
 import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from typing import IO, Any, Final, NamedTuple
+from typing import IO, Any, Final
 
 import msgspec
 
@@ -36,6 +36,7 @@ from storage.archive_lines import (
     plain,
 )
 from storage.archive_nodes import Nodes, Stored
+from storage.archive_places import Place, Spans
 from storage.archive_spans import told_of
 from storage.chain import BEGINNING, node_hash
 from storage.parameters import MAX_TIME_US
@@ -59,14 +60,6 @@ PIECE_BYTES: Final = 16
 FORGOTTEN: Final = "[forgotten]"
 
 
-class Place(NamedTuple):
-    """Where a line stands in its block; of a content, also how many bytes it has."""
-
-    at: int
-    length: int
-    size: int = 0
-
-
 class Block:
     """A block: what it says by ids, and where in it the rest stands."""
 
@@ -75,7 +68,7 @@ class Block:
         self.session: SessionLine | None = None
         self.traces: dict[bytes, TraceLine] = {}
         self.opened: dict[bytes, OpenedLine] = {}
-        self.spans: dict[tuple[bytes, bytes], Place] = {}
+        self.spans = Spans()
         self.nodes = Nodes()
         self.contents: dict[bytes, Place] = {}
         self._format = ""
@@ -225,7 +218,7 @@ class Block:
         for which, body in (("request", line.request), ("response", line.response)):
             if body is not None and not self._rebuilds(which, body, line):
                 raise BadArchive(f"{of} has a {which} that is not of its hash, or lacks a part")
-        self.spans[key] = place
+        self.spans.add(key, bytes_of(line.moved_from), place)
 
     def _known_trace(self, text: str) -> bytes:
         trace_id = bytes.fromhex(text)

@@ -343,8 +343,19 @@ def came_coded(span: SpanLine) -> bool:
 
 
 def is_the_same(one: SpanLine, other: SpanLine) -> bool:
-    """Tell whether two lines are of one span, but for what depends on the calls beside it."""
+    """Tell whether two lines are of one span, but for what depends on the calls beside it.
+
+    A call that is in two traces has moved between its lines, and is the same but for where it is.
+    """
+    if one.trace != other.trace:
+        one, other = _by_itself(one), _by_itself(other)
     return _alone(one) == _alone(other)
+
+
+def _by_itself(span: SpanLine) -> SpanLine:
+    """Give a call as it would be in the trace that it is of by itself: below nothing."""
+    own = span.moved_from or span.trace
+    return msgspec.structs.replace(span, trace=own, parent_id=None, moved_from=None)
 
 
 def _alone(span: SpanLine) -> SpanLine:

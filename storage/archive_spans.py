@@ -22,6 +22,7 @@ from storage.archive_lines import (
     hex_of,
     plain,
 )
+from storage.archive_places import Key
 from storage.columns import BODY_COLUMNS, CONVERSATION_COLUMNS, TOKEN_COLUMNS
 from storage.conversation import MESSAGES, holes_of, unpack_envelope
 from storage.database import Row, Value
@@ -83,6 +84,11 @@ class StoredSpan:
 
     def __init__(self, row: Row) -> None:
         self.values: dict[str, Any] = dict(zip(_FOUND, row, strict=True))
+
+    @property
+    def key(self) -> Key:
+        """Its trace, and its id."""
+        return self.values["trace_id"], self.values["span_id"]
 
     @property
     def heads(self) -> list[int]:

@@ -7,7 +7,7 @@ call is not written before the one that it goes on from. One transaction writes 
 block, and of what that order needs a bounded part as well.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -23,18 +23,10 @@ from storage.archive_lines import (
     SpanLine,
     TraceLine,
     bytes_of,
-    is_the_same,
     plain,
 )
-from storage.archive_spans import (
-    EARLY_ENDS,
-    HASHES,
-    INSERT_SPAN,
-    held_by,
-    lines_of,
-    told_of,
-    values_of,
-)
+from storage.archive_places import Key
+from storage.archive_spans import EARLY_ENDS, INSERT_SPAN, told_of, values_of
 from storage.budgets import NOTE_LIMIT
 from storage.chain import Message
 from storage.continuation import UPROOTED, begin_anew
@@ -48,15 +40,7 @@ from storage.ledger import Ledger, TraceChange
 from storage.mentions import mention_again
 from storage.opened import NOT_OPENED
 from storage.records import Content, Envelope
-from storage.restore_conflicts import (
-    FOUND_SPANS,
-    OTHER_SPAN,
-    Conflict,
-    key_of,
-    opening_of,
-    spans_among,
-    trace_conflict,
-)
+from storage.restore_conflicts import Conflict, key_of, known_spans, opening_of, trace_conflict
 from storage.restore_marks import FORGET, KNOWN_CALLS, Mark
 from storage.rollup import roll_up
 from storage.twins import to_mark
@@ -125,8 +109,6 @@ NAME_SESSION: Final = """
 UPDATE sessions SET name = :name, starred = :starred
 WHERE project_id = :project_id AND session_id = :session_id
 """
-KNOWN_SPANS: Final = f"{FOUND_SPANS} (:keys)"
-KNOWN_HASHES: Final = f"{HASHES} AND id IN (:keys)"
 KNOWN_EARLY: Final = f"{EARLY_ENDS} AND ended_id IN (:keys)"
 
 
@@ -203,13 +185,17 @@ class _Part:
         self._mention()
         log_changes(ledger, sessions)
         done.at = self._at
-        done.traces += sum(ledger.trace(key).old is None for key in traces)
+        # Of a trace whose calls are all known elsewhere nothing is written.
+        done.traces += sum(
+            change.old is None and change.touched for change in ledger.traces.values()
+        )
         done.spans += len(rows)
         done.known_spans += len(known)
         done.marks += [
             self._mark(one) for one in self._spans if key_of(one) in known and one.same_call
         ]
-        done.seen += to_mark(self._tx, [(self._project_id, *key_of(one)) for one in self._spans])
+        places = (known.get(key, key) for key in map(key_of, self._spans))
+        done.seen += to_mark(self._tx, [(self._project_id, *key) for key in places])
 
     def _look_up(self, spans: Iterable[SpanLine]) -> None:
         """Find out at once what is there of the messages of this part, and of bodies."""
@@ -233,25 +219,17 @@ class _Part:
     def _trace_key(self, text: str) -> TraceKey:
         return self._project_id, bytes.fromhex(text)
 
-    def _known(self) -> tuple[set[tuple[bytes, bytes]], Conflict | None]:
-        """Give the spans that are there already, or what is there and is not the same."""
+    def _known(self) -> tuple[dict[Key, Key], Conflict | None]:
+        """Give where the spans are that are there already, or what is there and is not the same."""
         for change in self._ledger.traces.values():
             if change.old is not None:
                 trace_id, session_id = change.key[1], change.session_id
                 found = trace_conflict(self._block, trace_id, session_id, change.opening)
                 if found is not None:
-                    return set(), found
-        own = {key_of(line): line for line in self._spans}
-        rows = self._tx.look_up(KNOWN_SPANS, self._key, [key[1] for key in own])
-        spans = spans_among(rows, {*own})
-        hashes: dict[int, bytes] = dict(self._tx.look_up(KNOWN_HASHES, self._key, held_by(spans)))
-        for line in lines_of(spans, hashes, ()):
-            key = key_of(line)
-            if not is_the_same(line, own[key]):
-                return set(), Conflict(trace_id=key[0], span_id=key[1], what=OTHER_SPAN)
-        return {(s.values["trace_id"], s.values["span_id"]) for s in spans}, None
+                    return {}, found
+        return known_spans(self._tx, self._project_id, self._block, self._spans)
 
-    def _is_new(self, one: SpanLine | OpenedLine, known: set[tuple[bytes, bytes]]) -> bool:
+    def _is_new(self, one: SpanLine | OpenedLine, known: Collection[Key]) -> bool:
         if isinstance(one, SpanLine):
             return key_of(one) not in known
         return self._ledger.trace(self._trace_key(one.trace)).opening == NOT_OPENED

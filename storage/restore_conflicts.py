@@ -1,11 +1,12 @@
 """What of an archive is there already, and is not the same.
 
 Invariant: a span is the same if its line would be, but for what depends on the calls beside it, and
-a trace if it is of the same session and the same was said of it. It only reads.
+a trace if it is of the same session and the same was said of it. A call that has moved into another
+trace, here or in what the archive is of, is known wherever it is. It only reads.
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,8 +14,9 @@ import msgspec
 
 from storage.archive_block import Block
 from storage.archive_lines import OpenedLine, SpanLine, is_the_same
+from storage.archive_places import Key
 from storage.archive_spans import HASHES, SELECT_SPANS, StoredSpan, held_by, lines_of
-from storage.database import Readable, Row, Value
+from storage.database import Params, Readable, Row, Transaction, Value
 from storage.opened import OPENING_COLUMNS, Opening
 
 # ruff: noqa: S608 (the SQL below is put together from constants of this package, never from values)
@@ -53,11 +55,11 @@ async def find_conflict(db: Readable, project_id: int, block: Block) -> Conflict
         some = set(keys[start : start + COMPARED])
         names, params = _named(project_id, [key[1] for key in some])
         rows = await db.read(f"{FOUND_SPANS} ({names})", params)
-        spans = spans_among(rows, some)
+        spans = _spans_among(rows, block, some)
         if not spans:
             continue
         hashes: dict[int, bytes] = {}
-        for held in _parts(held_by(spans)):
+        for held in _parts(held_by([*spans.values()])):
             names, params = _named(project_id, held)
             hashes.update(await db.read(f"{HASHES} AND id IN ({names})", params))
         # To read lines again is work for a thread: calls wait for the event loop.
@@ -67,19 +69,50 @@ async def find_conflict(db: Readable, project_id: int, block: Block) -> Conflict
     return None
 
 
-OTHER_SPAN: Final = "a span with this id is there already and is not the same"
-
-
 def _span_conflict(
-    block: Block, spans: Sequence[StoredSpan], hashes: Mapping[int, bytes]
+    block: Block, spans: Mapping[Key, StoredSpan], hashes: Mapping[int, bytes]
 ) -> Conflict | None:
     """Compare spans that are there with those of a block."""
-    for line in lines_of(spans, hashes, ()):
-        key = key_of(line)
+    for key, line in zip(spans, lines_of(spans.values(), hashes, ()), strict=True):
         own = block.line(block.spans[key])
-        if not (isinstance(own, SpanLine) and is_the_same(line, own)):
-            return Conflict(trace_id=key[0], span_id=key[1], what=OTHER_SPAN)
+        if isinstance(own, SpanLine) and (found := _difference(line, own)) is not None:
+            return found
     return None
+
+
+KNOWN_SPANS: Final = f"{FOUND_SPANS} (:keys)"
+KNOWN_HASHES: Final = f"{HASHES} AND id IN (:keys)"
+
+
+def known_spans(
+    tx: Transaction, project_id: int, block: Block, lines: Iterable[SpanLine]
+) -> tuple[dict[Key, Key], Conflict | None]:
+    """Give where those of these spans are that are there already, or what is not the same."""
+    key: Params = {"project_id": project_id}
+    own = {key_of(line): line for line in lines}
+    rows = tx.look_up(KNOWN_SPANS, key, [span_id for _, span_id in own])
+    spans = _spans_among(rows, block, own.keys())
+    held = held_by([*spans.values()])
+    hashes: dict[int, bytes] = dict(tx.look_up(KNOWN_HASHES, key, held))
+    for one, line in zip(spans, lines_of(spans.values(), hashes, ()), strict=True):
+        if (found := _difference(line, own[one])) is not None:
+            return {}, found
+    # A call that the block has in another trace as well is there, or comes, by that line.
+    known = {one: one for one in own if one not in block.spans}
+    return known | {one: span.key for one, span in spans.items()}, None
+
+
+OTHER_SPAN: Final = "a span with this id is there already and is not the same"
+OTHER_CALL: Final = "the call is there already, in the trace {}, and is not the same"
+
+
+def _difference(stored: SpanLine, own: SpanLine) -> Conflict | None:
+    """Compare a span that is there with that of a block."""
+    if is_the_same(stored, own):
+        return None
+    what = OTHER_SPAN if stored.trace == own.trace else OTHER_CALL.format(stored.trace)
+    trace_id, span_id = key_of(own)
+    return Conflict(trace_id=trace_id, span_id=span_id, what=what)
 
 
 def _named(project_id: int, ids: Sequence[Value]) -> tuple[str, dict[str, Value]]:
@@ -93,10 +126,17 @@ def _parts(ids: Sequence[int]) -> Iterator[Sequence[int]]:
         yield ids[start : start + COMPARED]
 
 
-def spans_among(rows: Iterable[Row], keys: set[tuple[bytes, bytes]]) -> list[StoredSpan]:
-    """Give those of these rows that are of these spans: an id alone is no span's own."""
-    spans = map(StoredSpan, rows)
-    return [s for s in spans if (s.values["trace_id"], s.values["span_id"]) in keys]
+def _spans_among(rows: Iterable[Row], block: Block, keys: Collection[Key]) -> dict[Key, StoredSpan]:
+    """Give those of these rows that are of these spans of a block: an id alone is no span's own.
+
+    Of a call that older versions stored twice, the one in the trace of the block counts.
+    """
+    found: dict[Key, StoredSpan] = {}
+    for span in map(StoredSpan, rows):
+        key = block.spans.find(span.key, span.values["moved_from"])
+        if key is not None and key in keys and (key not in found or span.key == key):
+            found[key] = span
+    return found
 
 
 def trace_conflict(

@@ -149,6 +149,20 @@ def test_spans_are_the_same_whatever_the_calls_beside_them_make_of_them() -> Non
     assert not is_the_same(one, span(chain={"input": "0" * 32}))
 
 
+def test_a_call_is_the_same_wherever_it_moved_and_whatever_it_is_below_there() -> None:
+    there, elsewhere = "2" * 32, "3" * 32
+    one = span(label="x")
+    moved = {"moved_from": SPAN["trace"], "label": "x"}
+    others = [span(trace=there, parent_id="4" * 16, **moved), span(trace=elsewhere, **moved)]
+    for other in others:
+        assert is_the_same(one, other)
+        assert is_the_same(other, one)
+    assert is_the_same(*others)
+    assert not is_the_same(one, span(trace=there, label="x"))
+    assert not is_the_same(one, span(trace=there, moved_from=SPAN["trace"]))
+    assert not is_the_same(one, span(parent_id="4" * 16, label="x"))
+
+
 @pytest.mark.parametrize(
     "session",
     [
