@@ -33,6 +33,7 @@ from storage.continuation import UPROOTED, begin_anew
 from storage.conversation import store_envelope
 from storage.database import Params, Row, Transaction
 from storage.events import log_changes
+from storage.forgetting import HOLDS_STILL
 from storage.fulltext import await_index
 from storage.intake import KEEP_EARLY
 from storage.keys import TraceKey
@@ -41,7 +42,7 @@ from storage.mentions import mention_again
 from storage.opened import NOT_OPENED
 from storage.records import Content, Envelope
 from storage.restore_conflicts import Conflict, key_of, known_spans, opening_of, trace_conflict
-from storage.restore_marks import FORGET, KNOWN_CALLS, Mark
+from storage.restore_marks import FORGET, FORGOTTEN, KNOWN_CALLS, Mark
 from storage.rollup import roll_up
 from storage.twins import to_mark
 
@@ -162,7 +163,7 @@ class _Part:
         known, done.conflict = self._known()
         if done.conflict is not None:
             return
-        had_session = self._has_session()
+        had_session, forgotten = self._has_session(), self._forgotten(traces)
         new = [one for one in self._numbered if self._is_new(one, known)]
         ledger.take_seqs(len(new))
         spans = [one for one in new if isinstance(one, SpanLine)]
@@ -181,7 +182,7 @@ class _Part:
         sessions = roll_up(ledger)
         if not had_session:
             self._describe_session()
-        self._forget()
+        self._forget(forgotten)
         self._mention()
         log_changes(ledger, sessions)
         done.at = self._at
@@ -356,13 +357,24 @@ class _Part:
         if session.budget_nusd is not None:
             self._tx.execute(NOTE_LIMIT, {**key, "limit_nusd": session.budget_nusd})
 
-    def _forget(self) -> None:
-        """Note when the content of traces was forgotten; of those that were there it stays."""
+    def _forgotten(self, traces: Iterable[TraceKey]) -> set[bytes]:
+        """Give those of these traces of which the content was forgotten there, and here as well."""
+        told = [key[1] for key in traces if self._block.traces[key[1]].forgotten_at_us is not None]
+        return {row[0] for row in self._tx.look_up(FORGOTTEN, self._key, told)}
+
+    def _forget(self, forgotten: Collection[bytes]) -> None:
+        """Note when the content of traces was forgotten, where no other span of them holds any.
+
+        Such came here by another way, also between two parts. Where all was forgotten before this
+        part nothing holds any: a long trace is not looked through with each part.
+        """
         for key, change in self._ledger.traces.items():
             line: TraceLine = self._block.traces[key[1]]
-            if line.forgotten_at_us is not None and change.touched:
-                named: Params = {"trace_id": key[1], "forgotten_at_us": line.forgotten_at_us}
-                self._tx.execute(FORGET, {**self._key, **named})
+            if line.forgotten_at_us is None or not change.touched:
+                continue
+            named: Params = {**self._key, "trace_id": key[1]}
+            if key[1] in forgotten or not self._tx.execute(HOLDS_STILL, named):
+                self._tx.execute(FORGET, {**named, "forgotten_at_us": line.forgotten_at_us})
 
     def _mention(self) -> None:
         """Note which session said what, and have full text hear of it."""

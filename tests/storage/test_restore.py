@@ -74,6 +74,34 @@ async def test_when_content_was_forgotten_comes_with_a_trace(
     await other.close()
 
 
+@pytest.mark.parametrize(("before", "forgotten_at_us"), [(0, None), (1, None), (9, 99)])
+async def test_a_trace_of_which_another_span_holds_content_is_not_taken_for_forgotten(
+    db: SqliteDatabase,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    before: int,
+    forgotten_at_us: int | None,
+) -> None:
+    monkeypatch.setattr(restore, "BATCH_SPANS", 1)
+    write(db, [end(start(n, trace=1, session_id="s")) for n in (1, 2)])
+    rows(db, "UPDATE traces SET forgotten_at_us = 99")
+    block = block_of((await exported(db)).splitlines(keepends=True))
+    other = database(tmp_path / "other.db")
+    at: int | None = 0
+    part = 0
+    while at is not None:
+        if part == before:
+            write(other, [end(start(3, trace=1, session_id="s"), input_preview="said")])
+        with other.transaction() as tx:
+            at = restore.write(tx, 1, block, at).at
+        part += 1
+    block.close()
+    assert part == 3
+    assert rows(other, "SELECT forgotten_at_us FROM traces") == [(forgotten_at_us,)]
+    assert await check(other, text_of) == []
+    await other.close()
+
+
 async def comes_back(db: SqliteDatabase, tmp_path: Path) -> None:
     """Bring all into a new database, and see that its export is the same."""
     data = await exported(db)
