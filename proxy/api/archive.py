@@ -21,6 +21,7 @@ from proxy.api import params
 from proxy.api.answers import json_answer, not_found
 from proxy.api.params import BadParameter
 from proxy.errors import Refused
+from proxy.providers.lenient import has_many_values
 from proxy.providers.messages import read_message
 from proxy.reaper import Client, MalformedBody
 from proxy.recorder import Recorder
@@ -148,8 +149,10 @@ def says(data: bytes, role: str, meaning: bytes) -> bool:
     """Tell whether a message is of this role and meaning, as a call with it would have them.
 
     A text of its own is the user's prompt, or the answer to one; what only names another item means
-    what that does, which is not known here.
+    what that does, which is not known here. One of too many values is none: nobody would read it.
     """
+    if has_many_values(data):
+        return False
     facts = read_message(data)
     is_answer = data.startswith(b'"') and role == "assistant"
     if role != facts.role and not is_answer:

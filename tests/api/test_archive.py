@@ -10,6 +10,7 @@ import aiohttp
 import orjson
 import pytest
 
+from proxy.providers.lenient import MAX_CONTAINERS
 from proxy.providers.messages import read_message, text_of
 from storage import archive, restore_marks
 from storage.database import Transaction
@@ -338,6 +339,17 @@ async def test_one_message_is_not_said_in_two_ways(tw: Running) -> None:
     second = node(PROMPT, first["hash"], role="assistant", meaning=meaning_of(PROMPT))
     got, _ = await imported(tw, b"".join(lines_of(content(PROMPT), first, second)))
     assert got == 400
+
+
+async def test_a_message_of_more_values_than_are_read_of_any_body_does_not_come_in(
+    tw: Running,
+) -> None:
+    data = "[" + "[]," * MAX_CONTAINERS + "[]]"
+    facts = read_message(data.encode())
+    said = node(data, role=facts.role, meaning=facts.meaning.hex())
+    status, told = await imported(tw, b"".join(lines_of(content(data), said)))
+    assert (status, told["error"]["code"]) == (400, "bad_archive")
+    assert "a role or a meaning that is not its own" in told["error"]["message"]
 
 
 def session_of(n: int, **fields: Any) -> bytes:
