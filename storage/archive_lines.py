@@ -19,10 +19,25 @@ from storage.squeeze import MAX_BYTES
 
 VERSION: Final = 1
 
-# PostgreSQL takes no NUL in a text.
-Text = Annotated[str, Meta(pattern=r"^[^\x00]*\Z")]
+# Characters. A path or a query is of a line of 64 KiB, and longer where keys were cut out of it.
+MAX_TEXT_CHARS: Final = 256 * 1024
+# What lists show as it is: of a preview 240 are recorded, of an error 4,000.
+MAX_SHOWN_CHARS: Final = 16 * 1024
+# An application may give 64 tags of 64 characters.
+MAX_TAGS: Final = 1_000
+MAX_TAG_CHARS: Final = 1_000
+
+_NO_NUL: Final = r"^[^\x00]*\Z"  # PostgreSQL takes none in a text
+Text = Annotated[str, Meta(pattern=_NO_NUL, max_length=MAX_TEXT_CHARS)]
+Shown = Annotated[str, Meta(pattern=_NO_NUL, max_length=MAX_SHOWN_CHARS)]
+Tag = Annotated[str, Meta(pattern=_NO_NUL, max_length=MAX_TAG_CHARS)]
+Tags = Annotated[list[Tag], Meta(max_length=MAX_TAGS)]
+# What an end says that waits for its start is cleaned when the two meet: it may have a NUL.
+Told = Annotated[str, Meta(max_length=MAX_SHOWN_CHARS)]
 # What becomes a header of an answer: a tab may stand within one (RFC 9110 section 5.5).
-MediaText = Annotated[str, Meta(pattern=r"^[^\x00-\x08\x0a-\x1f\x7f]*\Z")]
+MediaText = Annotated[
+    str, Meta(pattern=r"^[^\x00-\x08\x0a-\x1f\x7f]*\Z", max_length=MAX_TEXT_CHARS)
+]
 # As session.py reads them out of headers, and in how many bytes an index has them whole.
 SessionId = Annotated[str, Meta(pattern=r"^(?!\s)[^\x00-\x1f\x7f-\x9f]+(?<!\s)\Z")]
 TraceId = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
@@ -90,7 +105,7 @@ class OpenedLine(_Line, frozen=True, kw_only=True, tag_field="type", tag="opened
     user_id: Text | None = None
     closed_at_us: Time | None = None
     heard_at_us: Time | None = None
-    tags: list[Text] | None = None
+    tags: Tags | None = None
 
 
 class ContentLine(_Line, frozen=True, kw_only=True, tag_field="type", tag="content"):
@@ -147,11 +162,11 @@ class Chain(_Line, frozen=True, kw_only=True):
 class SaidLine(_Line, frozen=True, kw_only=True):
     """What an end that waits for its start says of the span, as it was said."""
 
-    kind: str | None = None
-    label: str | None = None
-    model: str | None = None
-    provider: str | None = None
-    response_id: str | None = None
+    kind: Told | None = None
+    label: Told | None = None
+    model: Told | None = None
+    provider: Told | None = None
+    response_id: Told | None = None
     tokens: dict[str, int] | None = None
     cost_nusd: int | None = None
     input: Data | None = None
@@ -167,7 +182,7 @@ class EarlyEnd(_Line, frozen=True, kw_only=True):
     state: str
     ended_at_us: int | None = None
     duration_us: int | None = None
-    error: str | None = None
+    error: Told | None = None
     said: SaidLine | None = None
 
 
@@ -198,7 +213,7 @@ class SpanLine(_Line, frozen=True, kw_only=True, tag_field="type", tag="span"):
     http_status: Count | None = None
     ended_by: Text | None = None
     phase: Text | None = None
-    error: Text | None = None
+    error: Shown | None = None
     upstream: Text | None = None
     provider: Text | None = None
     operation: Text | None = None
@@ -222,9 +237,9 @@ class SpanLine(_Line, frozen=True, kw_only=True, tag_field="type", tag="span"):
     cost_nusd: Cost | None = None
     cost_status: Text | None = None
     price_version: Text | None = None
-    input_preview: Text | None = None
-    output_preview: Text | None = None
-    notes: Text | None = None
+    input_preview: Shown | None = None
+    output_preview: Shown | None = None
+    notes: Shown | None = None
     attributes: Data | None = None
     request_headers: Data | None = None
     response_headers: Data | None = None

@@ -8,11 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.api.ingest_bodies import MAX_TAGS, TAG_CHARS
+from proxy.handed_values import ERROR_CHARS, NAME_CHARS
+from proxy.reaper import MAX_LINE_BYTES
+from storage import archive_lines
 from storage.archive_lines import (
     BadArchive,
     Chain,
     ContentLine,
     NodeLine,
+    OpenedLine,
     SessionLine,
     SpanLine,
     data_of,
@@ -138,6 +143,67 @@ def test_a_text_that_no_index_could_have_whole_is_cut(line: dict[str, Any]) -> N
         for said in (kept, text):
             found = decoded(msgspec.json.encode({**line, name: said}))
             assert getattr(found, name) == kept
+
+
+TEXTS = ("name", "path", "query", "label", "user_id", "model")
+SHOWN = ("error", "input_preview", "output_preview", "notes")
+
+
+def opened_line(**fields: Any) -> OpenedLine:
+    found = decoded(msgspec.json.encode({**OPENED, **fields}))
+    assert isinstance(found, OpenedLine)
+    return found
+
+
+def test_texts_are_taken_as_long_as_any_version_recorded_them() -> None:
+    # A line of a head whose keys were cut out, the first version's previews, the longest errors.
+    line = "POST /" + "[redacted]/" * (MAX_LINE_BYTES // 7)
+    found = span(name=line, query=line, input_preview="x" * 500, error="\u00e9" * ERROR_CHARS)
+    assert (found.name, found.query, found.error) == (line, line, "\u00e9" * ERROR_CHARS)
+    tags = [f"{n:>{TAG_CHARS}}" for n in range(MAX_TAGS)]
+    opened = opened_line(name="x" * NAME_CHARS, tags=tags)
+    assert (opened.name, opened.tags) == ("x" * NAME_CHARS, tags)
+
+
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [
+        *((name, archive_lines.MAX_TEXT_CHARS) for name in TEXTS),
+        *((name, archive_lines.MAX_SHOWN_CHARS) for name in SHOWN),
+    ],
+)
+def test_a_text_that_is_longer_than_any_that_was_recorded_is_refused(name: str, most: int) -> None:
+    assert span(**{name: "x" * most})
+    with pytest.raises(BadArchive, match=f"length <= {most}"):
+        span(**{name: "x" * (most + 1)})
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"name": "x" * (archive_lines.MAX_TEXT_CHARS + 1)},
+        {"tags": ["x" * (archive_lines.MAX_TAG_CHARS + 1)]},
+        {"tags": ["x"] * (archive_lines.MAX_TAGS + 1)},
+        {"tags": ["a\0b"]},
+    ],
+)
+def test_names_and_tags_of_a_trace_that_nobody_could_give_it_are_refused(
+    said: dict[str, Any],
+) -> None:
+    with pytest.raises(BadArchive):
+        opened_line(**said)
+
+
+@pytest.mark.parametrize("name", ["error", "label", "model", "provider", "response_id"])
+def test_a_text_of_an_early_end_is_bounded_as_those_that_are_shown(name: str) -> None:
+    def end_of(length: int) -> dict[str, Any]:
+        own = {name: "x" * length}
+        told = own if name == "error" else {"said": own}
+        return {"arrived_at_us": 1, "state": "completed", **told}
+
+    assert span(handed_in=True, early_end=end_of(archive_lines.MAX_SHOWN_CHARS))
+    with pytest.raises(BadArchive, match="length <= "):
+        span(handed_in=True, early_end=end_of(archive_lines.MAX_SHOWN_CHARS + 1))
 
 
 def test_spans_are_the_same_whatever_the_calls_beside_them_make_of_them() -> None:
