@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from storage.aggregates import MAX_DURATION_US
 from storage.columns import KEY_TEXT
+from storage.handed import EndState
 from storage.marks import SessionName
 from storage.parameters import MAX_COST_NUSD, MAX_COUNT, MAX_KEY_BYTES, MAX_TIME_US, bounded
 from storage.squeeze import MAX_BYTES
@@ -179,7 +180,7 @@ class EarlyEnd(_Line, frozen=True, kw_only=True):
     """An end that came before the start of its span, which it waits for."""
 
     arrived_at_us: Time
-    state: str
+    state: EndState
     ended_at_us: int | None = None
     duration_us: int | None = None
     error: Told | None = None
@@ -308,8 +309,15 @@ def _cut(line: Line) -> Line:
 
 def _check_json(span: SpanLine) -> None:
     """Refuse headers and attributes that are not the JSON as which they are shown, or too long."""
-    for name in ("request_headers", "response_headers", "attributes"):
-        if (data := getattr(span, name)) is None:
+    end = span.early_end
+    held: list[tuple[str, Data | None]] = [
+        ("request_headers", span.request_headers),
+        ("response_headers", span.response_headers),
+        ("attributes", span.attributes),
+        ("attributes", None if end is None or end.said is None else end.said.attributes),
+    ]
+    for name, data in held:
+        if data is None:
             continue
         value = plain(data)
         if len(value) > MAX_BYTES:

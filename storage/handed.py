@@ -12,6 +12,8 @@ from storage.chain import Conversation
 from storage.records import Tokens
 
 Kind = Literal["llm_call", "custom", "tool_call", "retrieval", "embedding", "fs_read", "fs_write"]
+# How a span ends of which an application tells.
+EndState = Literal["completed", "failed"]
 # Kinds that are billed in tokens: what a proxied call may have seen as well.
 BILLED: Final = frozenset({"llm_call", "embedding"})
 
@@ -62,7 +64,7 @@ class Said:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpanClosed:
-    """The end of a span, ``completed`` or ``failed``.
+    """The end of a span.
 
     It ends at ``ended_at_us``, or ``duration_us`` after its start; with neither, when it arrives.
     ``trace_id`` is None where only the span's id is known.
@@ -70,7 +72,7 @@ class SpanClosed:
 
     project_id: int
     span_id: bytes
-    state: str
+    state: EndState
     trace_id: bytes | None = None
     ended_at_us: int | None = None
     duration_us: int | None = None

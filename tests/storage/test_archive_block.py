@@ -167,6 +167,10 @@ HOSTILE: dict[str, tuple[Callable[[Lines], object], str]] = {
         _set("span", early_end={"arrived_at_us": 1, "state": "completed"}),
         "only spans say",
     ),
+    "an early end that runs": (
+        _set("span", 2, early_end={"arrived_at_us": 1, "state": "running"}),
+        "Invalid enum value",
+    ),
     "an early end of no kind": (
         _set(
             "span",

@@ -26,6 +26,7 @@ from storage.archive_lines import (
     is_the_same,
     plain,
 )
+from storage.squeeze import MAX_BYTES
 
 SPAN: dict[str, Any] = {
     "type": "span",
@@ -198,12 +199,37 @@ def test_names_and_tags_of_a_trace_that_nobody_could_give_it_are_refused(
 def test_a_text_of_an_early_end_is_bounded_as_those_that_are_shown(name: str) -> None:
     def end_of(length: int) -> dict[str, Any]:
         own = {name: "x" * length}
-        told = own if name == "error" else {"said": own}
-        return {"arrived_at_us": 1, "state": "completed", **told}
+        return early(**own) if name == "error" else early(said=own)
 
-    assert span(handed_in=True, early_end=end_of(archive_lines.MAX_SHOWN_CHARS))
+    assert span(**end_of(archive_lines.MAX_SHOWN_CHARS))
     with pytest.raises(BadArchive, match="length <= "):
-        span(handed_in=True, early_end=end_of(archive_lines.MAX_SHOWN_CHARS + 1))
+        span(**end_of(archive_lines.MAX_SHOWN_CHARS + 1))
+
+
+def early(**fields: Any) -> dict[str, Any]:
+    """Say of a span that was handed in that an end of it waits."""
+    return {"handed_in": True, "early_end": {"arrived_at_us": 1, "state": "completed", **fields}}
+
+
+@pytest.mark.parametrize("state", ["completed", "failed"])
+def test_an_early_end_has_a_state_in_which_an_application_ends_a_span(state: str) -> None:
+    found = span(**early(state=state, said={"attributes": '{"kind":{"n":1e999}}'}))
+    assert found.early_end is not None
+    assert found.early_end.state == state
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        *({"state": state} for state in ("running", "interrupted", "nonsense", "", None)),
+        *({"said": {"attributes": text}} for text in ("[]", "1", '{"a":}', '{"a":1} x', "")),
+        {"said": {"attributes": '{"a":' * 5_000 + "1" + "}" * 5_000}},
+        {"said": {"attributes": '{"a":"%s"}' % ("x" * MAX_BYTES)}},
+    ],
+)
+def test_an_early_end_that_no_application_could_hand_in_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(BadArchive):
+        span(**early(**fields))
 
 
 def test_spans_are_the_same_whatever_the_calls_beside_them_make_of_them() -> None:

@@ -1,8 +1,10 @@
 """Spans in archives: each column of their rows is of a line, or is of one database alone."""
 
 from dataclasses import replace
+from typing import Any
 
 import msgspec
+import pytest
 
 from storage.archive_lines import EarlyEnd, SaidLine, SpanLine
 from storage.archive_spans import COLUMNS, IDS, IMPORTED, PLAIN, early_end, told_of, values_of
@@ -66,3 +68,14 @@ def test_an_early_end_comes_back_in_the_project_that_it_is_imported_into() -> No
     assert told_of(4, LINE, line) == msgspec.msgpack.encode(replace(end, project_id=4))
     assert early_end(told, 5, b"\1" * 16) is None
     assert early_end(b"nonsense", 5, bytes(16)) is None
+
+
+def test_an_early_end_in_a_state_that_no_application_ends_a_span_in_is_none() -> None:
+    end = {"project_id": 1, "span_id": b"\x11" * 8, "trace_id": bytes(16), "duration_us": 9}
+    for state, is_one in (("completed", True), ("failed", True), ("running", False)):
+        told = msgspec.msgpack.encode({**end, "state": state})
+        assert (early_end(told, 5, bytes(16)) is not None) == is_one
+    # What a reader of lines would refuse.
+    line: Any = EarlyEnd(arrived_at_us=5, state="running")  # type: ignore[arg-type]
+    with pytest.raises(msgspec.ValidationError):
+        told_of(1, LINE, line)
