@@ -169,6 +169,8 @@ class _Import:
         self._project = project
         self._marks: list[Mark] = []
         self._seen: list[Mark] = []
+        # The last part of which the writer was asked.
+        self._work: asyncio.Future[restore.Written] | None = None
         self._sessions = 0
         self._done = restore.Written(at=None)
 
@@ -204,10 +206,10 @@ class _Import:
                 step = functools.partial(
                     restore.write, project_id=self._project, block=block, at=at
                 )
-                work = self._recorder.write(step, (self._project,))
-                # Who sent it may leave, and the writer go on with it.
+                work = self._work = self._recorder.write(step, (self._project,))
+                # Who sent it may leave, and the writer go on with it: what it does counts as well.
+                work.add_done_callback(self._add)
                 part = await asyncio.shield(work)
-                self._add(part)
                 self._refuse(block, part.conflict)
                 at = part.at
             self._marks[known:] = await self._mark(self._marks[known:])
@@ -220,6 +222,9 @@ class _Import:
 
     async def mark_rest(self) -> None:
         """Mark the spans whose call came with a later block, or was here before."""
+        if self._work is not None:
+            # Where who sent it has left, the writer may still be at it.
+            await asyncio.wait((self._work,))
         self._marks = await self._mark(self._marks)
         await self._mark(self._seen)
 
@@ -232,7 +237,11 @@ class _Import:
             left += await self._recorder.write(step, (self._project,))
         return left
 
-    def _add(self, part: restore.Written) -> None:
+    def _add(self, work: asyncio.Future[restore.Written]) -> None:
+        """Note what a part did, whether or not somebody still waits for it."""
+        if work.cancelled() or work.exception() is not None:
+            return
+        part = work.result()
         self._done.traces += part.traces
         self._done.spans += part.spans
         self._done.known_spans += part.known_spans

@@ -1,6 +1,7 @@
 """Recordings taken along over the API: whole, of one project, and back in by an admin alone."""
 
 import asyncio
+import threading
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,17 @@ import aiohttp
 import orjson
 import pytest
 
+from proxy.api.archive import _Import
 from proxy.providers.lenient import MAX_CONTAINERS
 from proxy.providers.messages import read_message, text_of
-from storage import archive, restore_marks
+from storage import archive, restore, restore_marks
 from storage.database import Transaction
 from storage.forget import delete_session
 from tests.api.asking import ask, save
 from tests.api.watching import watch
 from tests.keyed import Keyed
 from tests.running import CHAT, Running, running
-from tests.storage.calls import T0, spoken, start
+from tests.storage.calls import T0, end, spoken, start
 from tests.storage.lines import archive as lines_of
 from tests.storage.lines import content, node, written
 from tests.storage.lines import span as span_line
@@ -403,5 +405,41 @@ async def test_calls_that_spans_saw_are_found_however_an_import_ends(
     assert (await imported(tw, session_of(3)))[0] == 200
     data = having_seen(1, call=2) + session_of(2) + last
     assert (await imported(tw, data))[0] == status
+    assert await call_of(tw, 1) == f"{2:016x}"
+    assert await tw.findings(text_of) == []
+
+
+async def test_what_is_written_for_who_has_left_counts_once_as_well_where_it_was_seen_twice(
+    tw: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await save(tw, end(start(2, session_id="t"), response_id="resp_1"))
+    data = session_of(1, handed_in=True, response_id="resp_1")
+    begun, go = threading.Event(), threading.Event()
+    left, marked = asyncio.Event(), asyncio.Event()
+    write, mark_rest = restore.write, _Import.mark_rest
+
+    def held(tx: Transaction, **part: Any) -> restore.Written:
+        begun.set()
+        assert go.wait(10)
+        return write(tx, **part)
+
+    async def noted(coming: _Import) -> None:
+        left.set()
+        await mark_rest(coming)
+        marked.set()
+
+    monkeypatch.setattr(restore, "write", held)
+    monkeypatch.setattr(_Import, "mark_rest", noted)
+    try:
+        async with asyncio.timeout(10), connect(tw.port) as peer:
+            head = b"POST /api/import HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n"
+            await peer.send(head % len(data) + data)
+            assert await asyncio.to_thread(begun.wait, 10)
+            peer.cut()
+            await left.wait()
+    finally:
+        go.set()  # the writer waits for it, and the server's end for the writer
+    async with asyncio.timeout(10):
+        await marked.wait()
     assert await call_of(tw, 1) == f"{2:016x}"
     assert await tw.findings(text_of) == []
