@@ -17,7 +17,8 @@ from typing import Final
 
 from storage.doctor import Finding
 from storage.migrate import latest
-from storage.sqlite import WAL_BYTES, holder
+from storage.sqlite import holder
+from storage.wal import WAL_BYTES
 
 # Of SQLite's own list (sqlite.org/wal.html): from 3.7.0 on, but for these and what follows them.
 WAL_RESET_FIXED: Final = ((3, 44, 6), (3, 50, 7), (3, 51, 3))

@@ -5,17 +5,11 @@ as the 3.40 that Python 3.11 brings can corrupt a WAL database when two connecti
 (the "WAL-reset bug"), so a lock file beside the database refuses a second process, and every other
 connection is ``mode=ro`` (readers.py). A file that is refused keeps its bytes. Every exception of
 sqlite3 becomes ours here, in readers.py and statements.py, and nowhere else.
-
-The WAL cannot be cut back while somebody reads a state that is older than its end: SQLite keeps
-what they may still want. Our own reads end within their time limit; a foreign program's
-transaction, or the doctor's, does not, and the WAL grows until it ends. Within a second after that,
-`tend` empties it.
 """
 
 import fcntl
 import os
 import sqlite3
-import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,25 +26,12 @@ from storage.fts5_cleanup import CleanUp
 from storage.migrate import latest, migrate
 from storage.readers import BUSY_TIMEOUT_MS, SqliteReaders, uri
 from storage.statements import REFUSALS, SqliteTransaction, refusal
+from storage.wal import CHECKPOINT_PAGES, JOURNAL_SIZE_LIMIT_BYTES, Wal
 
 # "TWAY": tells `file`, and us, whose database this is (SQLite's PRAGMA application_id).
 APPLICATION_ID: Final = 0x54574159
-# The WAL is cut back to this size after a checkpoint; it grows beyond while a reader is at work.
-JOURNAL_SIZE_LIMIT_BYTES: Final = 16 * 1024 * 1024
-# One that is twice as large has been kept by a reader. It is emptied, which is tried so often, and
-# waits so long for readers: a hundredth of the writer's time.
-WAL_BYTES: Final = 2 * JOURNAL_SIZE_LIMIT_BYTES
-TEND_S: Final = 1.0
-TEND_WAIT_MS: Final = 10
-# Tries to empty it that are made at once when space is given back; then those of each second.
+# Tries to empty the WAL that are made at once when space is given back; then those of each second.
 WAL_TRIES: Final = 20
-# Pages of 4 KiB after which a commit checkpoints: as much as the limit above. SQLite's own 1,000
-# copy the pages that every batch touches four times as often, a tenth of the writer's time.
-CHECKPOINT_PAGES: Final = 4_000
-# Rows and pages that are written before the writer checkpoints in a moment in which nothing waits,
-# 5 to 10 ms on an SSD. Where the disk is slow, it takes a fifth of the writer's time at most.
-COPIED_CHANGES: Final = 300
-COPY_PAUSES: Final = 4
 # Pages that are given back at a time: some milliseconds.
 RECLAIM_PAGES: Final = 100
 # Of the writer; each length of a list is a statement of its own.
@@ -125,14 +106,9 @@ class SqliteDatabase(SqliteReaders):
         self._transaction = SqliteTransaction(path, writer)
         self._lock = lock
         self._file = _identity(path)
-        self._wal = f"{path}-wal"
-        self._tend_at_s = 0.0
+        self._wal = Wal(path, writer)
         self._words = CleanUp(writer, self.transaction)
-        self._to_empty_wal = False
         self._wal_tries = 0
-        # At the last checkpoint in a pause, and when the next one may be made.
-        self._copied_changes = 0
-        self._copy_at_s = 0.0
 
     @contextmanager
     def transaction(
@@ -184,38 +160,15 @@ class SqliteDatabase(SqliteReaders):
                 # A file that another program made of ours may have lost the setting for it.
                 if self._free_pages() < free:
                     return True
-            self._to_empty_wal = not self._empty_wal()
             self._wal_tries -= 1
-            if self._to_empty_wal and self._wal_tries > 0:
+            if not self._wal.empty() and self._wal_tries > 0:
                 return True
             self._words.complain()
         return False
 
-    def _copy(self) -> None:
-        """Checkpoint, if enough was written since the last time: rows, or pages of large ones."""
-        ((pages,),) = self._writer.execute("PRAGMA page_count").fetchall()
-        changes = self._writer.total_changes + pages
-        # SQLite's count is of 32 bits and begins anew, and pages are given back.
-        if abs(changes - self._copied_changes) <= COPIED_CHANGES:
-            return
-        self._copied_changes = changes
-        began_s = time.monotonic()
-        self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-        now_s = time.monotonic()
-        self._copy_at_s = now_s + COPY_PAUSES * (now_s - began_s)
-
     def _free_pages(self) -> int:
         ((pages,),) = self._writer.execute("PRAGMA freelist_count").fetchall()
         return int(pages)
-
-    def _empty_wal(self) -> bool:
-        """Empty the WAL, unless somebody reads what is in it for longer than a moment."""
-        self._writer.execute(f"PRAGMA busy_timeout = {TEND_WAIT_MS:d}")
-        try:
-            ((busy, *_),) = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        finally:
-            self._writer.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS:d}")
-        return not busy
 
     async def size_bytes(self) -> int:
         """Give how much the database takes, without its free pages."""
@@ -225,27 +178,9 @@ class SqliteDatabase(SqliteReaders):
         return int((pages - free) * page_bytes)
 
     def tend(self, *, idle: bool = False) -> bool:
-        """Copy the WAL into the file where the writer is ``idle``, before a commit has to.
-
-        Empty one that a reader made grow; tell whether to try again in a second. While the reader
-        is there this takes ``TEND_WAIT_MS`` at most. After it, as long as it takes to write what it
-        kept: calls are forwarded meanwhile.
-        """
-        if idle and time.monotonic() >= self._copy_at_s:
-            with self._outside():
-                self._copy()
-        try:
-            size = os.stat(self._wal).st_size  # noqa: PTH116 (a Path takes thrice as long)
-        except OSError:  # it was deleted with the database
-            return False
-        if size <= WAL_BYTES and not self._to_empty_wal:
-            return False
-        now_s = time.monotonic()
-        if now_s >= self._tend_at_s:
-            self._tend_at_s = now_s + TEND_S
-            with self._outside():
-                self._to_empty_wal = not self._empty_wal()
-        return True
+        """Have the WAL copied or emptied, as of `Wal.tend`; tell whether to try again soon."""
+        with self._outside():
+            return self._wal.tend(idle=idle)
 
     def vacuum(self) -> None:
         """Write the file anew without anything that was deleted; takes as long as it takes.

@@ -16,7 +16,6 @@ from proxy import recorder as module
 from proxy.capture import Budget
 from proxy.joining import Joining
 from proxy.recorder import MAX_BATCH, Recorder
-from storage import sqlite
 from storage.database import Transaction
 from storage.postgres import open_postgres
 from storage.records import Taken
@@ -378,8 +377,8 @@ async def test_the_database_is_told_of_a_pause_where_nothing_waits_to_be_saved(
 async def test_a_recorder_without_calls_cuts_back_what_a_foreign_reader_made_grow(
     begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite, "WAL_BYTES", 1 << 16)
-    monkeypatch.setattr(sqlite, "TEND_S", 0.0)
+    monkeypatch.setattr("storage.wal.WAL_BYTES", 1 << 16)
+    monkeypatch.setattr("storage.wal.TEND_S", 0.0)
     monkeypatch.setattr(module, "TEND_S", 0.001)
     recording = await begin()
     wal = recording.database.path.with_name("traceway.db-wal")

@@ -17,7 +17,6 @@ from storage.database import (
     DatabaseLocked,
     DatabaseNewer,
     DatabaseUnwritable,
-    QueryTimeout,
     StatementRefused,
     StorageError,
 )
@@ -355,88 +354,3 @@ async def test_closing_leaves_one_file_and_its_lock(tmp_path: Path) -> None:
     await db.read("SELECT 1", {})
     await db.close()
     assert names(tmp_path) == ["a.db", "a.db.lock"]
-
-
-# The WAL.
-
-
-@pytest.fixture
-def small_wal(monkeypatch: pytest.MonkeyPatch) -> int:
-    """Take a WAL of 256 KiB for a large one, and try without pauses to cut it back."""
-    monkeypatch.setattr(sqlite, "WAL_BYTES", 1 << 18)
-    monkeypatch.setattr(sqlite, "TEND_S", 0.0)
-    return 1 << 18
-
-
-def wal_bytes(db: SqliteDatabase) -> int:
-    return Path(f"{db.path}-wal").stat().st_size
-
-
-def fill(db: SqliteDatabase, first: int, n: int = 20) -> None:
-    for number in range(first, first + n):
-        write(db, [end(start(number), response=body(os.urandom(50_000)))])
-
-
-def foreign_reader(db: SqliteDatabase) -> sqlite3.Connection:
-    """Open what a person's SQLite shell is, in the middle of a transaction."""
-    reader = sqlite3.connect(db.path, isolation_level=None)
-    reader.execute("BEGIN")
-    reader.execute("SELECT COUNT(*) FROM spans").fetchall()
-    return reader
-
-
-async def test_the_wal_that_a_foreign_reader_made_grow_is_cut_back_when_it_ends(
-    db: SqliteDatabase, small_wal: int
-) -> None:
-    fill(db, 1)
-    reader = foreign_reader(db)
-    fill(db, 21)
-    assert db.tend()
-    assert wal_bytes(db) > small_wal  # it may still read what is in it
-    fill(db, 41)
-    assert reader.execute("SELECT COUNT(*) FROM spans").fetchall() == [(20,)]
-    reader.execute("COMMIT")
-    assert db.tend()
-    assert wal_bytes(db) == 0
-    assert not db.tend()
-    assert rows(db, "SELECT COUNT(*) FROM spans") == [(60,)]
-    reader.close()
-
-
-async def test_a_wal_that_cannot_be_cut_back_is_left_alone_for_a_while(
-    db: SqliteDatabase, small_wal: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    reader = foreign_reader(db)
-    fill(db, 1)
-    monkeypatch.setattr(sqlite, "TEND_S", 3600.0)
-    assert db.tend()
-    reader.close()
-    assert db.tend()
-    assert wal_bytes(db) > small_wal
-
-
-async def test_a_lock_of_a_foreign_program_waits_for_as_long_as_ever_after_tending(
-    db: SqliteDatabase, small_wal: int
-) -> None:
-    fill(db, 1)
-    db.tend()
-    assert db._writer.execute("PRAGMA busy_timeout").fetchall() == [(250,)]
-
-
-async def test_our_own_reads_do_not_keep_the_wal_for_ever(tmp_path: Path, small_wal: int) -> None:
-    db = opened(tmp_path / "a.db", query_timeout_s=0.2)
-    endless = (
-        "WITH RECURSIVE n (i) AS (SELECT seq FROM spans UNION ALL SELECT i + 1 FROM n)"
-        " SELECT COUNT(*) FROM n"
-    )
-    fill(db, 1, n=2)
-    reading = asyncio.ensure_future(db.read(endless, {}))
-    async with asyncio.timeout(10):
-        while not db._readers:
-            await asyncio.to_thread(lambda: None)
-        fill(db, 3)
-        with pytest.raises(QueryTimeout):
-            await reading
-        db.tend()
-    assert wal_bytes(db) == 0
-    await db.close()
