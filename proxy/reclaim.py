@@ -1,6 +1,8 @@
 """Giving back the space of what was deleted, a part at a time, in the writer's thread.
 
-Owns when the next part may come. Invariant: of the calls that end meanwhile, fewer than one in a
+Owns when the next part may come, and which deletions it is of: it goes round by round, each of what
+was deleted before it began. Invariants: a round ends, however much is deleted meanwhile, and what
+somebody deletes is of one that begins later; of the calls that end meanwhile, fewer than one in a
 hundred is held because of it.
 """
 
@@ -32,11 +34,19 @@ class Reclaim:
     """Gives back space; ``is_due`` while deletions have left more. For the writer's thread only."""
 
     def __init__(self, database: Database) -> None:
-        self.is_due = False
-        self._begins = False  # words that were deleted meanwhile are to leave as well
         self._database = database
+        # How many rounds are over, whether one is on, and whether the next takes words as well.
+        self._ended = 0
+        self._is_on = self._words = False
+        self._damage: DatabaseCorrupt | None = None  # that the last one met
+        self._due = 0  # the round of the last deletion for which nobody waits
         self._gave_at_s = self._rests_until_s = 0.0
         self._at_once_at_s = 0.0
+
+    @property
+    def is_due(self) -> bool:
+        """Whether deletions, for which nobody waits, have left more."""
+        return self._ended < self._due
 
     @property
     def is_overdue(self) -> bool:
@@ -45,7 +55,7 @@ class Reclaim:
 
     def note(self) -> None:
         """Have what deletions left given back when there is time."""
-        self.is_due = self._begins = True
+        self._due = self.ask()
 
     def look(self) -> None:
         """Have given back what a process before this one deleted, where it left words of it.
@@ -74,21 +84,51 @@ class Reclaim:
 
     def _next(self) -> None:
         try:
-            self.is_due, _ = self.part(begin=self._begins)
-        except DatabaseCorrupt as error:  # no time heals that
-            self.is_due = False
+            self.part(self._due)
+        except DatabaseCorrupt as error:
             _log.warning("something that was deleted stays in the files: %s", error)
-        self._begins = False
 
-    def part(self, *, begin: bool = False) -> tuple[bool, float]:
-        """Give back a part; tell whether there is more, and how long there is to be a rest."""
-        # A machine that is busy with something else does not make the part a larger one.
-        began_s = time.thread_time()
-        more = self._database.reclaim(begin=begin)
-        rest = rest_s(time.thread_time() - began_s)
-        self._gave_at_s = time.monotonic()
-        self._rests_until_s = self._gave_at_s + rest
-        return more, rest
+    def ask(self, *, words: bool = True) -> int:
+        """Tell with which round all is given back that is deleted by now.
+
+        `words`: those in full text as well, which leave it with one that has not begun.
+        """
+        self._words |= words
+        return self._ended + (2 if words and self._is_on else 1)
+
+    def part(self, until: int) -> tuple[bool, float]:
+        """Give back a part, unless this round is over, whoever went on with it.
+
+        Tell whether there is more of it, and how long there is to be a rest. Raises StorageError;
+        DatabaseCorrupt where the round is over but for what is damaged.
+        """
+        rest = 0.0
+        if self._ended < until:
+            # A machine that is busy with something else does not make the part a larger one.
+            began_s = time.thread_time()
+            self._go_round()
+            rest = rest_s(time.thread_time() - began_s)
+            self._gave_at_s = time.monotonic()
+            self._rests_until_s = self._gave_at_s + rest
+        if self._ended < until:
+            return True, rest
+        if self._damage is not None:
+            raise self._damage
+        return False, rest
+
+    def _go_round(self) -> None:
+        """Give back a part of the round that is on, or the first of the next."""
+        begin = self._words and not self._is_on
+        damage: DatabaseCorrupt | None = None
+        try:
+            self._is_on = self._database.reclaim(begin=begin)
+        except DatabaseCorrupt as error:  # no time heals that
+            self._is_on, damage = False, error
+        if begin:
+            self._words = False
+        if not self._is_on:
+            self._ended += 1
+            self._damage = damage
 
 
 def rest_s(took_s: float) -> float:

@@ -157,15 +157,18 @@ class Recorder:
         self._loop.call_later(CHANGE_WAIT_S, self._withdraw, item)
         return item.ticket
 
-    def reclaim(self, *, begin: bool = False) -> asyncio.Future[tuple[bool, float]]:
-        """Have a part of the space of deleted rows given back, as of `Reclaim.part`."""
+    def to_reclaim(self, *, words: bool) -> asyncio.Future[int]:
+        """Tell until when to `reclaim` for all that is deleted by now, as of `Reclaim.ask`."""
 
-        def work(_: Database) -> tuple[bool, float]:
-            if begin:
-                self._settler.forget()  # the messages that were deleted
-            return self._reclaim.part(begin=begin)
+        def work(_: Database) -> int:
+            self._settler.forget()  # the messages that were deleted
+            return self._reclaim.ask(words=words)
 
         return self._order(work, (), outside=True).ticket
+
+    def reclaim(self, until: int) -> asyncio.Future[tuple[bool, float]]:
+        """Have a part of the space of deleted rows given back, as of `Reclaim.part`."""
+        return self._order(lambda _: self._reclaim.part(until), (), outside=True).ticket
 
     def reclaim_left(self) -> None:
         """Have given back, when there is time, what a process before this one deleted."""

@@ -130,7 +130,8 @@ class Database(Readable, Protocol):
     def reclaim(self, *, begin: bool = False) -> bool:
         """Give a part of the space of deleted rows back; tell whether there is more to give.
 
-        With ``begin``, words that were deleted before are to leave the full text as well. In the
+        It comes to an end, however much is deleted meanwhile. With ``begin``, to be said where
+        there was no more, words that were deleted before are to leave the full text as well. In the
         writer's thread, outside of a transaction: some milliseconds.
         """
         ...

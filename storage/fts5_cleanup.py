@@ -53,7 +53,7 @@ class CleanUp:
         return self._writer.execute(TO_CLEAN).fetchone() is not None
 
     def begin(self) -> None:
-        """Have all words leave that are deleted by now."""
+        """Have all words leave that are deleted by now: behind those that are about to, if any."""
         self._asked = True
 
     def step(self) -> None:
@@ -61,10 +61,8 @@ class CleanUp:
 
         Raises what sqlite3 does, or a StorageError.
         """
-        if self._merge is None and self._asked:
-            now = dict(self._writer.execute(TO_CLEAN).fetchall())
-            # First what was asked for before, or the youngest would never be reached.
-            self._parts = {number: now[number] for number in self._parts if number in now} | now
+        if self._asked and not self._parts:
+            self._parts = dict(self._writer.execute(TO_CLEAN).fetchall())
             self._asked = False
         if self._parts:
             number = next(iter(self._parts))

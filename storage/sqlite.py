@@ -108,7 +108,9 @@ class SqliteDatabase(SqliteReaders):
         self._file = _identity(path)
         self._wal = Wal(path, writer)
         self._words = CleanUp(writer, self.transaction)
-        self._wal_tries = 0
+        # Of what is given back: the pages that are to go still, None: as many as will be free.
+        self._pages: int | None = None
+        self._wal_tries = WAL_TRIES
 
     @contextmanager
     def transaction(
@@ -143,28 +145,39 @@ class SqliteDatabase(SqliteReaders):
     def reclaim(self, *, begin: bool = False) -> bool:
         """Give a part of the space of deleted rows back; tell whether there is more to give.
 
-        With ``begin``, deleted words are to leave the full-text index, too. Words first, then pages
-        of the file, then the WAL; one that a reader still uses is emptied by ``tend``. Raises what
-        a damaged part of the index raises, once all else was given back.
+        With ``begin``, deleted words are to leave the full-text index, too. Words first, then as
+        many pages of the file as are free by then, then the WAL; one that a reader still uses is
+        emptied by ``tend``. Raises what a damaged part of the index raises, once all else was given
+        back.
         """
         if begin:
             self._words.begin()
-            self._wal_tries = WAL_TRIES
         with self._outside():
             if self._words.is_due:
                 self._words.step()
                 return True
-            if free := self._free_pages():
-                # Gives back one page for each step, and execute() takes only one.
-                self._writer.executescript(f"PRAGMA incremental_vacuum({RECLAIM_PAGES:d});")
-                # A file that another program made of ours may have lost the setting for it.
-                if self._free_pages() < free:
-                    return True
+            if self._give_pages():
+                return True
             self._wal_tries -= 1
             if not self._wal.empty() and self._wal_tries > 0:
                 return True
+            self._pages, self._wal_tries = None, WAL_TRIES
             self._words.complain()
         return False
+
+    def _give_pages(self) -> bool:
+        """Give some free pages back to the file system; tell whether that went."""
+        free = self._free_pages()
+        if self._pages is None:
+            self._pages = free
+        if self._pages <= 0:
+            return False
+        # Gives back one page for each step, and execute() takes only one.
+        self._writer.executescript(f"PRAGMA incremental_vacuum({RECLAIM_PAGES:d});")
+        given = free - self._free_pages()
+        self._pages -= given
+        # A file that another program made of ours may have lost the setting for it.
+        return given > 0
 
     def _free_pages(self) -> int:
         ((pages,),) = self._writer.execute("PRAGMA freelist_count").fetchall()

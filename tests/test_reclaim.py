@@ -87,7 +87,74 @@ def test_a_part_for_which_calls_waited_has_a_rest_behind_it(
     reclaim.go_on()
     assert asked.begun == [True]
     assert reclaim.is_due
-    assert reclaim.part()[0]  # an order that waits by itself
+    assert reclaim.part(reclaim.ask())[0]  # an order that waits by itself
+
+
+class Endless(Asked):
+    """Has three parts to give back from each beginning."""
+
+    left = 0
+
+    def reclaim(self, *, begin: bool = False) -> bool:
+        self.begun.append(begin)
+        self.left = (3 if begin else self.left) - 1
+        return self.left > 0
+
+
+def test_a_round_ends_however_much_is_deleted_meanwhile_which_is_of_the_next() -> None:
+    asked = Endless(())
+    reclaim = Reclaim(asked)  # type: ignore[arg-type]
+    until, more = reclaim.ask(), True
+    while more:
+        assert len(asked.begun) < 9
+        more, _ = reclaim.part(until)
+        reclaim.note()
+    assert asked.begun == [True, False, False]
+    while reclaim.is_due:  # nobody deletes any more
+        reclaim.go_on()
+    assert asked.begun == [True, False, False] * 2
+
+
+def test_who_deletes_while_a_round_is_on_waits_for_the_next() -> None:
+    reclaim, asked = reclaiming(True, False, True, False)
+    reclaim.note()
+    reclaim.go_on()
+    until = reclaim.ask()
+    assert [reclaim.part(until)[0] for _ in range(3)] == [True, True, False]
+    assert asked.begun == [True, False, True, False]
+
+
+def test_without_words_the_round_that_is_on_is_enough() -> None:
+    reclaim, asked = reclaiming(False, True, False)
+    assert not reclaim.part(reclaim.ask(words=False))[0]
+    assert asked.begun == [False]
+    reclaim.note()
+    reclaim.go_on()
+    assert not reclaim.part(reclaim.ask(words=False))[0]
+    assert asked.begun == [False, True, False]
+
+
+def test_whoever_ends_a_round_it_is_over_for_all_who_wait_for_it() -> None:
+    reclaim, asked = reclaiming(False)
+    until = reclaim.ask()
+    reclaim.note()
+    reclaim.go_on()
+    assert reclaim.part(until) == (False, 0.0)
+    assert asked.begun == [True]
+
+
+def test_who_waits_hears_of_damage_that_another_met(monkeypatch: pytest.MonkeyPatch) -> None:
+    def damaged(*, begin: bool = False) -> bool:
+        raise DatabaseCorrupt("messages_fts_1", "it cannot be read")
+
+    reclaim, asked = reclaiming(False)
+    until = reclaim.ask()
+    with monkeypatch.context() as broken:
+        broken.setattr(asked, "reclaim", damaged)
+        reclaim.begin()
+    with pytest.raises(DatabaseCorrupt):
+        reclaim.part(until)
+    assert not reclaim.part(reclaim.ask())[0]
 
 
 def test_what_fails_is_still_due() -> None:

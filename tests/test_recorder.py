@@ -318,7 +318,8 @@ async def test_only_what_erases_gives_space_back(
     # The rest when there is nothing else to do.
     await all_given.wait()
     assert reclaimed == [True, False, False]
-    more, _ = await recording.recorder.reclaim(begin=True)
+    until = await recording.recorder.to_reclaim(words=True)
+    more, _ = await recording.recorder.reclaim(until)
     assert not more
     assert reclaimed == [True, False, False, True]
 

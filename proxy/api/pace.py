@@ -104,18 +104,21 @@ class Pace:
             await asyncio.sleep(BUSY_PAUSE_S)
 
     async def give_back(self, *, words: bool = True) -> None:
-        """Give back the space of what was deleted, step by step; `words`: in the full text, too.
+        """Give back the space of what is deleted by now, step by step; `words`: in full text, too.
+
+        What others delete meanwhile does not keep it from its end.
 
         Raises:
             Stopped: it does not lead.
             StorageError: it cannot be done now.
         """
-        more, begin = True, words
+        self._check()
+        more, until = True, await self._recorder.to_reclaim(words=words)
         while more:
             self._check()
             began_s = time.perf_counter()
-            more, rest = await self._recorder.reclaim(begin=begin)
-            took_s, begin = time.perf_counter() - began_s, False
+            more, rest = await self._recorder.reclaim(until)
+            took_s = time.perf_counter() - began_s
             await self._pause(max(more * rest, min(took_s, STEP_S) * PAUSE_PARTS))
 
     def _check(self) -> None:

@@ -114,6 +114,36 @@ async def test_space_is_given_back_until_there_is_no_more(
     assert len(slept) == 6
 
 
+async def test_who_keeps_deleting_keeps_it_not_from_its_end(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy.reclaim.AT_ONCE_S", -1.0)
+    monkeypatch.setattr("proxy.reclaim.OVERDUE_S", 0.0)
+    recording = await begin()
+    left = deletions = 0
+
+    def reclaim(*, begin: bool = False) -> bool:
+        nonlocal left
+        left = (3 if begin else left) - 1
+        return left > 0
+
+    async def sleep(_: float) -> None:
+        nonlocal deletions
+        deletions += 1
+        assert deletions < 20
+        await recording.recorder.write(lambda _: None, erases=True)
+
+    monkeypatch.setattr(recording.database, "reclaim", reclaim)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    await Pace(recording.recorder).give_back()
+    assert deletions
+    # What was deleted meanwhile is given back all the same, when nobody deletes any more.
+    async with asyncio.timeout(10):
+        while recording.recorder._reclaim.is_due:
+            await asyncio.to_thread(lambda: None)
+    assert left == 0
+
+
 async def test_behind_a_part_for_which_calls_waited_there_is_a_long_rest(
     begin: Begin, slept: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,7 +23,7 @@ from storage.database import (
 from storage.forget import delete_trace
 from storage.sqlite import APPLICATION_ID, SqliteDatabase, open_database
 from tests.databases import opened
-from tests.storage.calls import body, end, rows, start, text_of, trace_id, write
+from tests.storage.calls import body, end, give_back, rows, start, text_of, trace_id, write
 
 pytestmark = pytest.mark.sqlite_only("the file is SQLite's own")
 
@@ -302,6 +302,28 @@ async def test_space_is_given_back_a_bounded_part_at_a_time(
     assert free() == before - 10
     db.vacuum()
     assert free() == 0
+
+
+async def test_pages_that_become_free_meanwhile_are_given_back_the_next_time(
+    db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def leave(n: int) -> None:
+        """Have a call come and go that takes a hundred pages."""
+        write(db, [end(start(n), response=body(os.urandom(400_000)))])
+        with db.transaction() as tx:
+            delete_trace(tx, 1, trace_id(n), text_of)
+
+    monkeypatch.setattr(sqlite, "RECLAIM_PAGES", 10)
+    leave(1)
+    db.reclaim(begin=True)
+    n = 1
+    while db.reclaim():
+        n += 1
+        assert n < 50
+        leave(n)
+    assert rows(db, "PRAGMA freelist_count")[0][0] > 50
+    give_back(db)
+    assert rows(db, "PRAGMA freelist_count") == [(0,)]
 
 
 async def test_a_vacuum_has_its_copy_beside_the_database_and_not_in_memory(
