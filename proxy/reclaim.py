@@ -24,6 +24,9 @@ OVERDUE_S: Final = 1.0
 LONG_S: Final = 0.025
 RESTS: Final = 200
 MOST_REST_S: Final = 30.0
+# What a process before this one left waits until a start and the first calls are over; then for a
+# pause of the calls, or until it is overdue, as all else does.
+AFTER_START_S: Final = 5.0
 # What failed is tried again after so long.
 AGAIN_S: Final = 1.0
 
@@ -58,13 +61,14 @@ class Reclaim:
         self._due = self.ask()
 
     def look(self) -> None:
-        """Have given back what a process before this one deleted, where it left words of it.
+        """Have given back what a process before this one deleted, where it may have left some.
 
-        Only then: the WAL of one that was killed may be large, and to empty it takes long.
+        Not at once: the log of one that was killed takes long to empty, and the first calls come.
         """
         with suppress(StorageError):  # nobody waits for it, and whoever deletes meets that too
             if self._database.has_left:
                 self.note()
+                self._gave_at_s = self._rests_until_s = time.monotonic() + AFTER_START_S
 
     def begin(self) -> None:
         """Give back what a deletion left, for a moment. Raises StorageError."""

@@ -124,7 +124,7 @@ class Database(Readable, Protocol):
 
     @property
     def has_left(self) -> bool:
-        """Whether words are deleted that are in its files still. For who may ``reclaim``."""
+        """Whether something that is deleted may be in its files still. For who may ``reclaim``."""
         ...
 
     def reclaim(self, *, begin: bool = False) -> bool:

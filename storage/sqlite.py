@@ -138,9 +138,12 @@ class SqliteDatabase(SqliteReaders):
 
     @property
     def has_left(self) -> bool:
-        """Whether words are deleted that are in the index still."""
+        """Whether deleted words are in the index still, pages are free, or a log was found.
+
+        Whoever was killed may have deleted in that log what is readable in it, and in the file.
+        """
         with self._outside():
-            return self._words.has_left
+            return self._wal.is_left or self._free_pages() > 0 or self._words.has_left
 
     def reclaim(self, *, begin: bool = False) -> bool:
         """Give a part of the space of deleted rows back; tell whether there is more to give.

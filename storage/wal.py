@@ -33,12 +33,17 @@ COPY_PAUSES: Final = 4
 
 
 class Wal:
-    """The log of a database; the connection is the writer's. Raises what sqlite3 does."""
+    """The log of a database; the connection is the writer's. Raises what sqlite3 does.
+
+    ``is_left``: it was not empty when the database was opened, and has not been since.
+    """
 
     def __init__(self, path: Path, writer: sqlite3.Connection) -> None:
         self._writer = writer
         self._file = f"{path}-wal"
         self._to_empty = False
+        # A process before this one was killed: what it deleted may be in there still.
+        self.is_left = bool(self._bytes())
         self._tend_at_s = 0.0
         # At the last checkpoint in a pause, and when the next one may be made.
         self._copied_changes = 0
@@ -55,6 +60,7 @@ class Wal:
         finally:
             self._writer.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS:d}")
         self._to_empty = bool(busy)
+        self.is_left &= self._to_empty
         return not busy
 
     def tend(self, *, idle: bool = False) -> bool:
@@ -66,9 +72,7 @@ class Wal:
         """
         if idle and time.monotonic() >= self._copy_at_s:
             self._copy()
-        try:
-            size = os.stat(self._file).st_size  # noqa: PTH116 (a Path takes thrice as long)
-        except OSError:  # it was deleted with the database
+        if (size := self._bytes()) is None:
             return False
         if size <= WAL_BYTES and not self._to_empty:
             return False
@@ -90,3 +94,9 @@ class Wal:
         self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         now_s = time.monotonic()
         self._copy_at_s = now_s + COPY_PAUSES * (now_s - began_s)
+
+    def _bytes(self) -> int | None:
+        try:
+            return os.stat(self._file).st_size  # noqa: PTH116 (a Path takes thrice as long)
+        except OSError:  # it was deleted with the database
+            return None

@@ -168,14 +168,31 @@ def test_what_fails_is_still_due() -> None:
     assert asked.begun == [True, True]
 
 
-def test_what_a_process_before_left_is_looked_for() -> None:
+def test_what_a_process_before_left_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "AFTER_START_S", 0.0)
     reclaim, asked = reclaiming(False)
     reclaim.look()
     assert not reclaim.is_due
     asked.has_left = True
     reclaim.look()
+    assert not reclaim.is_overdue
     reclaim.go_on()
     assert asked.begun == [True]
+
+
+def test_what_a_process_before_left_waits_until_a_start_is_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "OVERDUE_S", 0.0)
+    monkeypatch.setattr(module, "AFTER_START_S", 3600.0)
+    reclaim, asked = reclaiming(False)
+    asked.has_left = True
+    reclaim.look()
+    assert reclaim.is_due
+    assert not reclaim.is_overdue
+    reclaim.go_on()
+    reclaim.begin()
+    assert asked.begun == []
 
 
 def test_nobody_hears_of_a_look_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:

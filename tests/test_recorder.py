@@ -337,6 +337,7 @@ async def test_what_a_process_before_left_is_given_back_when_there_is_time(
 
     monkeypatch.setattr(recording.database, "reclaim", reclaim)
     monkeypatch.setattr(type(recording.database), "has_left", True)
+    monkeypatch.setattr("proxy.reclaim.AFTER_START_S", 0.0)
     recording.recorder.reclaim_left()
     await begun.wait()
 

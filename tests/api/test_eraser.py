@@ -1,6 +1,7 @@
 """Orders are carried out one after the other, also those of a process that died, by who leads."""
 
 import asyncio
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,9 @@ async def test_orders_of_a_process_that_died_go_on_with_the_next(
 
 @pytest.mark.sqlite_only("PostgreSQL gives space back by itself")
 async def test_words_that_a_process_deleted_before_it_died_leave_with_the_next(
-    tmp_path: Path, upstream: ScriptedUpstream
+    tmp_path: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("proxy.reclaim.AFTER_START_S", 0.0)
     database = opened(tmp_path / "traceway.db")
     write(database, [spoken(start(1, session_id="s"), [f"u:{CANARY}"], ["a:x"])])
     with database.transaction() as tx:
@@ -52,6 +54,29 @@ async def test_words_that_a_process_deleted_before_it_died_leave_with_the_next(
     assert holding(tmp_path / "traceway.db", CANARY.encode()) != []
     async with running(tmp_path, upstream.url) as tw:
         while holding(tw.config.database.path, CANARY.encode()):
+            await tw.database.read("SELECT 1", {})
+
+
+@pytest.mark.sqlite_only("PostgreSQL gives space back by itself")
+async def test_what_a_process_deleted_before_it_was_killed_leaves_with_the_next(
+    tmp_path: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy.reclaim.AFTER_START_S", 0.0)
+    (folder := tmp_path / "killed").mkdir()
+    path = tmp_path / "traceway.db"
+    database = opened(folder / path.name)
+    # In the file, and in the log; never in the index of words.
+    write(database, [spoken(start(1, session_id="s"), [f"u:{CANARY} 1"], ["a:x"])], indexed=False)
+    database._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    write(database, [spoken(start(2, session_id="s"), [f"u:{CANARY} 2"], ["a:x"])], indexed=False)
+    with database.transaction() as tx:
+        delete_session(tx, 1, "s", text_of)
+    for name in (path.name, f"{path.name}-wal"):  # which is what a kill leaves
+        shutil.copy(folder / name, tmp_path / name)
+    await database.close()
+    assert holding(path, CANARY.encode()) == [path.name, f"{path.name}-wal"]
+    async with running(tmp_path, upstream.url) as tw, asyncio.timeout(10):
+        while holding(path, CANARY.encode()):
             await tw.database.read("SELECT 1", {})
 
 

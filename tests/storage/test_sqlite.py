@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import sqlite3
 import stat
 import subprocess
@@ -324,6 +325,34 @@ async def test_pages_that_become_free_meanwhile_are_given_back_the_next_time(
     assert rows(db, "PRAGMA freelist_count")[0][0] > 50
     give_back(db)
     assert rows(db, "PRAGMA freelist_count") == [(0,)]
+
+
+async def test_what_may_be_left_is_known_behind_a_kill_and_where_pages_are_free(
+    tmp_path: Path,
+) -> None:
+    (killed := tmp_path / "killed").mkdir()
+    db = opened(tmp_path / "a.db")
+    write(db, [start(1)])
+    give_back(db)
+    assert not db.has_left
+    await db.close()
+    db = opened(tmp_path / "a.db")
+    assert not db.has_left
+    write(db, [start(2)])
+    for name in ("a.db", "a.db-wal"):
+        shutil.copy(tmp_path / name, killed / name)
+    await db.close()
+    db = opened(killed / "a.db")
+    assert db.has_left
+    give_back(db)
+    assert not db.has_left
+    write(db, [end(start(3), response=body(os.urandom(400_000)))])
+    with db.transaction() as tx:
+        delete_trace(tx, 1, trace_id(3), text_of)
+    await db.close()
+    db = opened(killed / "a.db")
+    assert db.has_left
+    await db.close()
 
 
 async def test_a_vacuum_has_its_copy_beside_the_database_and_not_in_memory(
