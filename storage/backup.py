@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from storage.database import DatabaseCorrupt, DatabaseUnwritable, StorageError
+from storage.new_file import give_name, taken
 from storage.readers import uri
 from storage.sqlite import version_of
 from storage.statements import REFUSALS, refusal
@@ -31,7 +32,7 @@ def copy(path: Path, target: Path) -> int:
         raise StorageError(target, "it is a directory", "name a file in it")
     part = target.with_name(f"{target.name}.part")
     if target.exists():
-        raise _there(target)
+        raise taken(target)
     try:
         os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     except FileExistsError:
@@ -41,9 +42,7 @@ def copy(path: Path, target: Path) -> int:
         raise _unwritable(part, error) from error
     try:
         _copy(path, part)
-        _to_disk(part)
-        _name(part, target)
-        _to_disk(target.absolute().parent)
+        give_name(part, target)
     except OSError as error:
         part.unlink(missing_ok=True)
         raise _unwritable(target, error) from error
@@ -70,32 +69,6 @@ def _copy(path: Path, part: Path) -> None:
         raise refusal(place, error) from error
     if found != "ok":
         raise DatabaseCorrupt(path, f"the copy is damaged, as the database is: {found}")
-
-
-def _name(part: Path, target: Path) -> None:
-    """Give the copy its name, unless another file has it by now."""
-    try:
-        os.link(part, target)  # a rename would overwrite
-    except FileExistsError:
-        raise _there(target) from None
-    except OSError:  # a file system without links
-        if target.exists():
-            raise _there(target) from None
-        part.rename(target)
-    else:
-        part.unlink()
-
-
-def _there(target: Path) -> StorageError:
-    return StorageError(target, "there is such a file already", "name another, or delete it")
-
-
-def _to_disk(path: Path) -> None:
-    file = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
 
 
 def _unwritable(place: Path, error: OSError) -> DatabaseUnwritable:

@@ -2,8 +2,9 @@
 
 Row by row: where a page cannot be read, the rows behind it are looked for. What is derived from
 other rows is not copied but made anew (mend.py). Invariant: the damaged file and its WAL are only
-read, once from end to end, into a copy that is worked on; the new file must not be there before.
-No file is deleted but those that were made here.
+read, once from end to end, into a copy that is worked on; the new file must not be there before,
+and has its name when all of it fits together and is on disk. No file is deleted but those that were
+made here.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from typing import Final
 from storage.database import DatabaseForeign, DatabaseNewer, Row, StorageError
 from storage.mend import mend
 from storage.migrate import latest, migrate
+from storage.new_file import give_name, taken
 from storage.sqlite import APPLICATION_ID, lock, open_database
 from storage.statements import REFUSALS, refusal
 
@@ -121,29 +123,25 @@ def _recover(source: Path, target: Path) -> Recovery:
         if (beside := Path(f"{target}{end}")).exists():
             problem = "it is there already, and would be taken for a part of the new database"
             raise StorageError(beside, problem, "name another file to recover to")
-    lock_file = Path(f"{target}.lock")
-    had_lock = lock_file.exists()
-    if source == lock_file or target in {Path(f"{source}{end}") for end in BESIDE}:
+    if source == Path(f"{target}.lock") or target in {Path(f"{source}{end}") for end in BESIDE}:
         problem = f"it, or {source}, would be taken for a part of the other"
         raise StorageError(target, problem, "name another file to recover to")
-    try:
-        os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    except FileExistsError:
-        raise StorageError(target, "it is there already", "name a file that is not") from None
-    try:
-        # A new folder of a name that nobody can know: whatever goes with it was made here.
-        with TemporaryDirectory(prefix=f"{target.name}.copy-", dir=target.parent) as folder:
-            copy = Path(folder) / "damaged.db"
-            unread = _copy(source, copy)
-            tables = _save(source, copy, target)
+    if target.exists():
+        raise taken(target)
+    # A new folder of a name that nobody can know: whatever goes with it was made here. One that is
+    # left by a recovery that was killed has no database of the name that was asked for.
+    with TemporaryDirectory(prefix=f"{target.name}.copy-", dir=target.parent) as folder:
+        made, copy = Path(folder, target.name), Path(folder, f"{target.name}.damaged")
+        unread = _copy(source, copy)
+        tables = _save(source, copy, made, target)
+        for end in ("", *BESIDE):  # all that goes on has the space
+            Path(f"{copy}{end}").unlink(missing_ok=True)
         lost_keys = any(one.table == "api_keys" and one.lost != 0 for one in tables)
         lost = {UNREAD: unread} if unread else {}
-        lost |= asyncio.run(_mended(target, lost_keys))
-        return Recovery([one for one in tables if one.table not in NOT_KEPT], lost)
-    except BaseException:
-        for end in ("", *BESIDE, *(() if had_lock else (".lock",))):
-            Path(f"{target}{end}").unlink(missing_ok=True)
-        raise
+        lost |= asyncio.run(_mended(made, lost_keys))
+        _join_log(made, target)
+        give_name(made, target)
+    return Recovery([one for one in tables if one.table not in NOT_KEPT], lost)
 
 
 def _copy(source: Path, copy: Path) -> int:
@@ -187,11 +185,12 @@ def _piece(file: int, place: Path, at: int, length: int) -> tuple[bytes, int]:
     return bytes(data), unread
 
 
-def _save(source: Path, copy: Path, target: Path) -> list[Saved]:
-    """Copy the rows of all tables that are no sums of others."""
+def _save(source: Path, copy: Path, made: Path, target: Path) -> list[Saved]:
+    """Copy the rows of all tables that are no sums of others into a file that is the target's."""
+    os.close(os.open(made, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     with _errors_of(source), closing(sqlite3.connect(copy, isolation_level=None)) as old:
         version, known = _look(old, source)
-        with _errors_of(target), closing(sqlite3.connect(target, isolation_level=None)) as new:
+        with _errors_of(target), closing(sqlite3.connect(made, isolation_level=None)) as new:
             new.execute("PRAGMA auto_vacuum = INCREMENTAL")
             new.execute(f"PRAGMA application_id = {APPLICATION_ID:d}")
             migrate(new, target, version)
@@ -229,13 +228,22 @@ def _look(old: sqlite3.Connection, source: Path) -> tuple[int, set[str]]:
     return version, {name for (name,) in old.execute(TABLES)}
 
 
-async def _mended(target: Path, lost_keys: bool) -> dict[str, int]:
-    database = open_database(target)  # which brings it up to date
+async def _mended(made: Path, lost_keys: bool) -> dict[str, int]:
+    database = open_database(made)  # which brings it up to date
     try:
         with database.transaction() as tx:
             return await mend(tx, time.time_ns() // 1_000, lost_keys=lost_keys)
     finally:
         await database.close()
+
+
+def _join_log(made: Path, target: Path) -> None:
+    """Have all of a database in its one file, which alone gets the name.
+
+    To close it leaves its log beside it, and says nothing, where there is no space to copy that.
+    """
+    with _errors_of(target), closing(sqlite3.connect(made, isolation_level=None)) as new:
+        new.execute("PRAGMA journal_mode = DELETE").fetchall()
 
 
 def _save_table(old: sqlite3.Connection, new: sqlite3.Connection, table: str) -> Saved:

@@ -4,7 +4,10 @@ import asyncio
 import errno
 import os
 import random
+import shutil
+import signal
 import sqlite3
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,8 +26,9 @@ from storage.database import (
 )
 from storage.doctor import check
 from storage.recover import Recovery, recover
-from storage.sqlite import APPLICATION_ID, open_database
+from storage.sqlite import APPLICATION_ID, SqliteDatabase, open_database
 from tests.databases import opened
+from tests.served import ROOT
 from tests.storage.calls import body, checkpoint, end, spoken, start, text_of, write
 from tests.storage.seeds import seeds
 
@@ -131,6 +135,7 @@ async def test_of_a_database_without_damage_everything_is_saved(tmp_path: Path) 
     await filled(tmp_path / "a.db")
     result = await recovered(tmp_path)
     assert lost(result) == {}
+    assert (tmp_path / "new.db").stat().st_mode & 0o777 == 0o600
     assert result.lost == {"reservations of calls that are lost": 1}
     for sql in (
         "SELECT * FROM contents ORDER BY id",
@@ -374,6 +379,52 @@ async def test_a_database_on_a_disk_that_only_reads_needs_no_lock(
     assert lost(await recovering(tmp_path / "a.db", tmp_path / "new.db")) == {}
 
 
+DIES = """
+import os, signal, sys
+from pathlib import Path
+from storage import recover
+
+def mend(*given, **more):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+recover.mend = mend
+recover.recover(*map(Path, sys.argv[1:]))
+"""
+
+
+async def test_a_recovery_that_is_killed_leaves_no_database_of_the_name(tmp_path: Path) -> None:
+    await filled(tmp_path / "a.db")
+    paths = (str(tmp_path / "a.db"), str(tmp_path / "new.db"))
+    killed = await asyncio.create_subprocess_exec(sys.executable, "-c", DIES, *paths, cwd=ROOT)
+    assert await killed.wait() == -signal.SIGKILL
+    (left,) = [name for name in os.listdir(tmp_path) if name.startswith("new.db")]  # noqa: PTH208
+    assert left.startswith("new.db.copy-")
+    shutil.rmtree(tmp_path / left)
+    assert lost(await recovered(tmp_path)) == {}
+
+
+async def test_what_could_not_be_copied_out_of_the_log_at_its_close_is_in_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close = SqliteDatabase.close
+
+    async def leaving_its_log(database: SqliteDatabase) -> None:
+        parts = [Path(f"{database.path}{part}") for part in ("", "-wal")]
+        before = [part.read_bytes() for part in parts]
+        await close(database)
+        for part, data in zip(parts, before, strict=True):
+            part.write_bytes(data)
+
+    await filled(tmp_path / "a.db")
+    monkeypatch.setattr(SqliteDatabase, "close", leaving_its_log)
+    assert lost(await recovering(tmp_path / "a.db", tmp_path / "new.db")) == {}
+    monkeypatch.undo()
+    assert {name for name in files(tmp_path) if name.startswith("new.db")} == {"new.db"}
+    db = open_database(tmp_path / "new.db")
+    assert await check(db, text_of) == []
+    await db.close()
+
+
 async def test_what_is_still_in_the_wal_is_saved(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     db = opened(path)
@@ -422,8 +473,24 @@ async def test_a_database_that_a_server_has_is_refused(untouched: Path) -> None:
 async def test_a_target_that_is_there_is_refused(untouched: Path) -> None:
     await filled(untouched / "a.db", 2)
     (untouched / "new.db").write_bytes(b"mine")
-    with pytest.raises(StorageError, match="there already"):
+    with pytest.raises(StorageError, match="there is such a file already"):
         await recovering(untouched / "a.db", untouched / "new.db")
+
+
+async def test_a_target_that_appeared_meanwhile_stays(
+    untouched: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await filled(untouched / "a.db", 2)
+    mend = module.mend
+
+    async def mended(*given: Any, **more: Any) -> dict[str, int]:
+        (untouched / "new.db").write_bytes(b"mine")
+        return await mend(*given, **more)
+
+    monkeypatch.setattr(module, "mend", mended)
+    with pytest.raises(StorageError, match="there is such a file already"):
+        await recovering(untouched / "a.db", untouched / "new.db")
+    assert (untouched / "new.db").read_bytes() == b"mine"
 
 
 async def test_a_damaged_database_whatever_its_name_is_as_it_was(tmp_path: Path) -> None:
