@@ -6,14 +6,14 @@ however often these were sent again; only what a page shows is unpacked, up to a
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from operator import itemgetter
 from typing import Final, NamedTuple
 
 import msgspec
 
 from storage.contents import unpack
-from storage.conversation import unpack_envelope
+from storage.conversation import MESSAGES, unpack_envelope
 from storage.database import Database, Row, Value
 from storage.parameters import clean_text
 from storage.queries import IDS, OUTLINE_FIELDS, batches, read_outlines
@@ -193,8 +193,8 @@ _REQUEST: Final = msgspec.json.Decoder(_Request)
 def _setting(envelope: bytes) -> Setting | None:
     """Read an envelope; None where it cannot be.
 
-    With the id of each hole's content in its place it is JSON again. None of these values is a
-    number by nature.
+    With the id of each hole's content in its place it is JSON again. A number that is none of these
+    ids is what the client sent.
     """
     try:
         pieces, holes = unpack_envelope(envelope)
@@ -203,16 +203,16 @@ def _setting(envelope: bytes) -> Setting | None:
         request = _REQUEST.decode(text)
     except (ValueError, RecursionError):
         return None
-    return Setting(
-        _stored(request.instructions), _stored(request.tools), _stored(request.functions)
-    )
+    known = {*ids} - {b"%d" % MESSAGES}
+    values = (request.instructions, request.tools, request.functions)
+    return Setting(*(_stored(value, known) for value in values))
 
 
-def _stored(value: msgspec.Raw) -> Stored:
+def _stored(value: msgspec.Raw, ids: Collection[bytes]) -> Stored:
     data = bytes(value)
     if data in _NOTHING:
         return None
-    return int(data) if data.isdigit() else data
+    return int(data) if data in ids else data
 
 
 PAGE_SPANS: Final = f"""

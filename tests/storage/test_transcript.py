@@ -111,6 +111,16 @@ async def test_small_values_of_a_request_are_told_by_their_bytes(db: Database) -
     assert turn.setting == Setting(tools=b"[1]")
 
 
+@pytest.mark.parametrize("number", [b"0", b"1", b"1e3"])
+async def test_a_number_that_a_client_sent_is_no_content_of_that_id(
+    db: Database, number: bytes
+) -> None:
+    body = Body(size=1, envelope=Envelope((b'{"tools":%b,"messages":[' % number, b"]}"), (None,)))
+    save(db, call(1, ["u:1"], "a:1", request=body))
+    (turn,) = await session_turns(db, 1, "s", ANSWERING)
+    assert turn.setting == Setting(tools=number)
+
+
 async def test_an_envelope_that_is_no_json_says_nothing(db: Database) -> None:
     body = Body(size=1, envelope=Envelope((b'{"tools": [1],"messages":[', b"}"), (None,)))
     save(db, call(1, ["u:1"], "a:1", request=body))
