@@ -273,9 +273,7 @@ async def message_contents(
 ) -> dict[int, bytes]:
     """Read contents in this order, but for those with which they would be more than these bytes."""
     unique = list(dict.fromkeys(ids))
-    sizes: dict[int, int] = {}
-    for some in batches(unique):
-        sizes.update(await db.read(SIZES, {"project_id": project_id, **some}))
+    sizes = await _sizes(db, project_id, unique)
     wanted = []
     for content_id in unique:
         size = sizes.get(content_id)
@@ -286,6 +284,19 @@ async def message_contents(
     for some in batches(wanted):
         rows += await db.read(CONTENTS, {"project_id": project_id, **some})
     return await asyncio.to_thread(lambda: {row[0]: unpack(*row[1:]) for row in rows})
+
+
+async def are_there(db: Database, project_id: int, ids: Iterable[int]) -> bool:
+    """Tell whether all of these contents are there."""
+    unique = list(dict.fromkeys(ids))
+    return len(await _sizes(db, project_id, unique)) == len(unique)
+
+
+async def _sizes(db: Database, project_id: int, ids: Sequence[int]) -> dict[int, int]:
+    sizes: dict[int, int] = {}
+    for some in batches(ids):
+        sizes.update(await db.read(SIZES, {"project_id": project_id, **some}))
+    return sizes
 
 
 GET_MESSAGE: Final = """

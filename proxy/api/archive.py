@@ -117,6 +117,8 @@ class Archive:
                 if type(error) is not LookupError:  # a mistake of ours
                     raise
                 return not_found("session")
+            except archive.ArchiveChanged as error:
+                raise _changed("a session", error) from None
         pieces = chosen.pieces(project, session_id)
         return await _send(request, answer, pieces, "a session")
 
@@ -313,9 +315,7 @@ async def _send(
             raise
         return not_found("session")
     except archive.ArchiveChanged as error:
-        _log.warning(_BROKE_OFF, what, error)
-        message = "it was changed while it was read: ask again"
-        raise Refused(409, "conflict", message, retry_after_s=1) from None
+        raise _changed(what, error) from None
     await answer.prepare(request)
     try:
         await answer.write(first)
@@ -328,6 +328,12 @@ async def _send(
     except ConnectionError:
         pass  # it left
     return answer
+
+
+def _changed(what: str, error: archive.ArchiveChanged) -> Refused:
+    """Make what is answered where something changed before any of it was sent; the log says why."""
+    _log.warning(_BROKE_OFF, what, error)
+    return Refused(409, "conflict", "it was changed while it was read: ask again", retry_after_s=1)
 
 
 async def _pieces(request: web.Request) -> AsyncIterator[bytes]:

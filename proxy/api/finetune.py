@@ -3,7 +3,8 @@
 Owns which answers are trained, and in which line. Invariants: every turn of a session is trained
 once or counted with the reason why it is not; an answer is trained with what the model saw when it
 gave it, and with nothing else. So there is a line for each end of the conversation, and more where
-the prompt or the tools changed on the way to it, or a call left the beginning out.
+the prompt or the tools changed on the way to it, or a call left the beginning out. What goes while
+it is read is an error, and no reason.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias, get_args
 
 from proxy.api.conversation import ANSWERING
+from proxy.api.staying import check_stays
 from proxy.providers.finetune import (
     Head,
     Message,
@@ -23,6 +25,7 @@ from proxy.providers.finetune import (
     write_line,
 )
 from storage import queries, rebuild, transcript
+from storage.archive import ArchiveChanged
 from storage.database import Database
 from storage.lines import Prompt, Tools, prompt_of, tools_of
 from storage.records import COMPLETED, Span
@@ -96,6 +99,7 @@ class FineTune:
 
         Raises:
             LookupError: there is no such session; before the first piece.
+            ArchiveChanged: it does not stay meanwhile.
         """
         async for line in self._lines(project_id, session_id, Report()):
             yield line
@@ -105,6 +109,7 @@ class FineTune:
 
         Raises:
             LookupError: there is no such session.
+            ArchiveChanged: it does not stay meanwhile.
         """
         report = Report()
         async for _ in self._lines(project_id, session_id, report):
@@ -112,7 +117,7 @@ class FineTune:
         return report
 
     async def headers(self, project_id: int, session_id: str) -> dict[str, str]:
-        """Tell the report in headers; LookupError as above."""
+        """Tell the report in headers; raises what that does."""
         report = await self.report(project_id, session_id)
         skipped = ", ".join(f"{why}={count}" for why, count in sorted(report.skipped.items()))
         return {LINES_HEADER: str(report.lines), SKIPPED_HEADER: skipped}
@@ -120,7 +125,8 @@ class FineTune:
     async def _lines(
         self, project_id: int, session_id: str, report: Report
     ) -> AsyncIterator[bytes]:
-        if await queries.get_session(self._database, project_id, session_id) is None:
+        session = await queries.get_session(self._database, project_id, session_id)
+        if session is None:
             raise LookupError(session_id)
         turns = await transcript.session_turns(self._database, project_id, session_id, ANSWERING)
         reasons = await self._judged(project_id, turns)
@@ -156,6 +162,7 @@ class FineTune:
                 due = {one: last for one, last in due.items() if one not in done}
         for number in waiting:
             report.skipped["repeated" if turns[number - 1].answers else "no_answer"] += 1
+        await check_stays(self._database, session)
 
     async def _judged(self, project_id: int, turns: Sequence[Turn]) -> dict[int, Skipped]:
         """Find the turns that cannot be trained, whatever they say, and why."""
@@ -166,9 +173,10 @@ class FineTune:
             spans = await transcript.turn_spans(self._database, project_id, seqs)
             frames = await transcript.answer_frames(self._database, project_id, seqs)
             for turn in some:
-                span = spans.get(turn.seq)
+                if (span := spans.get(turn.seq)) is None:
+                    raise ArchiveChanged("a call")
                 begins = turn.recorded and turn.base is None
-                if begins and span is not None and await self._is_held(span):
+                if begins and await self._is_held(span):
                     reasons[turn.number] = HELD
                 elif reason := _why_not(turn, span):
                     reasons[turn.number] = reason
@@ -192,6 +200,8 @@ class FineTune:
         ids = [*(one for one in head if isinstance(one, int)), *prelude, *said]
         data = await transcript.message_contents(self._database, project_id, ids, LINE_BYTES)
         if len(data) < len(set(ids)):
+            if not await transcript.are_there(self._database, project_id, ids):
+                raise ArchiveChanged("a message")
             raise _TooLarge
         instructions, tools, functions = (_data(one, data) for one in head)
         return await asyncio.to_thread(
@@ -206,14 +216,14 @@ class FineTune:
 
 
 class _TooLarge(Exception):
-    """A line has more contents than are read for one, or lacks some that are gone."""
+    """A line has more contents than are read for one."""
 
 
-def _why_not(turn: Turn, span: Span | None) -> Skipped | None:
+def _why_not(turn: Turn, span: Span) -> Skipped | None:
     """Say why the answer of a turn cannot be an example, whatever it says."""
     if turn.state != COMPLETED:
         return "not_completed"
-    if span is None or not turn.recorded:
+    if not turn.recorded:
         return "not_recorded"
     if any(body.truncated or body.redacted for body in (span.request, span.response) if body):
         return "not_recorded"

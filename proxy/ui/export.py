@@ -2,7 +2,8 @@
 
 Invariants: the page has no script, no form and nothing that is loaded from anywhere, and its own
 policy says so; it is written part by part, so that no session is too long for it. Each branch
-stands once. Texts are whole up to ``TEXT_CHARS`` characters, messages up to ``MAX_BYTES``.
+stands once. Texts are whole up to ``TEXT_CHARS`` characters, messages up to ``MAX_BYTES``. Where
+something of a session goes meanwhile, the page has no end.
 """
 
 import asyncio
@@ -12,14 +13,17 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Final
 
 from proxy.api.conversation import PAGE_BYTES, ConversationPage, Conversations
+from proxy.api.staying import check_stays
 from proxy.api.views import session_view, trace_view
 from proxy.ui.conversation import SoFar, sections
 from proxy.ui.frame import Frame, Static
 from proxy.ui.pictures import pictures
 from proxy.ui.session import TRACES, model_view
 from storage import breakdown, queries
+from storage.archive import ArchiveChanged
 from storage.database import Database
 from storage.lines import Line
+from storage.records import Session
 from storage.threads import Turn
 
 MEDIA_TYPE: Final = "text/html; charset=utf-8"
@@ -53,6 +57,7 @@ class HtmlExport:
 
         Raises:
             LookupError: there is no such session; before the first piece.
+            ArchiveChanged: it does not stay meanwhile.
         """
         db = self._database
         session = await queries.get_session(db, project_id, session_id)
@@ -72,7 +77,7 @@ class HtmlExport:
             branch_count=sum(_is_branch(path) for path in paths),
         )
         if not any(paths):
-            async for part in self._traces(project_id, seen.id):
+            async for part in self._traces(session):
                 yield part
         so_far = SoFar()
         branches = 0
@@ -91,6 +96,7 @@ class HtmlExport:
                     fork=fork,
                 )
                 begins = False
+        await check_stays(db, session)
         yield _END
 
     async def _pages(
@@ -125,16 +131,18 @@ class HtmlExport:
                 found |= await asyncio.to_thread(_addresses, message.id, data)
         return found
 
-    async def _traces(self, project_id: int, session_id: str) -> AsyncIterator[bytes]:
+    async def _traces(self, session: Session) -> AsyncIterator[bytes]:
         """Write the traces of a session of which no message is known."""
         start = 0
         while traces := await breakdown.page_traces(
-            self._database, project_id, session_id, start, TRACES
+            self._database, session.project_id, session.session_id, start, TRACES
         ):
             yield await self._render(
                 "export_traces.html", traces=[trace_view(trace) for trace in traces]
             )
             start += len(traces)
+        if start < session.trace_count:
+            raise ArchiveChanged("a trace")
 
     async def _render(self, template: str, **context: object) -> bytes:
         return await asyncio.to_thread(

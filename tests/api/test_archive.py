@@ -1,6 +1,7 @@
 """Recordings taken along over the API: whole, of one project, and back in by an admin alone."""
 
 import asyncio
+import functools
 import threading
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -11,12 +12,16 @@ import aiohttp
 import orjson
 import pytest
 
+from proxy.api import archive_json, finetune
 from proxy.api.archive import _Import
+from proxy.api.staying import check_stays
 from proxy.providers.lenient import MAX_CONTAINERS
 from proxy.providers.messages import read_message, text_of
+from proxy.ui import export
 from storage import archive, restore, restore_marks
-from storage.database import Transaction
+from storage.database import Database, Transaction
 from storage.forget import delete_session
+from storage.records import Session
 from tests.api.asking import ask, save
 from tests.api.watching import watch
 from tests.keyed import Keyed
@@ -302,6 +307,55 @@ async def test_a_session_that_goes_while_it_is_read_is_cut_and_never_ended(
         with pytest.raises(aiohttp.ClientPayloadError):
             await answer.read()
     assert "the export of a session broke off: a message was changed" in caplog.text
+
+
+def deleting(tw: Running, monkeypatch: pytest.MonkeyPatch, module: Any, at: int) -> None:
+    """Delete the session before a writer of exports looks for it so many times."""
+    looks = 0
+
+    async def looked(db: Database, before: Session) -> None:
+        nonlocal looks
+        looks += 1
+        if looks == at:
+            delete = functools.partial(
+                delete_session, project_id=1, session_id="s", text_of=text_of
+            )
+            await tw.server.recorder.write(delete)
+        await check_stays(db, before)
+
+    monkeypatch.setattr(module, "check_stays", looked)
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "looks"),
+    [("json", archive_json, 1), ("html", export, 1), ("finetune", finetune, 2)],
+)
+async def test_a_session_that_goes_before_its_end_is_cut_in_every_format(
+    tw: Running,
+    upstream: ScriptedUpstream,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+    module: Any,
+    looks: int,
+) -> None:
+    await talk(tw, upstream, "s", 2)
+    deleting(tw, monkeypatch, module, looks)
+    async with tw.client.get(f"{tw.url}/api/sessions/s/export?format={name}") as answer:
+        assert answer.status == 200
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await answer.read()
+    assert "the export of a session broke off: the session was changed" in caplog.text
+
+
+async def test_a_session_that_goes_before_anything_of_it_is_sent_is_a_conflict(
+    tw: Running, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await talk(tw, upstream, "s", 2)
+    deleting(tw, monkeypatch, finetune, 1)
+    refused = await ask(tw, "/api/sessions/s/export?format=finetune")
+    assert (refused.error, refused.headers["Retry-After"]) == ((409, "conflict"), "1")
+    assert (await ask(tw, "/api/sessions/s/export?format=finetune")).error == (404, "not_found")
 
 
 ASKED = '{"role":"user","content":"Hello"}'

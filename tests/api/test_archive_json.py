@@ -1,6 +1,7 @@
 """A session as one document: the API's own views, trace by trace, in one line."""
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -9,13 +10,19 @@ import pytest
 from proxy.api import archive_json
 from proxy.api.archive_json import JsonExport
 from proxy.api.span_views import span_view
+from proxy.providers.messages import text_of
 from storage import packed_spans
+from storage.archive import ArchiveChanged
+from storage.database import Transaction
+from storage.erase import EVERY_CALL
+from storage.forget import delete_session, delete_trace
+from storage.forgetting import forget_contents
 from storage.handed import Said
 from storage.intake import take
 from storage.sqlite import SqliteDatabase
 from tests.api.asking import save
 from tests.running import Running
-from tests.storage.calls import T0, body, end, spoken, start
+from tests.storage.calls import T0, body, end, spoken, start, trace_id
 from tests.storage.handing import NOW_US, Words, begun, done
 
 
@@ -93,3 +100,79 @@ async def test_it_has_all_spans_of_a_trace_however_many_are_read_at_once(
     data = b"".join([piece async for piece in JsonExport(tw.database).pieces(1, "s")])
     (trace,) = orjson.loads(data)["traces"]
     assert [span["name"] for span in trace["spans"]] == [f"call {n}" for n in range(1, 6)]
+
+
+async def cut(tw: Running, at: int, change: Callable[[Transaction], object]) -> str:
+    """Change something behind so many pieces of a document; give why it has no end then."""
+    pieces = []
+
+    async def read() -> None:
+        async for piece in JsonExport(tw.database).pieces(1, "s"):
+            pieces.append(piece)
+            if len(pieces) == at:
+                await tw.server.recorder.write(change)
+
+    with pytest.raises(ArchiveChanged) as error:
+        await read()
+    assert len(pieces) >= at
+    return str(error.value)
+
+
+# The session, and of each of three traces its beginning, its span and its end.
+PIECES = 1 + 3 * 3
+
+
+async def three_traces(tw: Running) -> None:
+    calls = [spoken(start(n, session_id="s"), [f"U:{n}"], [f"A:{n}"]) for n in (1, 2, 3)]
+    await save(tw, *calls)
+
+
+@pytest.mark.parametrize("at", range(1, PIECES + 1))
+async def test_a_session_that_is_deleted_meanwhile_has_no_end(tw: Running, at: int) -> None:
+    await three_traces(tw)
+    await cut(tw, at, lambda tx: delete_session(tx, 1, "s", text_of))
+
+
+@pytest.mark.parametrize("at", range(1, PIECES + 1))
+async def test_a_session_of_which_a_trace_is_deleted_meanwhile_has_no_end(
+    tw: Running, at: int
+) -> None:
+    await three_traces(tw)
+    await cut(tw, at, lambda tx: delete_trace(tx, 1, trace_id(2), text_of))
+
+
+async def test_a_session_from_which_a_trace_is_taken_meanwhile_has_no_end(
+    tw: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive_json, "TRACES", 1)
+    await three_traces(tw)
+    # Its row may say that another came.
+    taken = "UPDATE traces SET session_id = 't' WHERE session_id = 's' AND seq > 2"
+    assert "a trace was changed" in await cut(tw, 4, lambda tx: tx.execute(taken, {}))
+
+
+async def test_a_session_from_which_a_call_is_taken_meanwhile_has_no_end(tw: Running) -> None:
+    await three_traces(tw)
+    taken = "UPDATE spans SET trace_id = (SELECT trace_id FROM spans WHERE seq = 1) WHERE seq = 2"
+    assert "a trace was changed" in await cut(tw, 4, lambda tx: tx.execute(taken, {}))
+
+
+async def test_a_body_that_is_forgotten_meanwhile_is_not_called_none(tw: Running) -> None:
+    calls = [spoken(start(n, session_id="s", trace=1), [f"U:{n}"], [f"A:{n}"]) for n in (1, 2)]
+    await save(tw, *calls)
+    how: dict[str, Any] = {"now_us": NOW_US, "most_spans": 99, "before_seq": EVERY_CALL}
+    said = await cut(tw, 3, lambda tx: forget_contents(tx, [(1, trace_id(1))], text_of, **how))
+    assert "a body was changed" in said
+    pieces = [piece async for piece in JsonExport(tw.database).pieces(1, "s")]
+    spans = orjson.loads(b"".join(pieces))["traces"][0]["spans"]
+    assert [span["input"] for span in spans] == [None, None]
+
+
+async def test_what_comes_meanwhile_is_no_reason_to_cut_a_session(tw: Running) -> None:
+    await three_traces(tw)
+    pieces = []
+    async for piece in JsonExport(tw.database).pieces(1, "s"):
+        pieces.append(piece)
+        if len(pieces) == 3:
+            await save(tw, spoken(start(4, session_id="s"), ["U:4"], ["A:4"]))
+    assert len(orjson.loads(b"".join(pieces))["traces"]) >= 3

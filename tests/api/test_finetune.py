@@ -10,6 +10,13 @@ from jsonschema import Draft202012Validator
 
 from proxy.api import finetune
 from proxy.api.finetune import FineTune, Report
+from proxy.providers.messages import text_of
+from storage import transcript
+from storage.archive import ArchiveChanged
+from storage.database import Transaction
+from storage.erase import EVERY_CALL
+from storage.forget import delete_trace
+from storage.forgetting import forget_contents
 from tests.api.asking import ask as ask_api
 from tests.running import CHAT, Running
 from tests.test_recording_conversations import (
@@ -387,6 +394,54 @@ async def test_a_line_that_is_too_long_to_read_is_counted(
     found, report = await lines(tw)
     assert [shown(line) for line in found] == [["u:short", "a:a!"]]
     assert dict(report.skipped) == {"too_large": 1}
+
+
+async def traces(tw: Running) -> list[bytes]:
+    await tw.saved()
+    found = await tw.database.read("SELECT trace_id FROM traces ORDER BY seq", {})
+    return [trace_id for (trace_id,) in found]
+
+
+@pytest.mark.parametrize(
+    ("reads", "why"), [("turn_spans", "a call"), ("message_contents", "a message")]
+)
+async def test_what_is_deleted_while_it_is_read_is_an_error_and_no_reason(
+    tw: Running, provider: Provider, monkeypatch: pytest.MonkeyPatch, reads: str, why: str
+) -> None:
+    await talk(tw, provider, 1)
+    await ask(tw, provider, [user("another")], assistant("so"))
+    first, _ = await traces(tw)
+    read = getattr(transcript, reads)
+
+    async def deleting(*given: Any) -> Any:
+        await tw.server.recorder.write(lambda tx: delete_trace(tx, 1, first, text_of))
+        return await read(*given)
+
+    monkeypatch.setattr(finetune.transcript, reads, deleting)
+    with pytest.raises(ArchiveChanged, match=f"{why} was changed"):
+        await FineTune(tw.database).report(1, "s")
+
+
+async def test_what_is_forgotten_while_it_is_read_is_not_called_too_large(
+    tw: Running, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await talk(tw, provider, 2)
+    keys = [(1, trace_id) for trace_id in await traces(tw)]
+    read = transcript.message_contents
+
+    def forget(tx: Transaction) -> object:
+        how: dict[str, Any] = {"now_us": 7, "most_spans": 99, "before_seq": EVERY_CALL}
+        return forget_contents(tx, keys, text_of, **how)
+
+    async def forgetting(*given: Any) -> dict[int, bytes]:
+        await tw.server.recorder.write(forget)
+        return await read(*given)
+
+    monkeypatch.setattr(finetune.transcript, "message_contents", forgetting)
+    with pytest.raises(ArchiveChanged, match="a message was changed"):
+        await FineTune(tw.database).report(1, "s")
+    monkeypatch.undo()
+    assert (await FineTune(tw.database).report(1, "s")).skipped["too_large"] == 0
 
 
 async def test_every_recorded_example_is_a_line_or_has_its_reason(

@@ -10,6 +10,7 @@ from storage.lines import Line, lines
 from storage.records import Body, Envelope
 from storage.threads import Setting, Tree
 from storage.transcript import (
+    are_there,
     message,
     message_contents,
     session_turns,
@@ -185,6 +186,9 @@ async def test_contents_are_read_as_far_as_the_bytes_allow(db: Database) -> None
     assert len((await message_contents(db, 1, [large], 1 << 20))[large]) > 100_000
     assert await message_contents(db, 1, [large + 77], 1 << 20) == {}
     assert await message_contents(db, 2, [small], 1 << 20) == {}
+    assert await are_there(db, 1, [small, large, last, small])
+    assert not await are_there(db, 1, [small, large + 77])
+    assert not await are_there(db, 2, [small])
 
 
 async def test_many_contents_are_read_in_batches(db: Database) -> None:
@@ -192,6 +196,7 @@ async def test_many_contents_are_read_in_batches(db: Database) -> None:
     (turn,) = await session_turns(db, 1, "s", ANSWERING)
     ids = [said.content_id for said in turn.inputs]
     assert len(await message_contents(db, 1, ids, 1 << 20)) == 250
+    assert await are_there(db, 1, ids)
 
 
 async def test_a_message_is_found_by_its_span_and_depth(db: Database) -> None:

@@ -1,5 +1,6 @@
 """A session as one page: whole, without anything active, and shown without any network."""
 
+import functools
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,12 +13,15 @@ from playwright.async_api import Browser, Page
 
 from proxy.api import conversation
 from proxy.api.conversation import Conversations
+from proxy.providers.messages import text_of
 from proxy.ui import export
 from proxy.ui.export import HtmlExport
 from proxy.ui.frame import Frame, Static
+from storage.archive import ArchiveChanged
+from storage.forget import delete_session, delete_trace
 from tests.api.asking import save
 from tests.running import Running
-from tests.storage.calls import end, start
+from tests.storage.calls import end, spoken, start, trace_id
 from tests.ui.agents import Agent
 from tests.ui.hostile import HOSTILE
 from tests.ui.looking import findings, shapes, was_hacked, width
@@ -255,6 +259,52 @@ async def test_on_paper_everything_is_open_and_light(
         assert await folded.is_visible()
         paper = await page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert paper == "rgb(255, 255, 255)"
+
+
+@pytest.mark.parametrize("has_messages", [True, False])
+@pytest.mark.parametrize("goes", ["all", "a part"])
+@pytest.mark.parametrize("at", [1, 2])
+async def test_a_session_of_which_something_goes_meanwhile_has_no_end(
+    tw: Running, has_messages: bool, goes: str, at: int
+) -> None:
+    for n in (1, 2):
+        call = start(n, session_id="s")
+        await save(tw, spoken(call, [f"U:{n}"], ["A:1"]) if has_messages else end(call))
+    if goes == "all":
+        change = functools.partial(delete_session, project_id=1, session_id="s", text_of=text_of)
+    else:
+        change = functools.partial(
+            delete_trace, project_id=1, trace_id=trace_id(1), text_of=text_of
+        )
+    text = b""
+
+    async def read() -> None:
+        nonlocal text
+        pieces = writer(tw).pieces(1, "s")
+        for _ in range(at):
+            text += await anext(pieces)
+        await tw.server.recorder.write(change)
+        async for piece in pieces:
+            text += piece
+
+    with pytest.raises(ArchiveChanged):
+        await read()
+    assert b"<main" in text
+    assert b"</main>" not in text
+
+
+async def test_traces_that_are_taken_from_a_session_meanwhile_leave_it_without_an_end(
+    tw: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await save(tw, *(end(start(n, session_id="s")) for n in (1, 2)))
+    monkeypatch.setattr(export, "TRACES", 1)
+    pieces = writer(tw).pieces(1, "s")
+    assert await anext(pieces)
+    taken = "UPDATE traces SET session_id = 't' WHERE session_id = 's' AND seq = 2"
+    await tw.server.recorder.write(lambda tx: tx.execute(taken, {}))
+    assert await anext(pieces)
+    with pytest.raises(ArchiveChanged, match="a trace"):
+        await anext(pieces)
 
 
 async def test_a_session_that_is_not_there_is_known_before_the_first_piece(tw: Running) -> None:
