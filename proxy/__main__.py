@@ -26,7 +26,7 @@ from proxy.call_log import JsonLines, TextLines
 from proxy.cli import erase, export, keys, projects, provider_keys, restore, sessions, show, tail
 from proxy.cli.client import KEY_VARIABLE, NoAnswer
 from proxy.cli.command import Add, Before, Work, add_options, add_project, asking
-from proxy.cli.reach import Taken
+from proxy.cli.reach import Alone, Taken
 from proxy.config import Config, ConfigError, load
 from proxy.examining import examine
 from proxy.keyring import Keyring
@@ -36,6 +36,7 @@ from proxy.sealing import KeyFileError
 from proxy.vault import BadKey
 from storage.database import Database, DatabaseLocked, StorageError
 from storage.opening import WAIT_S, check_client, open_at, opened_within, shown
+from storage.sqlite import open_snapshot
 
 # The recorder's thread shares the interpreter with the event loop: half a millisecond is how long
 # the loop may have to wait for it, where Python's own 5 ms would show in every first byte.
@@ -192,6 +193,21 @@ async def _alone(config: Config) -> AsyncIterator[Path]:
         yield path
 
 
+@asynccontextmanager
+async def _alone_with_what_is_there(config: Config) -> AsyncIterator[Path]:
+    """Do the same for a command that has nothing to do in a new database.
+
+    One of SQLite is neither made nor brought up to date: an older one may be somebody's copy.
+
+    Raises:
+        StorageError: there is none, or one of an older version, too.
+    """
+    if not config.database.url:
+        open_snapshot(config.database.path)  # refuses such before anything is made
+    async with _alone(config) as path:
+        yield path
+
+
 def migrate(config: Config, options: argparse.Namespace) -> int:
     """Move a SQLite database to PostgreSQL; 1 where the two are not equal then.
 
@@ -322,8 +338,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     backup_command.set_defaults(run=back_up)
     backup_command.add_argument("file", type=Path, metavar="FILE", help="the copy: a new file")
-    for archives in (export, restore):
-        archives.add_commands(_adding(commands.add_parser, common))
+    for archives, alone in ((export, _alone_with_what_is_there), (restore, _alone)):
+        archives.add_commands(_adding(commands.add_parser, common, alone))
     for name, command, what in (
         ("sessions", sessions, "list sessions"),
         ("sessions show", show, "read a session: its metrics and its conversation"),
@@ -340,7 +356,7 @@ def _parser() -> argparse.ArgumentParser:
     erase.add_arguments(erase_command)
     add_project(erase_command, "the project to erase in, for admins (the key's own)")
     add_options(erase_command)
-    erase_command.set_defaults(run=asking(erase.run, _alone))
+    erase_command.set_defaults(run=asking(erase.run, _alone_with_what_is_there))
     for name, group, what in (
         ("keys", keys, "make, list and revoke keys"),
         ("projects", projects, "make, list and change projects"),
@@ -349,12 +365,14 @@ def _parser() -> argparse.ArgumentParser:
         below = commands.add_parser(name, help=what).add_subparsers(
             required=True, metavar="COMMAND"
         )
-        group.add_commands(_adding(below.add_parser, common))
+        group.add_commands(_adding(below.add_parser, common, _alone))
     return parser
 
 
 def _adding(
-    add_parser: Callable[..., argparse.ArgumentParser], common: argparse.ArgumentParser
+    add_parser: Callable[..., argparse.ArgumentParser],
+    common: argparse.ArgumentParser,
+    alone: Alone,
 ) -> Add:
     """Give what adds a command of a group: one that needs no server that runs."""
 
@@ -363,7 +381,7 @@ def _adding(
     ) -> argparse.ArgumentParser:
         command = add_parser(name, parents=[common], help=what)
         add_options(command)
-        command.set_defaults(run=asking(work, _alone, before))
+        command.set_defaults(run=asking(work, alone, before))
         return command
 
     return add

@@ -8,7 +8,8 @@ import pytest
 
 from storage import erasures
 from tests.api.asking import save
-from tests.cli.asking import started
+from tests.cli.asking import Said, ask, started
+from tests.cli.test_export import held
 from tests.cli.test_keys import manage
 from tests.databases import opened
 from tests.running import Running
@@ -83,3 +84,11 @@ async def test_it_needs_no_server_that_runs(tmp_path: Path) -> None:
         said = await command.ended()
     assert said.code == 0, said
     assert said.out.startswith("order 1 is done; it erased 1 sessions, 3 traces, 3 calls\n")
+
+
+async def test_where_there_is_no_database_none_is_made(capsys: Capsys, tmp_path: Path) -> None:
+    path = tmp_path / "none.db"
+    assert await ask(capsys, "erase", "--user", "u", "--db", str(path)) == Said(
+        1, "", f"traceway: {path}: there is no database; start the server with it once\n"
+    )
+    assert held(tmp_path) == {}

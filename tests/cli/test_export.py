@@ -1,7 +1,9 @@
 """`traceway export`: what a query finds, or everything, into a file that is whole or not there."""
 
 import os
+import sqlite3
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -11,9 +13,11 @@ import pytest
 from proxy.cli import export
 from proxy.cli.client import BrokenOff, Client, NoAnswer, Params, Refused
 from storage import archive, archive_incoming
+from storage.migrate import migrate
+from storage.sqlite import APPLICATION_ID
 from tests.api.asking import save
 from tests.api.test_archive import exported
-from tests.cli.asking import started
+from tests.cli.asking import Said, ask, started
 from tests.cli.test_keys import manage
 from tests.running import Running
 from tests.storage.calls import spoken, start
@@ -87,6 +91,36 @@ async def test_what_cannot_be_meant_or_written_is_said(
     assert (said.code, "^" in said.err) == (2, True)
     said = await manage(tw, capsys, "export", "--all", "-o", str(tmp_path / "no" / "x"))
     assert (said.code, "cannot be written: No such file" in said.err) == (1, True)
+
+
+def held(folder: Path) -> dict[str, bytes]:
+    return {one.name: one.read_bytes() for one in folder.iterdir()}
+
+
+async def test_where_there_is_no_database_none_is_made_and_the_last_export_stays(
+    capsys: Capsys, tmp_path: Path
+) -> None:
+    path, target = tmp_path / "none.db", tmp_path / "all.jsonl"
+    target.write_bytes(b"the last one")
+    where = ("-o", str(target), "--force", "--db", str(path))
+    assert await ask(capsys, "export", "--all", *where) == Said(
+        1, "", f"traceway: {path}: there is no database; start the server with it once\n"
+    )
+    assert held(tmp_path) == {"all.jsonl": b"the last one"}
+
+
+async def test_a_database_of_an_older_version_is_left_as_it_is(
+    capsys: Capsys, tmp_path: Path
+) -> None:
+    path = tmp_path / "old.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as old:
+        old.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        migrate(old, path, 12)
+    before = path.read_bytes()
+    said = await ask(capsys, "export", "--all", "-o", str(tmp_path / "all"), "--db", str(path))
+    assert (said.code, said.out) == (1, "")
+    assert said.err.startswith(f"traceway: {path}: it is of an older version of this program; ")
+    assert held(tmp_path) == {"old.db": before}
 
 
 async def test_a_session_that_changes_meanwhile_is_read_again(
