@@ -31,7 +31,6 @@ from storage.archive_lines import (
     SpanLine,
     TraceLine,
     bytes_of,
-    came_coded,
     decoded,
     plain,
 )
@@ -42,6 +41,7 @@ from storage.chain import BEGINNING, node_hash
 from storage.parameters import MAX_TIME_US
 from storage.records import MAX_ENVELOPED_BYTES
 from storage.squeeze import MAX_BYTES
+from storage.wholeness import may_be_decoded
 
 # Tells whether a message, by its bytes, is of this role and of this meaning.
 Says = Callable[[bytes, str, bytes], bool]
@@ -379,10 +379,8 @@ def _once(key: object, there: dict[Any, Any], what: str) -> None:
 
 
 def _came_packed(which: str, body: BodyLine, size: int, line: SpanLine) -> bool:
-    """Tell whether an answer is kept without the coding with which it came: no hash tells then.
-
-    It has another size, or by chance the same, and headers that name the coding.
-    """
+    """Tell whether an answer may be kept without the coding with which it came."""
     if which != "response" or body.encoding:
         return False
-    return size != body.size or came_coded(line)
+    headers = None if line.response_headers is None else plain(line.response_headers)
+    return may_be_decoded(size, body.size, headers)

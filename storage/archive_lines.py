@@ -270,7 +270,6 @@ _decode: Final = msgspec.json.Decoder(Line).decode
 _value: Final = msgspec.json.Decoder().decode
 _is_list: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _is_object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_pairs: Final = msgspec.json.Decoder(list[tuple[str, str]]).decode
 
 
 class BadArchive(ValueError):
@@ -351,18 +350,6 @@ def hex_of(some: bytes | None) -> str | None:
 def bytes_of(text: str | None) -> bytes | None:
     """Give the id or hash that stands in a line."""
     return None if text is None else bytes.fromhex(text)
-
-
-def came_coded(span: SpanLine) -> bool:
-    """Tell whether the headers of a span's answer name a content coding."""
-    try:
-        pairs = [] if span.response_headers is None else _pairs(plain(span.response_headers))
-    except msgspec.ValidationError:  # a list, and none of ours
-        return False
-    return any(
-        name.lower() == "content-encoding" and value.strip().lower() not in ("", "identity")
-        for name, value in pairs
-    )
 
 
 def is_the_same(one: SpanLine, other: SpanLine) -> bool:

@@ -9,11 +9,14 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from itertools import pairwise
 from typing import Final, NamedTuple
 
+import msgspec
+
 from storage.chain import BEGINNING, node_hash
 from storage.contents import unpack
 from storage.conversation import known_holes_of
 from storage.database import DatabaseCorrupt, Params, Readable, Row
 from storage.rebuild import StoredBody, request_of, response_of
+from storage.squeeze import expand
 
 # Rows that are read at a time.
 ROWS: Final = 1_000
@@ -97,11 +100,11 @@ async def broken_nodes(db: Readable) -> AsyncIterator[int]:
             yield node_id
 
 
-# What is kept of each, and the size of the answer as it passed.
+# What is kept of each, and of the answer its size as it passed, and its headers.
 ALL_SPANS: Final = """
 SELECT seq, request_content_id IS NOT NULL OR request_envelope IS NOT NULL,
 response_content_id IS NOT NULL OR response_envelope IS NOT NULL, response_size,
-request_envelope, response_envelope
+response_head, request_envelope, response_envelope
 FROM spans WHERE seq > :after ORDER BY seq
 """
 
@@ -117,11 +120,11 @@ class Bodies(NamedTuple):
 
 async def all_bodies(db: Readable) -> AsyncIterator[Bodies]:
     """Give what is kept of the bodies of each call."""
-    async for seq, has_request, has_response, size, asked, answered in each(db, ALL_SPANS):
+    async for seq, has_request, has_response, size, head, asked, answered in each(db, ALL_SPANS):
         yield Bodies(
             seq,
             await _request_is_whole(db, seq, bool(has_request)),
-            await _response_is_whole(db, seq, bool(has_response), size),
+            await _response_is_whole(db, seq, bool(has_response), size, head),
             {*known_holes_of(asked), *known_holes_of(answered)},
         )
 
@@ -134,17 +137,20 @@ async def _request_is_whole(db: Readable, seq: int, has_request: bool) -> bool:
     return has_request == (request is not None) and _is_whole(request)
 
 
-async def _response_is_whole(db: Readable, seq: int, has_response: bool, size: int | None) -> bool:
+async def _response_is_whole(
+    db: Readable, seq: int, has_response: bool, size: int | None, head: bytes | None
+) -> bool:
     try:
         response = await response_of(db, seq)
     except DatabaseCorrupt:
         return False
     if has_response != (response is not None):
         return False
-    # One that came compressed may be kept without: only its size tells.
-    if response is not None and not response.content_encoding and len(response.data) != size:
+    if response is None or _is_whole(response):
         return True
-    return _is_whole(response)
+    if response.content_encoding:
+        return False
+    return may_be_decoded(len(response.data), size, _headers(head))
 
 
 def _is_whole(body: StoredBody | None) -> bool:
@@ -154,3 +160,33 @@ def _is_whole(body: StoredBody | None) -> bool:
     if body.truncated or body.redacted or body.assembled:
         return True
     return hashlib.sha256(body.data).digest() == body.sha256
+
+
+def _headers(head: bytes | None) -> bytes | None:
+    """Give headers as they are; none where they are damaged."""
+    try:
+        return None if head is None else expand(head)
+    except DatabaseCorrupt:
+        return None
+
+
+_pairs: Final = msgspec.json.Decoder(list[tuple[str, str]]).decode
+
+
+def may_be_decoded(kept_bytes: int, passed_bytes: int | None, headers: bytes | None) -> bool:
+    """Tell whether an answer may be kept without the coding with which it came: no hash tells then.
+
+    It has another size, or by chance the same, and headers (JSON) that name the coding.
+    """
+    return kept_bytes != passed_bytes or (headers is not None and _names_coding(headers))
+
+
+def _names_coding(headers: bytes) -> bool:
+    try:
+        pairs = _pairs(headers)
+    except (msgspec.MsgspecError, UnicodeDecodeError):  # none of ours
+        return False
+    return any(
+        name.lower() == "content-encoding" and value.strip().lower() not in ("", "identity")
+        for name, value in pairs
+    )

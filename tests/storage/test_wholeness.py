@@ -1,12 +1,17 @@
 """What is told to be damaged, row by row."""
 
+import hashlib
 import os
+from dataclasses import replace
+from typing import Final
 
 import pytest
 
 from storage import wholeness
 from storage.database import Database, Params, Row
 from storage.doctor import check
+from storage.mend import mend
+from storage.sqlite import SqliteDatabase
 from storage.wholeness import ROWS, all_bodies, all_contents, broken_contents, broken_nodes, each
 from tests.storage.calls import body, end, rows, spoken, start, text_of, write
 
@@ -60,6 +65,53 @@ async def test_each_body_is_looked_at_by_itself(
 ) -> None:
     rows(filled, damage)
     assert next(iter([one[:3] async for one in all_bodies(filled)])) == found
+
+
+GZIP: Final = '[["Date","now"],["Content-Encoding","gzip"]]'
+
+
+@pytest.mark.parametrize(
+    ("more", "coding", "headers", "is_whole"),
+    [
+        (0, None, GZIP, True),
+        (0, None, '[["content-encoding"," Identity "]]', False),
+        (0, None, '[["date","now"]]', False),
+        (0, None, '["content-encoding"]', False),
+        (0, None, "[[", False),
+        (0, None, None, False),
+        (1, None, None, True),
+        (0, "gzip", GZIP, False),
+        (1, "gzip", GZIP, False),
+    ],
+)
+async def test_an_answer_that_is_kept_without_its_coding_is_whole_whatever_its_size(
+    db: Database, more: int, coding: str | None, headers: str | None, is_whole: bool
+) -> None:
+    plain = body(b"plain")
+    packed = {"size": plain.size + more, "sha256": hashlib.sha256(b"zlib?").digest()}
+    answer = replace(plain, content_encoding=coding, **packed)
+    write(db, [end(start(1), response=answer, response_headers=headers)])
+    assert [one[:3] async for one in all_bodies(db)] == [(1, True, is_whole)]
+    found = [finding.what for finding in await check(db, text_of)]
+    assert found == ([] if is_whole else ["calls whose bodies do not rebuild"])
+
+
+async def test_headers_that_are_damaged_name_no_coding(db: Database) -> None:
+    answer = replace(body(b"plain"), sha256=hashlib.sha256(b"zlib?").digest())
+    write(db, [end(start(1), response=answer, response_headers=GZIP)])
+    rows(db, "UPDATE spans SET response_head = x'28b52ffd00'")
+    assert [one[:3] async for one in all_bodies(db)] == [(1, True, False)]
+
+
+@pytest.mark.sqlite_only("a damaged PostgreSQL is restored from a backup")
+async def test_an_answer_that_is_as_long_as_it_was_packed_stays_in_a_recovery(
+    db: SqliteDatabase,
+) -> None:
+    answer = replace(body(b"plain"), sha256=hashlib.sha256(b"zlib?").digest())
+    write(db, [end(start(1), response=answer, response_headers=GZIP)])
+    with db.transaction() as tx:
+        assert await mend(tx, now_us=7) == {}
+    assert rows(db, "SELECT COUNT(response_content_id) FROM spans") == [(1,)]
 
 
 async def test_all_rows_are_read_piece_by_piece(db: Database) -> None:
