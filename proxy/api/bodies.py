@@ -74,7 +74,10 @@ class Bodies:
 
 
 async def json_value(stored: StoredBody | None) -> object:
-    """Give a stored body as a JSON value: itself where it is JSON, text where it is text."""
+    """Give a stored body as a JSON value: itself where it is JSON, text where it is text.
+
+    None for what is neither, or is compressed and is not unpacked whole within `SHOWN_BYTES`.
+    """
     return None if stored is None else await _off_loop_if_large(_json_value, stored)
 
 
@@ -102,7 +105,9 @@ async def _off_loop_if_large(work: Callable[[StoredBody], T], stored: StoredBody
 
 
 def _json_value(stored: StoredBody) -> object:
-    data, _ = decode(stored.data, stored.content_encoding or "", SHOWN_BYTES)
+    data, is_whole = decode(stored.data, stored.content_encoding or "", SHOWN_BYTES)
+    if not is_whole:  # its beginning would be taken for all of it
+        return None
     if "json" in (stored.content_type or "").lower():
         try:
             orjson.loads(data)

@@ -69,7 +69,7 @@ _LATENCY: Final = "milliseconds from the start to the first"
 _IN: Final = "what was asked, in brief; null where it was not recorded or has no text"
 _OUT: Final = "what was answered, in brief"
 _KNOWN: Final = tuple(dict.fromkeys(row.source for row in REGISTRY))
-_FULL: Final = "whole; null where it was not recorded"
+_FULL: Final = "whole; null where it was not recorded or cannot be shown whole"
 
 FIELDS: Final[dict[str, About]] = {
     # What names things.

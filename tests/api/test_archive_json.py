@@ -1,5 +1,6 @@
 """A session as one document: the API's own views, trace by trace, in one line."""
 
+import gzip
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from proxy.api import archive_json
+from proxy.api import archive_json, bodies
 from proxy.api.archive_json import JsonExport
 from proxy.api.span_views import span_view
 from proxy.providers.messages import text_of
@@ -66,6 +67,23 @@ async def test_what_was_indented_is_in_the_same_line_with_every_digit(tw: Runnin
     spans = [span for trace in orjson.loads(data)["traces"] for span in trace["spans"]]
     assert len(spans) == 2
     assert spans == [await tw.api(f"/api/spans/{span['id']}") for span in spans]
+
+
+async def test_a_body_that_is_not_unpacked_whole_is_null_and_said_to_be_stored(
+    tw: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bodies, "SHOWN_BYTES", 50)
+    packed = body(
+        gzip.compress(b'"%b"' % (b"x" * 100)),
+        content_type="application/json",
+        content_encoding="gzip",
+    )
+    await save(tw, end(start(1, session_id="s"), request=packed, response=body(b'"shown"')))
+    pieces = [piece async for piece in JsonExport(tw.database).pieces(1, "s")]
+    (span,) = orjson.loads(b"".join(pieces))["traces"][0]["spans"]
+    assert (span["input"], span["output"]) == (None, '"shown"')
+    assert span["metadata"]["request"]["stored"] is True
+    assert span == await tw.api(f"/api/spans/{1:016x}")
 
 
 async def test_spans_are_written_beside_the_event_loop(

@@ -220,6 +220,22 @@ async def test_a_body_of_any_size_is_described_and_shown_alike(size: int) -> Non
     assert await bodies.json_value(None) is None
 
 
+async def test_of_a_body_that_is_not_unpacked_whole_its_beginning_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bodies, "SHOWN_BYTES", 1000)
+    for size, is_shown in ((998, True), (999, False)):
+        data = b'"%b"' % (b"x" * size)
+        for text, is_packed in ((data, False), (gzip.compress(data), True)):
+            given = stored(text, content_encoding="gzip" if is_packed else None)
+            value = await bodies.json_value(given)
+            assert (value is not None) is (is_shown or not is_packed)
+            assert value is None or orjson.dumps(value) == data
+    damaged = gzip.compress(b'"%b"' % (b"x" * 900))[:-8] + bytes(8)
+    assert await bodies.json_value(stored(damaged, content_encoding="gzip")) is None
+    assert await bodies.json_value(stored(b"{}", content_encoding="x-unknown")) is None
+
+
 async def test_bytes_that_are_still_encoded_say_so(tw: Running) -> None:
     packed = gzip.compress(ANSWER)
     answer = a_body(packed, content_type="application/json", content_encoding="gzip")
