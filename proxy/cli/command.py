@@ -1,12 +1,13 @@
 """What the commands have in common: their options, their exit codes, failures in a line.
 
-Exit codes: 0; 1 no server answers, or it cannot, or not all of it was done; 2 what was asked is
-wrong; 130 interrupted; 141 whoever read the output has left, as a shell says of a program that ends
-by SIGPIPE.
+Exit codes: 0; 1 no server answers, or it cannot, or not all of it was done, or written; 2 what was
+asked is wrong; 130 interrupted; 141 whoever read the output has left, as a shell says of a program
+that ends by SIGPIPE.
 """
 
 import argparse
 import asyncio
+import errno
 import os
 import re
 import sys
@@ -38,6 +39,9 @@ class Add(Protocol):
 
 
 BROKEN_PIPE: Final = 141
+# What a disk says that takes no more of the output. What a network says is the client's business,
+# and what other files say is said with their names.
+TAKES_NO_MORE: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO))
 # Characters of a query that are shown on each side of what is wrong with it.
 AROUND: Final = 36
 _PROJECT: Final = re.compile(get_args(ProjectName)[1].pattern)
@@ -91,10 +95,14 @@ def asking(work: Work, alone: Alone | None = None, before: Before | None = None)
     def run(config: Config, options: argparse.Namespace) -> int:
         # A terminal of another encoding shows `?` for what it does not have.
         sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+        code = 0
         try:
             if before is not None:
                 before(options)
-            asyncio.run(_work(work, config, options, alone))
+            try:
+                asyncio.run(_work(work, config, options, alone))
+            except Undone:
+                code = 1
             sys.stdout.flush()
         except NoAnswer as failure:
             note(str(failure))
@@ -102,16 +110,23 @@ def asking(work: Work, alone: Alone | None = None, before: Before | None = None)
         except Refused as refusal:
             _explain(refusal, getattr(options, "query", ""))
             return 2 if refusal.status < 500 else 1
-        except Undone:
-            sys.stdout.flush()
-            return 1
         except BrokenPipeError:
-            # What is still to be written goes nowhere, also at the interpreter's end.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _write_nowhere()
             return BROKEN_PIPE
-        return 0
+        except OSError as error:
+            if error.errno not in TAKES_NO_MORE or error.filename is not None:
+                raise
+            _write_nowhere()
+            note(f"stdout cannot be written: {error.strerror}")
+            return 1
+        return code
 
     return run
+
+
+def _write_nowhere() -> None:
+    """Have what is still to be written go nowhere, also at the interpreter's end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 async def _work(

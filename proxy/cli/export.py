@@ -292,7 +292,7 @@ def _target(path: Path | None, *, force: bool) -> Iterator[IO[bytes]]:
     """Open what is written to; a file has its name when it is whole.
 
     Raises:
-        NoAnswer: it cannot be written.
+        NoAnswer: it cannot be written; of stdout command.py says so.
     """
     if path is None:
         yield sys.stdout.buffer

@@ -1,5 +1,6 @@
 """What the commands share: where the server is, what they say of failures, their exit codes."""
 
+import os
 import re
 import socket
 from pathlib import Path
@@ -111,6 +112,22 @@ async def test_a_server_that_cannot_answer_now_is_exit_code_1(
     upstream.answers(b'{"error":{"message":"full\\u001b[2J"}}', status=b"503 No")
     said = await ask(capsys, *command, "--url", upstream.url)
     assert said == Said(1, "", "traceway: full␛[2J\n")
+
+
+@pytest.mark.parametrize("command", [["export", "--all"], ["sessions", "--json"], ["tail"]])
+async def test_output_that_finds_no_room_is_one_line(tw: Running, command: list[str]) -> None:
+    await save(tw, end(start(1, session_id="s")))
+    since = ["--since", "0"] if command == ["tail"] else []
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        path = str(tw.config.database.path)
+        async with started(*command, *since, "--db", path, terminal=full) as one:
+            said = [await one.note(), await one.note()]
+            code = await one.process.wait()
+    finally:
+        os.close(full)
+    assert said == ["traceway: stdout cannot be written: No space left on device", ""]
+    assert code == 1
 
 
 async def two_projects(tw: Running) -> str:
