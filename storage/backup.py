@@ -17,6 +17,15 @@ from storage.readers import uri
 from storage.sqlite import version_of
 from storage.statements import REFUSALS, refusal
 
+# What is meant of the database alone, once it was read: while it is copied, and the copy looked
+# through. All else is of the copy, a full disk say, though one connection raises both.
+OF_THE_DATABASE: Final = frozenset(
+    (
+        *(sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB),
+        *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED),
+        *(sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ),
+    )
+)
 # A reader waits for others only while one of them recovers a log.
 BUSY_TIMEOUT_MS: Final = 5_000
 ONE_STEP: Final = -1
@@ -60,13 +69,16 @@ def _copy(path: Path, part: Path) -> None:
             closing(sqlite3.connect(part, isolation_level=None)) as copied,
         ):
             source.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS:d}")
-            source.backup(copied, pages=ONE_STEP)
+            source.execute("SELECT COUNT(*) FROM sqlite_schema").fetchall()
             place = part
+            source.backup(copied, pages=ONE_STEP)
             # One file, whatever the database was: whoever opens it to write makes a log anew.
             copied.execute("PRAGMA journal_mode = DELETE").fetchall()
             ((found, *_), *_) = copied.execute("PRAGMA quick_check(1)").fetchall()
     except REFUSALS as error:
-        raise refusal(place, error) from error
+        code = getattr(error, "sqlite_errorcode", 0)
+        is_of_the_database = not OF_THE_DATABASE.isdisjoint((code, code & 0xFF))
+        raise refusal(path if is_of_the_database else place, error) from error
     if found != "ok":
         raise DatabaseCorrupt(path, f"the copy is damaged, as the database is: {found}")
 

@@ -6,14 +6,22 @@ import sqlite3
 import threading
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from storage import backup
 from storage.backup import copy
-from storage.database import DatabaseCorrupt, DatabaseForeign, DatabaseNewer, StorageError
+from storage.database import (
+    DatabaseCorrupt,
+    DatabaseForeign,
+    DatabaseNewer,
+    DatabaseUnwritable,
+    StorageError,
+)
 from storage.doctor import check
 from storage.migrate import latest, migrate
+from storage.readers import uri
 from storage.sqlite import APPLICATION_ID, SqliteDatabase, open_database, open_snapshot
 from tests.databases import opened as database
 from tests.storage.calls import end, start, text_of, write
@@ -148,6 +156,34 @@ def test_what_cannot_be_copied_leaves_nothing(
     assert names(tmp_path) == []
 
 
+def test_where_the_disk_is_full_the_copy_is_named_and_not_the_database(
+    db: SqliteDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part, connect = tmp_path / "copy.db.part", sqlite3.connect
+
+    def connected(place: Any, **how: Any) -> sqlite3.Connection:
+        connection = connect(place, **how)
+        if place == part:
+            connection.execute("PRAGMA max_page_count = 10").fetchall()
+        return connection
+
+    monkeypatch.setattr(backup.sqlite3, "connect", connected)
+    full = r"/copy\.db\.part: it cannot be written \(database or disk is full\)"
+    with pytest.raises(DatabaseUnwritable, match=full):
+        copy(db.path, tmp_path / "copy.db")
+    assert names(tmp_path) == []
+
+
+def test_a_database_that_cannot_be_opened_is_named_and_not_the_copy(
+    db: SqliteDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backup, "uri", lambda _, query: uri(tmp_path / "gone.db", query))
+    with pytest.raises(DatabaseUnwritable) as refused:
+        copy(db.path, tmp_path / "copy.db")
+    assert str(refused.value).startswith(f"{db.path}: ")
+    assert names(tmp_path) == []
+
+
 async def test_a_damaged_database_gives_no_copy(tmp_path: Path) -> None:
     db = database(tmp_path / "damaged.db")
     write(db, [end(start(n, session_id="s" * 500)) for n in range(1, 200)])
@@ -161,7 +197,7 @@ async def test_a_damaged_database_gives_no_copy(tmp_path: Path) -> None:
     data = bytearray(db.path.read_bytes())
     data[(root - 1) * page_size : root * page_size] = b"\x00" * page_size
     db.path.write_bytes(data)
-    with pytest.raises(DatabaseCorrupt):
+    with pytest.raises(DatabaseCorrupt, match=r"/damaged\.db: "):
         copy(db.path, tmp_path / "copy.db")
     assert names(tmp_path) == []
 
