@@ -28,8 +28,10 @@ class Spans(dict[Key, Place]):
 
     def __init__(self) -> None:
         super().__init__()
-        # Where the block has calls that moved, by the trace that they are of by themselves.
+        # Where the block has calls that moved, by the trace that they are of by themselves; and by
+        # the one that it has them in, to which they are foreign.
         self._moved: dict[Key, Key] = {}
+        self._foreign: set[Key] = set()
 
     def add(self, key: Key, moved_from: bytes | None, place: Place) -> None:
         """Add a span, unless it is a call that is in the block already."""
@@ -37,10 +39,13 @@ class Spans(dict[Key, Place]):
             self[key] = place
             if moved_from is not None:
                 self._moved[moved_from, key[1]] = key
+                self._foreign.add(key)
 
     def find(self, key: Key, moved_from: bytes | None) -> Key | None:
         """Give where the block has the span that stands elsewhere under this key; None: nowhere."""
         if key in self:
             return key
         own = key if moved_from is None else (moved_from, key[1])
-        return self._moved.get(own, own if own in self else None)
+        if own in self and own not in self._foreign:
+            return own
+        return self._moved.get(own)

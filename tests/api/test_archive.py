@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import io
 import threading
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -70,7 +71,7 @@ async def exported(tw: Running, path: str) -> bytes:
 
 
 async def imported(tw: Running, data: bytes) -> tuple[int, Any]:
-    async with tw.client.post(tw.url + "/api/import", data=data) as answer:
+    async with tw.client.post(tw.url + "/api/import", data=io.BytesIO(data)) as answer:
         return answer.status, orjson.loads(await answer.read())
 
 
