@@ -47,6 +47,17 @@ class Losses:
         self.counters.unreadable_records += unreadable
         self._last_loss_s = time.monotonic()
 
+    def unreadable(self, error: Exception) -> None:
+        """Count and log a record that could not be taken as it was."""
+        self.add(unreadable=1)
+        self.complain("a record could not be read or saved as it was", error)
+
+    def failed(self, error: Exception, is_final: bool) -> None:
+        """Count a commit that failed, and log one that is tried again."""
+        self.counters.failed_commits += 1
+        if not is_final:
+            self.complain(f"recording waits for the database: {error}")
+
     @property
     def are_recent(self) -> bool:
         """Whether anything was lost in the last minutes."""

@@ -90,7 +90,9 @@ class Recorder:
         self._backlog = Backlog(budget, self.losses)
         self.waits = Waits(self.losses, durability)
         self._wake = threading.Condition()
-        self.commits = Commits(database, self._wake, lambda *told: self._tell(self._failed, *told))
+        self.commits = Commits(
+            database, self._wake, lambda *told: self._tell(self.losses.failed, *told)
+        )
         self._closing = False
         self._closed = False
         self._busy_since_s = math.inf  # the thread, with what it took last, or behind that
@@ -253,15 +255,6 @@ class Recorder:
         if outcome == "saved":
             self.waits.saved()
 
-    def _unreadable(self, error: Exception) -> None:
-        self.losses.add(unreadable=1)
-        self.losses.complain("a record could not be read or saved as it was", error)
-
-    def _failed(self, error: Exception, is_final: bool) -> None:
-        self.losses.counters.failed_commits += 1
-        if not is_final:
-            self.losses.complain(f"recording waits for the database: {error}")
-
     # In the thread.
 
     def _run(self) -> None:
@@ -325,7 +318,7 @@ class Recorder:
             outcome, refusal, taken = self._write(changes)
         if refusal is not None:
             self._settler.forget()
-            self._tell(self._unreadable, refusal)
+            self._tell(self.losses.unreadable, refusal)
             if isinstance(end := batch[0].record, CallEnd):
                 # Whatever it is in it that is refused: the call was made, and ended.
                 changes = [self._settler.bare(end)]
@@ -342,7 +335,7 @@ class Recorder:
             return self._settler.end(record) if isinstance(record, CallEnd) else record
         except Exception as error:
             # A bug in a reader must cost the meaning of one call, not the row nor the batch.
-            self._tell(self._unreadable, error)
+            self._tell(self.losses.unreadable, error)
             return self._settler.bare(record) if isinstance(record, CallEnd) else None
 
     def _write(

@@ -33,3 +33,15 @@ def test_a_second_complaint_within_a_minute_is_not_logged(
         f"the disk is full ({lost.counters})",
         f"the disk is still full ({lost.counters})",
     ]
+
+
+def test_a_commit_that_is_tried_again_is_complained_of_and_one_that_is_refused_is_not(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    lost = Losses()
+    lost.failed(OSError("refused"), is_final=True)
+    assert caplog.records == []
+    lost.failed(OSError("away"), is_final=False)
+    assert "recording waits for the database: away" in caplog.text
+    assert lost.counters.failed_commits == 2
+    assert not lost.are_recent
