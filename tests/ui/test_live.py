@@ -1,6 +1,7 @@
 """Open pages while calls come in, in a real browser."""
 
 from typing import Any
+from urllib.parse import urlsplit
 
 import openai
 import pytest
@@ -253,3 +254,49 @@ async def test_the_search_of_a_page_that_was_empty_completes_too(tw: Running, pa
     await live(page, f"{tw.url}/sessions")
     await save(tw, end(start(1, session_id="first")))
     await expect(page.get_by_role("combobox", name="Search sessions")).to_be_visible()
+
+
+# A tab that `seem` hides and shows: a browser without a window shows all of them.
+SEEMING = """hidden => {
+  window.seem = (now) => {
+    hidden = now;
+    document.dispatchEvent(new Event("visibilitychange"));
+  };
+  Object.defineProperty(document, "hidden", { get: () => hidden });
+}"""
+
+
+async def test_a_tab_that_was_opened_in_the_background_connects_when_it_is_seen(
+    tw: Running, page: Page
+) -> None:
+    await save(tw, end(start(1, session_id="a")))
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(urlsplit(request.url).path))
+    await page.add_init_script(f"({SEEMING})(true)")
+    await page.goto(f"{tw.url}/sessions")
+    await expect(page.locator("#live")).to_have_text("Connecting")
+    await save(tw, end(start(2, session_id="b")))
+    assert "/api/events" not in asked
+    await page.evaluate("seem(false)")
+    await expect(page.locator("[data-id=b]")).to_be_visible()
+    assert await ids(page) == ["b", "a"]
+
+
+async def test_a_hidden_tab_whose_connection_breaks_makes_none_until_it_is_seen(
+    tw: Running, page: Page
+) -> None:
+    await save(tw, end(start(1, session_id="a")))
+    async with relay(tw.port) as (wire, url):
+        await page.add_init_script(f"({SEEMING})(false)")
+        await page.clock.install()
+        await live(page, f"{url}/sessions")
+        await page.evaluate("seem(true)")
+        wire.cut()
+        await expect(page.locator("#live")).to_have_text("Connecting")
+        wire.mend()
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        await page.clock.run_for(30_000)
+        assert asked == []
+        await page.evaluate("seem(false)")
+        await expect(page.locator("#live")).to_have_text("Live")

@@ -4,7 +4,8 @@
 // <html>) and goes on after the last one that came, so that nothing is missed. What events mean is
 // the caller's: watch(query, take) hands each to take(event); {type: "resync"} says that some are
 // gone for good, and that the page must be read anew. Before it connects again it asks whether it
-// still may (ask.js); if not, that is the end.
+// still may (ask.js); if not, that is the end. A tab that nobody sees never connects: what it missed
+// comes when it is seen.
 
 import { isOver, isStillHere } from "./ask.js";
 
@@ -25,7 +26,8 @@ let watched = null;
 let source = null;
 let last = document.documentElement.dataset.since ?? "";
 let tries = 0;
-let timer = 0;
+let retryTimer = 0;
+let hideTimer = 0;
 let attempt = 0; // which of them is the newest: an older one that was still asking does nothing
 
 export function watch(query, take) {
@@ -33,8 +35,8 @@ export function watch(query, take) {
   button.hidden = false;
   button.addEventListener("click", toggle);
   document.addEventListener("visibilitychange", () => {
-    clearTimeout(timer);
-    if (document.hidden) timer = setTimeout(close, HIDDEN_MS);
+    clearTimeout(hideTimer);
+    if (document.hidden) hideTimer = setTimeout(close, HIDDEN_MS);
     else if (!source && !isOff()) connect();
   });
   addEventListener("online", () => source && connect()); // the old one may be dead and not know it
@@ -67,7 +69,7 @@ function show(state) {
 }
 
 function close() {
-  clearTimeout(timer);
+  clearTimeout(retryTimer);
   attempt += 1;
   source?.close();
   source = null;
@@ -77,8 +79,9 @@ async function connect() {
   if (isOver()) return;
   const again = attempt > 0;
   close();
-  const mine = attempt;
   show(tries < 2 ? "connecting" : "disconnected");
+  if (document.hidden) return;
+  const mine = attempt;
   if (again && !(await isStillHere().catch(() => null))) {
     if (mine === attempt && !isOver()) retry();
     return;
@@ -104,7 +107,7 @@ function open() {
 
 function retry() {
   close();
-  timer = setTimeout(connect, RETRY_MS[Math.min(tries, RETRY_MS.length - 1)]);
+  retryTimer = setTimeout(connect, RETRY_MS[Math.min(tries, RETRY_MS.length - 1)]);
   tries += 1;
   show(tries < 2 ? "connecting" : "disconnected");
 }
