@@ -143,7 +143,8 @@ class SessionPage:
         )
         return Conversation(
             sections=await asyncio.to_thread(sections, page),
-            page=view.Pages(page.start, len(page.messages), page.total, limit),
+            # What its links lead to is as long as any page, also where it grew while it was open.
+            page=view.Pages(page.start, len(page.messages), page.total, MESSAGES),
             branches=chosen,
             instead=None if page.total else await self._some_traces(request, session, 0, TRACES),
         )

@@ -282,3 +282,8 @@ class Pages:
     def last(self) -> int:
         """The start of the last page."""
         return max(0, self.total - 1) // self.limit * self.limit
+
+    @property
+    def tail(self) -> int:
+        """The start of the page before the last one; of the first one where there is none."""
+        return max(0, self.last - self.limit)

@@ -34,7 +34,7 @@ ATTRIBUTES: Final = words(
     action download for maxlength autocomplete placeholder
     data-since data-project data-session data-live data-copy data-copy-from data-metric
     data-state data-ago data-local data-keyed data-start data-id data-turn data-span data-length
-    data-last data-trace data-row-count"""
+    data-tail data-trace data-row-count"""
 )
 # Reads pages without showing them: the shape of each, and where its links lead.
 PARSED: Final = """async (paths) => {

@@ -353,4 +353,6 @@ def test_pages_lead_to_each_other() -> None:
     assert [page.previous for page in (first, middle, last)] == [None, 0, 50]
     assert [page.next for page in (first, middle, last)] == [50, 100, None]
     assert {page.last for page in (first, middle, last)} == {100}
+    assert {page.tail for page in (first, middle, last)} == {50}
     assert view.Pages(0, 0, 0, 50).last == 0
+    assert view.Pages(0, 50, 50, 50).tail == 0

@@ -29,8 +29,10 @@ export function merge(old, fresh) {
     there.delete(name);
     let now = before;
     if (!before) now = adopt(element);
-    else if (element.hasAttribute("data-keyed")) merge(before, element);
-    else if (rendered.get(before) !== element.outerHTML) {
+    else if (element.hasAttribute("data-keyed")) {
+      describe(before, element);
+      merge(before, element);
+    } else if (rendered.get(before) !== element.outerHTML) {
       now = adopt(element);
       keep(before, now);
       if (next === before) next = now;
@@ -40,6 +42,13 @@ export function merge(old, fresh) {
     else old.insertBefore(now, next);
   }
   for (const gone of there.values()) gone.remove();
+}
+
+function describe(old, fresh) {
+  for (const name of old.getAttributeNames()) {
+    if (!fresh.hasAttribute(name)) old.removeAttribute(name);
+  }
+  for (const { name, value } of fresh.attributes) old.setAttribute(name, value);
 }
 
 function adopt(element) {

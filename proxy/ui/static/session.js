@@ -12,24 +12,28 @@ import { merge, parse, remember } from "./merge.js";
 import { refetching } from "./refetch.js";
 
 const FLUSH_MS = 120;
-const LIVE_MESSAGES = 300; // of a last page that grows while it is open
+const LIVE_MESSAGES = 300; // of a page that grows while it is open
 const NEAR_PX = 120; // from the end: the reader is at it
 
 const root = document.getElementById("session");
 const streams = new Map(); // what came of running answers: {start, count, text} by span
 const schedule = refetching(refresh, FLUSH_MS);
+let grows = false; // it had the newest message once, and takes those that come
 
 function take(event) {
   if (event.type === "span_progress") progress(event);
   else schedule();
 }
 
-async function refresh() {
-  const answer = await ask(address());
+async function refresh(from) {
+  const answer = await ask(address(from));
   if (answer.status === 404) return void root.classList.add("gone");
   if (!answer.ok) throw new Error(String(answer.status));
   const fresh = parse(`<div>${await answer.text()}</div>`).body.firstElementChild;
   const follows = atEnd();
+  // Full: who is at its end goes on to the newest, and finds there what was on the screen.
+  const tail = fresh.querySelector("#messages")?.dataset.tail;
+  if (tail && follows && isLast()) return refresh(tail);
   merge(root, fresh);
   tick(root);
   document.title = `${document.getElementById("called").textContent} · Traceway`;
@@ -40,19 +44,26 @@ async function refresh() {
   if (follows) toEnd();
 }
 
-function address() {
+function address(from) {
   const url = new URL(root.dataset.live, location);
   for (const [name, value] of new URLSearchParams(location.search)) {
     if (!["at", "id"].includes(name)) url.searchParams.append(name, value);
   }
-  const messages = document.getElementById("messages");
-  if (messages) {
-    url.searchParams.set("from", messages.dataset.start);
-    if ("last" in document.getElementById("pager").dataset) {
-      url.searchParams.set("limit", LIVE_MESSAGES);
-    }
+  if (messages()) {
+    grows ||= isLast();
+    url.searchParams.set("from", from ?? messages().dataset.start);
+    const limit = Math.max(LIVE_MESSAGES, url.searchParams.get("limit"));
+    if (grows) url.searchParams.set("limit", limit);
   }
   return url;
+}
+
+function messages() {
+  return document.getElementById("messages");
+}
+
+function isLast() {
+  return !("tail" in messages().dataset);
 }
 
 function place(span) {
