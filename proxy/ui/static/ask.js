@@ -1,6 +1,7 @@
 // Requests of an open page. All are about the project that the page was made for, whatever the
-// browser looks at by now. Where the server does not let the page in any more it says so in a line,
-// and asks nothing further; what comes instead of an answer never gets into the page.
+// browser looks at by now. Where the server does not let the page in any more, or refuses what it
+// asks for, it says so in a line, and asks nothing further; what comes instead of an answer never
+// gets into the page.
 
 const HEADER = "X-Traceway-Project";
 const ENDS = ["unauthorized", "forbidden", "other_project", "unknown_project"];
@@ -35,6 +36,13 @@ export async function isStillHere() {
     end(`This browser looks at project ${now} now; this page is of ${project}.`, MOVED);
   }
   return !over;
+}
+
+// Ends a page that would be refused the same each time it asks.
+export function refused(status) {
+  const here = location.pathname + location.search; // with a #fragment a link would not load it
+  end(`The server refuses to give this page anew (${status}).`, ["Reload", here]);
+  throw new Ended();
 }
 
 function refuse(answer) {

@@ -2,10 +2,11 @@
 // is new enters at the top only where the reader is, and is not pointing at a row or standing on
 // one; else a bar counts it. Nothing is ever moved under the pointer.
 
-import { ask, Ended } from "./ask.js";
+import { Ended } from "./ask.js";
 import { tick } from "./clock.js";
 import { watch } from "./live.js";
 import { onMark } from "./marks.js";
+import { Away, read } from "./refetch.js";
 import { say } from "./keys.js";
 import { attach } from "./search.js";
 
@@ -47,7 +48,7 @@ async function flush() {
     await totals();
   } catch (error) {
     if (error instanceof Ended) return; // as ask.js says
-    if (!(error instanceof Gone)) throw error;
+    if (!(error instanceof Away)) throw error;
     // The server is gone, as live.js says; what was missed is read when it is back.
     again = true;
     wait = RETRY_MS;
@@ -55,14 +56,10 @@ async function flush() {
   timer = again || changed.size ? setTimeout(flush, wait) : 0;
 }
 
-class Gone extends Error {}
-
 async function get(address) {
-  const answer = await ask(address).catch((error) => {
-    if (error instanceof Ended) throw error;
-  });
-  if (!answer?.ok) throw new Gone(address);
-  return answer.text();
+  const text = await read(address);
+  if (text === null) throw new Away(); // no list is ever gone: another server answered
+  return text;
 }
 
 // Reads the page anew: an empty page turns into a list, a list takes what it missed.

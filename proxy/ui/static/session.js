@@ -2,14 +2,13 @@
 // running answer grows by span_progress, as text and nothing else, until the server's rendering of
 // the whole message takes its place.
 
-import { ask } from "./ask.js";
 import { tick } from "./clock.js";
 import "./copy.js";
 import { bind, current } from "./keys.js";
 import { watch } from "./live.js";
 import { onMark } from "./marks.js";
 import { merge, parse, remember } from "./merge.js";
-import { refetching } from "./refetch.js";
+import { read, refetching } from "./refetch.js";
 
 const FLUSH_MS = 120;
 const LIVE_MESSAGES = 300; // of a page that grows while it is open
@@ -26,10 +25,9 @@ function take(event) {
 }
 
 async function refresh(from) {
-  const answer = await ask(address(from));
-  if (answer.status === 404) return void root.classList.add("gone");
-  if (!answer.ok) throw new Error(String(answer.status));
-  const fresh = parse(`<div>${await answer.text()}</div>`).body.firstElementChild;
+  const text = await read(address(from));
+  if (text === null) return void root.classList.add("gone");
+  const fresh = parse(`<div>${text}</div>`).body.firstElementChild;
   const follows = atEnd();
   // Full: who is at its end goes on to the newest, and finds there what was on the screen.
   const tail = fresh.querySelector("#messages")?.dataset.tail;

@@ -1,22 +1,20 @@
 // An open trace: when one of its spans begins or ends, its page is fetched and merged.
 
-import { ask } from "./ask.js";
 import { tick } from "./clock.js";
 import "./copy.js";
 import { watch } from "./live.js";
 import { merge, parse, remember } from "./merge.js";
-import { refetching } from "./refetch.js";
+import { read, refetching } from "./refetch.js";
 
 const FLUSH_MS = 200;
 const root = document.getElementById("trace");
 const schedule = refetching(refresh, FLUSH_MS);
 
 async function refresh() {
-  const answer = await ask(address());
-  if (answer.status === 404) return void root.classList.add("gone");
-  if (!answer.ok) throw new Error(String(answer.status));
+  const text = await read(address());
+  if (text === null) return void root.classList.add("gone");
   const at = tree()?.scrollTop;
-  merge(root, parse(await answer.text()).getElementById("trace"));
+  merge(root, parse(text).getElementById("trace"));
   if (at) tree().scrollTop = at;
   tick(root);
 }
