@@ -2,7 +2,7 @@
 // is new enters at the top only where the reader is, and is not pointing at a row or standing on
 // one; else a bar counts it. Nothing is ever moved under the pointer.
 
-import { Ended } from "./ask.js";
+import { Ended, isOver } from "./ask.js";
 import { tick } from "./clock.js";
 import { watch } from "./live.js";
 import { onMark } from "./marks.js";
@@ -24,18 +24,20 @@ let again = false; // the whole page is to be read anew
 
 const table = () => document.getElementById("rows");
 const body = () => table().tBodies[0];
+const shown = () => table() ?? document.querySelector("[data-empty]");
 const row = (id) => table()?.querySelector(`tr[data-id="${CSS.escape(id)}"]`);
 const takesNew = () => "takesNew" in table().dataset;
 const markup = (text) => new DOMParser().parseFromString(text, "text/html");
 
 function idOf(event) {
-  if (table()) return table().dataset.kind === "trace" ? event.trace_id : event.session_id;
-  return event.session_id ?? event.trace_id;
+  const { kind } = shown().dataset;
+  if (!kind) return event.session_id ?? event.trace_id; // whatever comes is the first
+  return kind === "trace" ? event.trace_id : event.session_id;
 }
 
 function take(event) {
-  if (!table() && !document.querySelector("[data-empty]")) return; // nothing here can change
-  if (event.type === "resync" || !table()) again = true;
+  if (!shown()) return; // nothing here can change
+  if (event.type === "resync") again = true;
   const id = idOf(event);
   if (id) changed.add(id);
   if (again || id) timer ||= setTimeout(flush, FLUSH_MS);
@@ -44,16 +46,23 @@ function take(event) {
 async function flush() {
   let wait = REST_MS;
   try {
-    await (again || !table() ? reread() : refresh());
-    await totals();
+    await update();
   } catch (error) {
     if (error instanceof Ended) return; // as ask.js says
     if (!(error instanceof Away)) throw error;
     // The server is gone, as live.js says; what was missed is read when it is back.
     again = true;
     wait = RETRY_MS;
+  } finally {
+    timer = (again || changed.size) && !isOver() ? setTimeout(flush, wait) : 0;
   }
-  timer = again || changed.size ? setTimeout(flush, wait) : 0;
+}
+
+async function update() {
+  if (!again && table()) await refresh();
+  else if (again || (await belongs())) await reread();
+  else return;
+  await totals();
 }
 
 async function get(address) {
@@ -62,21 +71,49 @@ async function get(address) {
   return text;
 }
 
+// Whether something came that a page without rows has now; to ask for that costs less than the page.
+async function belongs() {
+  const came = [...changed].map((id) => ["new", id]);
+  changed.clear();
+  if (!shown()?.dataset.rows) return Boolean(shown());
+  const query = new URLSearchParams([["q", shown().dataset.q], ...came]);
+  return String(query).length > MAX_QUERY || (await rows(query)).length > 0;
+}
+
 // Reads the page anew: an empty page turns into a list, a list takes what it missed.
 async function reread() {
   again = false;
   changed.clear();
   const fresh = markup(await get(location.href));
-  if (table()) {
-    const rows = [...fresh.querySelectorAll("#rows tbody tr")];
-    many ||= rows.some((each) => !row(each.dataset.id));
-    return place(rows.filter((each) => row(each.dataset.id)));
-  }
+  if (!table()) return show(fresh);
+  const all = [...fresh.querySelectorAll("#rows tbody tr")];
+  many ||= all.some((each) => !row(each.dataset.id));
+  return place(all.filter((each) => row(each.dataset.id)));
+}
+
+// Shows the page as it is now, with rows or without, round the search, where somebody may be typing.
+function show(fresh) {
   const main = document.getElementById("main");
-  main.replaceChildren(...document.importNode(fresh.getElementById("main"), true).childNodes);
+  const search = main.querySelector(".search");
+  const parts = [...document.importNode(fresh.getElementById("main"), true).children];
+  const at = search ? parts.findIndex((each) => each.matches(".search")) : -1;
+  if (at < 0) {
+    main.replaceChildren(...parts);
+    attach();
+  } else {
+    for (const each of [...main.children]) if (each !== search) each.remove();
+    search.before(...parts.slice(0, at));
+    search.after(...parts.slice(at + 1));
+  }
+  waiting.clear();
   tick(main);
-  attach();
-  if (table()) say("The first call has arrived");
+  if (table()) say(`The first ${table().dataset.q ? "match" : "call"} has arrived`);
+}
+
+// Rows as the server renders them. Alone they are no document: they need a table around them.
+async function rows(query) {
+  const fresh = markup(`<table>${await get(`${shown().dataset.rows}?${query}`)}</table>`);
+  return [...fresh.querySelectorAll("tr")];
 }
 
 async function refresh() {
@@ -92,18 +129,16 @@ async function refresh() {
     query.append(row(id) ? "id" : "new", id);
   }
   if (!query.has("id") && !query.has("new")) return place([]);
-  // Rows alone are no document: they need a table around them.
-  const fresh = markup(`<table>${await get(`${table().dataset.rows}?${query}`)}</table>`);
-  const rows = [...fresh.querySelectorAll("tr")];
-  const found = new Set(rows.map((each) => each.dataset.id));
+  const fresh = await rows(query);
+  const found = new Set(fresh.map((each) => each.dataset.id));
   for (const id of query.getAll("id")) if (!found.has(id)) row(id)?.classList.add("gone");
   for (const id of query.getAll("new")) if (!found.has(id)) waiting.delete(id);
-  return place(rows.reverse());
+  return place(fresh.reverse());
 }
 
 // Puts rows, oldest first, where they belong.
-async function place(rows) {
-  for (const each of rows) {
+async function place(all) {
+  for (const each of all) {
     const fresh = document.importNode(each, true);
     const old = row(fresh.dataset.id);
     if (old) swap(old, fresh);
@@ -127,16 +162,25 @@ async function enter() {
 
 // Begins anew, where rows one by one would leave gaps or grow without end.
 async function renew() {
-  many = false;
-  waiting.clear();
-  const fresh = markup(await get(location.href));
+  const known = new Set(waiting.keys());
+  many = false; // while it is fetched there may be many again
+  let fresh;
+  try {
+    fresh = markup(await get(location.href));
+  } catch (error) {
+    many = true;
+    throw error;
+  }
+  if (!table() || !fresh.querySelector(".scroll")) return show(fresh);
   for (const part of [".scroll", ".pager"]) {
     document.querySelector(part).replaceWith(document.importNode(fresh.querySelector(part), true));
   }
+  for (const id of waiting.keys()) if (known.has(id) || row(id)) waiting.delete(id);
   tick();
 }
 
 function count() {
+  if (!table()) return;
   const bar = document.getElementById("news");
   const kind = table().dataset.kind;
   bar.hidden = waiting.size === 0 && !many;
@@ -182,6 +226,7 @@ document.addEventListener("click", async (event) => {
   scrollTo({ top: 0 });
   await enter().catch(() => {}); // what could not be read is still counted
   count();
+  if (!table()) totals().catch(() => {}); // as below
 });
 
 onMark((form) => take({ session_id: form.closest("tr").dataset.id }));
