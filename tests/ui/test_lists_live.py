@@ -85,3 +85,14 @@ async def test_many_that_wait_are_still_counted_where_they_could_not_be_fetched(
     await bar.click()
     await expect(page.locator("#rows tbody tr")).to_have_count(50)
     await expect(bar).to_be_hidden()
+
+
+async def test_a_long_list_is_not_read_anew_where_nothing_new_came(tw: Running, page: Page) -> None:
+    await save(tw, *(end(start(n, session_id=f"s{n}")) for n in range(1, 502)))
+    await live(page, f"{tw.url}/sessions?limit=1000")
+    await expect(page.locator("#rows tbody tr")).to_have_count(501)
+    asked = paths_asked(page)
+    await save(tw, end(start(502, session_id="s1"), state=FAILED, error="it broke"))
+    await expect(page.locator("[data-id=s1]")).to_contain_text("it broke")
+    assert "/sessions/rows" in asked
+    assert "/sessions" not in asked

@@ -150,7 +150,7 @@ async function place(all) {
 }
 
 async function enter() {
-  many ||= body().rows.length + waiting.size > MAX_ROWS;
+  many ||= waiting.size > 0 && body().rows.length + waiting.size > MAX_ROWS;
   if (many) return renew();
   for (const [id, fresh] of waiting) {
     body().prepend(fresh);
