@@ -10,7 +10,7 @@ from storage.records import FAILED
 from tests.api.asking import save
 from tests.running import Running
 from tests.storage.calls import end, start, trace_id
-from tests.ui.test_live import ids, live
+from tests.ui.test_live import forget_events, ids, live
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -96,3 +96,22 @@ async def test_a_long_list_is_not_read_anew_where_nothing_new_came(tw: Running, 
     await expect(page.locator("[data-id=s1]")).to_contain_text("it broke")
     assert "/sessions/rows" in asked
     assert "/sessions" not in asked
+
+
+async def test_a_list_that_missed_events_for_good_asks_for_every_row_that_it_shows(
+    tw: Running, page: Page
+) -> None:
+    await save(tw, end(start(1, session_id="a")), end(start(2, session_id="b")))
+    await live(page, f"{tw.url}/sessions?limit=2")
+    await save(tw, end(start(3, session_id="c")), end(start(4, session_id="d")))
+    await expect(page.locator("#rows tbody tr")).to_have_count(4)
+    await page.keyboard.press(".")
+    await expect(page.locator("#live")).to_have_text("Paused")
+    await tw.client.delete(f"{tw.url}/api/sessions/a")
+    await tw.client.patch(f"{tw.url}/api/sessions/b", data=b'{"starred":true}')
+    await forget_events(tw)
+    await page.keyboard.press(".")
+    await expect(page.locator("[data-id=a]")).to_have_class("gone")
+    star = page.locator("[data-id=b] button.star")
+    await expect(star).to_have_attribute("aria-pressed", "true")
+    assert await ids(page) == ["d", "c", "b", "a"]

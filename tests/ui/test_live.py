@@ -37,6 +37,20 @@ async def ids(page: Page) -> list[str]:
     return found
 
 
+async def forget_events(tw: Running) -> None:
+    """Prune the log: who comes back later is told to read everything anew."""
+
+    def forget(tx: Any) -> None:
+        tx.execute("DELETE FROM events", {})
+        tx.execute(
+            "UPDATE counters SET value = (SELECT value FROM counters WHERE name = 'event')"
+            " WHERE name = 'pruned_event'",
+            {},
+        )
+
+    await tw.server.recorder.write(forget)
+
+
 async def test_a_call_of_the_openai_client_appears_within_a_second(
     tw: Running, upstream: ScriptedUpstream, page: Page
 ) -> None:
@@ -197,15 +211,7 @@ async def test_a_page_that_missed_events_for_good_reads_itself_anew(
     await expect(page.locator("#live")).to_have_text("Paused")
     await save(tw, end(start(2, session_id="b")))
 
-    def forget(tx: Any) -> None:
-        tx.execute("DELETE FROM events", {})
-        tx.execute(
-            "UPDATE counters SET value = (SELECT value FROM counters WHERE name = 'event')"
-            " WHERE name = 'pruned_event'",
-            {},
-        )
-
-    await tw.server.recorder.write(forget)
+    await forget_events(tw)
     await page.keyboard.press(".")
     await expect(page.locator("[data-id=b]")).to_be_visible()
 

@@ -18,6 +18,7 @@ const MAX_IDS = 50; // rows that are fetched at once, and that are added one by 
 const MAX_ROWS = 500; // a page that stays open for days begins anew
 const changed = new Set();
 const waiting = new Map(); // rows that have not entered yet, by id, the newest last
+const unsure = new Set(); // rows of which something may have been missed
 let timer = 0;
 let many = false; // more came than are worth adding one by one
 let again = false; // the whole page is to be read anew
@@ -54,7 +55,7 @@ async function flush() {
     again = true;
     wait = RETRY_MS;
   } finally {
-    timer = (again || changed.size) && !isOver() ? setTimeout(flush, wait) : 0;
+    timer = (again || changed.size || unsure.size) && !isOver() ? setTimeout(flush, wait) : 0;
   }
 }
 
@@ -88,6 +89,9 @@ async function reread() {
   if (!table()) return show(fresh);
   const all = [...fresh.querySelectorAll("#rows tbody tr")];
   many ||= all.some((each) => !row(each.dataset.id));
+  for (const each of body().rows) unsure.add(each.dataset.id);
+  for (const id of waiting.keys()) unsure.add(id);
+  for (const each of all) unsure.delete(each.dataset.id);
   return place(all.filter((each) => row(each.dataset.id)));
 }
 
@@ -106,6 +110,7 @@ function show(fresh) {
     search.after(...parts.slice(at + 1));
   }
   waiting.clear();
+  unsure.clear();
   tick(main);
   if (table()) say(`The first ${table().dataset.q ? "match" : "call"} has arrived`);
 }
@@ -123,10 +128,17 @@ async function refresh() {
     many ||= takesNew();
     for (const id of added) changed.delete(id);
   }
+  const isFull = () => query.size > MAX_IDS || String(query).length > MAX_QUERY;
   for (const id of changed) {
-    if (query.size > MAX_IDS || String(query).length > MAX_QUERY) break;
+    if (isFull()) break;
     changed.delete(id);
     query.append(row(id) ? "id" : "new", id);
+  }
+  for (const id of unsure) {
+    if (isFull()) break;
+    unsure.delete(id);
+    if (row(id)) query.append("id", id);
+    else if (waiting.has(id)) query.append("new", id);
   }
   if (!query.has("id") && !query.has("new")) return place([]);
   const fresh = await rows(query);
