@@ -90,3 +90,13 @@ async def test_an_answer_that_is_no_page_of_ours_is_not_asked_for_again_and_agai
     await tab.unroute_all()
     await more(tw, 3)
     await expect(tab.locator(".tree li")).to_have_count(3)
+
+
+@pytest.mark.parametrize("path", [SESSION, TRACE])
+async def test_what_is_there_again_is_not_shown_as_gone(tw: Running, page: Page, path: str) -> None:
+    await more(tw, 1)
+    await live(page, tw.url + path)
+    await tw.client.delete(f"{tw.url}/api/sessions/s")
+    await expect(page.locator(".gone")).to_have_count(1)
+    await more(tw, 1)
+    await expect(page.locator(".gone")).to_have_count(0)

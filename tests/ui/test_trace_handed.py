@@ -9,7 +9,7 @@ from playwright.async_api import Page, expect
 
 from tests.api.asking import save
 from tests.running import Running, running
-from tests.storage.calls import end, span_id, start
+from tests.storage.calls import end, span_id, start, trace_id
 from tests.ui.agents import Agent, mark
 from tests.ui.looking import findings, width
 from tests.ui.test_trace import facts
@@ -210,3 +210,23 @@ async def test_it_fits_a_narrow_screen(agent: Agent, page: Page) -> None:
     for number, more in ((0, ""), (4, ""), (6, ""), (0, "&view=raw")):
         await show(agent, page, number, more)
         assert await width(page) == 360, (number, more)
+
+
+@pytest.mark.parametrize(
+    "session",
+    [{}, {"session_id": "agent"}, {"session_id": "other", "session_source": "metadata"}],
+    ids=["none", "the same", "another"],
+)
+async def test_a_call_that_moves_into_another_trace_is_followed_there(
+    tw: Running, page: Page, session: dict[str, str]
+) -> None:
+    agent = Agent(tw)
+    await save(tw, end(start(1, external_trace_id=agent.trace_id, **session)))
+    await page.goto(f"{tw.url}/traces/{trace_id(1).hex()}")
+    await expect(page.locator("#live")).to_have_text("Live")
+    await agent.span("root", took_s=3)
+    await expect(page.locator(".tree li")).to_have_count(2)
+    await expect(page.locator("#live")).to_have_text("Live")
+    await agent.span("search", "retrieval", at_s=1)
+    await expect(page.locator(".tree li")).to_have_count(3)
+    assert (await facts(page))["Span id"] == span_id(1).hex()

@@ -26,7 +26,8 @@ function take(event) {
 
 async function refresh(from) {
   const text = await read(address(from));
-  if (text === null) return void root.classList.add("gone");
+  root.classList.toggle("gone", text === null);
+  if (text === null) return;
   const fresh = parse(`<div>${text}</div>`).body.firstElementChild;
   const follows = atEnd();
   // Full: who is at its end goes on to the newest, and finds there what was on the screen.

@@ -11,10 +11,16 @@ const root = document.getElementById("trace");
 const schedule = refetching(refresh, FLUSH_MS);
 
 async function refresh() {
-  const text = await read(address());
-  if (text === null) return void root.classList.add("gone");
+  const text = await read(address(root));
+  root.classList.toggle("gone", text === null);
+  if (text === null) return;
+  const fresh = parse(text).getElementById("trace");
+  // Its call moved into a trace of another session, of which this page hears nothing.
+  const { session } = root.dataset;
+  if (session && session !== fresh.dataset.session) return location.replace(address(fresh));
   const at = tree()?.scrollTop;
-  merge(root, parse(text).getElementById("trace"));
+  merge(root, fresh);
+  root.dataset.trace = fresh.dataset.trace; // another one, where its call moved
   if (at) tree().scrollTop = at;
   tick(root);
 }
@@ -23,13 +29,13 @@ function tree() {
   return root.querySelector(".tree ol");
 }
 
-function chosen() {
-  return root.querySelector(".tree a[aria-current]");
+function chosen(page) {
+  return page.querySelector(".tree a[aria-current]");
 }
 
 // The span that is shown stays, also where one that began before it comes later.
-function address() {
-  return chosen()?.href ?? location.href;
+function address(page) {
+  return chosen(page)?.href ?? location.href;
 }
 
 function take(event) {
@@ -38,7 +44,7 @@ function take(event) {
 }
 
 // Of a long tree the part that is looked at.
-const row = chosen()?.closest("li");
+const row = chosen(root)?.closest("li");
 if (row) tree().scrollTop = row.offsetTop - (tree().clientHeight - row.offsetHeight) / 2;
 remember(root);
 watch(root.dataset.session ? { session: root.dataset.session } : {}, take);
