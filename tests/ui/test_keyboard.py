@@ -127,6 +127,26 @@ async def test_tab_accepts_a_key_and_then_a_value(shown: Running, page: Page) ->
     await expect(page.locator("#q")).to_be_focused()
 
 
+async def test_what_stands_between_emojis_is_completed_in_its_place(
+    shown: Running, page: Page
+) -> None:
+    await page.goto(f"{shown.url}/sessions")
+    await page.keyboard.press("/")
+    await page.keyboard.type("😀 statu")
+    options, field = page.get_by_role("option"), page.locator("#q")
+    await expect(options.first.locator("bdi")).to_have_text("status:")
+    await page.keyboard.press("Tab")
+    await expect(field).to_have_value("😀 status:")
+    await expect(options.first).to_be_visible()
+    await page.keyboard.type("fai 🦓")
+    await expect(options).to_have_count(0)
+    for key in ("ArrowLeft", "ArrowLeft", "l"):
+        await page.keyboard.press(key)
+    await expect(options.first.locator("bdi")).to_have_text("status:failed")
+    await page.keyboard.press("Tab")
+    await expect(field).to_have_value("😀 status:failed 🦓")
+
+
 async def test_keys_alone_find_what_failed(shown: Running, page: Page) -> None:
     await page.goto(f"{shown.url}/sessions")
     await page.keyboard.press("/")

@@ -14,6 +14,10 @@ let timer = 0;
 let asked = 0;
 let able = true;
 
+// The server counts characters; a string of this language counts halves of some.
+const characters = (text) => [...text].length;
+const place = (text, count) => [...text].slice(0, count).join("").length;
+
 function close() {
   list.hidden = true;
   chosen = -1;
@@ -44,9 +48,10 @@ function accept(n) {
 async function complete() {
   if (!able) return;
   const mine = ++asked;
+  const text = input.value;
   const query = new URLSearchParams({
-    q: input.value,
-    at: input.selectionStart,
+    q: text,
+    at: characters(text.slice(0, input.selectionStart)),
     rows: input.dataset.rows,
   });
   const answer = await ask(`/api/search/suggest?${query}`).catch(() => null);
@@ -57,7 +62,7 @@ async function complete() {
   const found = await answer.json();
   if (mine !== asked || document.activeElement !== input) return;
   options = found.suggestions.map((each) => each.text).slice(0, 12);
-  span = [found.start, found.end];
+  span = [place(text, found.start), place(text, found.end)];
   list.replaceChildren(
     ...found.suggestions.slice(0, 12).map((each, n) => {
       const option = document.createElement("li");
