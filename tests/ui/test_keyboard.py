@@ -147,6 +147,19 @@ async def test_what_stands_between_emojis_is_completed_in_its_place(
     await expect(field).to_have_value("😀 status:failed 🦓")
 
 
+async def test_a_key_that_is_completed_stays_apart_from_the_part_behind_it(
+    shown: Running, page: Page
+) -> None:
+    await page.goto(f"{shown.url}/sessions")
+    await page.keyboard.press("/")
+    await page.keyboard.type("stat zebra")
+    for key in (*["ArrowLeft"] * len(" zebra"), "u"):
+        await page.keyboard.press(key)
+    await expect(page.get_by_role("option").first.locator("bdi")).to_have_text("status:")
+    await page.keyboard.press("Tab")
+    await expect(page.locator("#q")).to_have_value("status: zebra")
+
+
 async def test_keys_alone_find_what_failed(shown: Running, page: Page) -> None:
     await page.goto(f"{shown.url}/sessions")
     await page.keyboard.press("/")

@@ -36,10 +36,11 @@ function choose(n) {
 function accept(n) {
   const text = options[n];
   // A key goes on with its value, a value is followed by the next part.
-  const end = text.endsWith(":") ? "" : " ";
-  const rest = input.value.slice(span[1]).replace(/^ /, "");
+  const isKey = text.endsWith(":");
+  const rest = input.value.slice(span[1]);
+  const end = isKey || rest.startsWith(" ") ? "" : " ";
   input.value = input.value.slice(0, span[0]) + text + end + rest;
-  const at = span[0] + text.length + end.length;
+  const at = span[0] + text.length + (isKey ? 0 : 1);
   input.setSelectionRange(at, at);
   close();
   complete();
