@@ -36,7 +36,7 @@ from storage.events import log_changes
 from storage.forgetting import HOLDS_STILL
 from storage.fulltext import await_index
 from storage.intake import KEEP_EARLY
-from storage.keys import TraceKey
+from storage.keys import SessionKey, TraceKey
 from storage.ledger import Ledger, TraceChange
 from storage.mentions import mention_again
 from storage.opened import NOT_OPENED
@@ -84,15 +84,19 @@ def write(tx: Transaction, project_id: int, block: Block, at: int) -> Written:
     Where a conflict came up since ``find_conflict``, nothing more is written.
     """
     done = Written(at=at)
+    parts: list[_Part] = []
     lost: list[Row] = []
     while done.at is not None and done.conflict is None:
         part = _Part(tx, project_id, block, done.at)
+        parts.append(part)
         part.write(done)
         # Whose place was found keeps it: nothing goes here.
         lost = tx.look_up(UPROOTED_OF, {}, [*(seq for seq, _ in lost), *part.seqs])
         if not lost or done.spans >= MOST_SPANS:
             break
     _root(tx, lost)
+    for part in parts:  # last, as in writes.apply
+        part.log()
     return done
 
 
@@ -123,6 +127,7 @@ class _Part:
         self._block = block
         self._key: Params = {"project_id": project_id}
         self._ledger = Ledger(tx)
+        self._sessions: Iterable[SessionKey] = ()
         self._numbered: list[SpanLine | OpenedLine] = []
         self._contents: dict[bytes, bytes] = {}
         self._held_bytes = 0
@@ -179,12 +184,11 @@ class _Part:
         ledger.additions.flush()
         self._tx.insert_rows(INSERT_SPAN, rows)
         self._keep_early(spans)
-        sessions = roll_up(ledger)
+        self._sessions = roll_up(ledger)
         if not had_session:
             self._describe_session()
         self._forget(forgotten)
         self._mention()
-        log_changes(ledger, sessions)
         done.at = self._at
         # Of a trace whose calls are all known elsewhere nothing is written.
         done.traces += sum(
@@ -197,6 +201,10 @@ class _Part:
         ]
         places = (known.get(key, key) for key in map(key_of, self._spans))
         done.seen += to_mark(self._tx, [(self._project_id, *key) for key in places])
+
+    def log(self) -> None:
+        """Log what it changed."""
+        log_changes(self._ledger, self._sessions)
 
     def _look_up(self, spans: Iterable[SpanLine]) -> None:
         """Find out at once what is there of the messages of this part, and of bodies."""

@@ -1,9 +1,11 @@
 """Of a call whose content is forgotten nothing is left that anybody said; its metadata stays."""
 
 from pathlib import Path
+from typing import Any
 
 from storage.doctor import check
 from storage.erase import EVERY_CALL
+from storage.events import APPEND, TAKE_NUMBERS
 from storage.forgetting import CONTENT_COLUMNS, FORGOTTEN, Forgotten, forget_contents
 from storage.queries import get_session
 from storage.rebuild import request_body
@@ -12,6 +14,7 @@ from tests.databases import holding
 from tests.databases import opened as database
 from tests.storage.archives import exported, restored
 from tests.storage.calls import (
+    Noting,
     asked_body,
     body,
     checkpoint,
@@ -138,3 +141,13 @@ async def test_an_end_that_waits_for_its_start_goes_also_where_its_span_holds_no
     assert (await restored(other, data)).conflict is None
     assert await exported(other) == data
     await other.close()
+
+
+async def test_other_writers_of_events_wait_only_for_the_end_of_it(db: SqliteDatabase) -> None:
+    write(db, [spoken(start(n, session_id="s"), [f"u:{n}"], [f"a:{n}"]) for n in (1, 2)])
+    keys = [(1, trace_id(n)) for n in (1, 2)]
+    with db.transaction() as tx:
+        noting: Any = Noting(tx)
+        how: Any = {"now_us": 7, "most_spans": 50, "before_seq": EVERY_CALL}
+        assert forget_contents(noting, keys, text_of, **how).traces == 2
+    assert noting.said[-2:] == [TAKE_NUMBERS, APPEND]

@@ -12,7 +12,14 @@ from storage import restore
 from storage.additions import Additions
 from storage.archive_incoming import Incoming
 from storage.doctor import check
-from storage.events import SESSION_UPDATED, SPAN_COMPLETED, TRACE_CREATED, read_after
+from storage.events import (
+    APPEND,
+    SESSION_UPDATED,
+    SPAN_COMPLETED,
+    TAKE_NUMBERS,
+    TRACE_CREATED,
+    read_after,
+)
 from storage.forget import delete_trace
 from storage.fulltext import index
 from storage.handed import Said
@@ -23,6 +30,7 @@ from storage.sqlite import SqliteDatabase
 from tests.databases import opened as database
 from tests.storage.archives import exported, restored
 from tests.storage.calls import (
+    Noting,
     body,
     end,
     rows,
@@ -256,7 +264,11 @@ async def test_calls_whose_place_nobody_holds_do_not_make_one_long_transaction(
     at: int | None = 0
     while at is not None:
         with db.transaction() as tx:
-            part = restore.write(tx, 1, block, at)
+            noting: Any = Noting(tx)
+            part = restore.write(noting, 1, block, at)
+        # Other writers of events wait for the end of it alone.
+        logged = noting.said.index(TAKE_NUMBERS)
+        assert {*noting.said[logged:]} == {TAKE_NUMBERS, APPEND}
         assert await check(db, lambda data: data.decode()) == []
         written_spans.append(part.spans)
         at = part.at
