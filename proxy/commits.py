@@ -127,10 +127,10 @@ class Commits:
                     self._waited_at_s = time.monotonic()
         return "given up", None
 
-    def look_again(self) -> None:
+    def look_again(self, probe: Callable[[Transaction], object]) -> None:
         """Find out whether commits still fail, where nothing is to be committed that would tell."""
         if self.error is not None and time.monotonic() - self._failed_at_s >= LOOK_AGAIN_S:
-            self.run(lambda _: None, (), once=True)
+            self.run(probe, (), once=True)
 
     def _seal(self, item: Item) -> None:
         """Have an item happen, unless it was withdrawn: there is no way back from here."""

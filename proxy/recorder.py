@@ -33,6 +33,7 @@ from proxy.tasks import spawn
 from proxy.waits import Waits
 from storage import fulltext, parameters, writes
 from storage.database import Database, StorageError, Transaction
+from storage.probe import probe
 from storage.records import SpanStart, Taken
 
 T = TypeVar("T")
@@ -271,7 +272,7 @@ class Recorder:
             elif batch:
                 self._do_work(batch[0])
             else:
-                self.commits.look_again()
+                self.commits.look_again(probe)
             self._busy_since_s = time.monotonic()
             with contextlib.suppress(StorageError):  # what cannot be done now is done later
                 self._to_tend = self._database.tend(idle=not self._backlog)

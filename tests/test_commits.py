@@ -170,14 +170,14 @@ def test_that_it_passed_is_found_also_where_nothing_comes(
 ) -> None:
     commits, database, _ = begin(StatementRefused("the database", "no"), AWAY, None)
     commits.run(lambda _: None, (1,))
-    commits.look_again()  # it failed just now
+    commits.look_again(lambda _: None)  # it failed just now
     assert len(database.ends) == 2
     monkeypatch.setattr(module, "LOOK_AGAIN_S", 0.0)
-    commits.look_again()
+    commits.look_again(lambda _: None)
     assert commits.error == str(AWAY)
-    commits.look_again()
+    commits.look_again(lambda _: None)
     assert (commits.error, commits.away_since_us) == (None, None)
-    commits.look_again()  # there is nothing to find out
+    commits.look_again(lambda _: None)  # there is nothing to find out
     assert database.projects == [(1,), (), ()]
 
 

@@ -105,9 +105,12 @@ async def test_a_writer_that_has_nothing_to_do_notices_that_it_may_write_again(
         await recording.recorder.write(lambda _: None)
     assert "away" in recording.recorder.reasons()[0]
     recording.recorder.commits.after_commit = lambda: loop.call_soon_threadsafe(is_well.set)
+    before = recording.gate.operations
     async with asyncio.timeout(5):
         await is_well.wait()
     assert recording.recorder.reasons() == []
+    # It has written: without that, a disk that is full looks well.
+    assert recording.gate.operations - before > 2
 
 
 @pytest.mark.parametrize(
