@@ -130,6 +130,11 @@ class _Attributes(msgspec.Struct):
 _ATTRIBUTES: Final = msgspec.json.Decoder(_Attributes)
 
 
+def brief_view(span: Span) -> SpanView:
+    """Show a span with the beginnings of its input and output, as lists do."""
+    return span_view(span, span.input_preview, span.output_preview)
+
+
 def span_view(span: Span, input_value: object, output_value: object) -> SpanView:
     """Show a span with its input and output, which are JSON values or fragments."""
     attributes = _attributes(span.attributes)

@@ -11,7 +11,7 @@ from proxy.api.bodies import json_value
 from proxy.api.erasing import LARGE_SPANS, Erasing
 from proxy.api.finding import Finder
 from proxy.api.span_filters import filters
-from proxy.api.span_views import SpanView, span_view
+from proxy.api.span_views import SpanView, brief_view, span_view
 from proxy.api.views import TotalsView, flat, trace_view
 from proxy.providers.messages import text_of
 from proxy.recorder import Recorder
@@ -22,7 +22,7 @@ from storage.listing import Order
 from storage.moving import where_is
 from storage.packed_spans import PackedSpan
 from storage.queries import MAX_SPANS
-from storage.records import Page, Span, Trace
+from storage.records import Page, Trace
 
 
 class Traces:
@@ -62,7 +62,7 @@ class Traces:
         """Give a page of spans in outline, without attributes and headers; see Sessions.find."""
         asked = _asked_spans(request)
         page = await self._finder.page(project_id(request), listing.list_outlines, asked)
-        return asked.answer(page, [_in_brief(span) for span in page.rows])
+        return asked.answer(page, [brief_view(span) for span in page.rows])
 
     async def totals(self, request: web.Request) -> web.Response:
         """GET /api/traces/totals?q=: sums over the traces of a list; of many, over the newest."""
@@ -159,8 +159,4 @@ def _whole_views(page: Page[PackedSpan]) -> list[SpanView]:
 
     Raises DatabaseCorrupt where that does not expand.
     """
-    return [_in_brief(span.unpacked()) for span in page.rows]
-
-
-def _in_brief(span: Span) -> SpanView:
-    return span_view(span, span.input_preview, span.output_preview)
+    return [brief_view(span.unpacked()) for span in page.rows]

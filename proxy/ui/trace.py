@@ -13,7 +13,7 @@ from aiohttp import web
 
 from proxy.access import project_id
 from proxy.api import params
-from proxy.api.span_views import SpanView, span_view
+from proxy.api.span_views import SpanView, brief_view
 from proxy.api.views import trace_view
 from proxy.ui import kinds, timeline
 from proxy.ui.body_text import BodyText, answered_text, asked_text, json_text
@@ -70,7 +70,7 @@ class TracePage:
         raw = request.query.get("view") == "raw"
         one = await self._chosen(spans, trace, request.query.get("span"))
         chosen = None if one is None else await self._read(project, one, raw=raw)
-        views = await asyncio.to_thread(lambda: [_view(one) for one in spans])
+        views = await asyncio.to_thread(lambda: [brief_view(one) for one in spans])
         return await asyncio.to_thread(
             lambda: self._frame.render(
                 request,
@@ -142,13 +142,9 @@ class TracePage:
         return self._frame.text(text)
 
 
-def _view(span: Span) -> SpanView:
-    return span_view(span, span.input_preview, span.output_preview)
-
-
 def _said(span: Span) -> tuple[SpanView, list[tuple[str, BodyText]], list[tuple[str, str]]]:
     """Show a span, what its application said of it, and its headers: work for a thread."""
-    view = _view(span)
+    view = brief_view(span)
     said = (("Attributes", view.kind.attributes), ("Metadata", view.metadata.custom))
     return (
         view,

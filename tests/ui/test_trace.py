@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Page, Route, expect
 
-from proxy.api.span_views import span_view
+from proxy.api import span_views
 from tests.api.asking import damage, save
 from tests.running import Running, running
 from tests.storage.calls import end, span_id, start, trace_id
@@ -210,10 +210,10 @@ async def test_spans_are_made_ready_beside_the_event_loop(
 
     def noted(*given: Any) -> Any:
         threads.append(threading.current_thread())
-        return span_view(*given)
+        return of_view(*given)
 
-    for module in ("trace", "session"):
-        monkeypatch.setattr(f"proxy.ui.{module}.span_view", noted)
+    of_view = span_views._attributes  # which each view of a span has read
+    monkeypatch.setattr(span_views, "_attributes", noted)
     for path, count in ((f"/traces/{trace_id(1).hex()}", 3), ("/sessions/s?view=timeline", 2)):
         threads.clear()
         async with tw.client.get(tw.url + path) as answer:
